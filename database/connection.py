@@ -1,0 +1,98 @@
+"""One dedicated connection for a worker: made when needed, thrown away on any doubt, retried until it works."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias, TypeVar
+
+import asyncpg
+import structlog
+
+from database.faults import Fault, describe, fault_of
+from database.sessions import session_settings
+from pipeline import metrics
+from pipeline.broker import backoff_s
+from pipeline.health import Health
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+PART = "database"
+
+_CONNECT_TIMEOUT_S = 5.0
+# Longer than a checkpoint on a slow disk takes to let a commit through; far below the broker's 30 minutes for an
+# unacked delivery.
+_COMMAND_TIMEOUT_S = 60.0
+_CLOSE_TIMEOUT_S = 2.0
+
+
+class Database:
+    """Not safe for two tasks at once: a worker has one batch in hand."""
+
+    def __init__(self, database_url: str, health: Health, prepare: Callable[[Connection], Awaitable[None]]) -> None:
+        """`prepare`: run on every new connection, for temporary tables."""
+        self._url, self._health, self._prepare = database_url, health, prepare
+        self._connection: Connection | None = None
+
+    async def until_it_works(self, work: Callable[[Connection], Awaitable[T]], queue: str) -> T:
+        """The result of `work`, retried with backoff for as long as its failures are not its own fault.
+
+        `work` must be safe to repeat: a commit whose answer was lost may have happened. Raises what is DATA or a bug.
+        """
+        attempt = 0
+        while True:
+            try:
+                result = await work(await self._connect())
+                self._health.up(PART)
+                return result
+            except Exception as error:
+                if fault_of(error) in (None, Fault.DATA):
+                    raise
+                await self._hold(error, attempt, queue)
+                attempt += 1
+
+    async def connect(self) -> None:
+        """Be connected, so that readiness says so before the first batch. Waits until it is."""
+        await self.until_it_works(_ping, "")
+
+    async def close(self) -> None:
+        """Say goodbye, or hang up on a server that does not answer: nothing is in hand any more."""
+        if self._connection is None:
+            return
+        try:
+            await self._connection.close(timeout=_CLOSE_TIMEOUT_S)
+        except Exception as error:
+            if fault_of(error) is None:
+                raise
+            log.info("database connection did not close cleanly", error=describe(error))
+
+    async def _connect(self) -> Connection:
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await asyncpg.connect(
+                self._url,
+                timeout=_CONNECT_TIMEOUT_S,
+                command_timeout=_COMMAND_TIMEOUT_S,
+                server_settings=session_settings(self._health.service),
+            )
+            await self._prepare(self._connection)
+        return self._connection
+
+    async def _hold(self, error: Exception, attempt: int, queue: str) -> None:
+        wait_s = backoff_s(attempt)
+        self._health.down(PART, f"PostgreSQL: {describe(error)}")
+        metrics.BATCH_RETRIES.labels(queue, getattr(error, "sqlstate", None) or type(error).__name__).inc()
+        log.error(
+            "database fault; holding the batch",
+            error=describe(error),
+            attempt=attempt,
+            retry_in_s=round(wait_s, 2),
+        )
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None
+        await asyncio.sleep(wait_s)
+
+
+async def _ping(connection: Connection) -> None:
+    await connection.execute("SELECT 1")

@@ -1,0 +1,140 @@
+"""One connection to RabbitMQ, kept up: connect, hand it to a session, and when it is lost, again.
+
+aio-pika's plain connection, not its robust one: the robust one restores channels behind the back of whoever counts
+confirms and delivery tags, and never replays a failed publish. Here a new connection is a new session, and nothing
+outlives it.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import aio_pika
+import aiormq.exceptions
+import structlog
+from aio_pika.abc import AbstractChannel, AbstractConnection
+
+from pipeline import metrics
+from pipeline.health import Health
+from pipeline.settings import PipelineSettings
+
+log = structlog.get_logger()
+
+_CONNECT_TIMEOUT_S = 5.0
+# A peer that is gone does not answer a close either. What it has not confirmed by then is unknown anyway.
+_CLOSE_TIMEOUT_S = 2.0
+_FIRST_RETRY_S, _LAST_RETRY_S = 0.1, 5.0
+
+Session = Callable[[AbstractConnection], Awaitable[None]]
+
+
+class BrokerLost(Exception):
+    """The connection, its channel or its consumer is gone, or the broker refused what was asked."""
+
+
+# What the client raises when the broker or the network is at fault. aio-pika's own CONNECTION_EXCEPTIONS will not do:
+# it holds RuntimeError, so it would take a bug of ours for a passing fault and retry it for ever.
+_BROKER_ERRORS = (
+    BrokerLost,
+    aiormq.exceptions.AMQPError,
+    aiormq.exceptions.ChannelInvalidStateError,
+    OSError,
+)
+
+
+def is_broker_fault(error: BaseException) -> bool:
+    """Whether an error that came out of the AMQP client is the world's fault rather than ours.
+
+    aiormq 7.2 ends whatever waits on a dying channel with the reason of its death, which is often a bare `Exception` or
+    a CancelledError (base.py, `reject_all`). The latter looks like a cancellation of our own task, and is none.
+    """
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is not None and task.cancelling() == 0
+    return isinstance(error, _BROKER_ERRORS) or type(error) is Exception
+
+
+def backoff_s(attempt: int, first_s: float = _FIRST_RETRY_S, last_s: float = _LAST_RETRY_S) -> float:
+    """Seconds to wait before retry number `attempt` (from 0): doubled each time, bounded, with half of it jitter.
+
+    Jitter, because a broker that comes back is met by all its clients at once.
+    """
+    doubled: float = first_s * 2 ** min(attempt, 16)
+    return min(last_s, doubled) * random.uniform(0.5, 1.0)
+
+
+async def keep_connected(settings: PipelineSettings, health: Health, part: str, session: Session) -> None:
+    """Run `session` on a connection of its own, named `part`, and again on a new one whenever it is lost.
+
+    Runs until it is cancelled. A session marks `part` as up when it is ready for work, and ends by raising.
+    """
+    attempt = 0
+    while True:
+        try:
+            async with _connection(settings, f"{health.service} {part}") as connection:
+                await session(connection)
+        except BaseException as error:
+            if not is_broker_fault(error):
+                raise
+            # A session that got as far as doing work is a loss; one that never did is one more failed attempt.
+            attempt = 0 if health.is_up(part) else attempt + 1
+            wait_s = backoff_s(attempt)
+            health.down(part, f"RabbitMQ: {describe(error)}")
+            metrics.BROKER_RECONNECTS.labels(part).inc()
+            log.warning("broker connection lost", part=part, error=describe(error), retry_in_s=round(wait_s, 2))
+            await asyncio.sleep(wait_s)
+
+
+def describe(error: BaseException) -> str:
+    """An error in one line, for logs and health: many of the client's have no text of their own."""
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def when_lost(connection: AbstractConnection, channel: AbstractChannel) -> asyncio.Future[None]:
+    """A future that raises BrokerLost when the channel or its connection closes for whatever reason."""
+    lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def closed(_: object, error: BaseException | None) -> None:
+        if not lost.done():
+            lost.set_exception(BrokerLost(describe(error) if error else "closed"))
+
+    lost.add_done_callback(_retrieved)  # the session may have ended for another reason before it looked
+    connection.close_callbacks.add(closed)
+    channel.close_callbacks.add(closed)
+    if channel.is_closed:  # before anyone listened
+        closed(None, None)
+    return lost
+
+
+def _retrieved(future: asyncio.Future[None]) -> None:
+    if not future.cancelled():
+        future.exception()
+
+
+@asynccontextmanager
+async def _connection(settings: PipelineSettings, name: str) -> AsyncIterator[AbstractConnection]:
+    try:
+        connection = await aio_pika.connect(
+            settings.amqp_url,
+            timeout=_CONNECT_TIMEOUT_S,
+            heartbeat=settings.amqp_heartbeat_s,
+            client_properties={"connection_name": name},
+        )
+    except TimeoutError as error:
+        raise BrokerLost(f"no answer within {_CONNECT_TIMEOUT_S:g} s") from error
+    try:
+        yield connection
+    except RuntimeError as error:
+        # What the client says when it is asked for something on a connection that has died a moment ago.
+        if connection.transport is not None and not connection.transport.connection.is_closed:
+            raise
+        raise BrokerLost(describe(error)) from error
+    finally:
+        try:
+            async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+                await connection.close()
+        except BaseException as error:
+            if not is_broker_fault(error):
+                raise
+            log.info("broker connection did not close cleanly", connection=name, error=describe(error))

@@ -1,0 +1,151 @@
+"""A process from its first line to its exit code: settings, logs, event loop, signals."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import orjson
+import structlog
+import uvloop
+from pydantic import ValidationError
+
+from pipeline.settings import PipelineSettings
+
+S = TypeVar("S", bound=PipelineSettings)
+
+# EX_CONFIG of sysexits.h: the settings are wrong, so a supervisor need not try again.
+_EXIT_BAD_SETTINGS = 78
+# EX_SOFTWARE: a bug of ours.
+_EXIT_BUG = 70
+
+
+def run(service: str, settings_type: type[S], main: Callable[[S, asyncio.Event], Awaitable[None]]) -> None:
+    """Run `main(settings, stop)` to its end and exit 0. Does not return.
+
+    `stop` is set by the first SIGTERM or SIGINT; main finishes what is in hand and returns. The second signal
+    kills the process on the spot. Wrong settings: one line for each on stderr, exit 78.
+    """
+    settings = _load(service, settings_type)
+    _configure_logs(service, settings.log_level)
+    uvloop.run(_main(settings, main))
+    sys.exit(0)
+
+
+async def _main(settings: S, main: Callable[[S, asyncio.Event], Awaitable[None]]) -> None:
+    log = structlog.get_logger()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, _on_signal, stop, number)
+    log.info("starting", pid=os.getpid())
+    await main(settings, stop)
+    log.info("stopped")
+
+
+@asynccontextmanager
+async def background(*coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run coroutines that have no end beside the body, and cancel them after it.
+
+    One that fails is a bug of ours, and takes the process down on the spot: nothing that is in hand was acknowledged,
+    and half a process that still says it is alive would be worse.
+    """
+    tasks = [asyncio.create_task(_crash_if_it_fails(coroutine)) for coroutine in coroutines]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def work_until_stopped(
+    work: Coroutine[Any, Any, None], stop: asyncio.Event, drain: Callable[[], Awaitable[None]], grace_s: float
+) -> None:
+    """Run `work` until `stop` is set; then `drain`, and give it `grace_s` to finish what it has in hand.
+
+    What it has not finished by then is dropped unacknowledged: the broker gives it to another. Raises what `work`
+    raises.
+    """
+    working, stopping = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not working.done():
+        await drain()
+        await asyncio.wait({working}, timeout=grace_s)
+    if working.done():
+        working.result()
+        return
+    structlog.get_logger().warning("stopping with a batch in hand; it will be delivered again", grace_s=grace_s)
+    working.cancel()
+    await asyncio.wait({working})
+
+
+async def _crash_if_it_fails(coroutine: Coroutine[Any, Any, None]) -> None:
+    try:
+        await coroutine
+    except Exception:
+        structlog.get_logger().critical("bug; the process ends", exc_info=True)
+        os._exit(_EXIT_BUG)
+
+
+def _on_signal(stop: asyncio.Event, number: signal.Signals) -> None:
+    if stop.is_set():
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+    structlog.get_logger().info("stopping", signal=number.name)
+    stop.set()
+
+
+def _load(service: str, settings_type: type[S]) -> S:
+    try:
+        return settings_type()  # type: ignore[call-arg]  # pydantic-settings takes them from the environment
+    except ValidationError as error:
+        for problem in error.errors(include_input=False, include_url=False):
+            name = ".".join(map(str, problem["loc"])) or "settings"
+            if "." not in name and not name.isupper():
+                name = f"{settings_type.model_config.get('env_prefix', '')}{name}".upper()
+            print(f"{service}: {name}: {problem['msg']}", file=sys.stderr)
+        print(f"{service}: set these in the environment; ./headrace up does it for you", file=sys.stderr)
+        sys.exit(_EXIT_BAD_SETTINGS)
+
+
+def _configure_logs(service: str, level: str) -> None:
+    """One JSON object a line on stderr, from our code and from the libraries alike."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        lambda _logger, _method, event: {**event, "service": service},
+    ]
+    number = logging.getLevelNamesMapping()[level.upper()]
+    structlog.configure(
+        processors=[
+            *shared,
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(serializer=_json),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                structlog.processors.JSONRenderer(serializer=_json),
+            ],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=max(number, logging.WARNING), force=True)
+
+
+def _json(event: object, **_: object) -> str:
+    """orjson: the event is an untyped dict of whatever was at hand, which is what it is best at."""
+    return orjson.dumps(event, default=repr).decode()

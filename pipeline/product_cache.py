@@ -1,0 +1,199 @@
+"""The cache of products in Redis: fenced fill, fenced bust. Redis is never the authority for anything.
+
+`product:{id}` is a hash: `body` holds the JSON that GET /products/{id} answers, `version` the row's version. A bust
+deletes the body and leaves the version behind as a fence. So a reader that took its row before the bust and is slow to
+fill cannot put the old value back: its version is below the fence.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterable
+from typing import NamedTuple, cast
+
+import structlog
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.exceptions import RedisError
+
+from pipeline import metrics
+from pipeline.health import Health
+
+log = structlog.get_logger()
+
+# A lost bust (Redis away, its memory emptied) is healed by this and nothing else: the T of "never older than the TTL"
+# in P7.
+TTL_S = 60
+# The fence has to outlive the slowest reader: one that holds a row it read before the bust. Reads have a deadline of
+# seconds. A fill takes the fence's place and lives shorter, but still far longer than that.
+_FENCE_S = 300
+# While Redis does not answer, one caller in this time tries it, and all the others go on without.
+_PROBE_EVERY_S = 1.0
+# Busts that are owed for an outage. 100 bytes each; what no longer fits is left to the TTL.
+_MAX_OWED = 10_000
+# A healthy Redis on the same network answers in less than a millisecond. This bounds what the first reader loses to
+# one that hangs.
+_TIMEOUT_S = 1.0
+
+_FILL = """
+local fence = tonumber(redis.call('HGET', KEYS[1], 'version') or '-1')
+if fence > tonumber(ARGV[1]) then return 0 end
+redis.call('HSET', KEYS[1], 'version', ARGV[1], 'body', ARGV[2])
+redis.call('EXPIRE', KEYS[1], ARGV[3])
+return 1
+"""
+
+# A body of the same version is what this bust makes way for: it was filled after the commit, so it stays.
+_BUST = """
+local version = tonumber(redis.call('HGET', KEYS[1], 'version') or '-1')
+if version < tonumber(ARGV[1]) then
+  redis.call('HSET', KEYS[1], 'version', ARGV[1])
+  redis.call('HDEL', KEYS[1], 'body')
+  redis.call('EXPIRE', KEYS[1], ARGV[2])
+  return 1
+end
+return 0
+"""
+
+
+class CachedProduct(NamedTuple):
+    version: int
+    body: bytes
+
+
+class ProductCache:
+    """Reads, fills and busts, none of which raises for what Redis or the network does.
+
+    A Redis that is away is a miss for readers, and busts are owed to it until it is back.
+    """
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._owed: dict[str, int] = {}
+        self._is_away = False
+        self._next_probe = 0.0
+
+    async def read(self, product_id: str) -> CachedProduct | None:
+        """The product as it is cached, or None: not there, busted, owed a bust, or Redis is away."""
+        if product_id in self._owed or not self._may_try():
+            metrics.CACHE_READS.labels("error").inc()
+            return None
+        try:
+            found = await self._redis.hmget(_key(product_id), "version", "body")
+        except (RedisError, OSError) as error:
+            self._failed(error)
+            metrics.CACHE_READS.labels("error").inc()
+            return None
+        self._worked()
+        version, body = cast("list[bytes | None]", found)  # bytes, because the client decodes no responses
+        metrics.CACHE_READS.labels("miss" if body is None else "hit").inc()
+        return None if version is None or body is None else CachedProduct(int(version), body)
+
+    async def fill(self, product_id: str, version: int, body: bytes) -> bool:
+        """Put a row that was read at `version`. False if a newer version has been there, or Redis is away."""
+        if not self._may_try():
+            metrics.CACHE_FILLS.labels("error").inc()
+            return False
+        try:
+            stored = await self._redis.eval(_FILL, 1, _key(product_id), version, body, TTL_S)
+        except (RedisError, OSError) as error:
+            self._failed(error)
+            metrics.CACHE_FILLS.labels("error").inc()
+            return False
+        self._worked()
+        metrics.CACHE_FILLS.labels("stored" if stored else "fenced").inc()
+        return bool(stored)
+
+    async def bust_or_owe(self, versions: Iterable[tuple[str, int]]) -> bool:
+        """Forget all bodies older than the (product id, committed version) given, and those owed from before.
+
+        One round trip. False: Redis is away, and the busts are owed. The next call makes up for them, or `pay_owed`.
+        """
+        new = 0
+        for product_id, version in versions:
+            self._owe(product_id, version)
+            new += 1
+        if await self.pay_owed():
+            return True
+        metrics.CACHE_BUSTS.labels("owed").inc(new)
+        return False
+
+    async def pay_owed(self) -> bool:
+        """Make up for the busts that are owed. True if none is left. Costs nothing if there were none."""
+        if not self._owed:
+            return True
+        if not self._may_try():
+            return False
+        # Owed until done: whoever reads one of these meanwhile gets no body, rather than an old one.
+        paying = dict(self._owed)
+        try:
+            await self._bust(paying)
+        except (RedisError, OSError) as error:
+            self._failed(error)
+            return False
+        self._worked()
+        for product_id, version in paying.items():
+            if self._owed.get(product_id) == version:
+                del self._owed[product_id]
+        return True
+
+    async def watch(self, health: Health, part: str) -> None:
+        """Tell `health` every second whether Redis is there, and pay what is owed as soon as it is. Until cancelled."""
+        while True:
+            try:
+                await self._redis.ping()
+            except (RedisError, OSError) as error:
+                self._failed(error)
+                health.down(part, f"Redis: {type(error).__name__}: {error}")
+            else:
+                self._worked()
+                health.up(part)
+                await self.pay_owed()
+            await asyncio.sleep(_PROBE_EVERY_S)
+
+    async def _bust(self, versions: dict[str, int]) -> None:
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for product_id, version in versions.items():
+                pipe.eval(_BUST, 1, _key(product_id), version, _FENCE_S)
+            await pipe.execute()
+        metrics.CACHE_BUSTS.labels("done").inc(len(versions))
+
+    def _owe(self, product_id: str, version: int) -> None:
+        if len(self._owed) >= _MAX_OWED and product_id not in self._owed:
+            del self._owed[next(iter(self._owed))]
+            metrics.CACHE_BUSTS.labels("forgotten").inc()
+        self._owed[product_id] = max(version, self._owed.get(product_id, 0))
+
+    def _may_try(self) -> bool:
+        if not self._is_away:
+            return True
+        now = time.monotonic()
+        if now < self._next_probe:
+            return False
+        self._next_probe = now + _PROBE_EVERY_S
+        return True
+
+    def _failed(self, error: Exception) -> None:
+        if not self._is_away:
+            log.warning("redis is away; going on without", error=f"{type(error).__name__}: {error}")
+        self._is_away = True
+        self._next_probe = time.monotonic() + _PROBE_EVERY_S
+
+    def _worked(self) -> None:
+        if self._is_away:
+            log.info("redis is back", owed_busts=len(self._owed))
+        self._is_away = False
+
+
+def connect(redis_url: str) -> Redis:
+    """A client with deadlines. Connects at first use; waits for a free connection rather than fail for want of one."""
+    pool = BlockingConnectionPool.from_url(
+        redis_url,
+        max_connections=16,
+        timeout=_TIMEOUT_S,
+        socket_timeout=_TIMEOUT_S,
+        socket_connect_timeout=_TIMEOUT_S,
+    )
+    return Redis.from_pool(pool)
+
+
+def _key(product_id: str) -> str:
+    return f"product:{product_id}"

@@ -1,0 +1,84 @@
+"""Exchanges, queues, bindings and their limits. Each process declares what it uses, at start, idempotently.
+
+    orders_exchange ── order.accepted ──▶ orders.accepted ──(rejected, or returned too often)──▶ orders.dead
+                    └─ order.created  ──▶ orders.created  ──(the same)─────────────────────────▶ orders.dead
+    products_exchange ── product.* ──▶ one private queue for each ingest_api
+
+Every queue that holds orders is a quorum queue: a confirm means that the message is fsynced.
+"""
+
+from aio_pika import ExchangeType
+from aio_pika.abc import AbstractChannel, AbstractQueue
+from pamqp.common import FieldTable
+
+ORDERS_EXCHANGE = "orders_exchange"
+PRODUCTS_EXCHANGE = "products_exchange"
+DEAD_EXCHANGE = "orders_dead_exchange"
+
+ORDER_ACCEPTED = "order.accepted"
+ORDER_CREATED = "order.created"
+
+PRODUCT_CREATED = "product.created"
+PRODUCT_UPDATED = "product.updated"
+PRODUCT_DELETED = "product.deleted"
+PRODUCT_SOLD_OUT = "product.sold_out"
+PRODUCT_RESTOCKED = "product.restocked"
+
+ORDERS_ACCEPTED_QUEUE = "orders.accepted"
+ORDERS_CREATED_QUEUE = "orders.created"
+ORDERS_DEAD_QUEUE = "orders.dead"
+
+# A message holds a batch of orders, so the bytes bind long before the count: 2 GiB are about nine million orders.
+# Past either, the broker refuses publishes, and the refusal travels back to the client as a 503.
+_MAX_QUEUE_BYTES = 2 * 1024**3
+_MAX_QUEUE_MESSAGES = 2_000_000
+# How often a message may come back before the broker takes it for poison. The workers park poison themselves, in the
+# same transaction as its neighbours, so this is the second net, and it has to be wide: each restart of a worker
+# counts once for everything it had prefetched.
+_DELIVERY_LIMIT = 100
+
+_BOUNDED_QUORUM_QUEUE: FieldTable = {
+    "x-queue-type": "quorum",
+    "x-max-length": _MAX_QUEUE_MESSAGES,
+    "x-max-length-bytes": _MAX_QUEUE_BYTES,
+    "x-overflow": "reject-publish",
+}
+# at-least-once: the broker confirms a dead letter to itself before it forgets the original. Needs reject-publish.
+_ORDER_QUEUE: FieldTable = _BOUNDED_QUORUM_QUEUE | {
+    "x-delivery-limit": _DELIVERY_LIMIT,
+    "x-dead-letter-exchange": DEAD_EXCHANGE,
+    "x-dead-letter-strategy": "at-least-once",
+}
+
+
+async def declare_accepted(channel: AbstractChannel) -> AbstractQueue:
+    """Where ingest_api publishes and persist_worker consumes."""
+    return await _declare_order_queue(channel, ORDERS_ACCEPTED_QUEUE, ORDER_ACCEPTED)
+
+
+async def declare_created(channel: AbstractChannel) -> AbstractQueue:
+    """Where persist_worker publishes and product_consumer consumes."""
+    return await _declare_order_queue(channel, ORDERS_CREATED_QUEUE, ORDER_CREATED)
+
+
+async def declare_products(channel: AbstractChannel) -> None:
+    """The exchange of product events. They are hints, so nothing is kept for who is not there."""
+    await channel.declare_exchange(PRODUCTS_EXCHANGE, ExchangeType.TOPIC, durable=True)
+
+
+async def declare_product_events(channel: AbstractChannel) -> AbstractQueue:
+    """A private queue that gets every product event for as long as its connection lives."""
+    await declare_products(channel)
+    queue = await channel.declare_queue(exclusive=True, auto_delete=True, arguments={"x-max-length": 100_000})
+    await queue.bind(PRODUCTS_EXCHANGE, "product.*")
+    return queue
+
+
+async def _declare_order_queue(channel: AbstractChannel, name: str, routing_key: str) -> AbstractQueue:
+    await channel.declare_exchange(ORDERS_EXCHANGE, ExchangeType.TOPIC, durable=True)
+    await channel.declare_exchange(DEAD_EXCHANGE, ExchangeType.TOPIC, durable=True)
+    dead = await channel.declare_queue(ORDERS_DEAD_QUEUE, durable=True, arguments=dict(_BOUNDED_QUORUM_QUEUE))
+    await dead.bind(DEAD_EXCHANGE, "#")
+    queue = await channel.declare_queue(name, durable=True, arguments=dict(_ORDER_QUEUE))
+    await queue.bind(ORDERS_EXCHANGE, routing_key)
+    return queue

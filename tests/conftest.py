@@ -1,0 +1,147 @@
+"""What every test gets: a database, a vhost and a Redis of its own, on servers that HEADRACE_TEST_* name.
+
+`./headrace test` starts the servers and sets the variables. A server that is missing is an error, never a skip.
+"""
+
+import asyncio
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from urllib.parse import quote, urlsplit
+
+import asyncpg
+import httpx
+import pytest
+import redis
+
+from migrations.__main__ import migrate
+
+
+@dataclass(frozen=True)
+class Servers:
+    """The servers of this test run. `database_url` may create databases, `rabbitmq_api` vhosts."""
+
+    database_url: str
+    amqp_url: str
+    rabbitmq_api: str
+    redis_url: str
+
+
+@pytest.fixture(scope="session")
+def servers() -> Servers:
+    return Servers(*map(_from_environment, ("DATABASE_URL", "AMQP_URL", "RABBITMQ_API", "REDIS_URL")))
+
+
+def _from_environment(name: str) -> str:
+    variable = f"HEADRACE_TEST_{name}"
+    if not (value := os.environ.get(variable)):
+        pytest.fail(f"{variable} is not set. Run the tests with ./headrace test, which starts servers.", pytrace=False)
+    return value
+
+
+# ── PostgreSQL: one migrated template, a copy of it for each test
+
+
+@pytest.fixture(scope="session")
+def template_database(servers: Servers) -> Iterator[str]:
+    """The name of a migrated database that nobody is connected to."""
+    name = f"template_{secrets.token_hex(4)}"
+    _execute(servers.database_url, f"CREATE DATABASE {name}")
+    asyncio.run(migrate(_with_path(servers.database_url, name)))
+    yield name
+    _execute(servers.database_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def database_url(servers: Servers, template_database: str) -> Iterator[str]:
+    """A migrated, empty database of the test's own."""
+    with own_database(servers, template_database) as url:
+        yield url
+
+
+@contextmanager
+def own_database(servers: Servers, template_database: str) -> Iterator[str]:
+    """A copy of the template, for the length of the block. Its URL."""
+    name = f"test_{secrets.token_hex(4)}"
+    _execute(servers.database_url, f"CREATE DATABASE {name} TEMPLATE {template_database}")
+    yield _with_path(servers.database_url, name)
+    _execute(servers.database_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _execute(url: str, statement: str) -> None:
+    async def execute() -> None:
+        connection = await asyncpg.connect(url)
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()
+
+    asyncio.run(execute())
+
+
+# ── RabbitMQ: a vhost for each test
+
+
+@pytest.fixture
+def amqp_url(servers: Servers) -> Iterator[str]:
+    """An empty vhost of the test's own. Its name is the URL's path."""
+    with own_vhost(servers) as url:
+        yield url
+
+
+@contextmanager
+def own_vhost(servers: Servers) -> Iterator[str]:
+    """An empty vhost, for the length of the block. Its URL."""
+    name = f"test_{secrets.token_hex(4)}"
+    user = urlsplit(servers.amqp_url).username
+    with httpx.Client(base_url=servers.rabbitmq_api, timeout=30) as api:
+        api.put(f"/api/vhosts/{name}").raise_for_status()
+        everything = {"configure": ".*", "write": ".*", "read": ".*"}
+        api.put(f"/api/permissions/{name}/{user}", json=everything).raise_for_status()
+        yield _with_path(servers.amqp_url, name)
+        api.delete(f"/api/vhosts/{name}").raise_for_status()
+
+
+# ── Redis: emptied for each test
+
+
+@pytest.fixture
+def redis_url(servers: Servers) -> str:
+    """An empty Redis, which the test shares with nobody: tests run one after the other."""
+    return emptied_redis(servers)
+
+
+def emptied_redis(servers: Servers) -> str:
+    with redis.Redis.from_url(servers.redis_url) as client:
+        client.flushdb()
+    return servers.redis_url
+
+
+# ── what a service reads
+
+
+@pytest.fixture(scope="session")
+def order_id_key() -> str:
+    """64 hex digits."""
+    return "6b" * 32
+
+
+@pytest.fixture
+def environment(database_url: str, amqp_url: str, redis_url: str, order_id_key: str) -> dict[str, str]:
+    """The variables that every service requires. For settings in process: tests.settings.settings_from."""
+    return environment_of(database_url, amqp_url, redis_url, order_id_key)
+
+
+def environment_of(database_url: str, amqp_url: str, redis_url: str, order_id_key: str) -> dict[str, str]:
+    return {
+        "DATABASE_URL": database_url,
+        "AMQP_URL": amqp_url,
+        "REDIS_URL": redis_url,
+        "ORDER_ID_KEY": order_id_key,
+    }
+
+
+def _with_path(url: str, path: str) -> str:
+    return urlsplit(url)._replace(path=f"/{quote(path, safe='')}").geturl()

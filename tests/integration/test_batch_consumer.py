@@ -1,0 +1,362 @@
+"""Batches from a real broker: why they close, that an ack settles exactly one, that nothing is lost with a channel."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from aio_pika import ExchangeType
+from aio_pika.abc import AbstractChannel, AbstractQueue
+
+from pipeline import batches, broker, metrics
+from pipeline.batches import Batch, BatchConsumer, BatchLimits, ClosedBy
+from pipeline.health import Health
+from tests.broker import Management, broker_settings, plain_channel, running_task, send, unsettled
+from tests.conditions import eventually
+from tests.conftest import Servers
+from tests.faults import Proxy, proxy_to
+
+EXCHANGE, QUEUE = "things_exchange", "things"
+
+
+async def declare(channel: AbstractChannel) -> AbstractQueue:
+    exchange = await channel.declare_exchange(EXCHANGE, ExchangeType.TOPIC, durable=True)
+    queue = await channel.declare_queue(QUEUE, durable=True, arguments={"x-queue-type": "quorum"})
+    await queue.bind(exchange, "thing")
+    return queue
+
+
+def make_consumer(
+    amqp_url: str,
+    *,
+    orders: int = 100,
+    size_bytes: int = 10_000,
+    deliveries: int = 8,
+    linger_s: float = 0,
+    declare: batches.DeclareQueue = declare,
+) -> BatchConsumer:
+    limits = BatchLimits(orders, size_bytes, deliveries, linger_s)
+    health = Health("test", "consumer")
+    return BatchConsumer(broker_settings(amqp_url), health, "consumer", declare, limits, prefetch=2 * deliveries)
+
+
+@asynccontextmanager
+async def queue_of(amqp_url: str, *bodies: bytes, orders: int | None = None) -> AsyncIterator[AbstractChannel]:
+    """The queue, with messages in it; and a channel to send more."""
+    async with plain_channel(amqp_url) as channel:
+        await declare(channel)
+        headers = {"schema": 1} if orders is None else {"schema": 1, "orders": orders}
+        await send(channel, EXCHANGE, "thing", *bodies, headers=headers)
+        yield channel
+
+
+def bodies_of(batch: Batch | None) -> list[bytes]:
+    assert batch is not None
+    return [it.body for it in batch.deliveries]
+
+
+async def buffered(consumer: BatchConsumer, count: int) -> None:
+    """Wait until that many deliveries are in the buffer."""
+    await eventually(lambda: len(consumer._buffer) == count)
+
+
+def closed_count(why: ClosedBy) -> float:
+    labels = {"queue": QUEUE, "closed_by": why.value}
+    return metrics.REGISTRY.get_sample_value("headrace_batches_closed_total", labels) or 0
+
+
+# ── why a batch closes
+
+
+@pytest.mark.parametrize(
+    ("limits", "orders", "expected", "why"),
+    [
+        ({"deliveries": 2, "linger_s": 60}, None, [b"1", b"2"], ClosedBy.SIZE),
+        ({"orders": 30, "linger_s": 60}, 10, [b"1", b"2", b"3"], ClosedBy.SIZE),
+        ({"orders": 25, "linger_s": 60}, 10, [b"1", b"2", b"3"], ClosedBy.SIZE),
+        ({"size_bytes": 2, "linger_s": 60}, None, [b"1", b"2"], ClosedBy.BYTES),
+        ({"linger_s": 0}, None, [b"1", b"2", b"3", b"4"], ClosedBy.IDLE),
+    ],
+)
+async def test_a_batch_knows_why_it_closed(
+    amqp_url: str, limits: dict[str, float], orders: int | None, expected: list[bytes], why: ClosedBy
+) -> None:
+    before = closed_count(why)
+    async with queue_of(amqp_url, b"1", b"2", b"3", b"4", orders=orders):
+        consumer = make_consumer(amqp_url, **limits)  # type: ignore[arg-type]
+        async with running_task(consumer.run()):
+            await buffered(consumer, 4)
+            batch = await consumer.next()
+    assert batch is not None
+    assert (bodies_of(batch), batch.closed_by) == (expected, why)
+    assert closed_count(why) == before + 1
+
+
+async def test_the_metrics_say_how_big_batches_are(amqp_url: str) -> None:
+    def observed() -> tuple[float, float]:
+        values = (
+            metrics.REGISTRY.get_sample_value(f"headrace_batch_orders_{it}", {"queue": QUEUE})
+            for it in ("count", "sum")
+        )
+        count, total = (value or 0 for value in values)
+        return count, total
+
+    before = observed()
+    async with queue_of(amqp_url, b"1", b"2", orders=20):
+        consumer = make_consumer(amqp_url)
+        async with running_task(consumer.run()):
+            await buffered(consumer, 2)
+            await consumer.next()
+    assert observed() == (before[0] + 1, before[1] + 40)
+
+
+async def test_a_batch_that_lingers_takes_what_comes_meanwhile(amqp_url: str) -> None:
+    async with queue_of(amqp_url) as channel:
+        consumer = make_consumer(amqp_url, linger_s=0.3)
+        async with running_task(consumer.run()):
+            following = asyncio.create_task(consumer.next())
+            await send(channel, EXCHANGE, "thing", b"1")
+            await buffered(consumer, 1)
+            await send(channel, EXCHANGE, "thing", b"2")
+            batch = await following
+    assert batch is not None
+    assert (bodies_of(batch), batch.closed_by) == ([b"1", b"2"], ClosedBy.LINGER)
+
+
+async def test_p8_what_is_left_of_a_full_buffer_is_the_next_batch(amqp_url: str) -> None:
+    async with queue_of(amqp_url, *(b"%d" % it for it in range(10))):
+        consumer = make_consumer(amqp_url, deliveries=4)
+        async with running_task(consumer.run()):
+            await buffered(consumer, 8)
+            assert [bodies_of(await consumer.next()) for _ in range(2)] == [
+                [b"0", b"1", b"2", b"3"],
+                [b"4", b"5", b"6", b"7"],
+            ]
+            assert not consumer._buffer
+
+
+async def test_messages_of_all_sizes_keep_their_order_and_their_tags_grow(amqp_url: str) -> None:
+    """An ack settles all up to its tag, so a tag out of order would settle a neighbour."""
+    bodies = [b"%d " % it + b"x" * (it % 7 * 40_000) for it in range(60)]
+    async with queue_of(amqp_url, *bodies):
+        consumer = make_consumer(amqp_url, deliveries=50, size_bytes=10**9)
+        async with running_task(consumer.run()):
+            await buffered(consumer, 60)
+            deliveries = [*consumer._buffer]
+    assert [it.body for _, it in deliveries] == bodies
+    assert [it.tag for _, it in deliveries] == [*range(1, 61)]
+
+
+# ── settling
+
+
+async def test_p1_an_ack_settles_exactly_its_batch(amqp_url: str) -> None:
+    async with queue_of(amqp_url, *(b"%d" % it for it in range(5))):
+        consumer = make_consumer(amqp_url, deliveries=2, linger_s=60)
+        async with running_task(consumer.run()):
+            await buffered(consumer, 4)
+            batch = await consumer.next()
+            assert batch is not None
+            assert await consumer.settle(batch)
+        await eventually(lambda: _in_queue(amqp_url, 3))
+
+
+async def _in_queue(amqp_url: str, count: int) -> bool:
+    return await unsettled(amqp_url, QUEUE) == count
+
+
+async def test_p1_a_batch_in_hand_when_its_channel_dies_comes_again(amqp_url: str) -> None:
+    async with queue_of(amqp_url, b"1", b"2"), proxy_to(amqp_url) as proxy:
+        consumer = make_consumer(proxy.url(amqp_url))
+        async with running_task(consumer.run()):
+            await buffered(consumer, 2)
+            batch = await consumer.next()
+            assert batch is not None
+            proxy.cut()
+            await buffered(consumer, 2)
+            assert not await consumer.settle(batch)
+            again = await consumer.next()
+            assert again is not None
+            assert bodies_of(again) == [b"1", b"2"]
+            assert all(it.redelivered for it in again.deliveries)
+            assert await consumer.settle(again)
+        await eventually(lambda: _in_queue(amqp_url, 0))
+
+
+async def test_p1_a_batch_is_not_settled_on_a_channel_that_has_just_died(amqp_url: str) -> None:
+    async with queue_of(amqp_url, b"1"), proxy_to(amqp_url) as proxy:
+        consumer = make_consumer(proxy.url(amqp_url))
+        async with running_task(consumer.run()):
+            batch = await consumer.next()
+            assert batch is not None
+            assert consumer._channel is not None
+            channel = consumer._channel
+            proxy.refuses = True
+            proxy.cut()
+            await eventually(lambda: channel.is_closed)
+            assert not await consumer.settle(batch)
+
+
+async def test_p1_what_lingers_when_its_channel_dies_comes_once(amqp_url: str) -> None:
+    async with queue_of(amqp_url, b"1", b"2"), proxy_to(amqp_url) as proxy:
+        consumer = make_consumer(proxy.url(amqp_url), linger_s=1)
+        async with running_task(consumer.run()):
+            following = asyncio.create_task(consumer.next())
+            await buffered(consumer, 2)
+            proxy.cut()
+            batch = await following
+            assert batch is not None
+            if batch.epoch == 1:  # it closed before the broker was back
+                assert not await consumer.settle(batch)
+                batch = await consumer.next()
+                assert batch is not None
+            assert bodies_of(batch) == [b"1", b"2"]
+            assert await consumer.settle(batch)
+        await eventually(lambda: _in_queue(amqp_url, 0))
+
+
+# ── the consumer's life
+
+
+async def test_a_consumer_that_the_broker_cancels_consumes_again(amqp_url: str, servers: Servers) -> None:
+    async with queue_of(amqp_url, b"1") as channel, Management(servers.rabbitmq_api, amqp_url) as management:
+        consumer = make_consumer(amqp_url)
+        async with running_task(consumer.run()):
+            await consumer.next()
+            await management.delete_queue(QUEUE)
+            await eventually(lambda: consumer._epoch == 2)
+            await send(channel, EXCHANGE, "thing", b"2")
+            assert bodies_of(await consumer.next()) == [b"2"]
+
+
+async def test_a_broker_that_forgot_everything_is_declared_to_again(amqp_url: str, servers: Servers) -> None:
+    consumer = make_consumer(amqp_url)
+    async with running_task(consumer.run()), Management(servers.rabbitmq_api, amqp_url) as management:
+        await eventually(lambda: consumer._epoch == 1)
+        await management.start_over()
+        await eventually(lambda: consumer._epoch >= 2 and consumer._channel is not None)
+        async with queue_of(amqp_url, b"1"):
+            assert bodies_of(await consumer.next()) == [b"1"]
+
+
+async def test_a_broker_that_is_slow_to_tell_its_depth_costs_no_redelivery(
+    amqp_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "_DEPTH_INTERVAL_S", 0.01)
+    async with queue_of(amqp_url, b"1"), proxy_to(amqp_url) as proxy:
+        consumer = make_consumer(proxy.url(amqp_url))
+        async with running_task(consumer.run()):
+            batch = await consumer.next()
+            assert batch is not None
+            proxy.hold()
+            until = asyncio.get_running_loop().time() + 2.5
+            await eventually(lambda: asyncio.get_running_loop().time() > until)
+            proxy.release()
+            assert await consumer.settle(batch)
+        assert proxy.connections == 1
+
+
+async def test_p9_stopping_ends_a_linger_at_once(amqp_url: str) -> None:
+    async with queue_of(amqp_url, b"1"):
+        consumer = make_consumer(amqp_url, linger_s=60)
+        async with running_task(consumer.run()), asyncio.timeout(5):
+            following = asyncio.create_task(consumer.next())
+            await buffered(consumer, 1)
+            await consumer.stop()
+            batch = await following
+            assert batch is not None
+            assert batch.closed_by is ClosedBy.DRAIN
+            assert await consumer.settle(batch)
+            assert await consumer.next() is None
+
+
+async def test_p9_stopping_an_idle_consumer_ends_its_wait(amqp_url: str) -> None:
+    consumer = make_consumer(amqp_url)
+    async with running_task(consumer.run()), asyncio.timeout(5):
+        following = asyncio.create_task(consumer.next())
+        await eventually(lambda: consumer._channel is not None)
+        await consumer.stop()
+        assert await following is None
+
+
+async def test_p9_a_stopped_consumer_gives_what_it_has_and_takes_no_more(amqp_url: str) -> None:
+    async with queue_of(amqp_url, *(b"%d" % it for it in range(4))) as channel:
+        consumer = make_consumer(amqp_url, deliveries=3, linger_s=60)
+        async with running_task(consumer.run()), asyncio.timeout(5):
+            await buffered(consumer, 4)
+            await consumer.stop()
+            await send(channel, EXCHANGE, "thing", b"late")
+            for expected in ([b"0", b"1", b"2"], [b"3"]):
+                batch = await consumer.next()
+                assert batch is not None
+                assert (bodies_of(batch), batch.closed_by) == (expected, ClosedBy.DRAIN)
+                assert await consumer.settle(batch)
+            assert await consumer.next() is None
+        await eventually(lambda: _in_queue(amqp_url, 1))
+
+
+async def test_p9_a_consumer_that_is_stopped_while_it_connects_takes_nothing(amqp_url: str) -> None:
+    declaring, go_on = asyncio.Event(), asyncio.Event()
+
+    async def declare_slowly(channel: AbstractChannel) -> AbstractQueue:
+        queue = await declare(channel)
+        declaring.set()
+        await go_on.wait()
+        return queue
+
+    async with queue_of(amqp_url, b"1") as channel:
+        consumer = make_consumer(amqp_url, declare=declare_slowly)
+        async with running_task(consumer.run()), asyncio.timeout(5):
+            await declaring.wait()
+            await consumer.stop()
+            go_on.set()
+            # What the consumer would do now it does on one channel in turn: when the depth is known, it has begun.
+            await eventually(lambda: _has_consumers_or_waits(channel, consumer))
+            assert await consumer.next() is None
+            assert (await channel.declare_queue(QUEUE, passive=True)).declaration_result.consumer_count == 0
+
+
+async def _has_consumers_or_waits(channel: AbstractChannel, consumer: BatchConsumer) -> bool:
+    queue = await channel.declare_queue(QUEUE, passive=True)
+    return consumer.queue_name == QUEUE or bool(queue.declaration_result.consumer_count)
+
+
+async def test_p9_stopping_does_not_wait_long_for_a_broker_that_is_silent(
+    amqp_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "_CANCEL_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(broker, "_CLOSE_TIMEOUT_S", 0.1)
+    async with queue_of(amqp_url, b"1"), proxy_to(amqp_url) as proxy:
+        consumer = make_consumer(proxy.url(amqp_url))
+        async with running_task(consumer.run()), asyncio.timeout(3):
+            await buffered(consumer, 1)
+            proxy.hold()
+            await consumer.stop()
+            assert bodies_of(await consumer.next()) == [b"1"]
+            assert await consumer.next() is None
+
+
+async def consume_all(consumer: BatchConsumer, proxy: Proxy, wanted: set[bytes], cut_every: int) -> None:
+    """Take and settle until all that is wanted was settled, cutting the line again and again in between."""
+    settled: set[bytes] = set()
+    taken = 0
+    while settled != wanted:
+        batch = await consumer.next()
+        assert batch is not None
+        taken += 1
+        if taken % cut_every == 0:
+            proxy.cut()
+        if await consumer.settle(batch):
+            settled.update(bodies_of(batch))
+
+
+async def test_p1_nothing_is_lost_on_a_line_that_is_cut_again_and_again(
+    amqp_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broker, "backoff_s", lambda attempt: 0.001)
+    bodies = {b"%d" % it for it in range(24)}
+    async with queue_of(amqp_url, *bodies), proxy_to(amqp_url) as proxy:
+        consumer = make_consumer(proxy.url(amqp_url), deliveries=4)
+        async with running_task(consumer.run()), asyncio.timeout(20):
+            await consume_all(consumer, proxy, bodies, cut_every=3)
+        assert proxy.connections > 3

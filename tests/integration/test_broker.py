@@ -1,0 +1,85 @@
+"""One connection, kept up: what may happen between its start and its session's."""
+
+import asyncio
+
+import pytest
+from aio_pika.abc import AbstractConnection
+
+from pipeline.broker import keep_connected, when_lost
+from pipeline.health import Health
+from tests.broker import broker_settings, running_task
+from tests.conditions import eventually
+from tests.faults import Proxy, proxy_to
+
+
+async def lose(proxy: Proxy, connection: AbstractConnection) -> None:
+    """Cut, and wait until the client has noticed."""
+    transport = connection.transport
+    assert transport is not None
+    proxy.cut()
+    await eventually(lambda: transport.connection.is_closed)
+
+
+async def test_a_connection_that_is_gone_before_its_session_opens_a_channel_is_tried_again(amqp_url: str) -> None:
+    up = asyncio.Event()
+
+    async with proxy_to(amqp_url) as proxy:
+
+        async def session(connection: AbstractConnection) -> None:
+            if proxy.connections == 1:
+                await lose(proxy, connection)
+            await connection.channel()
+            up.set()
+            await asyncio.Event().wait()
+
+        health = Health("test", "part")
+        async with (
+            running_task(keep_connected(broker_settings(proxy.url(amqp_url)), health, "part", session)) as (running,),
+            asyncio.timeout(10),
+        ):
+            await asyncio.wait([asyncio.create_task(up.wait()), running], return_when=asyncio.FIRST_COMPLETED)
+        assert up.is_set()
+
+
+async def test_a_channel_that_is_gone_before_anyone_watches_it_is_lost(amqp_url: str) -> None:
+    lost_one: list[BaseException] = []
+
+    async with proxy_to(amqp_url) as proxy:
+
+        async def session(connection: AbstractConnection) -> None:
+            channel = await connection.channel()
+            if proxy.connections == 1:
+                await lose(proxy, connection)
+            try:
+                await when_lost(connection, channel)
+            except BaseException as error:
+                lost_one.append(error)
+                raise
+
+        health = Health("test", "part")
+        async with running_task(keep_connected(broker_settings(proxy.url(amqp_url)), health, "part", session)):
+            await eventually(lambda: proxy.connections == 2)
+        assert len(lost_one) >= 1
+
+
+async def test_a_cancelled_session_ends_and_is_not_taken_for_a_lost_one(amqp_url: str) -> None:
+    up = asyncio.Event()
+
+    async def session(connection: AbstractConnection) -> None:
+        up.set()
+        await when_lost(connection, await connection.channel())
+
+    running = asyncio.create_task(keep_connected(broker_settings(amqp_url), Health("test", "part"), "part", session))
+    await up.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
+@pytest.mark.parametrize("bug", [TypeError("ours"), RuntimeError("ours too")], ids=repr)
+async def test_a_bug_in_a_session_is_not_retried(amqp_url: str, bug: Exception) -> None:
+    async def session(_: AbstractConnection) -> None:
+        raise bug
+
+    with pytest.raises(type(bug), match="ours"):
+        await keep_connected(broker_settings(amqp_url), Health("test", "part"), "part", session)

@@ -1,0 +1,202 @@
+"""The cache of products against a real Redis: fences, and what happens while Redis is away (P7)."""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio import Redis
+
+from pipeline.health import Health
+from pipeline.product_cache import TTL_S, CachedProduct, ProductCache, connect
+from tests.conditions import eventually
+from tests.faults import Proxy, proxy_to
+from tests.processes import free_port
+
+_ID = "01a20267-97ad-7199-a6a6-540000cf26ec"
+_OLD, _NEW = b'{"qty":50}', b'{"qty":48}'
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncIterator[Redis]:
+    async with connect(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+def cache(redis: Redis) -> ProductCache:
+    return ProductCache(redis)
+
+
+@pytest.fixture
+async def proxy(redis_url: str) -> AsyncIterator[Proxy]:
+    async with proxy_to(redis_url) as it:
+        yield it
+
+
+@pytest.fixture
+async def far_cache(proxy: Proxy, redis_url: str) -> AsyncIterator[ProductCache]:
+    """A cache whose Redis can be taken away."""
+    async with connect(proxy.url(redis_url)) as client:
+        yield ProductCache(client)
+
+
+# ── fences
+
+
+async def test_a_body_is_read_as_it_was_filled_byte_by_byte(cache: ProductCache) -> None:
+    body = '{"name":"Ünïcode 漢字 \\u0000","price":1500.00}'.encode()
+    assert await cache.read(_ID) is None
+    assert await cache.fill(_ID, 1, body)
+    assert await cache.read(_ID) == CachedProduct(1, body)
+
+
+async def test_a_slow_reader_cannot_put_an_old_value_back_after_a_bust(cache: ProductCache) -> None:
+    await cache.bust_or_owe([(_ID, 2)])
+    assert not await cache.fill(_ID, 1, _OLD)
+    assert await cache.read(_ID) is None
+
+
+async def test_a_bust_takes_away_what_was_filled_before_it(cache: ProductCache) -> None:
+    await cache.fill(_ID, 1, _OLD)
+    await cache.bust_or_owe([(_ID, 2)])
+    assert await cache.read(_ID) is None
+    assert not await cache.fill(_ID, 1, _OLD)
+
+
+async def test_a_bust_keeps_a_fill_of_the_same_version(cache: ProductCache) -> None:
+    await cache.fill(_ID, 2, _NEW)
+    await cache.bust_or_owe([(_ID, 2)])
+    assert await cache.read(_ID) == CachedProduct(2, _NEW)
+
+
+async def test_a_late_bust_keeps_a_newer_fill(cache: ProductCache) -> None:
+    await cache.fill(_ID, 3, _NEW)
+    await cache.bust_or_owe([(_ID, 2)])
+    assert await cache.read(_ID) == CachedProduct(3, _NEW)
+
+
+async def test_a_fill_after_the_bust_is_kept_and_the_slow_one_after_it_is_not(cache: ProductCache) -> None:
+    await cache.bust_or_owe([(_ID, 2)])
+    assert await cache.fill(_ID, 2, _NEW)
+    assert not await cache.fill(_ID, 1, _OLD)
+    assert await cache.read(_ID) == CachedProduct(2, _NEW)
+
+
+async def test_whatever_the_order_of_fills_and_busts_nothing_older_than_the_last_bust_is_read(
+    cache: ProductCache,
+) -> None:
+    """A hundred rounds of everything at once: the interleavings are Redis's own."""
+    for round_ in range(100):
+        product_id = f"{_ID}-{round_}"
+        work = [cache.fill(product_id, version, b"%d" % version) for version in (1, 2, 3, 4)]
+        work += [cache.bust_or_owe([(product_id, version)]) for version in (2, 3, 4)]
+        random.shuffle(work)
+        await asyncio.gather(*work)
+        assert await cache.read(product_id) in (None, CachedProduct(4, b"4"))
+
+
+async def test_one_call_busts_a_whole_batch(cache: ProductCache) -> None:
+    ids = [f"{_ID}-{number}" for number in range(100)]
+    for product_id in ids:
+        await cache.fill(product_id, 1, _OLD)
+    assert await cache.bust_or_owe((product_id, 2) for product_id in ids)
+    assert [await cache.read(product_id) for product_id in ids] == [None] * 100
+
+
+async def test_nothing_stays_for_ever(cache: ProductCache, redis: Redis) -> None:
+    await cache.fill("filled", 1, _OLD)
+    await cache.bust_or_owe([("busted", 2)])
+    assert 0 < await redis.ttl("product:filled") <= TTL_S
+    assert TTL_S < await redis.ttl("product:busted") <= 300
+
+
+# ── Redis away
+
+
+async def test_without_redis_nothing_raises_and_nothing_waits() -> None:
+    async with connect(f"redis://127.0.0.1:{free_port()}/0") as client:
+        cache = ProductCache(client)
+        began = time.monotonic()
+        for _ in range(100):
+            assert await cache.read(_ID) is None
+            assert not await cache.fill(_ID, 1, _OLD)
+            assert not await cache.bust_or_owe([(_ID, 2)])
+        assert time.monotonic() - began < 1
+
+
+async def test_a_bust_that_failed_is_made_up_for_by_the_next(
+    far_cache: ProductCache, proxy: Proxy, cache: ProductCache
+) -> None:
+    await cache.fill(_ID, 1, _OLD)
+    proxy.go_away()
+    assert not await far_cache.bust_or_owe([(_ID, 2)])
+    proxy.come_back()
+    assert await cache.read(_ID) == CachedProduct(1, _OLD)  # nobody else can know
+    await eventually(lambda: far_cache.bust_or_owe([("another", 2)]))
+    assert await cache.read(_ID) is None
+    assert not await cache.fill(_ID, 1, _OLD)
+
+
+async def test_who_owes_a_bust_does_not_read_the_old_value_itself(
+    far_cache: ProductCache, proxy: Proxy, cache: ProductCache
+) -> None:
+    await cache.fill(_ID, 1, _OLD)
+    proxy.go_away()
+    await far_cache.bust_or_owe([(_ID, 2)])
+    proxy.come_back()
+    assert await eventually(lambda: far_cache.fill("another", 1, _NEW))  # Redis is back for this cache
+    assert await far_cache.read(_ID) is None
+    assert await far_cache.pay_owed()
+
+
+async def test_the_watch_pays_what_is_owed_and_tells_health(
+    far_cache: ProductCache, proxy: Proxy, cache: ProductCache
+) -> None:
+    health = Health("test", optional=("redis",))
+    watching = asyncio.create_task(far_cache.watch(health, "redis"))
+    await eventually(lambda: health.is_up("redis"))
+    await cache.fill(_ID, 1, _OLD)
+    proxy.go_away()
+    await far_cache.bust_or_owe([(_ID, 2)])
+    await eventually(lambda: not health.is_up("redis"))
+    proxy.come_back()
+    await eventually(lambda: health.is_up("redis"))
+    await eventually(lambda: _is_gone(cache))
+    watching.cancel()
+
+
+async def _is_gone(cache: ProductCache) -> bool:
+    return await cache.read(_ID) is None
+
+
+async def test_a_redis_that_hangs_costs_its_readers_one_deadline_and_then_nothing(
+    far_cache: ProductCache, proxy: Proxy
+) -> None:
+    await far_cache.fill(_ID, 1, _OLD)
+    proxy.hold()
+    began = time.monotonic()
+    assert await asyncio.gather(*(far_cache.read(_ID) for _ in range(10))) == [None] * 10
+    assert time.monotonic() - began < 2.5
+    began = time.monotonic()
+    for _ in range(100):
+        assert await far_cache.read(_ID) is None
+    assert time.monotonic() - began < 0.5
+
+
+async def test_after_an_outage_the_cache_is_used_again(far_cache: ProductCache, proxy: Proxy) -> None:
+    proxy.go_away()
+    assert await far_cache.read(_ID) is None
+    proxy.come_back()
+    assert await eventually(lambda: far_cache.fill(_ID, 1, _OLD))
+    assert await far_cache.read(_ID) == CachedProduct(1, _OLD)
+
+
+async def test_what_is_owed_is_bounded(far_cache: ProductCache, proxy: Proxy) -> None:
+    proxy.go_away()
+    await far_cache.bust_or_owe((f"product-{number}", 2) for number in range(10_100))
+    assert len(far_cache._owed) == 10_000
+    assert "product-10099" in far_cache._owed
+    proxy.come_back()
+    assert await eventually(far_cache.pay_owed)

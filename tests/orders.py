@@ -1,0 +1,39 @@
+"""Orders for tests, as ingest_api would have made them."""
+
+import uuid
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+from pipeline.order_ids import OrderIds
+from pipeline.orders import Order, encode_order, join_orders
+
+T0 = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+
+_ids = OrderIds("6b" * 32)
+
+
+def new_product_id() -> str:
+    return str(uuid.uuid4())
+
+
+def order(product_id: str, quantity: int = 1, *, price: str = "12.50", at_ms: int = 0, **changes: object) -> Order:
+    """A well-formed order, accepted `at_ms` after T0. `changes`: by field name, also to what no order may have."""
+    fields: dict[str, object] = {
+        "id": _ids.mint(),
+        "product_id": product_id,
+        "quantity": quantity,
+        "unit_price": Decimal(price),
+        "total_price": Decimal(price) * quantity,
+        "created_at": T0 + timedelta(milliseconds=at_ms),
+        "status": "PENDING",
+    }
+    return Order(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+def body_of(*orders: Order) -> bytes:
+    """A message body."""
+    return join_orders(map(encode_order, orders))
+
+
+def by_id(*orders: Order) -> dict[str, Order]:
+    return {it.id: it for it in orders}

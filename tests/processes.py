@@ -1,0 +1,131 @@
+"""Services as a client meets them: behind a socket, in this process or in one of their own."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO
+
+import httpx
+from starlette.types import ASGIApp
+
+from tests.conditions import eventually
+from web import server
+
+_ROOT = Path(__file__).parents[1]
+_START_TIMEOUT_S = 20.0
+_STOP_TIMEOUT_S = 20.0
+
+
+@dataclass(frozen=True)
+class Service:
+    """A service in a process of its own."""
+
+    name: str
+    url: str
+    process: asyncio.subprocess.Process
+    _log: IO[bytes]
+
+    def log(self) -> str:
+        """All that it has written so far."""
+        return os.pread(self._log.fileno(), 10_000_000, 0).decode()
+
+    async def metric(self, sample: str) -> float:
+        """The value of a sample in /metrics, written as there, labels included; 0 if it is not there."""
+        async with httpx.AsyncClient(timeout=15, verify=False) as client:
+            lines = (await client.get(f"{self.url}/metrics")).text.splitlines()
+        return float(next((line for line in lines if line.startswith(f"{sample} ")), "0").rpartition(" ")[2])
+
+    async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send a signal and wait for the end, see `ended`. A second SIGTERM kills what the first has not ended."""
+        if self.process.returncode is None:
+            self.process.send_signal(number)
+        return await self.ended()
+
+    async def ended(self) -> int:
+        """Wait for the end. Returns the exit code, negative for a signal. Raises TimeoutError."""
+        async with asyncio.timeout(_STOP_TIMEOUT_S):
+            return await self.process.wait()
+
+
+@asynccontextmanager
+async def service_process(
+    name: str, environment: Mapping[str, str], *, ready: str = "/readyz", port: int | None = None
+) -> AsyncIterator[Service]:
+    """`python -m name` on `port` or a free one, as soon as it answers `ready` with 200. Killed at the end if it still
+    runs.
+
+    `environment`: added to this process's; the `environment` fixture has all that is required. With
+    ready="/livez" it need not have connected to anything.
+    """
+    port = port or free_port()
+    variables = {**os.environ, **environment, f"{name.upper()}_PORT": str(port)}
+    with TemporaryFile() as log:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", name, cwd=_ROOT, env=variables, stdout=log, stderr=log
+        )
+        service = Service(name, f"http://127.0.0.1:{port}", process, log)
+        try:
+            await _wait_until(service.url + ready, service)
+            yield service
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+
+
+@asynccontextmanager
+async def running(app: ASGIApp, *, ready: str = "/readyz") -> AsyncIterator[str]:
+    """`app` and its lifespan in this process on a free port. Yields its URL."""
+    port, stop = free_port(), asyncio.Event()
+    serving = asyncio.create_task(server.serve(app, "127.0.0.1", port, stop, grace_s=5))
+    url = f"http://127.0.0.1:{port}"
+    try:
+        await _wait_until(url + ready, serving)
+        yield url
+    finally:
+        stop.set()
+        await serving
+
+
+def free_port() -> int:
+    """A port that nobody listened on a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+async def _wait_until(url: str, server_of_it: "Service | asyncio.Task[None]") -> None:
+    async with httpx.AsyncClient(timeout=2, verify=False) as client:
+
+        async def is_ready() -> bool:
+            _raise_if_ended(server_of_it)
+            try:
+                return (await client.get(url)).status_code == 200
+            except httpx.TransportError:
+                return False
+
+        try:
+            await eventually(is_ready, _START_TIMEOUT_S)
+        except AssertionError as error:
+            raise AssertionError(f"{url} is not 200: {error}\n{_log_of(server_of_it)}") from None
+
+
+def _raise_if_ended(server_of_it: "Service | asyncio.Task[None]") -> None:
+    if isinstance(server_of_it, Service):
+        code = server_of_it.process.returncode
+        if code is not None:
+            raise RuntimeError(f"{server_of_it.name} ended with {code}:\n{server_of_it.log()}")
+    elif server_of_it.done():
+        server_of_it.result()
+
+
+def _log_of(server_of_it: "Service | asyncio.Task[None]") -> str:
+    return server_of_it.log()[-4000:] if isinstance(server_of_it, Service) else ""

@@ -1,0 +1,37 @@
+"""What a message's headers say, and limits that contradict each other."""
+
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+from aiormq.abc import DeliveredMessage
+from pamqp.commands import Basic
+from pamqp.header import ContentHeader
+
+from pipeline.batches import BatchConsumer, BatchLimits, Delivery, _delivery
+from pipeline.health import Health
+from pipeline.topology import declare_accepted
+from tests.broker import broker_settings
+
+
+def read(headers: dict[str, Any] | None, *, redelivered: bool = False) -> Delivery:
+    frame = Basic.Deliver("consumer", 7, redelivered, "exchange", "key")
+    header = ContentHeader(properties=Basic.Properties(headers=headers))
+    return _delivery(DeliveredMessage(delivery=frame, header=header, body=b"[]", channel=Mock()))
+
+
+def test_a_delivery_says_what_its_headers_say() -> None:
+    assert read({"schema": 1, "orders": 500}, redelivered=True) == Delivery(7, b"[]", 1, 500, redelivered=True)
+
+
+@pytest.mark.parametrize("headers", [None, {}, {"orders": 0}, {"orders": -5}, {"orders": "many"}, {"orders": None}])
+def test_p10_headers_that_do_not_help_count_as_one_order(headers: dict[str, Any] | None) -> None:
+    delivery = read(headers)
+    assert (delivery.orders, delivery.schema) == (1, None)
+
+
+async def test_a_prefetch_below_two_batches_is_refused_at_start() -> None:
+    limits = BatchLimits(orders=100, size_bytes=1000, deliveries=8, linger_s=0)
+    settings = broker_settings("amqp://guest:guest@127.0.0.1:1/%2F")
+    with pytest.raises(ValueError, match="prefetch 15 is below twice the 8 deliveries"):
+        BatchConsumer(settings, Health("test", "consumer"), "consumer", declare_accepted, limits, prefetch=15)

@@ -1,0 +1,133 @@
+"""Bodies: up to a limit and no further, within a deadline, whatever Content-Length says."""
+
+import asyncio
+from collections.abc import Iterable
+
+import pytest
+from starlette.requests import ClientDisconnect
+from starlette.types import Message, Receive, Scope
+
+from web import body as web_body
+from web.body import read_json_body
+from web.problems import Problem
+
+LIMIT_BYTES = 100
+JSON = b"application/json"
+
+
+def scope_of(content_type: bytes | None = JSON) -> Scope:
+    headers = [] if content_type is None else [(b"content-type", content_type)]
+    return {"type": "http", "method": "POST", "path": "/", "headers": headers}
+
+
+class Client:
+    """Sends its messages one by one, then nothing more."""
+
+    def __init__(self, messages: Iterable[Message]) -> None:
+        self._messages = list(messages)
+        self.read = 0
+
+    async def receive(self) -> Message:
+        await asyncio.sleep(0)
+        if self.read == len(self._messages):
+            await asyncio.Event().wait()
+        self.read += 1
+        return self._messages[self.read - 1]
+
+
+def chunk(content: bytes, more: bool = True) -> Message:
+    return {"type": "http.request", "body": content, "more_body": more}
+
+
+async def read(receive: Receive, content_type: bytes | None = JSON) -> bytes:
+    return await read_json_body(scope_of(content_type), receive, LIMIT_BYTES)
+
+
+async def status_of(*messages: Message, content_type: bytes | None = JSON) -> int:
+    with pytest.raises(Problem) as raised:
+        await read(Client(messages).receive, content_type)
+    return raised.value.status
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [chunk(b"x" * LIMIT_BYTES, more=False)],
+        [chunk(b"x" * 60), chunk(b"x" * 40, more=False)],
+        [chunk(b"x" * LIMIT_BYTES), chunk(b"", more=False)],
+        [chunk(b"x") for _ in range(LIMIT_BYTES)] + [{"type": "http.request"}],
+    ],
+    ids=["at once", "in two", "with an empty end", "byte by byte"],
+)
+async def test_a_body_up_to_the_limit_is_read_whole(messages: list[Message]) -> None:
+    assert await read(Client(messages).receive) == b"x" * LIMIT_BYTES
+
+
+async def test_a_body_that_is_there_already_is_read_without_waiting() -> None:
+    async def receive() -> Message:
+        return chunk(b"{}", more=False)
+
+    reading = read(receive)
+    with pytest.raises(StopIteration) as ended:
+        reading.send(None)
+    assert ended.value.value == b"{}"
+
+
+async def test_an_empty_body_is_empty() -> None:
+    assert await read(Client([{"type": "http.request"}]).receive) == b""
+
+
+async def test_one_byte_more_is_413_at_once_or_in_pieces() -> None:
+    assert await status_of(chunk(b"x" * (LIMIT_BYTES + 1), more=False)) == 413
+    assert await status_of(chunk(b"x" * LIMIT_BYTES), chunk(b"x", more=False)) == 413
+
+
+async def test_a_body_without_end_is_read_a_little_further_so_that_the_answer_arrives(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(web_body, "_DISCARD_BYTES", 60)
+    client = Client(chunk(b"x" * 30) for _ in range(1000))
+    with pytest.raises(Problem) as raised:
+        await read(client.receive)
+    assert raised.value.status == 413
+    assert client.read == 4 + 2
+
+
+@pytest.mark.parametrize("sent", [[], [chunk(b"{")]], ids=["nothing", "a part"])
+async def test_a_body_that_does_not_come_is_408(monkeypatch: pytest.MonkeyPatch, sent: list[Message]) -> None:
+    monkeypatch.setattr(web_body, "_DEADLINE_S", 0.05)
+    assert await status_of(*sent) == 408
+
+
+@pytest.mark.parametrize("sent", [[], [chunk(b"{")]], ids=["before the body", "in the middle"])
+async def test_a_client_that_leaves_is_no_problem_of_its_own(sent: list[Message]) -> None:
+    with pytest.raises(ClientDisconnect):
+        await read(Client([*sent, {"type": "http.disconnect"}]).receive)
+
+
+@pytest.mark.parametrize(
+    "content_type", [JSON, b"Application/JSON", b"application/json;charset=utf-8", b"application/json ; charset=utf-8"]
+)
+async def test_json_is_taken_by_any_of_its_names(content_type: bytes) -> None:
+    assert await read(Client([chunk(b"{}", more=False)]).receive, content_type) == b"{}"
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        None,
+        b"",
+        b"text/plain",
+        b"application/jsonp",
+        b"application/x-www-form-urlencoded",
+        b"\xff",
+        b";application/json",
+    ],
+)
+async def test_anything_else_is_415_and_is_not_read(content_type: bytes | None) -> None:
+    client = Client([chunk(b"{}", more=False)])
+    with pytest.raises(Problem) as raised:
+        await read(client.receive, content_type)
+    assert raised.value.status == 415
+    assert client.read == 0
+    raised.value.body()

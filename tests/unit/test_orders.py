@@ -1,0 +1,181 @@
+"""The message: encoded once, exact in both directions, and whatever comes, an order or InvalidOrder."""
+
+from contextlib import suppress
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.orders import (
+    SCHEMA,
+    InvalidOrder,
+    Order,
+    decode_body,
+    decode_order,
+    encode_order,
+    join_bodies,
+    join_orders,
+    split_body,
+)
+from tests.orders import body_of, new_product_id, order
+
+# What schema 1 is. These bytes are in queues and in dead_letters: a change here is a new schema.
+GOLDEN = (
+    b'[{"id":"019b7cb6-152e-8ad2-a96d-2d2a00000001","product_id":"8c1f4f0e-3c51-4f58-9c0a-0d6f3c1f7a11","quantity":2,'
+    b'"unit_price":1500.00,"total_price":3000.00,"created_at":"2026-01-02T03:04:05.678901Z","status":"PENDING"},'
+    b'{"id":"019b7cb6-152e-8ad2-a96d-2d2a01000002","product_id":"8c1f4f0e-3c51-4f58-9c0a-0d6f3c1f7a11","quantity":1,'
+    b'"unit_price":0.10,"total_price":0.10,"created_at":"2026-01-02T03:04:05.678901Z","status":"PENDING",'
+    b'"traceparent":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01","request_hash":"00ff"}]'
+)
+GOLDEN_ORDERS = [
+    Order(
+        id="019b7cb6-152e-8ad2-a96d-2d2a00000001",
+        product_id="8c1f4f0e-3c51-4f58-9c0a-0d6f3c1f7a11",
+        quantity=2,
+        unit_price=Decimal("1500.00"),
+        total_price=Decimal("3000.00"),
+        created_at=datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC),
+        status="PENDING",
+    ),
+    Order(
+        id="019b7cb6-152e-8ad2-a96d-2d2a01000002",
+        product_id="8c1f4f0e-3c51-4f58-9c0a-0d6f3c1f7a11",
+        quantity=1,
+        unit_price=Decimal("0.10"),
+        total_price=Decimal("0.10"),
+        created_at=datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC),
+        status="PENDING",
+        traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        request_hash="00ff",
+    ),
+]
+
+uuids = st.uuids().map(str)
+money = st.decimals(0, 9_999_999_999, places=2)
+orders = st.builds(
+    Order,
+    id=uuids,
+    product_id=uuids,
+    quantity=st.integers(1, 1_000_000),
+    unit_price=money,
+    total_price=st.decimals(0, 999_999_999_999_999_999, places=2),
+    created_at=st.datetimes(timezones=st.just(UTC)),
+    status=st.none() | st.just("PENDING"),
+    traceparent=st.none() | st.text(max_size=55),
+    request_hash=st.none() | st.binary(min_size=32, max_size=32).map(bytes.hex),
+)
+
+
+def digits(it: Order) -> tuple[str, str]:
+    """Equal decimals may differ in their zeros: 1.5 == 1.50."""
+    return str(it.unit_price), str(it.total_price)
+
+
+def test_schema_1_is_written_byte_by_byte_as_ever() -> None:
+    assert SCHEMA == 1
+    assert join_orders(map(encode_order, GOLDEN_ORDERS)) == GOLDEN
+
+
+def test_schema_1_is_read_as_ever() -> None:
+    assert decode_body(GOLDEN) == GOLDEN_ORDERS
+
+
+@given(orders)
+def test_an_order_comes_back_exactly(it: Order) -> None:
+    back = decode_order(encode_order(it))
+    assert back == it
+    assert digits(back) == digits(it)
+    assert encode_order(back) == encode_order(it)
+
+
+@given(st.lists(orders, max_size=4))
+def test_a_body_is_made_and_split_without_loss(them: list[Order]) -> None:
+    encoded = [encode_order(it) for it in them]
+    assert split_body(join_orders(encoded)) == encoded
+    assert decode_body(join_orders(encoded)) == them
+
+
+@given(st.lists(st.lists(orders, min_size=1, max_size=3), min_size=1, max_size=4), st.data())
+def test_joined_bodies_hold_all_their_orders_in_order(bodies: list[list[Order]], data: st.DataObject) -> None:
+    """Also with the whitespace that JSON allows around an array."""
+    space = st.text(" \n\r\t", max_size=2).map(str.encode)
+    written = [data.draw(space) + body_of(*body) + data.draw(space) for body in bodies]
+    assert decode_body(join_bodies(written)) == [it for body in bodies for it in body]
+
+
+def test_the_reader_ignores_fields_that_it_does_not_know() -> None:
+    body = GOLDEN.replace(b'"quantity":2', b'"gift":{"wrapped":[true,"\xc3\xa9"]},"quantity":2')
+    assert decode_body(body) == GOLDEN_ORDERS
+
+
+@given(st.binary())
+def test_p10_random_bytes_are_an_invalid_order_and_never_another_error(noise: bytes) -> None:
+    for read in (decode_body, decode_order, split_body):
+        with suppress(InvalidOrder):
+            read(noise)
+
+
+@given(st.integers(0, len(GOLDEN) - 1), st.integers(0, 255))
+def test_p10_a_damaged_byte_is_an_invalid_order_or_an_order_that_can_be_written_again(at: int, byte: int) -> None:
+    damaged = GOLDEN[:at] + bytes([byte]) + GOLDEN[at + 1 :]
+    try:
+        read = decode_body(damaged)
+    except InvalidOrder:
+        return
+    assert decode_body(body_of(*read)) == read
+
+
+@pytest.mark.parametrize("opening", [b"[", b'{"id":', b'[{"traceparent":['])
+def test_p10_deep_nesting_is_an_invalid_order(opening: bytes) -> None:
+    for read in (decode_body, decode_order, split_body):
+        with pytest.raises(InvalidOrder):
+            read(opening * 100_000)
+
+
+def damaged(**changes: object) -> bytes:
+    """An order as JSON with fields replaced, or removed by None."""
+    fields = {**msgspec.json.decode(encode_order(order(new_product_id()))), **changes}
+    return msgspec.json.encode({name: value for name, value in fields.items() if value is not None})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"id": "not-a-uuid"},
+        {"id": "019B7CB6-152E-8AD2-A96D-2D2A00000001"},
+        {"id": "019b7cb6152e8ad2a96d2d2a00000001"},
+        {"id": "{019b7cb6-152e-8ad2-a96d2d2a00000001}"},
+        {"id": "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx"},
+        {"id": "019b7cb6-152e-8ad2-a96d-2d2a0000000\n"},
+        {"id": "019b7cb6-152e-8ad2-a96d-2d2a0000000é"},
+        {"product_id": "8C1F4F0E-3C51-4F58-9C0A-0D6F3C1F7A11"},
+        {"product_id": ""},
+        {"product_id": None},
+        {"quantity": "2"},
+        {"quantity": 1.5},
+        {"unit_price": "NaN"},
+        {"unit_price": "Infinity"},
+        {"total_price": "-Infinity"},
+        {"total_price": "sNaN"},
+        {"unit_price": True},
+        {"created_at": "2026-01-02T03:04:05"},
+        {"created_at": "yesterday"},
+        {"created_at": 1_767_323_045},
+    ],
+    ids=str,
+)
+def test_p10_what_is_not_an_order_is_said_to_be_none(changes: dict[str, object]) -> None:
+    with pytest.raises(InvalidOrder):
+        decode_order(damaged(**changes))
+    with pytest.raises(InvalidOrder):
+        decode_body(b"[" + damaged(**changes) + b"]")
+
+
+@pytest.mark.parametrize("text", [b'"\xff"', b'"\xed\xa0\x80"', b'"\\ud800"', b'"\x00"'])
+def test_p10_text_that_is_no_text_is_an_invalid_order(text: bytes) -> None:
+    encoded = encode_order(order(new_product_id())).replace(b'"PENDING"', text)
+    with pytest.raises(InvalidOrder):
+        decode_order(encoded)

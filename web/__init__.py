@@ -1,0 +1,1 @@
+"""What the processes share about HTTP: serving, health pages, problems, bodies. `pipeline` knows nothing of it."""

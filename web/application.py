@@ -1,0 +1,35 @@
+"""The Starlette applications: health pages, errors as problems, and routes that live as long as what they need."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.routing import Route
+
+from pipeline.health import Health
+from web.health import health_routes
+from web.problems import HANDLERS
+
+
+def make_api(health: Health, running: Callable[[], AbstractAsyncContextManager[list[Route]]]) -> Starlette:
+    """`running`: entered at start-up, where it makes the routes and what is behind them; left when the last request has
+    been answered. Nothing connects before.
+    """
+    api = health_app(health)
+
+    @asynccontextmanager
+    async def lifespan(api: Starlette) -> AsyncIterator[None]:
+        async with running() as routes:
+            api.router.routes[:0] = routes
+            yield
+
+    api.router.lifespan_context = lifespan
+    return api
+
+
+def health_app(health: Health) -> Starlette:
+    """All that a worker serves. It has no lifespan."""
+    app = Starlette(routes=health_routes(health), exception_handlers=HANDLERS)
+    # A redirect to the path without its slash would send the client to the Host it named, by plain http.
+    app.router.redirect_slashes = False
+    return app

@@ -1,0 +1,105 @@
+"""Reading a request's body up to a limit and no further, within a deadline; and decoding it."""
+
+import asyncio
+import re
+from typing import TypeVar
+
+import msgspec
+from starlette.requests import ClientDisconnect
+from starlette.types import Message, Receive, Scope
+
+from web.problems import Problem, invalid, malformed, not_json, too_large, too_slow
+
+T = TypeVar("T")
+
+# What comes in one piece, as every order does, never waits for this.
+_DEADLINE_S = 10.0
+
+# A connection that is closed with bytes unread is reset, and then most clients never see the answer that they sent too
+# much. So that much more is read, and thrown away.
+_DISCARD_BYTES = 8 * 1024**2
+
+
+async def read_json_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
+    """The whole body. Raises Problem (408, 413, 415), or ClientDisconnect.
+
+    Counts what arrives rather than trusting Content-Length, which need not be there. Holds `limit_bytes` and one read.
+    """
+    content_type = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
+    if not _is_json(content_type):
+        raise not_json(content_type.decode("latin-1"))
+    message = _already_here(receive)
+    if message is not None and message["type"] == "http.request" and not message.get("more_body"):
+        body: bytes = message.get("body", b"")
+        if len(body) > limit_bytes:
+            raise too_large(limit_bytes)
+        return body
+    try:
+        async with asyncio.timeout(_DEADLINE_S):
+            return await _read_rest(message or await receive(), receive, limit_bytes)
+    except TimeoutError:
+        raise too_slow("body", _DEADLINE_S) from None
+
+
+def decode_json(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+    """What `decoder` makes of `body`. Raises Problem: 400 if it is no JSON, 422 with a pointer if a type is wrong."""
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise _invalid(error) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise malformed(f"The body is not valid JSON: {error}") from None
+
+
+def _invalid(error: msgspec.ValidationError) -> Problem:
+    """msgspec says `Expected …, got … - at `$.quantity``, or that an object is missing a field."""
+    text, _, path = str(error).partition(" - at ")
+    pointer = re.sub(r"\[(.+?)\]", r".\1", path.strip("`").removeprefix("$")).replace(".", "/")
+    if missing := re.search("missing required field `(.+)`", text):
+        pointer += f"/{missing[1]}"
+    return invalid(pointer, f"{text}.")
+
+
+def _already_here(receive: Receive) -> Message | None:
+    """The message that `receive` can give without waiting, or None, in which case nothing was taken.
+
+    A deadline around every body would cost 7 µs an order (measured), which is a twentieth of all that ingest_api does.
+    """
+    receiving = receive().__await__()
+    try:
+        next(receiving)
+    except StopIteration as ended:
+        message: Message = ended.value
+        return message
+    finally:
+        receiving.close()
+    return None
+
+
+async def _read_rest(message: Message, receive: Receive, limit_bytes: int) -> bytes:
+    body = bytearray()
+    while True:
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body += message.get("body", b"")
+        if len(body) > limit_bytes:
+            await _discard_rest(message, receive)
+            raise too_large(limit_bytes)
+        if not message.get("more_body"):
+            return bytes(body)
+        message = await receive()
+
+
+async def _discard_rest(message: Message, receive: Receive) -> None:
+    left = _DISCARD_BYTES
+    while message.get("more_body") and left > 0:
+        message = await receive()
+        left -= len(message.get("body", b""))
+
+
+def _is_json(content_type: bytes) -> bool:
+    """Also what ends in +json (RFC 6839), such as application/merge-patch+json."""
+    if content_type == b"application/json":
+        return True
+    media_type = content_type.partition(b";")[0].strip().lower()
+    return media_type == b"application/json" or media_type.endswith(b"+json")

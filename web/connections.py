@@ -1,0 +1,139 @@
+"""What uvicorn's connections lack: bounds on a request's head, and its body when it offers an upgrade.
+
+uvicorn reads a head of any size for any length of time, and waits for a first request for ever. And its parser throws
+the body away when a request offers to upgrade the connection, which Java's HttpClient does by default ("h2c"): every
+order from there would be 400.
+"""
+
+import asyncio
+from collections import deque
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from web import problems
+from web.problems import Problem
+
+# Several times what browsers and proxies send. What comes in the same read as the head before it is not counted.
+MAX_HEAD_BYTES = 64 * 1024
+# From the first bytes of a head to its last. What comes in one piece, as nearly every head does, sets no timer.
+HEAD_DEADLINE_S = 10.0
+# How long a connection may say nothing: between two requests, which uvicorn sees to, and before the first.
+KEEP_ALIVE_S = 75
+# How long a client that was refused may take to notice.
+LINGER_S = 1.0
+
+
+class Connection(HttpToolsProtocol):
+    """One connection. `on_…` is what its parser calls, in this order."""
+
+    _is_in_head = False
+    _head_bytes = 0
+    _head_deadline: asyncio.TimerHandle | None = None
+    _offers_upgrade = False
+    _is_refused = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._unanswered: deque[RequestResponseCycle] = deque()
+        self.timeout_keep_alive_task = self.loop.call_later(KEEP_ALIVE_S, self.timeout_keep_alive_handler)
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_refused:
+            return
+        self._unset_keepalive_if_required()
+        self._head_bytes += len(data)  # the beginning of a head puts it back to 0
+        rest: bytes | memoryview = data
+        try:
+            while rest:
+                rest = self._parse(rest)
+        except httptools.HttpParserError as error:
+            self._refuse(problems.malformed(f"This is not HTTP/1.1: {error}"))
+        else:
+            if self._is_in_head:
+                self._bound_head()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._is_in_head, self._head_bytes = True, 0
+
+    def on_headers_complete(self) -> None:
+        self._head_ended()
+        self._offers_upgrade = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+        if not self._offers_upgrade:
+            super().on_headers_complete()
+            self._unanswered.append(self.cycle)
+
+    def on_message_complete(self) -> None:
+        if not self._offers_upgrade:
+            super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        self._unanswered.popleft()
+        super().on_response_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._head_ended()
+        self._unset_keepalive_if_required()
+        self._forsake()
+        super().connection_lost(exc)
+
+    def _parse(self, data: bytes | memoryview) -> bytes | memoryview:
+        """Returns what is still to be parsed: all that follows a head which offered an upgrade. That head is parsed
+        once more, without the offer.
+        """
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._offers_upgrade:
+                head = self._head_without_offer()
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+                self.parser.feed_data(head)
+                return memoryview(data)[upgrade.args[0] :]
+        return b""
+
+    def _head_without_offer(self) -> bytes:
+        lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())]
+        lines += [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
+        return b"\r\n".join(lines) + b"\r\n\r\n"
+
+    def _bound_head(self) -> None:
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self._refuse(problems.head_too_large(MAX_HEAD_BYTES))
+        elif self._head_deadline is None:
+            self._head_deadline = self.loop.call_later(HEAD_DEADLINE_S, self._head_is_late)
+
+    def _head_is_late(self) -> None:
+        if not self._unanswered:
+            self._refuse(problems.too_slow("head", HEAD_DEADLINE_S))
+        else:  # the request before it is still being answered, and until then we may not even be reading
+            self._head_deadline = self.loop.call_later(HEAD_DEADLINE_S, self._head_is_late)
+
+    def _head_ended(self) -> None:
+        self._is_in_head = False
+        if self._head_deadline is not None:
+            self._head_deadline.cancel()
+            self._head_deadline = None
+
+    def _refuse(self, problem: Problem) -> None:
+        """Answer past the application, and close."""
+        self._is_refused = True
+        self._head_ended()
+        self._forsake()
+        response = problem.response()
+        response.headers["connection"] = "close"
+        headers = [b"%b: %b\r\n" % header for header in response.raw_headers]
+        self.transport.write(b"".join([STATUS_LINE[problem.status], *headers, b"\r\n", bytes(response.body)]))
+        # Closed at once, what is still unread would make it a reset, and the client would lose the answer.
+        self.transport.write_eof()
+        self.timeout_keep_alive_task = self.loop.call_later(LINGER_S, self.timeout_keep_alive_handler)
+
+    def _forsake(self) -> None:
+        """Nobody waits for the requests in hand any more. uvicorn tells only the newest, and the others then write to a
+        closed connection, which looks like a bug of ours in the log.
+        """
+        self.pipeline.clear()
+        for cycle in self._unanswered:
+            cycle.disconnected = True
+            cycle.message_event.set()
