@@ -1,0 +1,70 @@
+"""The application: routes as data, and the lifespan that makes what they need."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+from starlette.applications import Starlette
+from starlette.routing import Route
+
+from database.sessions import Pool, make_pool
+from ingest_api.accept import AcceptOrder
+from ingest_api.catalogue import Catalogue
+from ingest_api.lookup import OrderLookup
+from ingest_api.product_source import EVENTS, ProductSource, follow_events
+from ingest_api.settings import IngestSettings
+from pipeline import lifecycle, product_cache, topology
+from pipeline.health import Health
+from pipeline.order_ids import OrderIds
+from pipeline.publisher import GroupCommit, Publisher
+from web.application import make_api
+
+BROKER = "broker"
+
+
+def make_app(settings: IngestSettings) -> Starlette:
+    """Nothing connects before the lifespan begins."""
+    # Readiness is the broker alone: without the others, orders for known products are still accepted.
+    health = Health("ingest_api", BROKER, optional=(EVENTS,))
+    return make_api(health, partial(_running, settings, health))
+
+
+@asynccontextmanager
+async def _running(settings: IngestSettings, health: Health) -> AsyncIterator[list[Route]]:
+    redis = product_cache.connect(settings.redis_url)
+    pool = make_pool(settings.database_url, "ingest_api", settings.database_pool_size, settings.database_timeout_s)
+    publisher = Publisher(settings, health, BROKER, topology.declare_accepted)
+    async with redis, pool:
+        source = ProductSource(product_cache.ProductCache(redis), pool, settings.database_timeout_s)
+        catalogue = Catalogue(settings, source.load)
+        commits = _group_commit(settings, publisher)
+        publishing = (commits.run() for _ in range(settings.publish_window))
+        async with lifecycle.background(publisher.run(), follow_events(settings, health, catalogue), *publishing):
+            yield _routes(settings, catalogue, commits, pool)
+            await commits.drain()
+
+
+def _routes(settings: IngestSettings, catalogue: Catalogue, commits: GroupCommit, pool: Pool) -> list[Route]:
+    ids = OrderIds(settings.order_id_key.get_secret_value())
+    lookup = OrderLookup(pool, ids, settings.database_timeout_s)
+    accept = AcceptOrder(
+        catalogue, ids, commits, status=settings.accepted_status, max_body_bytes=settings.max_body_bytes
+    )
+    return [
+        Route("/api/v1/orders", accept, methods=["POST"]),
+        Route("/api/v1/orders/product/{product_id}", lookup.of_product),
+        Route("/api/v1/orders/{order_id}", lookup.get),
+    ]
+
+
+def _group_commit(settings: IngestSettings, publisher: Publisher) -> GroupCommit:
+    return GroupCommit(
+        publisher,
+        topology.ORDERS_EXCHANGE,
+        topology.ORDER_ACCEPTED,
+        max_group_orders=settings.max_group_orders,
+        max_group_bytes=settings.max_group_bytes,
+        max_waiting_orders=settings.max_waiting_orders,
+        max_waiting_bytes=settings.max_waiting_bytes,
+        timeout_s=settings.confirm_timeout_s,
+    )
