@@ -1,0 +1,35 @@
+"""python -m persist_worker"""
+
+import asyncio
+
+from database.connection import PART as DATABASE
+from database.connection import Database
+from persist_worker.settings import PersistSettings
+from persist_worker.worker import PersistWorker
+from persist_worker.write import prepare
+from pipeline import lifecycle, topology
+from pipeline.batches import BatchConsumer
+from pipeline.health import Health
+from pipeline.publisher import Publisher
+from web import server
+from web.application import health_app
+
+CONSUMER, PUBLISHER = "consumer", "publisher"
+
+
+async def main(settings: PersistSettings, stop: asyncio.Event) -> None:
+    health = Health("persist_worker", DATABASE, CONSUMER, PUBLISHER)
+    database = Database(settings.database_url, health, prepare)
+    publisher = Publisher(settings, health, PUBLISHER, topology.declare_created)
+    consumer = BatchConsumer(
+        settings, health, CONSUMER, topology.declare_accepted, settings.limits(), settings.prefetch
+    )
+    worker = PersistWorker(consumer, database, publisher)
+    serving = server.serve(health_app(health), settings.host, settings.port, stop, grace_s=1, lifespan=False)
+    async with lifecycle.background(publisher.run(), consumer.run(), serving):
+        await lifecycle.work_until_stopped(worker.run(), stop, consumer.stop, settings.stop_grace_s)
+        await database.close()
+
+
+if __name__ == "__main__":
+    lifecycle.run("persist_worker", PersistSettings, main)

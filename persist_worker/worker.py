@@ -1,0 +1,82 @@
+"""One batch after another: write, forward, ack. Each step is durable before the next, and each may happen twice."""
+
+import asyncio
+
+import structlog
+
+from database.connection import Connection, Database
+from database.dead_letters import DeadLetter
+from persist_worker.write import STAGE, Written, each_once, write
+from pipeline import metrics, topology
+from pipeline.batches import Batch, BatchConsumer
+from pipeline.broker import backoff_s
+from pipeline.incoming import Incoming, read
+from pipeline.orders import Order, encode_order, join_orders
+from pipeline.publisher import Outcome, Publisher
+
+log = structlog.get_logger()
+
+
+class PersistWorker:
+    def __init__(self, consumer: BatchConsumer, database: Database, publisher: Publisher) -> None:
+        self._consumer, self._database, self._publisher = consumer, database, publisher
+
+    async def run(self) -> None:
+        """Until the consumer has been stopped and its buffer is empty."""
+        await self._database.connect()
+        while await self.run_once() is not None:
+            pass
+
+    async def run_once(self) -> int | None:
+        """One batch, from its close to its ack. Returns how many orders it brought; None when there is no more."""
+        batch = await self._consumer.next()
+        if batch is None:
+            return None
+        incoming = read(batch.deliveries)
+        orders = each_once(incoming.orders)
+        dead = [DeadLetter.of(it) for it in incoming.unreadable]
+
+        async def store(connection: Connection) -> Written:
+            return await write(connection, orders, dead)
+
+        written = await self._database.until_it_works(store, self._consumer.queue_name)
+        metrics.ACCEPT_TO_STORED.observe_since(order.created_at for order in orders)
+        await self._forward(to_forward(incoming, orders, written), len(orders))
+        await self._consumer.settle(batch)
+        self._tell(batch, incoming, written)
+        return len(incoming.orders)
+
+    async def _forward(self, body: bytes | None, orders: int) -> None:
+        """Publish until confirmed. The orders are stored; whoever takes over after a crash forwards them once more."""
+        attempt = 0
+        while body is not None:
+            outcome = await self._publisher.publish(
+                topology.ORDERS_EXCHANGE, topology.ORDER_CREATED, body, orders=orders
+            )
+            if outcome is Outcome.CONFIRMED:
+                return
+            wait_s = backoff_s(attempt)
+            log.warning("order.created not confirmed; trying again", outcome=outcome.value, retry_in_s=round(wait_s, 2))
+            attempt += 1
+            await asyncio.sleep(wait_s)
+
+    def _tell(self, batch: Batch, incoming: Incoming, written: Written) -> None:
+        repeated = len(incoming.orders) - written.stored - len(written.refused)
+        metrics.DUPLICATES.labels(STAGE).inc(repeated)
+        log.debug("batch", orders=len(incoming.orders), closed_by=batch.closed_by.value, path=written.path)
+        if repeated or written.parked:
+            log.info("batch with repetitions", repeated=repeated, parked=len(written.parked), path=written.path)
+        for letter in written.parked:
+            log.error("order parked", order_id=letter.order_id, reason=letter.reason, detail=letter.detail)
+
+
+def to_forward(incoming: Incoming, orders: list[Order], written: Written) -> bytes | None:
+    """The body of order.created: every order that is stored, those included that were there before.
+
+    Whoever stored those may have died before it forwarded them. None: there is nothing to forward.
+    """
+    if incoming.body is not None and not written.refused:
+        return incoming.body
+    refused = set(written.refused)
+    encoded = [encode_order(order) for order in orders if order not in refused]
+    return join_orders(encoded) if encoded else None

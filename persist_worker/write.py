@@ -1,0 +1,149 @@
+"""Orders into PostgreSQL, each once, whatever comes.
+
+    direct    COPY straight into `orders`: one statement, one fsync. What nearly every batch takes.
+    staging   COPY into a temporary table, then INSERT … ON CONFLICT DO NOTHING: when some are there already.
+    bisect    the staging way, with what PostgreSQL refuses found by halving: k bad rows of n cost O(k log n) COPYs.
+
+All of a batch commits at once, its dead letters included.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from database.connection import Connection
+from database.copy_text import NULL, copy_lines
+from database.dead_letters import ID_CONFLICT, INVALID_DATA, DeadLetter, count_parked, park
+from database.faults import Fault, describe, fault_of
+from pipeline import metrics
+from pipeline.orders import Order
+
+STAGE = "persist"
+
+_COLUMNS = ("id", "product_id", "quantity", "unit_price", "total_price", "accepted_at", "request_hash")
+_COLUMN_LIST = ", ".join(_COLUMNS)
+
+# It has the constraints of `orders`: a row which that would refuse is refused here already, where halving finds it.
+_CREATE_STAGING = """
+    CREATE TEMPORARY TABLE orders_staging (LIKE orders INCLUDING DEFAULTS INCLUDING CONSTRAINTS) ON COMMIT DELETE ROWS
+"""
+_FROM_STAGING = f"""
+    INSERT INTO orders ({_COLUMN_LIST}) SELECT {_COLUMN_LIST} FROM orders_staging ON CONFLICT (id) DO NOTHING
+"""
+# A row that is there under the same id but is another order: not a redelivery, a clash of ids. See order_ids.
+_STRANGERS = """
+    SELECT s.id::text, s.product_id::text, s.quantity FROM orders_staging s JOIN orders o USING (id)
+    WHERE (s.product_id, s.quantity) IS DISTINCT FROM (o.product_id, o.quantity)
+"""
+# What two deliveries of one order have in common, and two orders that share an id by accident have not.
+_Identity = tuple[str, str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of a batch. Committed."""
+
+    path: str
+    stored: int
+    duplicates: int
+    parked: list[DeadLetter] = field(default_factory=list)
+    refused: list[Order] = field(default_factory=list)
+    """Those of the batch that are not stored: product_consumer must not hear of them."""
+
+
+async def prepare(connection: Connection) -> None:
+    """What a new connection needs."""
+    await connection.execute(_CREATE_STAGING)
+
+
+async def write(connection: Connection, orders: list[Order], dead: list[DeadLetter]) -> Written:
+    """Store `orders` (each once) and park `dead`, in one commit. Safe to repeat. Raises what is PASSING."""
+    path = "staging"
+    if not dead:
+        try:
+            await _copy(connection, "orders", orders)
+            return _counted(Written("direct", len(orders), 0))
+        except Exception as error:
+            if (fault := fault_of(error)) not in (Fault.DUPLICATE, Fault.DATA):
+                raise
+            path = "bisect" if fault is Fault.DATA else "staging"
+    return _counted(await _write_staged(connection, path, orders, dead))
+
+
+def each_once(orders: Iterable[Order]) -> list[Order]:
+    """Without the repetitions; the first of each. By id, so that two workers which were given the same orders never
+    wait for each other in a circle.
+    """
+    once: dict[_Identity, Order] = {}
+    for order in orders:
+        once.setdefault(_identity(order), order)
+    return sorted(once.values(), key=_id)
+
+
+def _id(order: Order) -> str:
+    return order.id
+
+
+def _identity(order: Order) -> _Identity:
+    return order.id, order.product_id, order.quantity
+
+
+def copy_line(order: Order) -> str:
+    """One order in the text format of COPY. Pure, and first: see database.copy_text."""
+    request_hash = NULL if order.request_hash is None else rf"\\x{order.request_hash}"
+    return (
+        f"{order.id}\t{order.product_id}\t{order.quantity}\t{order.unit_price}\t{order.total_price}"
+        f"\t{order.created_at.isoformat()}\t{request_hash}\n"
+    )
+
+
+# ── I/O below
+
+
+async def _copy(connection: Connection, table: str, orders: list[Order]) -> None:
+    hashes = sum(order.request_hash is not None for order in orders)
+    lines = [copy_line(order) for order in orders]
+    await copy_lines(connection, table, _COLUMNS, lines, backslashes=len(orders) + hashes)
+
+
+async def _write_staged(connection: Connection, path: str, orders: list[Order], dead: list[DeadLetter]) -> Written:
+    async with connection.transaction():
+        bad = await _stage(connection, orders)
+        stored = int((await connection.execute(_FROM_STAGING)).rpartition(" ")[2])
+        strangers = await _strangers(connection, orders)
+        parked = [
+            *dead,
+            *(DeadLetter.of_order(order, INVALID_DATA, detail) for order, detail in bad),
+            *(DeadLetter.of_order(it, ID_CONFLICT, "another order is stored under this id") for it in strangers),
+        ]
+        await park(connection, STAGE, parked)
+    refused = [*(order for order, _ in bad), *strangers]
+    return Written("bisect" if bad else path, stored, len(orders) - stored - len(refused), parked, refused)
+
+
+async def _strangers(connection: Connection, orders: list[Order]) -> list[Order]:
+    by_identity = {_identity(order): order for order in orders}
+    return [by_identity[tuple(row)] for row in await connection.fetch(_STRANGERS)]
+
+
+async def _stage(connection: Connection, orders: list[Order]) -> list[tuple[Order, str]]:
+    """COPY into the staging table, halving around what it refuses. Returns the refused, and what is wrong with each."""
+    if not orders:
+        return []
+    try:
+        async with connection.transaction():  # a savepoint
+            await _copy(connection, "orders_staging", orders)
+        return []
+    except Exception as error:
+        if fault_of(error) is not Fault.DATA:
+            raise
+        if len(orders) == 1:
+            return [(orders[0], describe(error))]
+    middle = len(orders) // 2
+    return await _stage(connection, orders[:middle]) + await _stage(connection, orders[middle:])
+
+
+def _counted(written: Written) -> Written:
+    metrics.COPY_PATH.labels(written.path).inc()
+    metrics.ROWS_STORED.inc(written.stored)
+    count_parked(STAGE, written.parked)
+    return written
