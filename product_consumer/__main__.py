@@ -1,0 +1,39 @@
+"""python -m product_consumer"""
+
+import asyncio
+
+from database.connection import PART as DATABASE
+from database.connection import Connection, Database
+from pipeline import lifecycle, product_cache, topology
+from pipeline.batches import BatchConsumer
+from pipeline.health import Health
+from pipeline.publisher import Publisher
+from product_consumer.consumer import ProductConsumer
+from product_consumer.settings import ConsumerSettings
+from web import server
+from web.application import health_app
+
+CONSUMER, PUBLISHER, REDIS = "consumer", "publisher", "redis"
+
+
+async def main(settings: ConsumerSettings, stop: asyncio.Event) -> None:
+    # Announcements are hints, and busts are owed while Redis is away: without either, orders are still decided.
+    health = Health("product_consumer", DATABASE, CONSUMER, optional=(PUBLISHER, REDIS))
+    database = Database(settings.database_url, health, _prepare)
+    publisher = Publisher(settings, health, PUBLISHER, topology.declare_products)
+    consumer = BatchConsumer(settings, health, CONSUMER, topology.declare_created, settings.limits(), settings.prefetch)
+    serving = server.serve(health_app(health), settings.host, settings.port, stop, grace_s=1, lifespan=False)
+    async with product_cache.connect(settings.redis_url) as redis:
+        cache = product_cache.ProductCache(redis)
+        worker = ProductConsumer(consumer, database, cache, publisher)
+        async with lifecycle.background(publisher.run(), consumer.run(), cache.watch(health, REDIS), serving):
+            await lifecycle.work_until_stopped(worker.run(), stop, consumer.stop, settings.stop_grace_s)
+            await database.close()
+
+
+async def _prepare(_: Connection) -> None:
+    """Nothing: the ledger needs no temporary tables."""
+
+
+if __name__ == "__main__":
+    lifecycle.run("product_consumer", ConsumerSettings, main)

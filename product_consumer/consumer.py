@@ -1,0 +1,86 @@
+"""One batch after another: decide and commit, bust, announce, ack."""
+
+import asyncio
+from collections import Counter
+
+import structlog
+
+from database.connection import Connection, Database
+from database.dead_letters import DeadLetter, count_parked
+from database.faults import Fault, fault_of
+from pipeline import metrics, topology
+from pipeline.batches import BatchConsumer
+from pipeline.incoming import read
+from pipeline.orders import Order
+from pipeline.product_cache import ProductCache
+from pipeline.product_events import ProductEvent, encode_event
+from pipeline.publisher import Outcome, Publisher
+from product_consumer.ledger import STAGE, Recorded, record, sort_out
+
+log = structlog.get_logger()
+
+# An announcement is a hint, so it holds nobody up for long.
+_ANNOUNCE_TIMEOUT_S = 0.5
+
+
+class ProductConsumer:
+    def __init__(self, consumer: BatchConsumer, database: Database, cache: ProductCache, publisher: Publisher) -> None:
+        self._consumer, self._database, self._cache, self._publisher = consumer, database, cache, publisher
+
+    async def run(self) -> None:
+        """Until the consumer has been stopped and its buffer is empty."""
+        await self._database.connect()
+        while await self.run_once() is not None:
+            pass
+
+    async def run_once(self) -> int | None:
+        """One batch, from its close to its ack. Returns how many orders it brought; None when there is no more."""
+        batch = await self._consumer.next()
+        if batch is None:
+            return None
+        incoming = read(batch.deliveries)
+        orders = {order.id: order for order in incoming.orders}
+        dead = [DeadLetter.of(it) for it in incoming.unreadable]
+        recorded = await self._record(list(orders.values()), dead)
+        self._count(orders, recorded, repeated=len(incoming.orders) - len(orders))
+        await self._cache.bust_or_owe((it.id, it.version) for it in recorded.products)
+        await self._announce([it for it in recorded.products if it.qty == 0 and not it.deleted])
+        await self._consumer.settle(batch)
+        return len(incoming.orders)
+
+    async def _record(self, orders: list[Order], dead: list[DeadLetter]) -> Recorded:
+        async def work(connection: Connection) -> Recorded:
+            return await record(connection, orders, dead)
+
+        try:
+            recorded = await self._database.until_it_works(work, self._consumer.queue_name)
+        except Exception as error:
+            if fault_of(error) is not Fault.DATA:
+                raise
+            good, refused = sort_out(orders)
+            if not refused:
+                raise  # PostgreSQL refuses what we can see nothing wrong with: a bug, and no order may pay for it
+            return await self._record(good, [*dead, *refused])
+        count_parked(STAGE, dead)
+        for letter in dead:
+            log.error("order parked", order_id=letter.order_id, reason=letter.reason, detail=letter.detail)
+        return recorded
+
+    async def _announce(self, sold_out: list[ProductEvent]) -> None:
+        """Tell the doors, all at once, so that a slow broker costs one deadline and not one for each product. A door
+        that misses it goes on accepting orders that will fail, until its catalogue's TTL.
+        """
+        await asyncio.gather(*map(self._announce_one, sold_out))
+
+    async def _announce_one(self, event: ProductEvent) -> None:
+        key, body = topology.PRODUCT_SOLD_OUT, encode_event(event)
+        outcome = await self._publisher.publish(topology.PRODUCTS_EXCHANGE, key, body, timeout_s=_ANNOUNCE_TIMEOUT_S)
+        if outcome not in (Outcome.CONFIRMED, Outcome.UNROUTABLE):  # unroutable: no ingest_api is there to hear it
+            log.warning("sold_out not announced", product_id=event.id, outcome=outcome.value)
+
+    def _count(self, orders: dict[str, Order], recorded: Recorded, repeated: int) -> None:
+        decided = [orders[verdict.order_id].created_at for verdict in recorded.verdicts]
+        metrics.ACCEPT_TO_DECIDED.observe_since(decided)
+        metrics.DUPLICATES.labels(STAGE).inc(recorded.duplicates + repeated)
+        for (outcome, reason), count in Counter((it.outcome, it.reason) for it in recorded.verdicts).items():
+            metrics.ORDERS_DECIDED.labels(outcome, reason or "").inc(count)

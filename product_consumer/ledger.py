@@ -1,0 +1,120 @@
+"""The transaction that moves stock: lock, look, decide, write.
+
+Locks first, in id order, so that two consumers never wait for each other in a circle. Then the ledger is asked which
+orders are decided already: whoever decided them held these same locks, so under them the answer is final. (The other
+way round, a batch that was given to two consumers at once would pass the question twice and one of them would fail on
+the primary key.)
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from database.connection import Connection
+from database.copy_text import NULL, copy_lines
+from database.dead_letters import INVALID_DATA, DeadLetter, park
+from pipeline.orders import Order
+from pipeline.product_events import ProductEvent
+from product_consumer.decide import Decision, Stock, Verdict, decide
+
+STAGE = "stock"
+
+# LockRows sits above the sort, so the locks are taken in this order.
+_LOCK = """
+    SELECT id::text, version, price, qty, deleted_at IS NOT NULL AS deleted FROM products
+    WHERE id = ANY($1::uuid[]) ORDER BY products.id FOR NO KEY UPDATE
+"""
+_DECIDED = "SELECT order_id::text FROM stock_ledger WHERE order_id = ANY($1::uuid[])"
+_TAKE = """
+    UPDATE products p SET qty = p.qty - t.quantity, version = p.version + 1, updated_at = clock_timestamp()
+    FROM unnest($1::uuid[], $2::bigint[]) AS t(id, quantity) WHERE p.id = t.id
+    RETURNING p.id::text, p.version, p.price, p.qty
+"""
+_COLUMNS = ("order_id", "product_id", "quantity", "outcome", "reason")
+_MAX_QUANTITY = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What one batch did. Committed."""
+
+    verdicts: list[Verdict] = field(default_factory=list)
+    products: list[ProductEvent] = field(default_factory=list)
+    """Every product that was ordered and exists, as it is now. Also those of which nothing was taken: whoever decided
+    an order of this batch before us may have died between its commit and telling anybody.
+    """
+    duplicates: int = 0
+
+
+def fault_in(order: Order) -> str | None:
+    """What PostgreSQL would have against the order, or None. Asked only after it has refused the batch."""
+    for name, value in (("id", order.id), ("product_id", order.product_id)):
+        try:
+            canonical = str(UUID(value))
+        except ValueError:
+            canonical = ""
+        if canonical != value:
+            return f"{name} is not a UUID: {value[:80]!r}"
+    if not 1 <= order.quantity <= _MAX_QUANTITY:
+        return f"quantity is out of range: {order.quantity}"
+    return None
+
+
+def sort_out(orders: Iterable[Order]) -> tuple[list[Order], list[DeadLetter]]:
+    """The orders that can be decided, and the others as dead letters."""
+    good: list[Order] = []
+    dead: list[DeadLetter] = []
+    for order in orders:
+        fault = fault_in(order)
+        if fault is None:
+            good.append(order)
+        else:
+            dead.append(DeadLetter.of_order(order, INVALID_DATA, fault))
+    return good, dead
+
+
+def ledger_line(verdict: Verdict) -> str:
+    """One verdict in the text format of COPY."""
+    reason = verdict.reason or NULL
+    return f"{verdict.order_id}\t{verdict.product_id}\t{verdict.quantity}\t{verdict.outcome}\t{reason}\n"
+
+
+# ── I/O below
+
+
+async def record(connection: Connection, orders: list[Order], dead: list[DeadLetter]) -> Recorded:
+    """Decide `orders` (each once) and park `dead`, in one commit. Safe to repeat: decided orders are dropped.
+
+    Raises what PostgreSQL has against it: see database.faults. DATA means that one of the orders is no order: sort_out.
+    """
+    async with connection.transaction():
+        locked = await _lock(connection, orders)
+        decided = await _already_decided(connection, orders)
+        stock = {it.id: Stock(it.qty, it.deleted) for it in locked}
+        decision = decide(stock, (order for order in orders if order.id not in decided))
+        changed = await _write(connection, decision)
+        if dead:
+            await park(connection, STAGE, dead)
+    products = {it.id: it for it in (*locked, *changed)}
+    return Recorded(decision.verdicts, list(products.values()), len(decided))
+
+
+async def _lock(connection: Connection, orders: list[Order]) -> list[ProductEvent]:
+    """The products of `orders`, as nobody else can change them before the commit."""
+    rows = await connection.fetch(_LOCK, list({order.product_id for order in orders}))
+    return [ProductEvent(*row) for row in rows]
+
+
+async def _already_decided(connection: Connection, orders: list[Order]) -> set[str]:
+    return {row["order_id"] for row in await connection.fetch(_DECIDED, [order.id for order in orders])}
+
+
+async def _write(connection: Connection, decision: Decision) -> list[ProductEvent]:
+    if decision.verdicts:
+        nulls = sum(verdict.reason is None for verdict in decision.verdicts)
+        lines = [ledger_line(verdict) for verdict in decision.verdicts]
+        await copy_lines(connection, "stock_ledger", _COLUMNS, lines, backslashes=nulls)
+    if not decision.taken:
+        return []
+    rows = await connection.fetch(_TAKE, list(decision.taken), list(decision.taken.values()))
+    return [ProductEvent(*row) for row in rows]

@@ -1,0 +1,141 @@
+"""One connection, thrown away on any doubt, and work that is retried until it works."""
+
+import asyncio
+
+import asyncpg
+import pytest
+
+from database import connection as database_connection
+from database.connection import Connection, Database
+from pipeline import broker
+from pipeline.health import Health
+from tests.conditions import eventually
+from tests.faults import proxy_to
+from tests.workers import connected
+
+
+@pytest.fixture(autouse=True)
+def _fast_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database_connection, "backoff_s", lambda attempt: broker.backoff_s(attempt, 0.01, 0.02))
+
+
+async def nothing(_: Connection) -> None:
+    """Prepare nothing."""
+
+
+async def one(connection: Connection) -> int:
+    value: int = await connection.fetchval("SELECT 1")
+    return value
+
+
+async def connections_of(watcher: Connection, service: str) -> int:
+    count: int = await watcher.fetchval("SELECT count(*) FROM pg_stat_activity WHERE application_name = $1", service)
+    return count
+
+
+async def test_a_connection_that_cannot_be_prepared_is_not_leaked(database_url: str) -> None:
+    attempts = 0
+
+    async def prepare(connection: Connection) -> None:
+        nonlocal attempts
+        attempts += 1
+        await connection.execute("CREATE TEMPORARY TABLE t (LIKE not_migrated_yet)")
+
+    database = Database(database_url, Health("leaky", "database"), prepare)
+    working = asyncio.create_task(database.until_it_works(one, "queue"))
+    async with connected(database_url) as watcher:
+        await eventually(lambda: attempts >= 10)
+        assert await connections_of(watcher, "leaky") <= 2  # one that is made, one that is being ended
+        await watcher.execute("CREATE TABLE not_migrated_yet ()")
+        assert await working == 1
+        await database.close()
+
+
+async def test_a_killed_backend_is_replaced_and_the_work_done(database_url: str) -> None:
+    health = Health("killed", "database")
+    database = Database(database_url, health, nothing)
+    assert await database.until_it_works(one, "queue") == 1
+    async with connected(database_url) as watcher:
+        await watcher.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'killed'"
+        )
+        assert await database.until_it_works(one, "queue") == 1
+    assert health.is_ready
+    await database.close()
+
+
+async def test_health_says_what_is_wrong_while_the_batch_is_held(database_url: str) -> None:
+    health = Health("held", "database")
+    database = Database(database_url, health, nothing)
+    broken = True
+
+    async def work(connection: Connection) -> int:
+        if broken:
+            await connection.execute("SELECT * FROM not_migrated_yet")
+        return await one(connection)
+
+    working = asyncio.create_task(database.until_it_works(work, "queue"))
+    await eventually(lambda: "42P01" in str(health.summary()))
+    assert not health.is_ready
+    broken = False
+    assert await working == 1
+    assert health.is_ready
+    await database.close()
+
+
+async def test_what_the_row_is_to_blame_for_is_raised(database_url: str) -> None:
+    database = Database(database_url, Health("data", "database"), nothing)
+
+    async def bad_argument(connection: Connection) -> None:
+        await connection.fetch("SELECT $1::uuid", "no uuid")  # refused by the client
+
+    async def bad_value(connection: Connection) -> None:
+        await connection.fetch("SELECT 'no uuid'::uuid")  # refused by the server
+
+    for work in (bad_argument, bad_value):
+        with pytest.raises(asyncpg.DataError):
+            await database.until_it_works(work, "queue")
+    await database.close()
+
+
+async def test_data_at_fault_on_a_connection_that_dies_with_it_is_tried_again(database_url: str) -> None:
+    """Whether a row is bad is only known from a connection that lives: a rollback that fails hides it."""
+    database = Database(database_url, Health("dying", "database"), nothing)
+    attempts = 0
+
+    async def work(connection: Connection) -> None:
+        nonlocal attempts
+        attempts += 1
+        async with connection.transaction():
+            try:
+                await connection.execute("SELECT 1 / 0")
+            finally:
+                if attempts == 1:
+                    connection.terminate()
+
+    with pytest.raises(asyncpg.DivisionByZeroError):
+        await database.until_it_works(work, "queue")
+    assert attempts == 2
+    await database.close()
+
+
+async def test_p9_closing_does_not_wait_for_a_server_that_is_silent(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the grace period has ended with a batch in hand."""
+    monkeypatch.setattr(database_connection, "_CLOSE_TIMEOUT_S", 0.1)
+    async with proxy_to(database_url) as proxy:
+        database = Database(proxy.url(database_url), Health("silent", "database"), nothing)
+        assert await database.until_it_works(one, "queue") == 1
+        proxy.hold()
+        working = asyncio.create_task(database.until_it_works(one, "queue"))
+        async with connected(database_url) as watcher:
+            await eventually(lambda: _has_answered(watcher))
+        working.cancel()
+        await asyncio.wait([working])
+        await database.close()
+
+
+async def _has_answered(watcher: Connection) -> bool:
+    query = "SELECT state = 'idle' AND query = 'SELECT 1' FROM pg_stat_activity WHERE application_name = 'silent'"
+    return bool(await watcher.fetchval(query))

@@ -1,0 +1,385 @@
+"""product_consumer on real services, one batch at a time: decide and commit, bust, announce, ack."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from decimal import Decimal
+
+import pytest
+from aio_pika.abc import AbstractQueue
+from redis.asyncio import Redis
+
+from database import connection as database_connection
+from database.connection import Connection
+from database.dead_letters import INVALID_DATA, UNKNOWN_SCHEMA, UNREADABLE
+from pipeline import topology
+from pipeline.orders import SCHEMA, Order, encode_order, join_orders
+from pipeline.product_cache import CachedProduct, ProductCache
+from pipeline.product_events import ProductEvent, decode_event
+from product_consumer.decide import OUT_OF_STOCK, PRODUCT_DELETED, UNKNOWN_PRODUCT
+from tests.broker import plain_channel, send, send_orders, unsettled
+from tests.conditions import eventually
+from tests.faults import proxy_to
+from tests.orders import body_of, new_product_id, order
+from tests.processes import service_process
+from tests.workers import (
+    DeadRow,
+    Worker,
+    add_product,
+    assert_conserved,
+    connected,
+    dead_letters,
+    locked,
+    product_consumer,
+    qty_of,
+    redis_client,
+    verdicts,
+    wait_20_ms_for_locks,
+)
+
+A, B, UNKNOWN = (new_product_id() for _ in range(3))
+CREATED = topology.ORDERS_CREATED_QUEUE
+_OLD = b'{"qty":"as it was"}'
+
+
+@pytest.fixture(autouse=True)
+def _fast_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database_connection, "backoff_s", lambda attempt: 0.01)
+
+
+@pytest.fixture
+async def connection(database_url: str) -> AsyncIterator[Connection]:
+    async with connected(database_url) as it:
+        yield it
+        await assert_conserved(it)
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncIterator[Redis]:
+    async with redis_client(redis_url) as it:
+        yield it
+
+
+@pytest.fixture
+def cache(redis: Redis) -> ProductCache:
+    return ProductCache(redis)
+
+
+async def create(environment: dict[str, str], *messages: list[Order]) -> None:
+    """Each list as one message, as persist_worker publishes it."""
+    async with plain_channel(environment["AMQP_URL"]) as channel:
+        await topology.declare_created(channel)
+        for orders in messages:
+            await send_orders(channel, topology.ORDERS_EXCHANGE, topology.ORDER_CREATED, *orders)
+
+
+async def create_raw(environment: dict[str, str], body: bytes, **headers: object) -> None:
+    async with plain_channel(environment["AMQP_URL"]) as channel:
+        await topology.declare_created(channel)
+        await send(channel, topology.ORDERS_EXCHANGE, topology.ORDER_CREATED, body, headers={"schema": 1, **headers})
+
+
+async def buffered(worker: Worker, count: int) -> None:
+    """Wait until that many messages have come."""
+    await eventually(lambda: len(worker.consumer._buffer) == count)
+
+
+@asynccontextmanager
+async def door(environment: dict[str, str]) -> AsyncIterator[AbstractQueue]:
+    """What an ingest_api hears of."""
+    async with plain_channel(environment["AMQP_URL"]) as channel:
+        yield await topology.declare_product_events(channel)
+
+
+async def heard(queue: AbstractQueue) -> list[tuple[str | None, ProductEvent]]:
+    """Routing keys and events, up to now: an announcement is confirmed before the batch ends."""
+    events = []
+    while message := await queue.get(no_ack=True, fail=False):
+        events.append((message.routing_key, decode_event(message.body)))
+    return events
+
+
+def sold_out(product_id: str, version: int) -> tuple[str, ProductEvent]:
+    return topology.PRODUCT_SOLD_OUT, ProductEvent(product_id, version, Decimal("12.50"), 0)
+
+
+async def test_the_worked_example(environment: dict[str, str], connection: Connection, cache: ProductCache) -> None:
+    await add_product(connection, A, 50)
+    await cache.fill(A, 1, _OLD)
+    it = order(A, 2)
+    await create(environment, [it])
+    async with door(environment) as events, product_consumer(environment) as worker:
+        assert await worker.run_once() == 1
+        assert await heard(events) == []
+    assert await verdicts(connection) == {it.id: None}
+    assert await qty_of(connection, A) == 48
+    assert await cache.read(A) is None
+    assert not await cache.fill(A, 1, _OLD)
+    assert await unsettled(environment["AMQP_URL"], CREATED) == 0
+
+
+async def test_p4_every_order_of_a_batch_gets_its_verdict(environment: dict[str, str], connection: Connection) -> None:
+    await add_product(connection, A, 3)
+    await add_product(connection, B, 3)
+    await connection.execute("UPDATE products SET deleted_at = now() WHERE id = $1", B)
+    first, second, deleted, unknown = order(A, 2, at_ms=0), order(A, 2, at_ms=1), order(B), order(UNKNOWN)
+    await create(environment, [second, unknown], [deleted, first, second])
+    async with door(environment) as events, product_consumer(environment) as worker:
+        await buffered(worker, 2)
+        assert await worker.run_once() == 5
+        assert await heard(events) == []
+    assert await verdicts(connection) == {
+        first.id: None,
+        second.id: OUT_OF_STOCK,
+        deleted.id: PRODUCT_DELETED,
+        unknown.id: UNKNOWN_PRODUCT,
+    }
+
+
+# ── P7: the cache and the doors
+
+
+async def test_the_last_unit_is_announced(environment: dict[str, str], connection: Connection) -> None:
+    await add_product(connection, A, 5)
+    await create(environment, [order(A, 3), order(A, 2)])
+    async with door(environment) as events, product_consumer(environment) as worker:
+        await worker.run_once()
+        assert await heard(events) == [sold_out(A, 2)]
+
+
+async def test_a_door_that_goes_on_accepting_is_told_again(environment: dict[str, str], connection: Connection) -> None:
+    """It missed the announcement, or was not there yet."""
+    await add_product(connection, A, 0)
+    async with door(environment) as events, product_consumer(environment) as worker:
+        await create(environment, [order(A)])
+        await worker.run_once()
+        assert await heard(events) == [sold_out(A, 1)]
+
+
+async def test_a_deleted_product_is_not_announced_as_one_that_is_sold_out(
+    environment: dict[str, str], connection: Connection
+) -> None:
+    """The event would say that it is not deleted."""
+    await add_product(connection, A, 0)
+    await connection.execute("UPDATE products SET deleted_at = now() WHERE id = $1", A)
+    await create(environment, [order(A)])
+    async with door(environment) as events, product_consumer(environment) as worker:
+        await worker.run_once()
+        assert await heard(events) == []
+
+
+async def test_a_product_of_which_nothing_was_taken_stays_in_the_cache(
+    environment: dict[str, str], connection: Connection, cache: ProductCache
+) -> None:
+    await add_product(connection, A, 1)
+    await cache.fill(A, 1, _OLD)
+    await create(environment, [order(A, 2)])
+    async with product_consumer(environment) as worker:
+        await worker.run_once()
+    assert await cache.read(A) == CachedProduct(1, _OLD)
+
+
+@pytest.mark.parametrize("point", ["commit", "bust", "announce", "ack"])
+async def test_p7_a_death_before_each_step_leaves_nothing_stale_and_nobody_untold(
+    environment: dict[str, str], connection: Connection, cache: ProductCache, point: str
+) -> None:
+    await add_product(connection, A, 5)
+    await cache.fill(A, 1, _OLD)
+    orders = [order(A, 3), order(A, 2), order(A)]
+    await create(environment, orders)
+    async with product_consumer(environment) as worker:
+        owner, method = {
+            "commit": (worker.database, "until_it_works"),
+            "bust": (worker.service._cache, "bust_or_owe"),
+            "announce": (worker.publisher, "publish"),
+            "ack": (worker.consumer, "settle"),
+        }[point]
+        await worker.die_before(owner, method)
+    before = await verdicts(connection)
+    assert len(before) == (0 if point == "commit" else 3)
+    assert await unsettled(environment["AMQP_URL"], CREATED) == 1
+    async with door(environment) as events, product_consumer(environment) as worker:
+        assert await worker.run_once() == 3
+        assert await heard(events) == [sold_out(A, 2)]
+    assert await cache.read(A) is None
+    assert not await cache.fill(A, 1, _OLD)
+    assert await verdicts(connection) == before or point == "commit"
+    assert list((await verdicts(connection)).values()).count(None) == 2
+    assert await unsettled(environment["AMQP_URL"], CREATED) == 0
+
+
+async def test_p7_what_is_busted_late_does_not_cost_what_was_filled_since(
+    environment: dict[str, str], connection: Connection, cache: ProductCache
+) -> None:
+    await add_product(connection, A, 5)
+    await create(environment, [order(A)])
+    async with product_consumer(environment) as worker:
+        await worker.die_before(worker.service._cache, "bust_or_owe")
+    await cache.fill(A, 2, b"as it is")
+    async with product_consumer(environment) as worker:
+        await worker.run_once()
+    assert await cache.read(A) == CachedProduct(2, b"as it is")
+
+
+async def test_without_redis_orders_are_decided(environment: dict[str, str], connection: Connection) -> None:
+    await add_product(connection, A, 5)
+    async with proxy_to(environment["REDIS_URL"]) as proxy:
+        far = {**environment, "REDIS_URL": proxy.url(environment["REDIS_URL"])}
+        async with product_consumer(far) as worker:
+            proxy.go_away()
+            for _ in range(3):
+                await create(environment, [order(A)])
+                assert await worker.run_once() == 1
+    assert await qty_of(connection, A) == 2
+    assert await unsettled(environment["AMQP_URL"], CREATED) == 0
+
+
+async def test_p7_busts_owed_to_redis_are_paid_although_no_order_comes(
+    environment: dict[str, str], connection: Connection, cache: ProductCache
+) -> None:
+    await add_product(connection, A, 5)
+    await cache.fill(A, 1, _OLD)
+    async with proxy_to(environment["REDIS_URL"]) as proxy:
+        far = {**environment, "REDIS_URL": proxy.url(environment["REDIS_URL"])}
+        async with service_process("product_consumer", far) as service:
+            await eventually(lambda: proxy.connections >= 1)
+            proxy.go_away()
+            await create(environment, [order(A)])
+            await eventually(lambda: verdicts(connection))
+            assert await cache.read(A) == CachedProduct(1, _OLD)
+            proxy.come_back()
+            await eventually(lambda: _is_gone(cache))
+            assert await service.stop() == 0
+
+
+async def _is_gone(cache: ProductCache) -> bool:
+    return await cache.read(A) is None
+
+
+async def test_a_broker_that_does_not_confirm_announcements_holds_nobody_up_for_long(
+    environment: dict[str, str], connection: Connection
+) -> None:
+    products = [new_product_id() for _ in range(20)]
+    for product_id in products:
+        await add_product(connection, product_id, 1)
+    async with proxy_to(environment["AMQP_URL"]) as proxy, product_consumer(environment) as worker:
+        far = {**environment, "AMQP_URL": proxy.url(environment["AMQP_URL"])}
+        async with product_consumer(far) as other:
+            worker.service._publisher = other.publisher
+            await other.consumer.stop()
+            proxy.hold()
+            await create(environment, [order(product_id) for product_id in products])
+            began = time.monotonic()
+            assert await worker.run_once() == 20
+            assert time.monotonic() - began < 2
+            proxy.release()
+    assert list((await verdicts(connection)).values()) == [None] * 20
+
+
+# ── redelivery, and two at once
+
+
+async def test_p2_a_batch_that_outlives_its_channel_is_decided_once(
+    environment: dict[str, str], connection: Connection
+) -> None:
+    await add_product(connection, A, 5)
+    orders = [order(A, 2) for _ in range(3)]
+    await create(environment, orders)
+    async with proxy_to(environment["AMQP_URL"]) as proxy:
+        far = {**environment, "AMQP_URL": proxy.url(environment["AMQP_URL"])}
+        async with product_consumer(far) as worker, product_consumer(environment) as neighbour:
+            await (worker if worker.consumer._buffer else neighbour).consumer.stop()
+            async with locked(environment["DATABASE_URL"], "products"):
+                batch = asyncio.create_task(worker.run_once())
+                taking_over = asyncio.create_task(neighbour.run_once())
+                await eventually(lambda: worker.consumer._buffered_orders + neighbour.consumer._buffered_orders == 0)
+                proxy.cut()
+            await asyncio.wait({batch, taking_over}, return_when=asyncio.FIRST_COMPLETED)
+            await worker.consumer.stop()
+            await neighbour.consumer.stop()
+            await asyncio.wait({batch, taking_over})
+    async with product_consumer(environment) as worker:
+        await worker.consumer.stop()
+        await worker.run_once()
+    outcomes = await verdicts(connection)
+    assert outcomes.keys() == {it.id for it in orders}
+    assert list(outcomes.values()).count(None) == 2
+
+
+async def test_p3_two_consumers_sell_what_there_is_and_every_order_gets_one_verdict(
+    environment: dict[str, str], connection: Connection
+) -> None:
+    """Three times the stock is wanted, product by product in both directions, and half of it is delivered twice."""
+    products = [new_product_id() for _ in range(10)]
+    for product_id in products:
+        await add_product(connection, product_id, 20)
+    orders = [order(product_id, at_ms=at) for at in range(60) for product_id in products]
+    messages = [orders[at : at + 20][:: 1 if at % 40 else -1] for at in range(0, 600, 20)]
+    await create(environment, *messages, *messages[::-2])
+    async with (
+        product_consumer(environment, prefetch=8, batch_max_deliveries=4) as here,
+        product_consumer(environment, prefetch=8, batch_max_deliveries=4) as there,
+    ):
+        await asyncio.gather(buffered(here, 8), buffered(there, 8))
+        draining = [asyncio.create_task(it.service.run()) for it in (here, there)]
+        await eventually(lambda: _all_decided(connection, 600))
+        await eventually(lambda: _is_drained(environment, here, there))
+        for it in (here, there):
+            await it.consumer.stop()
+        await asyncio.gather(*draining)
+    outcomes = await verdicts(connection)
+    assert outcomes.keys() == {it.id for it in orders}
+    assert list(outcomes.values()).count(None) == 200
+    assert {row["qty"] for row in await connection.fetch("SELECT qty FROM products")} == {0}
+    assert await unsettled(environment["AMQP_URL"], CREATED) == 0
+
+
+async def _all_decided(connection: Connection, count: int) -> bool:
+    decided: int = await connection.fetchval("SELECT count(*) FROM stock_ledger")
+    return decided == count
+
+
+async def _is_drained(environment: dict[str, str], *workers: Worker) -> bool:
+    waiting = await unsettled(environment["AMQP_URL"], CREATED)
+    return waiting == 0 and not any(it.consumer._buffer for it in workers)
+
+
+# ── P10 and passing faults
+
+
+async def test_p10_poison_is_parked_and_the_rest_decided(environment: dict[str, str], connection: Connection) -> None:
+    await add_product(connection, A, 5)
+    good, nothing, too_many, unread = order(A), order(A, 0), order(A, 2**31), order(A)
+    broken = b'{"id":"' + unread.id.encode() + b'"}'
+    noise, unknown = b"\x00 no JSON", body_of(order(A))
+    await create_raw(environment, noise)
+    await create_raw(environment, unknown, schema=SCHEMA + 1)
+    await create_raw(environment, join_orders([*map(encode_order, (nothing, good, too_many)), broken]))
+    async with product_consumer(environment) as worker:
+        await buffered(worker, 3)
+        assert await worker.run_once() == 3
+    assert await verdicts(connection) == {good.id: None}
+    assert await dead_letters(connection) == [
+        DeadRow(None, "stock", UNREADABLE, noise),
+        DeadRow(None, "stock", UNKNOWN_SCHEMA, unknown),
+        DeadRow(unread.id, "stock", UNREADABLE, b"[" + broken + b"]"),
+        DeadRow(nothing.id, "stock", INVALID_DATA, body_of(nothing)),
+        DeadRow(too_many.id, "stock", INVALID_DATA, body_of(too_many)),
+    ]
+    assert await unsettled(environment["AMQP_URL"], CREATED) == 0
+
+
+async def test_p1_a_batch_that_is_held_is_not_acknowledged(environment: dict[str, str], connection: Connection) -> None:
+    await add_product(connection, A, 5)
+    await create(environment, [order(A)])
+    await wait_20_ms_for_locks(environment["DATABASE_URL"])
+    async with product_consumer(environment) as worker, locked(environment["DATABASE_URL"], "products"):
+        batch = asyncio.create_task(worker.run_once())
+        await eventually(lambda: "55P03" in str(worker.database._health.summary()))
+        batch.cancel()
+        await asyncio.wait({batch})
+    assert await unsettled(environment["AMQP_URL"], CREATED) == 1
+    async with product_consumer(environment) as worker:
+        assert await worker.run_once() == 1
+    assert await qty_of(connection, A) == 4
