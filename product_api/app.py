@@ -1,0 +1,70 @@
+"""The application: routes as data, and the lifespan that makes what they need."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+from starlette.applications import Starlette
+from starlette.routing import Route
+
+from database.sessions import StoreUnavailable, make_pool
+from pipeline import lifecycle, product_cache, topology
+from pipeline.health import Health
+from pipeline.publisher import Publisher
+from product_api.announcer import Announcer
+from product_api.endpoints import Endpoint, ProductEndpoints, by_method
+from product_api.products import Products
+from product_api.reader import ProductReader
+from product_api.settings import ProductSettings
+from web.application import make_api
+
+DATABASE, BROKER, REDIS = "database", "broker", "redis"
+
+# Soon enough for whoever waits for readiness, and no load to speak of.
+_PING_EVERY_S = 1.0
+
+
+def make_app(settings: ProductSettings) -> Starlette:
+    """Nothing connects before the lifespan begins."""
+    # Without the broker or Redis every request is still answered, only later known or slower.
+    health = Health("product_api", DATABASE, optional=(BROKER, REDIS))
+    return make_api(health, partial(_running, settings, health))
+
+
+@asynccontextmanager
+async def _running(settings: ProductSettings, health: Health) -> AsyncIterator[list[Route]]:
+    pool = make_pool(settings.database_url, "product_api", settings.database_pool_size, settings.database_timeout_s)
+    async with product_cache.connect(settings.redis_url) as redis, pool:
+        products = Products(pool, settings.database_timeout_s)
+        cache = product_cache.ProductCache(redis)
+        publisher = Publisher(settings, health, BROKER, topology.declare_products)
+        announcer = Announcer(cache, publisher, settings.event_wait_s)
+        reader = ProductReader(cache, products)
+        async with lifecycle.background(publisher.run(), cache.watch(health, REDIS), _watch(products, health)):
+            yield _routes(ProductEndpoints(products, reader, announcer, settings.max_body_bytes))
+            await announcer.drain()
+
+
+def _routes(endpoints: ProductEndpoints) -> list[Route]:
+    it = endpoints
+    return [
+        _route("/products", GET=it.page, POST=it.create),
+        _route("/products/{product_id}", GET=it.get, PUT=it.replace, PATCH=it.patch, DELETE=it.delete),
+        _route("/products/{product_id}/restock", POST=it.restock),
+    ]
+
+
+def _route(path: str, **endpoints: Endpoint) -> Route:
+    return Route(path, by_method(**endpoints), methods=list(endpoints))
+
+
+async def _watch(products: Products, health: Health) -> None:
+    """Tell `health` every second whether PostgreSQL answers. Until cancelled."""
+    while True:
+        try:
+            await products.ping()
+            health.up(DATABASE)
+        except StoreUnavailable as error:
+            health.down(DATABASE, f"PostgreSQL: {error}")
+        await asyncio.sleep(_PING_EVERY_S)

@@ -1,0 +1,122 @@
+"""The endpoints: a request becomes a read or a change, and its result a response."""
+
+from collections.abc import Awaitable, Callable
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from database.sessions import StoreUnavailable
+from product_api.announcer import Announcer
+from product_api.preconditions import check_if_match, etag, matches_if_none_match
+from product_api.products import Change, ChangeUnanswered, Products, Reason, StoredProduct, encode
+from product_api.reader import ProductReader
+from product_api.requests import Edit, ProductValues, decode_patch, decode_product, decode_restock
+from web import problems
+from web.body import read_json_body
+from web.ids import id_in_path
+from web.paging import Cursor, Page
+
+
+class ProductEndpoints:
+    def __init__(self, products: Products, reader: ProductReader, announcer: Announcer, max_body_bytes: int) -> None:
+        self._products, self._reader, self._announcer = products, reader, announcer
+        self._max_body_bytes = max_body_bytes
+
+    async def get(self, request: Request) -> Response:
+        product_id = id_in_path(request, "product")
+        found = await self._reader.read(product_id)
+        if found is None:
+            raise _no_product(product_id)
+        if matches_if_none_match(request.headers.getlist("if-none-match"), found.version):
+            return Response(status_code=304, headers=_validators(found.version))
+        return _json(found.body, headers=_validators(found.version))
+
+    async def page(self, request: Request) -> Response:
+        page = Page.of(request)
+        rows = await self._products.page(page)
+        shown = [row.product for row in rows[: page.limit]]
+        response = _json(encode(shown), headers={"Cache-Control": "no-store"})
+        if len(rows) > page.limit:
+            response.headers["Link"] = page.link_to_next(request.url, Cursor(shown[-1].created_at, shown[-1].id))
+        return response
+
+    async def create(self, request: Request) -> Response:
+        values = decode_product(await self._body(request))
+        change = await self._products.create(values)
+        await self._announcer.announce(change)
+        response = _product(change.after, status=201)
+        response.headers["Location"] = f"/products/{change.after.product.id}"
+        return response
+
+    async def replace(self, request: Request) -> Response:
+        values = decode_product(await self._body(request))
+        return await self._change(request, "correction", lambda _: values)
+
+    async def patch(self, request: Request) -> Response:
+        return await self._change(request, "correction", decode_patch(await self._body(request)))
+
+    async def restock(self, request: Request) -> Response:
+        return await self._change(request, "restock", decode_restock(await self._body(request)))
+
+    async def delete(self, request: Request) -> Response:
+        product_id = id_in_path(request, "product")
+
+        def check(current: StoredProduct) -> None:
+            check_if_match(request.headers.getlist("if-match"), current.version)
+
+        await self._committed(product_id, await self._products.delete(product_id, check))
+        return Response(status_code=204)
+
+    async def _change(self, request: Request, reason: Reason, edit: Edit) -> Response:
+        product_id = id_in_path(request, "product")
+
+        def checked_edit(current: StoredProduct) -> ProductValues:
+            check_if_match(request.headers.getlist("if-match"), current.version)
+            return edit(current.values)
+
+        change = await self._products.change(product_id, reason, checked_edit)
+        return _product((await self._committed(product_id, change)).after)
+
+    async def _committed(self, product_id: str, change: Change | None) -> Change:
+        if change is None:
+            raise _no_product(product_id)
+        await self._announcer.announce(change)
+        return change
+
+    async def _body(self, request: Request) -> bytes:
+        return await read_json_body(request.scope, request.receive, self._max_body_bytes)
+
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def by_method(**endpoints: Endpoint) -> Endpoint:
+    """One endpoint for a path, so that 405 names all the methods it has. Where the store's faults become problems."""
+
+    async def endpoint(request: Request) -> Response:
+        method = "GET" if request.method == "HEAD" else request.method
+        try:
+            return await endpoints[method](request)
+        except StoreUnavailable:
+            raise problems.store_unavailable() from None
+        except ChangeUnanswered:
+            raise problems.change_unanswered() from None
+
+    return endpoint
+
+
+def _no_product(product_id: str) -> problems.Problem:
+    return problems.not_found(f"product {product_id}")
+
+
+def _product(stored: StoredProduct, status: int = 200) -> Response:
+    return _json(encode(stored.product), status, _validators(stored.version))
+
+
+def _validators(version: int) -> dict[str, str]:
+    """A client may keep what it got, and asks each time whether it still holds."""
+    return {"ETag": etag(version), "Cache-Control": "no-cache"}
+
+
+def _json(body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(body, status, headers, media_type="application/json")

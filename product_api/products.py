@@ -1,0 +1,193 @@
+"""Products in PostgreSQL.
+
+Every change is one transaction that holds the row's lock from before it reads until it commits, adds one to `version`,
+and writes a row of stock_adjustments for what it does to `qty`. So at every commit
+qty = sum of adjustments - sum of PROCESSED orders, whatever product_consumer does to the same row meanwhile.
+"""
+
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from decimal import Decimal
+from typing import Literal, NamedTuple, TypeVar
+from uuid import UUID
+
+import asyncpg
+import msgspec
+
+from database.faults import Fault, fault_of
+from database.sessions import Pool, StoreUnavailable, borrow, reading
+from database.sessions import PooledConnection as Connection
+from product_api.requests import ProductValues
+from web.paging import Page
+
+_COLUMNS = "id::text, name, price, qty, created_at, version"
+
+_GET = f"SELECT {_COLUMNS} FROM products WHERE id = $1 AND deleted_at IS NULL"
+_PAGE = f"""
+    SELECT {_COLUMNS} FROM products WHERE deleted_at IS NULL AND (created_at, id) < ($1, $2)
+    ORDER BY created_at DESC, id DESC LIMIT $3
+"""
+_INSERT = f"INSERT INTO products (id, name, price, qty) VALUES ($1, $2, $3, $4) RETURNING {_COLUMNS}"
+# NO KEY: nobody changes ids, and adjustments of the same product may go on checking their foreign key.
+_LOCK = f"{_GET} FOR NO KEY UPDATE"
+_UPDATE = f"""
+    UPDATE products SET name = $2, price = $3, qty = $4, version = version + 1, updated_at = clock_timestamp()
+    WHERE id = $1 RETURNING {_COLUMNS}
+"""
+_DELETE = f"""
+    UPDATE products SET deleted_at = clock_timestamp(), version = version + 1, updated_at = clock_timestamp()
+    WHERE id = $1 RETURNING {_COLUMNS}
+"""
+_ADJUST = "INSERT INTO stock_adjustments (product_id, delta, reason) VALUES ($1, $2, $3)"
+
+T = TypeVar("T")
+Reason = Literal["creation", "restock", "correction"]
+
+
+class Product(msgspec.Struct, frozen=True, rename="camel"):
+    """A product as it is answered."""
+
+    id: str
+    name: str
+    price: Decimal
+    qty: int
+    created_at: datetime
+
+
+class StoredProduct(NamedTuple):
+    product: Product
+    version: int
+
+    @property
+    def values(self) -> ProductValues:
+        return ProductValues(self.product.name, self.product.price, self.product.qty)
+
+
+class Change(NamedTuple):
+    """A committed change. `before` is None for a new product, `after` has its last state for a deleted one."""
+
+    before: StoredProduct | None
+    after: StoredProduct
+    reason: Reason
+    deleted: bool = False
+
+
+class ChangeUnanswered(Exception):
+    """The connection was lost during COMMIT: the change may have been made."""
+
+
+_encoder = msgspec.json.Encoder(decimal_format="number")
+
+
+def encode(content: Product | list[Product]) -> bytes:
+    """JSON; prices as numbers with the exact decimal digits of numeric(12, 2)."""
+    return _encoder.encode(content)
+
+
+def new_product_id() -> str:
+    """A UUID version 7 (RFC 9562, section 5.7): 48 bits of Unix milliseconds, then 74 random bits.
+
+    Ordered by time, so that inserts stay at the right edge of the index.
+    """
+    bits = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
+    bits = bits & ~(0xF << 76) | 7 << 76
+    bits = bits & ~(0b11 << 62) | 0b10 << 62
+    return str(UUID(int=bits))
+
+
+# ── I/O below
+
+
+class Products:
+    """The products table. Every method raises StoreUnavailable; those that write also ChangeUnanswered."""
+
+    def __init__(self, pool: Pool, timeout_s: float) -> None:
+        """`timeout_s`: for a read or a transaction, waiting for a connection and for locks included."""
+        self._pool, self._timeout_s = pool, timeout_s
+
+    async def ping(self) -> None:
+        await self._read(lambda connection: connection.execute("SELECT 1"))
+
+    async def get(self, product_id: str) -> StoredProduct | None:
+        row = await self._read(lambda connection: connection.fetchrow(_GET, product_id))
+        return _stored(row) if row else None
+
+    async def page(self, page: Page) -> list[StoredProduct]:
+        """Newest first. One more than the page's limit, if there are more."""
+        at, last_id = page.before.at, page.before.id
+        rows = await self._read(lambda connection: connection.fetch(_PAGE, at, last_id, page.limit + 1))
+        return [_stored(row) for row in rows]
+
+    async def create(self, values: ProductValues) -> Change:
+        async def work(connection: Connection) -> Change:
+            created = _stored(await connection.fetchrow(_INSERT, new_product_id(), *values))
+            await _adjust(connection, created.product.id, values.qty, "creation")
+            return Change(None, created, "creation")
+
+        return await self._write(work)
+
+    async def change(
+        self, product_id: str, reason: Reason, edit: Callable[[StoredProduct], ProductValues]
+    ) -> Change | None:
+        """Replace the values by what `edit` makes of the locked row. None if there is no such product.
+
+        What `edit` raises comes out here, and nothing is changed.
+        """
+
+        async def work(connection: Connection) -> Change | None:
+            row = await connection.fetchrow(_LOCK, product_id)
+            if row is None:
+                return None
+            before = _stored(row)
+            values = edit(before)
+            after = _stored(await connection.fetchrow(_UPDATE, product_id, *values))
+            await _adjust(connection, product_id, values.qty - before.product.qty, reason)
+            return Change(before, after, reason)
+
+        return await self._write(work)
+
+    async def delete(self, product_id: str, check: Callable[[StoredProduct], None]) -> Change | None:
+        """Take a product off sale. None if there is no such product. What `check` raises comes out here.
+
+        The row keeps its qty: nothing was sold or written off, so the books stay balanced.
+        """
+
+        async def work(connection: Connection) -> Change | None:
+            row = await connection.fetchrow(_LOCK, product_id)
+            if row is None:
+                return None
+            before = _stored(row)
+            check(before)
+            after = _stored(await connection.fetchrow(_DELETE, product_id))
+            return Change(before, after, "correction", deleted=True)
+
+        return await self._write(work)
+
+    async def _read(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        async with reading(self._pool, self._timeout_s) as connection:
+            return await work(connection)
+
+    async def _write(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        committing = False
+        try:
+            async with borrow(self._pool, self._timeout_s) as connection, connection.transaction():
+                result = await work(connection)
+                committing = True
+            return result
+        except Exception as error:
+            if fault_of(error) is not Fault.PASSING:
+                raise
+            raise (ChangeUnanswered if committing else StoreUnavailable)(str(error)) from error
+
+
+async def _adjust(connection: Connection, product_id: str, delta: int, reason: Reason) -> None:
+    if delta:
+        await connection.execute(_ADJUST, product_id, delta, reason)
+
+
+def _stored(row: asyncpg.Record | None) -> StoredProduct:
+    assert row is not None  # RETURNING of a row that we hold the lock of
+    *values, version = row
+    return StoredProduct(Product(*values), version)

@@ -1,0 +1,24 @@
+"""Settings of product_api, from the environment: `PRODUCT_API_PORT=3000` and so on."""
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from pipeline.settings import PipelineSettings
+
+
+class ProductSettings(PipelineSettings):
+    model_config = SettingsConfigDict(env_prefix="PRODUCT_API_", frozen=True, extra="ignore")
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=3000, ge=0, le=65535)
+
+    # The largest product that is allowed takes about 2 KiB: 200 characters of name, each escaped.
+    max_body_bytes: int = Field(default=64 * 1024, ge=1024)
+
+    # A write waits for its row's lock with a connection in hand, so some more than reads alone would need.
+    database_pool_size: int = Field(default=10, ge=1)
+    # A read or a whole transaction, waiting for a connection and for the row's lock included. Then 503.
+    database_timeout_s: float = Field(default=2.0, gt=0)
+
+    # What a write waits for the confirm of its event. It is answered then in any case: events are hints.
+    event_wait_s: float = Field(default=0.5, ge=0)

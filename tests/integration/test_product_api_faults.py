@@ -1,0 +1,237 @@
+"""product_api while the servers behind it are cut off or hang, and while it is stopped (P7, P9)."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from decimal import Decimal
+
+import httpx
+import pytest
+
+from database.sessions import PooledConnection, make_pool
+from product_api.app import make_app
+from product_api.products import ChangeUnanswered, Products
+from product_api.requests import ProductValues
+from product_api.settings import ProductSettings
+from tests.conditions import eventually
+from tests.faults import Proxy, proxy_to
+from tests.processes import free_port, running, service_process
+from tests.products import Audit
+from tests.settings import settings_from
+
+LAPTOP = {"name": "Laptop Demo", "price": 1500, "qty": 50}
+
+# A deadline of the service, and what a busy machine adds.
+PROMPTLY_S = 4.0
+
+
+@asynccontextmanager
+async def _api(
+    environment: dict[str, str], *, ready: str = "/readyz", **changes: object
+) -> AsyncIterator[httpx.AsyncClient]:
+    app = make_app(settings_from(ProductSettings, environment, **changes))
+    async with running(app, ready=ready) as url, httpx.AsyncClient(base_url=url, timeout=10) as client:
+        yield client
+
+
+@asynccontextmanager
+async def _by_proxy(environment: dict[str, str], variable: str) -> AsyncIterator[Proxy]:
+    async with proxy_to(environment[variable]) as proxy:
+        environment[variable] = proxy.url(environment[variable])
+        yield proxy
+
+
+async def _create(api: httpx.AsyncClient) -> str:
+    response = await api.post("/products", json=LAPTOP)
+    assert response.status_code == 201, response.text
+    return response.headers["Location"]
+
+
+async def _status(api: httpx.AsyncClient, path: str) -> int:
+    return (await api.get(path)).status_code
+
+
+# ── Redis
+
+
+async def test_without_redis_products_are_read_and_changed_all_the_same(environment: dict[str, str]) -> None:
+    environment["REDIS_URL"] = f"redis://127.0.0.1:{free_port()}/0"
+    async with _api(environment) as api:
+        path = await _create(api)
+        assert (await api.get(path)).json()["qty"] == 50
+        assert (await api.patch(path, json={"qty": 48})).status_code == 200
+        assert (await api.get(path)).json()["qty"] == 48
+        assert (await api.get("/readyz")).status_code == 200
+        assert (await api.delete(path)).status_code == 204
+
+
+async def test_a_change_during_a_redis_outage_is_what_is_read_during_and_after_it(environment: dict[str, str]) -> None:
+    async with _by_proxy(environment, "REDIS_URL") as proxy, _api(environment) as api:
+        path = await _create(api)
+        assert (await api.get(path)).json()["qty"] == 50  # and it is in the cache now
+        proxy.go_away()
+        assert (await api.patch(path, json={"qty": 48})).status_code == 200
+        assert (await api.get(path)).json()["qty"] == 48
+        proxy.come_back()
+
+        async def redis_is_back() -> bool:
+            return bool((await api.get("/health")).json()["parts"]["redis"] == "ok")
+
+        assert await eventually(redis_is_back)
+        assert (await api.get(path)).json()["qty"] == 48
+
+
+async def test_a_redis_that_hangs_holds_nobody_up_for_long(environment: dict[str, str]) -> None:
+    async with _by_proxy(environment, "REDIS_URL") as proxy, _api(environment) as api:
+        path = await _create(api)
+        await api.get(path)
+        proxy.hold()
+        for request in (api.get(path), api.patch(path, json={"qty": 48}), api.get(path)):
+            began = time.monotonic()
+            assert (await request).status_code == 200
+            assert time.monotonic() - began < PROMPTLY_S
+        assert (await api.get(path)).json()["qty"] == 48
+
+
+# ── PostgreSQL
+
+
+async def test_without_postgres_cached_products_are_read_and_all_else_is_503(environment: dict[str, str]) -> None:
+    async with _by_proxy(environment, "DATABASE_URL") as proxy, _api(environment) as api:
+        cached, uncached = await _create(api), await _create(api)
+        await api.get(cached)
+        proxy.go_away()
+        assert (await api.get(cached)).json()["qty"] == 50
+        for response in (
+            await api.get(uncached),
+            await api.get("/products"),
+            await api.post("/products", json=LAPTOP),
+            await api.patch(cached, json={"qty": 1}),
+            await api.delete(cached),
+        ):
+            assert response.status_code == 503
+            assert response.json()["type"] == "/docs/problems/store-unavailable"
+            assert int(response.headers["Retry-After"]) >= 1
+        await eventually(lambda: _is_not_ready(api))
+        proxy.come_back()
+        await eventually(lambda: _is_ready(api))
+        assert (await api.get(uncached)).status_code == 200
+        assert (await api.patch(cached, json={"qty": 48})).status_code == 200
+        assert (await api.get(cached)).json()["qty"] == 48
+
+
+async def _is_ready(api: httpx.AsyncClient) -> bool:
+    return await _status(api, "/readyz") == 200
+
+
+async def _is_not_ready(api: httpx.AsyncClient) -> bool:
+    return await _status(api, "/readyz") == 503
+
+
+async def test_a_postgres_that_hangs_is_a_503_within_the_deadline_and_no_leak(environment: dict[str, str]) -> None:
+    async with _by_proxy(environment, "DATABASE_URL") as proxy, _api(environment) as api:
+        path = await _create(api)
+        proxy.hold()
+        began = time.monotonic()
+        answers = await asyncio.gather(
+            *(api.patch(path, json={"qty": 1}) for _ in range(15)), *(api.get(path) for _ in range(15))
+        )
+        assert {answer.status_code for answer in answers} == {503}
+        assert time.monotonic() - began < 2 * PROMPTLY_S
+        assert (await api.get("/livez")).status_code == 200
+        proxy.come_back()
+        await eventually(lambda: _is_ready(api))
+        assert (await api.patch(path, json={"qty": 48})).status_code == 200
+
+
+async def test_a_commit_whose_answer_is_lost_is_said_to_be_unknown(database_url: str, audit: Audit) -> None:
+    async with (
+        proxy_to(database_url) as proxy,
+        make_pool(proxy.url(database_url), "test", size=1, timeout_s=2) as pool,
+    ):
+        products = Products(pool, timeout_s=2)
+        product = (await products.create(ProductValues("Laptop", Decimal(1500), 50))).after.product
+
+        async def restock_into_silence(connection: PooledConnection) -> None:
+            await connection.execute("UPDATE products SET qty = 51 WHERE id = $1", product.id)
+            proxy.hold()
+
+        with pytest.raises(ChangeUnanswered):
+            await products._write(restock_into_silence)
+        assert await audit.qty(product.id) == 51
+
+
+async def test_it_starts_before_postgres_does(environment: dict[str, str]) -> None:
+    async with _by_proxy(environment, "DATABASE_URL") as proxy:
+        proxy.go_away()
+        async with _api(environment, ready="/livez") as api:
+            assert await _status(api, "/readyz") == 503
+            proxy.come_back()
+            await eventually(lambda: _is_ready(api))
+            await _create(api)
+
+
+# ── the broker
+
+
+async def test_a_broker_that_hangs_holds_no_change_up_for_long(environment: dict[str, str]) -> None:
+    async with _by_proxy(environment, "AMQP_URL") as proxy, _api(environment, confirm_timeout_s=1) as api:
+        path = await _create(api)
+        proxy.hold()
+        began = time.monotonic()
+        assert (await api.patch(path, json={"qty": 1})).status_code == 200
+        assert time.monotonic() - began < PROMPTLY_S
+
+
+# ── processes
+
+
+async def test_a_change_through_one_process_is_read_at_once_through_another(environment: dict[str, str]) -> None:
+    async with (
+        service_process("product_api", environment) as one,
+        service_process("product_api", environment) as other,
+        httpx.AsyncClient(base_url=one.url) as writer,
+        httpx.AsyncClient(base_url=other.url) as reader,
+    ):
+        path = await _create(writer)
+        for qty in range(100):
+            assert (await writer.patch(path, json={"qty": qty})).status_code == 200
+            assert (await reader.get(path)).json()["qty"] == qty
+
+
+async def test_sigterm_under_load_finishes_what_is_in_hand_and_exits_0(
+    environment: dict[str, str], audit: Audit
+) -> None:
+    async with service_process("product_api", environment) as service:
+        async with httpx.AsyncClient(base_url=service.url) as api:
+            path = await _create(api)
+            clients = [asyncio.create_task(_restock_until_refused(service.url, path)) for _ in range(8)]
+            await eventually(lambda: _has_qty(audit, path, 100))
+            assert await service.stop() == 0
+            answered, unknown = map(sum, zip(*await asyncio.gather(*clients), strict=True))
+        log = service.log()
+    in_database = await audit.qty(path.rpartition("/")[2]) - 50
+    assert answered <= in_database <= answered + unknown
+    assert await audit.unbalanced() == []
+    assert "Traceback" not in log, log
+
+
+async def _has_qty(audit: Audit, path: str, qty: int) -> bool:
+    return await audit.qty(path.rpartition("/")[2]) >= qty
+
+
+async def _restock_until_refused(url: str, path: str) -> tuple[int, int]:
+    """Restocks one at a time until there is nobody to talk to: how many were answered, how many are unknown."""
+    answered = unknown = 0
+    async with httpx.AsyncClient(base_url=url) as api:
+        while True:
+            try:
+                response = await api.post(f"{path}/restock", json={"quantity": 1})
+            except httpx.ConnectError:
+                return answered, unknown
+            except httpx.TransportError:
+                unknown += 1
+            else:
+                assert response.status_code == 200
+                answered += 1
