@@ -1,0 +1,148 @@
+"""The commands: what each takes and returns. Their work is in modules of their own, imported when they run."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+
+from stack.errors import HeadraceError
+from stack.home import Home
+from stack.logfile import open_log
+
+app = typer.Typer(
+    help="Headrace: write-behind order ingestion. `up` runs everything on this machine, `test` checks it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+
+
+def main() -> None:
+    """Run the command line; every failure leaves in one shape (see errors), tracebacks go to a log."""
+    try:
+        app(prog_name="headrace")
+    except HeadraceError as error:
+        _fail(error)
+    except BrokenPipeError:  # `./headrace logs | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except Exception as error:
+        if os.environ.get("HEADRACE_DEBUG"):
+            raise
+        _fail(_unexpected(error))
+
+
+def _fail(error: HeadraceError) -> None:
+    from stack.console import print_error
+
+    print_error(error)
+    sys.exit(1)
+
+
+def _unexpected(error: Exception) -> HeadraceError:
+    log = Home.current().log("cli")
+    try:
+        Home.current().create()
+        with open_log(log) as file:
+            file.write(traceback.format_exc().encode())
+    except (OSError, HeadraceError):
+        return HeadraceError(f"{type(error).__name__}: {error}", "a bug", "HEADRACE_DEBUG=1 shows the traceback")
+    return HeadraceError(
+        f"{type(error).__name__}: {error}", "a bug, or a machine that we did not think of", "", str(log)
+    )
+
+
+@app.command()
+def up(
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once all is ready; it runs on.")] = False,
+    ui: Annotated[
+        bool, typer.Option("--ui", help="With RabbitMQ's management UI (starts 3 s, stops 5 s slower).")
+    ] = False,
+) -> None:
+    """Start PostgreSQL, RabbitMQ, Redis and the four services; install what is missing."""
+    from stack.up import up as run
+
+    if ui:
+        os.environ["HEADRACE_RABBITMQ_UI"] = "1"
+
+    raise typer.Exit(run(Home.current(), detach=detach))
+
+
+@app.command()
+def down(
+    purge: Annotated[bool, typer.Option("--purge", help="Also remove data, credentials and logs.")] = False,
+) -> None:
+    """Stop everything that `up` started."""
+    from stack.down import down as run
+
+    raise typer.Exit(run(Home.current(), purge=purge))
+
+
+@app.command()
+def status(as_json: Json = False) -> None:
+    """What runs, and where. Exit code 0: all ready; 1: something is not; 3: not running."""
+    from stack.status import status as run
+
+    raise typer.Exit(run(Home.current(), as_json=as_json))
+
+
+@app.command()
+def logs(
+    service: Annotated[str | None, typer.Argument(help="One service or server; all of them by default.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines come.")] = False,
+) -> None:
+    """Show the logs."""
+    from stack.logs import logs as run
+
+    raise typer.Exit(run(Home.current(), service, follow=follow))
+
+
+@app.command()
+def doctor() -> None:
+    """What is installed, which ports, and what `up` would do. Exit code 0: `up` would work."""
+    from stack.doctor import doctor as run
+
+    raise typer.Exit(run(Home.current()))
+
+
+@app.command()
+def demo(
+    orders: Annotated[int, typer.Option(min=1, help="How many orders to send.")] = 20_000,
+    clients: Annotated[int, typer.Option(min=1, help="How many connections send them.")] = 64,
+    products: Annotated[int, typer.Option(min=1, help="Over how many products.")] = 100,
+    as_json: Json = False,
+) -> None:
+    """Drive real orders through the running stack and account for every one. Exit code 1: lost, twice or oversold."""
+    from stack.demo import demo as run
+    from stack.status import running_urls
+
+    urls = running_urls(Home.current())
+    raise typer.Exit(run(urls, orders=orders, clients=clients, products=products, as_json=as_json))
+
+
+@app.command("test", context_settings={"allow_interspersed_args": False})
+def run_tests(
+    arguments: Annotated[  # noqa: ARG001 - the parser drops the `--` that tells suites from pytest's arguments
+        list[str] | None,
+        typer.Argument(
+            metavar="[SUITE]... [-- PYTEST_ARGS]", help="Suites (default: all), then pytest's own arguments."
+        ),
+    ] = None,
+) -> None:
+    """Format, lint, types, layers, then the tests, on servers of their own. Suites: see tests/."""
+    from stack.checks import run_suites
+
+    raise typer.Exit(run_suites(Home.current(), sys.argv[2:]))
+
+
+@app.command(hidden=True)
+def servers() -> None:
+    """Run the three servers alone, as tests use them, until Ctrl-C; print the variables that tests read."""
+    from stack.checks import hold_servers
+
+    raise typer.Exit(hold_servers(Home.current()))

@@ -1,0 +1,43 @@
+"""The one shape in which every failure reaches the user."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+TAIL_LINES = 12
+
+
+@dataclass(eq=False)
+class HeadraceError(Exception):
+    """What failed, the likely cause, the command that mends it, and where to read more (path of a log)."""
+
+    what: str
+    cause: str = ""
+    mend: str = ""
+    log: str = ""
+
+    def __str__(self) -> str:
+        return self.what
+
+    def lines(self) -> list[str]:
+        """The error as it is printed, the log's last lines included."""
+        parts = [f"error: {self.what}"]
+        parts += [f"  cause: {self.cause}"] if self.cause else []
+        parts += [f"  mend:  {self.mend}"] if self.mend else []
+        parts += [f"  log:   {self.log}"] if self.log else []
+        return parts + [f"    | {line}" for line in tail(Path(self.log))] if self.log else parts
+
+    def to_dict(self) -> dict[str, str]:
+        return asdict(self)
+
+
+def tail(log: Path, lines: int = TAIL_LINES) -> list[str]:
+    """The last `lines` lines of a log; empty when it cannot be read. Reads at most 64 kB, however long the log is."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 65536))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return []
+    return [line[:400] for line in text.splitlines() if line.strip()][-lines:]

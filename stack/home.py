@@ -1,0 +1,127 @@
+"""The state directory: where everything that a running stack leaves on disk lies, and who holds it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from stack.errors import HeadraceError
+
+ROOT = Path(__file__).resolve().parent.parent
+FALLBACK_BASE = Path("/var/tmp")  # noqa: S108 - `make_fallback` checks who owns what it finds there
+
+
+@dataclass(frozen=True)
+class Home:
+    """Paths under one state directory (`.headrace/` beside the code, or HEADRACE_HOME)."""
+
+    path: Path
+
+    @classmethod
+    def current(cls) -> Home:
+        return cls(Path(os.environ.get("HEADRACE_HOME") or ROOT / ".headrace").absolute())
+
+    @property
+    def credentials(self) -> Path:
+        return self.path / "credentials.json"
+
+    @property
+    def state(self) -> Path:
+        return self.path / "state.json"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    @property
+    def lock(self) -> Path:
+        return self.path / "lock"
+
+    @property
+    def fallback(self) -> Path:
+        """Where server data goes when the server's user cannot reach `path`: private to this user and this path."""
+        digest = hashlib.sha256(str(self.path).encode()).hexdigest()[:12]
+        return FALLBACK_BASE / f"headrace-{os.getuid()}-{digest}"
+
+    def log(self, name: str) -> Path:
+        return self.logs / f"{name}.log"
+
+    def create(self) -> None:
+        """Make the directories. 0711: the servers' users pass through, and nobody lists. Raises HeadraceError."""
+        try:
+            for directory, mode in ((self.path, 0o711), (self.logs, 0o700)):
+                directory.mkdir(mode=mode, parents=True, exist_ok=True)
+                directory.chmod(mode)
+        except OSError as error:
+            raise HeadraceError(
+                f"cannot write the state directory {self.path}",
+                error.strerror or str(error),
+                "HEADRACE_HOME=/a/writable/directory ./headrace up",
+            ) from error
+
+    def purge(self) -> None:
+        """Remove the state directory and the fallback. Only for the holder of the lock, or when nobody holds it."""
+        if self.fallback.exists() and _is_private(self.fallback):
+            shutil.rmtree(self.fallback)
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def try_lock(self) -> int | None:
+        """Take the lock that a running stack holds for its whole life; None when another process has it.
+
+        The descriptor is the lock: it goes when the last process that inherited it by fork is gone, so a held lock
+        means that something of that stack still runs, whatever the state file says.
+        """
+        while True:
+            descriptor = os.open(self.lock, os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(descriptor)
+                return None
+            if _same_file(descriptor, self.lock):
+                return descriptor
+            os.close(descriptor)  # a purge removed this file between open and flock: the name means another one now
+
+    def is_held(self) -> bool:
+        """Whether a stack runs (or starts, or stops) on this directory."""
+        if not self.lock.exists():
+            return False
+        try:
+            descriptor = self.try_lock()
+        except OSError:
+            return False
+        if descriptor is not None:
+            os.close(descriptor)
+        return descriptor is None
+
+    def make_fallback(self) -> Path:
+        """The fallback directory, made on first use. Raises HeadraceError when somebody else has put one there."""
+        with contextlib.suppress(FileExistsError):
+            self.fallback.mkdir(mode=0o711)
+        if not _is_private(self.fallback):
+            raise HeadraceError(
+                f"{self.fallback} exists and is not ours",
+                "another user made it, or others may write into it",
+                "move the checkout where the users postgres, rabbitmq and redis can reach it, or remove that directory",
+            )
+        self.fallback.chmod(0o711)
+        return self.fallback
+
+
+def _same_file(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _is_private(directory: Path) -> bool:
+    """A real directory of ours that nobody else may write into (in a shared place anyone can plant a name)."""
+    found = directory.lstat()
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022

@@ -1,0 +1,89 @@
+"""What a load generator sends and what it brings back, and what a client may conclude from each answer.
+
+ACCEPTED   201, 202           the server has taken the order
+REFUSED    4xx                the server has promised that it has not
+UNKNOWN    everything else    5xx, no answer in time, a reset, an answer that is no HTTP: either may be true
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+from urllib.parse import urlsplit
+
+T = TypeVar("T")
+
+NO_ANSWER = 0
+"""The status in the result of a request that was sent and never answered."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Request(Generic[T]):
+    """Bytes to send as often as wanted; `about` is the caller's own and comes back with each answer."""
+
+    raw: bytes
+    about: T
+
+    @classmethod
+    def post(cls, url: str, body: bytes, about: T) -> Request[T]:
+        """A POST of a JSON body to the absolute `url` (http only)."""
+        parts = urlsplit(url)
+        head = (
+            f"POST {parts.path or '/'} HTTP/1.1\r\nHost: {parts.netloc}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        return cls(head.encode("ascii") + body, about)
+
+
+@dataclass(slots=True, repr=False)  # asyncio.Runner makes the repr of what its task returned: a GB for 1M rows
+class LoadResult(Generic[T]):
+    """Every request that was sent, in columns, in the order of the answers.
+
+    `statuses` holds HTTP statuses or NO_ANSWER; `sent_s` time.perf_counter() of the send, `took_s` from
+    there to the end of the answer; `kept` what `keep` made of a 2xx body, else b"".
+    """
+
+    requests: list[Request[T]] = field(default_factory=list)
+    statuses: array[int] = field(default_factory=lambda: array("H"))
+    sent_s: array[float] = field(default_factory=lambda: array("d"))
+    took_s: array[float] = field(default_factory=lambda: array("d"))
+    kept: list[bytes] = field(default_factory=list)
+    samples: dict[int, bytes] = field(default_factory=dict)
+    """The first body of each status outside 2xx, cut to 500 bytes: what the server said."""
+    started_s: float = 0.0
+    ended_s: float = 0.0
+    """time.perf_counter() of the first send and of the last answer."""
+    cpu_s: float = 0.0
+    """CPU time of this process while it drove."""
+    gave_up: str = ""
+    """Why a client stopped before the requests were used up: its connection could not be made again."""
+
+    def __len__(self) -> int:
+        return len(self.statuses)
+
+    def by_status(self) -> Counter[int]:
+        return Counter(self.statuses)
+
+    def accepted_ms(self) -> list[float]:
+        """The accepted requests' times from send to answer, ascending, in milliseconds."""
+        taken = (took for took, status in zip(self.took_s, self.statuses, strict=True) if is_accepted(status))
+        return sorted(took * 1000 for took in taken)
+
+
+def is_accepted(status: int) -> bool:
+    """Whether the server has taken the order (201 is for clients of the service before this one)."""
+    return status in (201, 202)
+
+
+def is_refused(status: int) -> bool:
+    """Whether the server has promised not to have taken it. A 503 promises nothing."""
+    return 400 <= status < 500
+
+
+def percentile(ascending: list[float], fraction: float) -> float | None:
+    """The smallest value that at least `fraction` of the values do not exceed (nearest rank)."""
+    if not ascending:
+        return None
+    return ascending[max(0, -int(-fraction * len(ascending) // 1) - 1)]

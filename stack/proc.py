@@ -1,0 +1,80 @@
+"""What /proc tells of processes: who descends from whom, and whether a pid is still the one we mean."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+PROC = Path("/proc")
+
+
+@dataclass(frozen=True)
+class Stat:
+    """One process: its pid, its name as the kernel keeps it, its parent, and its start (clock ticks since boot)."""
+
+    pid: int
+    name: str
+    state: str
+    parent: int
+    started: int
+
+
+def stat_of(pid: int) -> Stat | None:
+    """None for a process that is gone."""
+    try:
+        text = (PROC / str(pid) / "stat").read_text(errors="replace")
+    except OSError:
+        return None
+    # "pid (name) state parent ...": the name may hold spaces and parentheses, so split at the last one.
+    name, fields = text[text.index("(") + 1 : text.rindex(")")], text[text.rindex(")") + 2 :].split()
+    return Stat(pid, name, fields[0], int(fields[1]), int(fields[19]))
+
+
+def is_alive(pid: int, started: int) -> bool:
+    """Whether this very process runs: a reused pid has another start, and a zombie runs no more."""
+    found = stat_of(pid)
+    return found is not None and found.started == started and found.state != "Z"
+
+
+def descendants(root: int) -> list[Stat]:
+    """Everything below `root`, parents before children, zombies left out."""
+    children: dict[int, list[Stat]] = defaultdict(list)
+    for entry in PROC.iterdir():
+        if entry.name.isdigit() and (found := stat_of(int(entry.name))):
+            children[found.parent].append(found)
+    below, pids = [], [root]
+    while pids:
+        level = [child for pid in pids for child in children[pid]]
+        below += level
+        pids = [child.pid for child in level]
+    return [found for found in below if found.state != "Z"]
+
+
+LISTENING = "0A"
+
+
+def listener_of(port: int) -> str | None:
+    """Who listens on this TCP port, as "name (pid N)"; None when nobody does, or when it is hidden from this user."""
+    inodes = _listening_inodes(port)
+    for entry in PROC.iterdir():
+        if entry.name.isdigit() and _holds(entry, inodes) and (found := stat_of(int(entry.name))):
+            return f"{found.name} (pid {found.pid})"
+    return None
+
+
+def _listening_inodes(port: int) -> set[str]:
+    inodes = set()
+    for table in ("tcp", "tcp6"):
+        for line in (PROC / "net" / table).read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == LISTENING and int(fields[1].rpartition(":")[2], 16) == port:
+                inodes.add(f"socket:[{fields[9]}]")
+    return inodes
+
+
+def _holds(process: Path, inodes: set[str]) -> bool:
+    try:
+        return any(str(link.readlink()) in inodes for link in (process / "fd").iterdir())
+    except OSError:
+        return False

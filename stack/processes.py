@@ -1,0 +1,190 @@
+"""One child process: started in a session of its own, gated on readiness, kept alive, stopped within a bound."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from stack.errors import HeadraceError
+from stack.identity import Identity, wrap
+from stack.logfile import open_log
+
+State = Literal["starting", "ready", "restarting", "stopping", "stopped", "external"]
+
+# A process that dies is started again after 0.5 s, then twice as long each time, at most 30 s: a crash loop costs
+# little and a single crash is hardly noticed. A minute of health wipes the slate.
+BACKOFF_FIRST_S = 0.5
+BACKOFF_MAX_S = 30.0
+HEALTHY_S = 60.0
+PROBE_INTERVAL_S = 0.05
+PROBE_TIMEOUT_S = 5.0
+# A process that never got ready holds nothing: it gets little time (RabbitMQ ignores SIGTERM for seconds as it boots).
+UNREADY_GRACE_S = 2.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """How to run one process. `probe` returns when the process serves and raises anything while it does not.
+
+    `stop_signal` asks it to finish in order, within `stop_grace_s`; `death_signal` is what the kernel sends when the
+    supervisor dies.
+    """
+
+    name: str
+    argv: list[str]
+    log: Path
+    probe: Callable[[], Awaitable[None]]
+    env: dict[str, str]
+    cwd: Path = Path("/")
+    identity: Identity | None = None
+    start_timeout_s: float = 60.0
+    stop_signal: signal.Signals = signal.SIGTERM
+    stop_grace_s: float = 30.0
+    death_signal: signal.Signals = signal.SIGTERM
+
+
+async def together(starts: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Run them at once. The first that fails stops the others, and its error is the one that is raised."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for start in starts:
+                group.create_task(start)
+    except BaseExceptionGroup as errors:
+        # Not `except*`: what is raised in there arrives in a new group, depending on the version of Python.
+        raise errors.exceptions[0] from None
+
+
+@dataclass
+class Process:
+    spec: Spec
+    on_change: Callable[[], None] = lambda: None
+    state: State = "stopped"
+    restarts: int = 0
+    exit_code: int | None = None
+    _child: asyncio.subprocess.Process | None = None
+    _was_ready: bool = False
+    _keeping: asyncio.Task[None] | None = field(default=None, repr=False)
+
+    @property
+    def pid(self) -> int | None:
+        return self._child.pid if self._child and self._child.returncode is None else None
+
+    async def start(self) -> None:
+        """Start it, wait until it is ready, then keep it alive. Raises HeadraceError when it does not get ready."""
+        await self._launch()
+        self._keeping = asyncio.create_task(self._keep(), name=f"keep {self.spec.name}")
+
+    async def stop(self) -> None:
+        """Stop it: the signal it likes, its grace, then SIGKILL to its whole session. Notes the exit code."""
+        if self._keeping:
+            self._keeping.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._keeping
+        if self.pid:
+            self._become("stopping")
+            await self._end()
+        self._become("stopped")
+
+    async def _launch(self) -> None:
+        self._become("starting")
+        self._was_ready = False
+        self._child = await self._spawn()
+        self._become("starting")  # once more: now it has a pid
+        try:
+            await self._until_ready(self._child)
+        except BaseException:
+            await asyncio.shield(self._end())
+            raise
+        self._was_ready = True
+        self._become("ready")
+
+    async def _spawn(self) -> asyncio.subprocess.Process:
+        with open_log(self.spec.log) as output:
+            return await asyncio.create_subprocess_exec(
+                *wrap(self.spec.argv, self.spec.identity, self.spec.death_signal),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=self.spec.env,
+                cwd=self.spec.cwd,
+                start_new_session=True,  # Ctrl-C on the terminal is the supervisor's to handle, in order
+            )
+
+    async def _until_ready(self, child: asyncio.subprocess.Process) -> None:
+        deadline = time.monotonic() + self.spec.start_timeout_s
+        while True:
+            if child.returncode is not None:
+                raise self._failed(f"it ended by itself with exit code {child.returncode}")
+            try:
+                async with asyncio.timeout(PROBE_TIMEOUT_S):
+                    return await self.spec.probe()
+            except Exception as error:
+                if time.monotonic() > deadline:
+                    cause = f"not ready after {self.spec.start_timeout_s:.0f} s: {error or type(error).__name__}"
+                    raise self._failed(cause) from error
+            with contextlib.suppress(TimeoutError):
+                # Not wait_for: before Python 3.12 it loses a cancellation that comes as its future ends.
+                async with asyncio.timeout(PROBE_INTERVAL_S):
+                    await child.wait()
+
+    def _failed(self, cause: str) -> HeadraceError:
+        return HeadraceError(
+            f"{self.spec.name} did not start",
+            cause,
+            "read the log, then: ./headrace doctor",
+            str(self.spec.log),
+        )
+
+    async def _keep(self) -> None:
+        delay_s = BACKOFF_FIRST_S
+        while self._child:
+            since = time.monotonic()
+            self.exit_code = await self._child.wait()
+            if time.monotonic() - since > HEALTHY_S:
+                delay_s = BACKOFF_FIRST_S
+            log.warning("%s ended with exit code %s: again in %.1f s", self.spec.name, self.exit_code, delay_s)
+            self._become("restarting")
+            await asyncio.sleep(delay_s)
+            delay_s = min(2 * delay_s, BACKOFF_MAX_S)
+            self.restarts += 1
+            await self._relaunch()
+
+    async def _relaunch(self) -> None:
+        try:
+            await self._launch()
+        except (HeadraceError, OSError) as error:
+            log.warning("%s: %s", self.spec.name, getattr(error, "cause", error))
+        else:
+            log.info("%s is ready again, pid %s", self.spec.name, self.pid)
+
+    async def _end(self) -> None:
+        child = self._child
+        if child is None or child.returncode is not None:
+            return
+        grace_s = self.spec.stop_grace_s if self._was_ready else min(UNREADY_GRACE_S, self.spec.stop_grace_s)
+        with contextlib.suppress(ProcessLookupError):
+            child.send_signal(self.spec.stop_signal)
+        try:
+            async with asyncio.timeout(grace_s):
+                await child.wait()
+        except TimeoutError:
+            log.warning("%s did not stop within %.0f s: killed", self.spec.name, grace_s)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            await child.wait()
+        self.exit_code = child.returncode
+        log.info("%s stopped with exit code %s", self.spec.name, self.exit_code)
+
+    def _become(self, state: State) -> None:
+        self.state = state
+        self.on_change()

@@ -1,0 +1,52 @@
+"""A private Redis: a cache and nothing else."""
+
+from __future__ import annotations
+
+import signal
+
+from redis.asyncio import Redis
+
+from stack.place import Place, minimal_environment
+from stack.ports import LOOPBACK
+from stack.processes import Spec
+
+DEFAULT_PORT = 16379
+
+# Redis is never the authority for anything here, so nothing is written to disk, and when memory is full the least
+# recently used entries go: a read then costs a query.
+CONFIGURATION = """\
+bind {host}
+port {port}
+requirepass {password}
+dir "{directory}"
+save ""
+appendonly no
+maxmemory 256mb
+maxmemory-policy allkeys-lru
+daemonize no
+logfile ""
+"""
+
+
+def url(port: int, password: str) -> str:
+    return f"redis://:{password}@{LOOPBACK}:{port}/0"
+
+
+def spec(place: Place, port: int, password: str) -> Spec:
+    text = CONFIGURATION.format(host=LOOPBACK, port=port, password=password, directory=place.directory)
+    return Spec(
+        name="redis",
+        argv=[str(place.binary.path), str(place.write("redis.conf", text))],
+        log=place.log,
+        probe=lambda: probe(url(port, password)),
+        env=minimal_environment(),
+        identity=place.identity,
+        start_timeout_s=20,
+        stop_grace_s=5,
+        death_signal=signal.SIGKILL,
+    )
+
+
+async def probe(address: str) -> None:
+    async with Redis.from_url(address, socket_timeout=4) as redis:
+        await redis.ping()

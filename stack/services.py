@@ -1,0 +1,131 @@
+"""The four services: migrated for, started, gated on /readyz, seeded."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from stack import seeds
+from stack.credentials import Credentials
+from stack.errors import HeadraceError
+from stack.events import Events
+from stack.home import ROOT, Home
+from stack.http import get
+from stack.identity import wrap
+from stack.logfile import open_log
+from stack.ports import LOOPBACK, Ports
+from stack.processes import Process, Spec, together
+from stack.state import SERVICES, Part
+
+DEFAULT_PORTS = {"ingest_api": 8080, "persist_worker": 9101, "product_consumer": 9102, "product_api": 3000}
+MIGRATION_TIMEOUT_S = 60
+
+
+@dataclass
+class Services:
+    """As Servers, for the four processes of the pipeline."""
+
+    home: Home
+    events: Events
+    ports: Ports
+    credentials: Credentials
+    on_change: Callable[[], None]
+    parts: dict[str, Part] = field(default_factory=dict)
+    _running: list[Process] = field(default_factory=list)
+
+    async def start(self, urls: dict[str, str]) -> None:
+        """Migrate, start all four at once, seed. `urls`: of postgres, rabbitmq, redis. Raises HeadraceError."""
+        environment = self._environment(urls)
+        with self.events.step("migrations", "migrations"):
+            await self._migrate(environment)
+        await together(self._start_service(name, environment) for name in SERVICES)
+        with self.events.step("seeds", "demo products") as step:
+            step.text = await asyncio.to_thread(seeds.plant, self.parts["product_api"].url)
+
+    async def stop(self) -> None:
+        """All at once: each finishes what it has in hand, and none waits for another."""
+        await asyncio.gather(*(process.stop() for process in self._running))
+
+    def refresh(self) -> None:
+        for process in self._running:
+            part = self.parts[process.spec.name]
+            part.pid, part.state, part.restarts = process.pid, process.state, process.restarts
+
+    def exit_codes(self) -> dict[str, int | None]:
+        return {process.spec.name: process.exit_code for process in self._running}
+
+    def _environment(self, urls: dict[str, str]) -> dict[str, str]:
+        own = {
+            "DATABASE_URL": urls["postgres"],
+            "AMQP_URL": urls["rabbitmq"],
+            "REDIS_URL": urls["redis"],
+            "ORDER_ID_KEY": os.environ.get("ORDER_ID_KEY") or self.credentials.order_id_key,
+            "PYTHONUNBUFFERED": "1",
+        }
+        for name in SERVICES:
+            prefix = name.upper()
+            preferred = int(os.environ.get(f"{prefix}_PORT", DEFAULT_PORTS[name]))
+            own[f"{prefix}_HOST"] = LOOPBACK
+            own[f"{prefix}_PORT"] = str(self.ports.choose(name, preferred))
+        return {**os.environ, **own}
+
+    async def _migrate(self, environment: dict[str, str]) -> None:
+        log = self.home.log("migrations")
+        with open_log(log) as output:
+            migration = await asyncio.create_subprocess_exec(
+                *wrap([sys.executable, "-m", "migrations"], None, signal.SIGKILL),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=environment,
+                cwd=ROOT,
+                start_new_session=True,
+            )
+        try:
+            async with asyncio.timeout(MIGRATION_TIMEOUT_S):
+                code = await migration.wait()
+        except TimeoutError:
+            migration.kill()
+            raise HeadraceError(
+                f"the migrations did not end within {MIGRATION_TIMEOUT_S} s",
+                "another session holds a lock in the database",
+                "look at pg_stat_activity, then: ./headrace up",
+                str(log),
+            ) from None
+        if code != 0:
+            cause = "a statement was refused: the log ends with it"
+            raise HeadraceError(
+                f"the migrations ended with exit code {code}", cause, "mend it, then: ./headrace up", str(log)
+            )
+
+    async def _start_service(self, name: str, environment: dict[str, str]) -> None:
+        port = self.ports.chosen[name]
+        with self.events.step(name, name) as step:
+            process = Process(service_spec(name, port, self.home.log(name), environment), self.on_change)
+            self._running.append(process)
+            self.parts[name] = Part(f"http://{LOOPBACK}:{port}")
+            await process.start()
+            step.text = f"{name} on {LOOPBACK}:{port}"
+
+
+def service_spec(name: str, port: int, log: Path, environment: dict[str, str]) -> Spec:
+    return Spec(
+        name=name,
+        argv=[sys.executable, "-m", name],
+        log=log,
+        probe=lambda: _ready(port),
+        env=environment,
+        cwd=ROOT,
+        start_timeout_s=30,
+    )
+
+
+async def _ready(port: int) -> None:
+    status, body = await asyncio.to_thread(get, f"http://{LOOPBACK}:{port}/readyz", 4)
+    if status != 200:
+        raise ConnectionError(f"/readyz answers {status}: {body[:200]}")

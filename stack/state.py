@@ -1,0 +1,64 @@
+"""The state file: what runs, where, and as which pids; written by the supervisor, read by every other command."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from stack import proc
+from stack.credentials import write_private
+from stack.home import Home
+
+Phase = Literal["starting", "ready", "stopping", "down"]
+SERVERS = ("postgres", "rabbitmq", "redis")
+SERVICES = ("ingest_api", "persist_worker", "product_consumer", "product_api")
+
+
+@dataclass
+class Part:
+    """One server or service. `url` holds the password where there is one: the file is 0600."""
+
+    url: str
+    pid: int | None = None
+    state: str = "stopped"
+    restarts: int = 0
+    version: str = ""
+
+
+@dataclass
+class StackState:
+    """`ports` outlive the run, so that the next one tries them first."""
+
+    phase: Phase = "down"
+    supervisor: tuple[int, int] = (0, 0)
+    keeper: tuple[int, int] = (0, 0)
+    ports: dict[str, int] = field(default_factory=dict)
+    parts: dict[str, Part] = field(default_factory=dict)
+    management_url: str = ""
+
+    def save(self, home: Home) -> None:
+        write_private(home.state, json.dumps(asdict(self), indent=2) + "\n")
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the supervisor that wrote this still runs (a state file may outlive a kill -9)."""
+        return proc.is_alive(*self.supervisor)
+
+
+def identify(pid: int) -> tuple[int, int]:
+    """A process as (pid, start): unlike the pid alone, that is never another one's."""
+    found = proc.stat_of(pid)
+    return (pid, found.started if found else 0)
+
+
+def load(home: Home) -> StackState:
+    """The last state written; the state of nothing when there is none or it cannot be read."""
+    try:
+        raw: dict[str, Any] = json.loads(home.state.read_text())
+        raw["parts"] = {name: Part(**part) for name, part in raw["parts"].items()}
+        for process in ("supervisor", "keeper"):
+            raw[process] = tuple(raw[process])
+        return StackState(**raw)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return StackState()

@@ -1,0 +1,79 @@
+"""The table of a running stack, as a person wants it, and its JSON, as a program does."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from rich.markup import escape
+from rich.table import Table
+
+from stack.console import PIPE_WIDTH, out, say
+from stack.home import Home
+from stack.state import SERVERS, SERVICES, Part, StackState
+
+# In the order in which a user needs them, each with the path worth opening.
+PATHS = {
+    "ingest_api": "/api/v1/orders",
+    "product_api": "/products",
+    "persist_worker": "/metrics",
+    "product_consumer": "/metrics",
+}
+
+
+def without_password(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    host = parts.netloc.rpartition("@")[2]
+    user = f"{parts.username}@" if parts.username else ""
+    return urlunsplit(parts._replace(netloc=user + host))
+
+
+def as_dict(state: StackState, *, is_running: bool) -> dict[str, Any]:
+    """What `status --json` prints: URLs with their passwords, for programs on this machine."""
+    parts = {
+        name: {"url": part.url, "pid": part.pid, "state": part.state, "restarts": part.restarts}
+        for name, part in state.parts.items()
+    }
+    if not is_running:
+        parts = {name: {**part, "pid": None, "state": "stopped"} for name, part in parts.items()}
+    return {
+        "running": is_running,
+        "phase": state.phase if is_running else "down",
+        "supervisor": {"pid": state.supervisor[0] if is_running else None},
+        "services": {name: parts[name] for name in SERVICES if name in parts},
+        **{name: parts[name] for name in SERVERS if name in parts},
+        "management_url": state.management_url,
+    }
+
+
+def print_table(state: StackState, home: Home) -> None:
+    """Fits into 80 columns; where it does not, lines run over rather than lose their ends."""
+    table = Table(box=None, padding=(0, 0, 0, 2), show_header=False)
+    for name, path in PATHS.items():
+        if part := state.parts.get(name):
+            table.add_row(f"[bold]{name}[/]", escape(part.url + path), _state(part))
+    for name in SERVERS:
+        if part := state.parts.get(name):
+            table.add_row(name, escape(without_password(part.url)), _state(part))
+    if state.management_url:
+        table.add_row("rabbitmq UI", without_password(state.management_url))
+    table.add_row("logs", escape(str(home.logs)))
+    out.print(table, width=PIPE_WIDTH, crop=False)
+
+
+def _state(part: Part) -> str:
+    colour = "green" if part.state in ("ready", "external") else "yellow"
+    return f"[{colour}]{part.state}[/]" + (f" (restarts: {part.restarts})" if part.restarts else "")
+
+
+def print_next(state: StackState, product_id: str | None) -> None:
+    """What to try now: commands that work when pasted."""
+    say()
+    say("passwords  ./headrace status --json")
+    say("try        ./headrace demo")
+    if product_id:
+        body = f'{{"productId":"{product_id}","quantity":2}}'
+        url = f"{state.parts['ingest_api'].url}/api/v1/orders"
+        say(f"           curl -s {url} -H 'Content-Type: application/json' -d '{body}'")

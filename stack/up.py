@@ -1,0 +1,140 @@
+"""`up`: install, start, show; then stay (Ctrl-C stops all) or detach."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+
+from stack import state as states
+from stack.console import follow, say, spinner
+from stack.errors import HeadraceError
+from stack.home import Home
+from stack.http import get
+from stack.install import ensure_servers, missing_servers
+from stack.launch import Busy, Launched, launch
+from stack.seeds import PRODUCTS, products
+from stack.state import StackState
+from stack.table import print_next, print_table
+
+OTHER_TIMEOUT_S = 300
+POLL_S = 0.1
+
+
+def up(home: Home, *, detach: bool) -> int:
+    """Returns the exit code: 0 once ready and detached (or stopped in order), 130 when interrupted before."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    while True:
+        if _is_up(home):
+            say("headrace is running already")
+            show(home)
+            return 0
+        ensure_servers(home, missing_servers())
+        try:
+            return _start(home, detach=detach)
+        except Busy:
+            _wait_for_other(home)
+
+
+def _is_up(home: Home) -> bool:
+    state = states.load(home)
+    return state.is_running and state.phase == "ready"
+
+
+def _start(home: Home, *, detach: bool) -> int:
+    since = time.monotonic()
+    launched = launch("up", home)
+    try:
+        if follow(launched, until="ready")["event"] == "stopped":
+            launched.close()
+            raise HeadraceError("stopped before it was ready", "`headrace down`, or a signal", "./headrace up")
+        say(f"ready in {time.monotonic() - since:.1f} s")
+        show(home)
+        if detach:
+            launched.detach()
+            say("stop       ./headrace down")
+            return 0
+        return _stay(launched)
+    except KeyboardInterrupt:
+        _stop(launched)
+        return 130
+
+
+def _stay(launched: Launched) -> int:
+    say("\nCtrl-C stops everything")
+    try:
+        for event in launched.events():
+            if event["event"] == "stopped":
+                break
+    except KeyboardInterrupt:
+        _stop(launched)
+    else:
+        launched.close()
+        say("stopped by `headrace down`")
+    return 0
+
+
+def _stop(launched: Launched) -> None:
+    """Stop in order; a second Ctrl-C stops without order (orders that were accepted are safe all the same)."""
+    say("\nstopping (Ctrl-C again: at once)")
+    since = time.monotonic()
+    launched.stop()
+    try:
+        stopped = follow(launched, until="stopped")
+        launched.close()
+        codes = ", ".join(f"{name} {code}" for name, code in stopped["services"].items())
+        say(f"stopped in {time.monotonic() - since:.1f} s" + (f" (exit codes: {codes})" if codes else ""))
+    except (KeyboardInterrupt, Busy):
+        kill_supervisor(launched.home)
+        launched.close()
+        say("killed")
+
+
+def kill_supervisor(home: Home) -> None:
+    """The keeper then ends whatever it leaves behind."""
+    state = states.load(home)
+    if state.is_running:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(state.supervisor[0], signal.SIGKILL)
+
+
+def _wait_for_other(home: Home) -> None:
+    """Return when the other command's stack is ready, or gone. Raises HeadraceError when that takes too long."""
+    say("another `headrace up` or `down` is at work here: waiting for it")
+    deadline = time.monotonic() + OTHER_TIMEOUT_S
+    with spinner("waiting"):
+        while home.is_held() and not _is_up(home):
+            if time.monotonic() > deadline:
+                raise HeadraceError(
+                    "another headrace command holds the state directory",
+                    f"it has not finished within {OTHER_TIMEOUT_S} s",
+                    "./headrace down, then: ./headrace up",
+                    str(home.log("supervisor")),
+                )
+            time.sleep(POLL_S)
+
+
+def show(home: Home) -> None:
+    state = states.load(home)
+    say()
+    print_table(state, home)
+    print_next(state, _demo_product(state))
+
+
+def _demo_product(state: StackState) -> str | None:
+    """A product to order in the example: a demo product that is there, else any."""
+    with contextlib.suppress(HeadraceError, OSError, KeyError):
+        found = products(state.parts["product_api"].url)
+        names = [product["name"] for product in PRODUCTS]
+        found.sort(key=lambda product: product.get("name") not in names)
+        return str(found[0]["id"]) if found else None
+    return None
+
+
+def is_ready(url: str) -> bool:
+    """Whether a service answers /readyz with 200 at this moment."""
+    try:
+        return get(f"{url}/readyz", 2)[0] == 200
+    except OSError:
+        return False

@@ -1,0 +1,229 @@
+"""The one command, for real: `up`, `down`, `status`, and what is left when something is killed.
+
+One state directory for all; most tests share the stack that runs on it, and `Stack.up` is quick when it runs already.
+"""
+
+import json
+import os
+import re
+import signal
+import socket
+import stat
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stack import proc
+from stack.home import ROOT, Home
+from stack.http import get, post_json
+from stack.ports import LOOPBACK
+from tests.conditions import eventually
+
+SERVICES = {"ingest_api", "persist_worker", "product_consumer", "product_api"}
+SERVERS = {"postgres", "rabbitmq", "redis"}
+# The stack's own variables, and those that name servers, are not to leak from the run that started these tests.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.endswith(("_URL", "_PORT"))}
+
+
+class Stack:
+    """The command on a state directory of its own."""
+
+    def __init__(self, directory: Path) -> None:
+        self.home = Home(directory)
+
+    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [ROOT / "headrace", *arguments],
+            cwd="/",
+            env={**ENVIRONMENT, "HEADRACE_HOME": str(self.home.path), **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def run(self, *arguments: str, code: int = 0, **environment: str) -> str:
+        """What the command prints; its exit code must be `code`."""
+        return self.finish(self.start(*arguments, **environment), code)
+
+    def finish(self, command: subprocess.Popen[str], code: int = 0) -> str:
+        output, _ = command.communicate(timeout=90)
+        assert command.returncode == code, output
+        return output
+
+    def up(self) -> str:
+        return self.run("up", "-d")
+
+    def status(self) -> dict[str, Any]:
+        with self.start("status", "--json") as command:
+            status: dict[str, Any] = json.loads(command.communicate(timeout=30)[0])
+            return status
+
+    def processes(self) -> list[str]:
+        """Everything that runs on this directory: it shows in the arguments, the environment or the working directory.
+
+        Server data may lie in the fallback: pytest's temporary directories are closed to other users.
+        """
+        marks = [str(self.home.path).encode(), str(self.home.fallback).encode()]
+        found = {entry.name: _traces(entry) for entry in Path("/proc").iterdir() if entry.name.isdigit()}
+        return [
+            f"{pid} {traces[:60]!r}"
+            for pid, traces in found.items()
+            if any(mark in traces for mark in marks) and int(pid) != os.getpid()
+        ]
+
+
+def _traces(process: Path) -> bytes:
+    try:
+        read = [(process / name).read_bytes() for name in ("cmdline", "environ")]
+        return b" ".join([*read, bytes((process / "cwd").readlink())])
+    except OSError:
+        return b""
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    stack = Stack(tmp_path_factory.mktemp("stack") / "home")
+    yield stack
+    stack.run("down", "--purge")
+    assert not stack.home.path.exists()
+    assert not stack.home.fallback.exists()
+
+
+def test_up_prints_each_step_with_its_time_and_where_everything_is(stack: Stack) -> None:
+    output = stack.up()
+    for step in ("PostgreSQL", "RabbitMQ", "Redis", "migrations", *SERVICES, "demo products"):
+        assert re.search(rf"{step}.* \d+\.\d s$", output, re.MULTILINE), output
+    for part in SERVICES | {"postgresql://", "amqp://", "redis://", "./headrace demo", str(stack.home.logs)}:
+        assert part in output
+    assert "\x1b" not in output, "colours are for terminals"
+
+
+def test_the_printed_curl_works_when_pasted(stack: Stack) -> None:
+    stack.up()
+    shown = stack.up()
+    url, body = re.findall(r"curl -s (\S+) .* -d '(.*)'", shown)[0]
+    status, answer = post_json(url, json.loads(body), 10)
+    assert (status, json.loads(answer)["quantity"]) == (202, 2)
+
+
+def test_up_again_says_that_it_runs_and_changes_nothing(stack: Stack) -> None:
+    stack.up()
+    before = stack.status()
+    assert stack.up().startswith("headrace is running already\n")
+    assert stack.status() == before
+
+
+def test_status_tells_programs_where_everything_is(stack: Stack) -> None:
+    stack.up()
+    status = stack.status()
+    assert status["running"] is True
+    assert set(status["services"]) == SERVICES
+    for service in status["services"].values():
+        assert (service["state"], service["restarts"]) == ("ready", 0)
+        assert get(f"{service['url']}/readyz", 5)[0] == 200
+        assert proc.stat_of(service["pid"])
+    assert all(":" in status[server]["url"].partition("@")[0] for server in SERVERS), "with their passwords"
+
+
+def test_secrets_are_for_their_owner_alone(stack: Stack) -> None:
+    stack.up()
+    for file in (stack.home.credentials, stack.home.state, *stack.home.logs.glob("*.log")):
+        assert stat.S_IMODE(file.stat().st_mode) & 0o077 == 0, file
+    password = json.loads(stack.home.credentials.read_text())["postgres"]
+    assert not any(password in traces for traces in map(_arguments, Path("/proc").iterdir()))
+
+
+def _arguments(process: Path) -> str:
+    try:
+        return (process / "cmdline").read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def test_everything_listens_on_the_loopback_only(stack: Stack) -> None:
+    stack.up()
+    for name, port in json.loads(stack.home.state.read_text())["ports"].items():
+        for table in ("tcp", "tcp6"):
+            for address in _listening(table, port):
+                assert address in ("0100007F", "0" * 24 + "01000000"), (name, port, address)
+
+
+def _listening(table: str, port: int) -> list[str]:
+    rows = [line.split() for line in Path("/proc/net", table).read_text().splitlines()[1:]]
+    sockets = [row[1].split(":") for row in rows if row[3] == proc.LISTENING]
+    return [address for address, number in sockets if int(number, 16) == port]
+
+
+@pytest.mark.parametrize("victim", ["ingest_api", "redis"])
+async def test_what_is_killed_comes_back(stack: Stack, victim: str) -> None:
+    stack.up()
+    os.kill(_part(stack, victim)["pid"], signal.SIGKILL)
+    await eventually(lambda: _part(stack, victim)["restarts"] >= 1 and _part(stack, victim)["state"] == "ready", 20)
+
+
+def _part(stack: Stack, name: str) -> dict[str, Any]:
+    status = stack.status()
+    part: dict[str, Any] = {**status["services"], **status}[name]
+    return part
+
+
+async def test_nothing_survives_a_killed_supervisor(stack: Stack) -> None:
+    stack.up()
+    os.kill(stack.status()["supervisor"]["pid"], signal.SIGKILL)
+    await eventually(lambda: stack.processes() == [], 10)
+    assert stack.run("status", code=3) == "headrace is not running; start it: ./headrace up -d\n"
+
+
+async def test_nothing_survives_when_the_supervisor_and_its_keeper_are_killed_at_once(stack: Stack) -> None:
+    stack.up()
+    state = json.loads(stack.home.state.read_text())
+    for name in ("keeper", "supervisor"):
+        os.kill(state[name][0], signal.SIGKILL)
+    await eventually(lambda: stack.processes() == [], 10)
+
+
+async def test_nothing_survives_an_up_that_is_killed_half_way(stack: Stack) -> None:
+    stack.run("down")
+    command = stack.start("up", "-d")
+    await eventually(lambda: len(stack.processes()) > 8, 30)
+    command.kill()
+    await eventually(lambda: stack.processes() == [], 20)
+    command.communicate()
+
+
+def test_two_ups_at_once_give_one_stack_and_a_taken_port_shifts(stack: Stack) -> None:
+    stack.up()
+    stack.run("down")
+    taken = json.loads(stack.home.state.read_text())["ports"]["product_api"]
+    with socket.create_server((LOOPBACK, taken)):
+        commands = [stack.start("up", "-d") for _ in range(2)]
+        outputs = [stack.finish(command) for command in commands]
+    assert sum("ready in" in output for output in outputs) == 1
+    assert sum("running already" in output for output in outputs) == 1
+    url = stack.status()["services"]["product_api"]["url"]
+    assert url != f"http://{LOOPBACK}:{taken}"
+    assert all(url in output for output in outputs)
+
+
+def test_down_is_quick_and_leaves_nothing_running(stack: Stack) -> None:
+    stack.up()
+    since = time.monotonic()
+    assert stack.run("down").startswith("stopped in ")
+    assert time.monotonic() - since < 10
+    assert stack.processes() == []
+    codes = re.findall(r"INFO (\w+) stopped with exit code (-?\d+)", stack.home.log("supervisor").read_text())
+    assert {name: code for name, code in codes if name in SERVICES} == dict.fromkeys(SERVICES, "0")
+    assert stack.run("down") == "nothing is running\n"
+
+
+def test_a_step_that_fails_says_why_and_leaves_nothing_running(stack: Stack) -> None:
+    stack.run("down")
+    output = stack.run("up", "-d", code=1, DATABASE_URL=f"postgresql://u:p@{LOOPBACK}:1/x")
+    assert "error: cannot connect to the PostgreSQL that DATABASE_URL names" in output
+    assert "unset DATABASE_URL" in output
+    assert stack.processes() == []

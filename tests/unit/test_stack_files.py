@@ -1,0 +1,122 @@
+"""What a stack keeps on disk: the lock, credentials, the state file, logs."""
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from stack import state
+from stack.credentials import load_or_create
+from stack.errors import HeadraceError, tail
+from stack.home import Home
+from stack.logfile import ROTATE_BYTES, open_log
+from stack.state import Part, StackState, identify
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    made = Home(tmp_path / "home")
+    made.create()
+    return made
+
+
+def test_the_lock_has_one_holder_and_goes_with_it(home: Home) -> None:
+    assert not home.is_held()
+    held = home.try_lock()
+    assert held is not None
+    assert home.try_lock() is None
+    assert home.is_held()
+    os.close(held)
+    assert not home.is_held()
+
+
+def test_a_lock_file_that_was_purged_is_not_the_lock(home: Home) -> None:
+    old = home.try_lock()
+    home.purge()
+    home.create()
+    new = home.try_lock()
+    assert old is not None
+    assert new is not None
+    os.close(old)
+    assert home.is_held()
+    os.close(new)
+
+
+def test_credentials_are_made_once_for_their_owner_alone(home: Home) -> None:
+    made = load_or_create(home.credentials)
+    assert load_or_create(home.credentials) == made
+    assert stat.S_IMODE(home.credentials.stat().st_mode) == 0o600
+    assert len(bytes.fromhex(made.order_id_key)) == 32
+    assert len({made.postgres, made.rabbitmq, made.redis}) == 3
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"postgres": "x"}'])
+def test_damaged_credentials_are_an_error_that_says_what_to_do(home: Home, damage: str) -> None:
+    home.credentials.write_text(damage)
+    with pytest.raises(HeadraceError, match="cannot read the credentials") as raised:
+        load_or_create(home.credentials)
+    assert "--purge" in raised.value.mend
+
+
+def test_state_survives_the_file(home: Home) -> None:
+    written = StackState(
+        "ready", identify(os.getpid()), identify(os.getppid()), {"redis": 7}, {"redis": Part("r://", 5)}
+    )
+    written.save(home)
+    assert state.load(home) == written
+    assert state.load(home).is_running
+    assert stat.S_IMODE(home.state.stat().st_mode) == 0o600
+
+
+def test_a_reused_pid_is_not_the_supervisor() -> None:
+    pid, started = identify(os.getpid())
+    assert not StackState("ready", supervisor=(pid, started + 1)).is_running
+
+
+@pytest.mark.parametrize("damage", ["", "null", "{}", json.dumps({"parts": 3})])
+def test_a_damaged_state_file_is_the_state_of_nothing(home: Home, damage: str) -> None:
+    home.state.write_text(damage)
+    assert state.load(home) == StackState()
+
+
+def test_a_fallback_that_somebody_else_planted_is_refused(home: Home, tmp_path: Path) -> None:
+    home.fallback.symlink_to(tmp_path)
+    try:
+        with pytest.raises(HeadraceError, match="is not ours"):
+            home.make_fallback()
+        home.purge()
+        assert tmp_path.exists()
+    finally:
+        home.fallback.unlink()
+
+
+def test_an_unwritable_home_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(HeadraceError, match="cannot write the state directory") as raised:
+        Home(tmp_path / "file" / "home").create()
+    assert "HEADRACE_HOME" in raised.value.mend
+
+
+def test_an_error_prints_what_cause_mend_log_and_the_end_of_the_log(tmp_path: Path) -> None:
+    log = tmp_path / "x.log"
+    log.write_text("".join(f"line {n}\n" for n in range(100)))
+    lines = HeadraceError("it failed", "because", "do this", str(log)).lines()
+    assert lines[:4] == ["error: it failed", "  cause: because", "  mend:  do this", f"  log:   {log}"]
+    assert lines[-1] == "    | line 99"
+    assert len(lines) == 4 + 12
+
+
+def test_the_tail_of_no_log_is_empty(tmp_path: Path) -> None:
+    assert tail(tmp_path / "none.log") == []
+
+
+def test_a_big_log_is_set_aside(tmp_path: Path) -> None:
+    log = tmp_path / "x.log"
+    with log.open("wb") as file:
+        file.truncate(ROTATE_BYTES + 1)
+    open_log(log).close()
+    assert log.stat().st_size == 0
+    assert stat.S_IMODE(log.stat().st_mode) == 0o600
+    assert (tmp_path / "x.log.1").exists()
