@@ -13,7 +13,7 @@ from ingest_api.catalogue import Catalogue
 from ingest_api.lookup import OrderLookup
 from ingest_api.product_source import EVENTS, ProductSource, follow_events
 from ingest_api.settings import IngestSettings
-from pipeline import lifecycle, product_cache, topology
+from pipeline import lifecycle, product_cache, redis_link, topology
 from pipeline.health import Health
 from pipeline.order_ids import OrderIds
 from pipeline.publisher import GroupCommit, Publisher
@@ -31,7 +31,7 @@ def make_app(settings: IngestSettings) -> Starlette:
 
 @asynccontextmanager
 async def _running(settings: IngestSettings, health: Health) -> AsyncIterator[list[Route]]:
-    redis = product_cache.connect(settings.redis_url)
+    redis = redis_link.connect(settings.redis_url)
     pool = make_pool(settings.database_url, "ingest_api", settings.database_pool_size, settings.database_timeout_s)
     publisher = Publisher(settings, health, BROKER, topology.declare_accepted)
     async with redis, pool:

@@ -6,18 +6,15 @@ fill cannot put the old value back: its version is below the fence.
 """
 
 import asyncio
-import time
 from collections.abc import Iterable
 from typing import NamedTuple, cast
 
-import structlog
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from pipeline import metrics
 from pipeline.health import Health
-
-log = structlog.get_logger()
+from pipeline.redis_link import PROBE_EVERY_S, Breaker
 
 # A lost bust (Redis away, its memory emptied) is healed by this and nothing else: the T of "never older than the TTL"
 # in P7.
@@ -25,13 +22,8 @@ TTL_S = 60
 # The fence has to outlive the slowest reader: one that holds a row it read before the bust. Reads have a deadline of
 # seconds. A fill takes the fence's place and lives shorter, but still far longer than that.
 _FENCE_S = 300
-# While Redis does not answer, one caller in this time tries it, and all the others go on without.
-_PROBE_EVERY_S = 1.0
 # Busts that are owed for an outage. 100 bytes each; what no longer fits is left to the TTL.
 _MAX_OWED = 10_000
-# A healthy Redis on the same network answers in less than a millisecond. This bounds what the first reader loses to
-# one that hangs.
-_TIMEOUT_S = 1.0
 
 _FILL = """
 local fence = tonumber(redis.call('HGET', KEYS[1], 'version') or '-1')
@@ -68,37 +60,36 @@ class ProductCache:
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
         self._owed: dict[str, int] = {}
-        self._is_away = False
-        self._next_probe = 0.0
+        self._breaker = Breaker()
 
     async def read(self, product_id: str) -> CachedProduct | None:
         """The product as it is cached, or None: not there, busted, owed a bust, or Redis is away."""
-        if product_id in self._owed or not self._may_try():
+        if product_id in self._owed or not self._breaker.may_try():
             metrics.CACHE_READS.labels("error").inc()
             return None
         try:
             found = await self._redis.hmget(_key(product_id), "version", "body")
         except (RedisError, OSError) as error:
-            self._failed(error)
+            self._breaker.failed(error)
             metrics.CACHE_READS.labels("error").inc()
             return None
-        self._worked()
+        self._breaker.worked()
         version, body = cast("list[bytes | None]", found)  # bytes, because the client decodes no responses
         metrics.CACHE_READS.labels("miss" if body is None else "hit").inc()
         return None if version is None or body is None else CachedProduct(int(version), body)
 
     async def fill(self, product_id: str, version: int, body: bytes) -> bool:
         """Put a row that was read at `version`. False if a newer version has been there, or Redis is away."""
-        if not self._may_try():
+        if not self._breaker.may_try():
             metrics.CACHE_FILLS.labels("error").inc()
             return False
         try:
             stored = await self._redis.eval(_FILL, 1, _key(product_id), version, body, TTL_S)
         except (RedisError, OSError) as error:
-            self._failed(error)
+            self._breaker.failed(error)
             metrics.CACHE_FILLS.labels("error").inc()
             return False
-        self._worked()
+        self._breaker.worked()
         metrics.CACHE_FILLS.labels("stored" if stored else "fenced").inc()
         return bool(stored)
 
@@ -120,16 +111,16 @@ class ProductCache:
         """Make up for the busts that are owed. True if none is left. Costs nothing if there were none."""
         if not self._owed:
             return True
-        if not self._may_try():
+        if not self._breaker.may_try():
             return False
         # Owed until done: whoever reads one of these meanwhile gets no body, rather than an old one.
         paying = dict(self._owed)
         try:
             await self._bust(paying)
         except (RedisError, OSError) as error:
-            self._failed(error)
+            self._breaker.failed(error)
             return False
-        self._worked()
+        self._breaker.worked()
         for product_id, version in paying.items():
             if self._owed.get(product_id) == version:
                 del self._owed[product_id]
@@ -141,13 +132,13 @@ class ProductCache:
             try:
                 await self._redis.ping()
             except (RedisError, OSError) as error:
-                self._failed(error)
+                self._breaker.failed(error)
                 health.down(part, f"Redis: {type(error).__name__}: {error}")
             else:
-                self._worked()
+                self._breaker.worked()
                 health.up(part)
                 await self.pay_owed()
-            await asyncio.sleep(_PROBE_EVERY_S)
+            await asyncio.sleep(PROBE_EVERY_S)
 
     async def _bust(self, versions: dict[str, int]) -> None:
         async with self._redis.pipeline(transaction=False) as pipe:
@@ -161,38 +152,6 @@ class ProductCache:
             del self._owed[next(iter(self._owed))]
             metrics.CACHE_BUSTS.labels("forgotten").inc()
         self._owed[product_id] = max(version, self._owed.get(product_id, 0))
-
-    def _may_try(self) -> bool:
-        if not self._is_away:
-            return True
-        now = time.monotonic()
-        if now < self._next_probe:
-            return False
-        self._next_probe = now + _PROBE_EVERY_S
-        return True
-
-    def _failed(self, error: Exception) -> None:
-        if not self._is_away:
-            log.warning("redis is away; going on without", error=f"{type(error).__name__}: {error}")
-        self._is_away = True
-        self._next_probe = time.monotonic() + _PROBE_EVERY_S
-
-    def _worked(self) -> None:
-        if self._is_away:
-            log.info("redis is back", owed_busts=len(self._owed))
-        self._is_away = False
-
-
-def connect(redis_url: str) -> Redis:
-    """A client with deadlines. Connects at first use; waits for a free connection rather than fail for want of one."""
-    pool = BlockingConnectionPool.from_url(
-        redis_url,
-        max_connections=16,
-        timeout=_TIMEOUT_S,
-        socket_timeout=_TIMEOUT_S,
-        socket_connect_timeout=_TIMEOUT_S,
-    )
-    return Redis.from_pool(pool)
 
 
 def _key(product_id: str) -> str:

@@ -9,7 +9,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from database.sessions import StoreUnavailable, make_pool
-from pipeline import lifecycle, product_cache, topology
+from pipeline import lifecycle, product_cache, redis_link, topology
 from pipeline.health import Health
 from pipeline.publisher import Publisher
 from product_api.announcer import Announcer
@@ -35,7 +35,7 @@ def make_app(settings: ProductSettings) -> Starlette:
 @asynccontextmanager
 async def _running(settings: ProductSettings, health: Health) -> AsyncIterator[list[Route]]:
     pool = make_pool(settings.database_url, "product_api", settings.database_pool_size, settings.database_timeout_s)
-    async with product_cache.connect(settings.redis_url) as redis, pool:
+    async with redis_link.connect(settings.redis_url) as redis, pool:
         products = Products(pool, settings.database_timeout_s)
         cache = product_cache.ProductCache(redis)
         publisher = Publisher(settings, health, BROKER, topology.declare_products)

@@ -4,7 +4,7 @@ import asyncio
 
 from database.connection import PART as DATABASE
 from database.connection import Connection, Database
-from pipeline import lifecycle, product_cache, topology
+from pipeline import lifecycle, product_cache, redis_link, topology
 from pipeline.batches import BatchConsumer
 from pipeline.health import Health
 from pipeline.publisher import Publisher
@@ -23,7 +23,7 @@ async def main(settings: ConsumerSettings, stop: asyncio.Event) -> None:
     publisher = Publisher(settings, health, PUBLISHER, topology.declare_products)
     consumer = BatchConsumer(settings, health, CONSUMER, topology.declare_created, settings.limits(), settings.prefetch)
     serving = server.serve(health_app(health), settings.host, settings.port, stop, grace_s=1, lifespan=False)
-    async with product_cache.connect(settings.redis_url) as redis:
+    async with redis_link.connect(settings.redis_url) as redis:
         cache = product_cache.ProductCache(redis)
         worker = ProductConsumer(consumer, database, cache, publisher)
         async with lifecycle.background(publisher.run(), consumer.run(), cache.watch(health, REDIS), serving):

@@ -13,7 +13,7 @@ from database.connection import Connection, Database
 from persist_worker.settings import PersistSettings
 from persist_worker.worker import PersistWorker
 from persist_worker.write import prepare
-from pipeline import product_cache, topology
+from pipeline import product_cache, redis_link, topology
 from pipeline.batches import BatchConsumer
 from pipeline.health import Health
 from pipeline.publisher import Publisher
@@ -107,7 +107,7 @@ async def product_consumer(environment: Mapping[str, str], **changes: object) ->
         settings, health, "consumer", topology.declare_created, settings.limits(), settings.prefetch
     )
     database = Database(settings.database_url, health, unprepared)
-    async with product_cache.connect(settings.redis_url) as redis:
+    async with redis_link.connect(settings.redis_url) as redis:
         cache = product_cache.ProductCache(redis)
         worker = Worker(consumer, database, publisher, ProductConsumer(consumer, database, cache, publisher))
         async with _running(worker, health):
@@ -127,7 +127,7 @@ async def _running(worker: Worker, health: Health) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def redis_client(redis_url: str) -> AsyncIterator[Redis]:
-    async with product_cache.connect(redis_url) as redis:
+    async with redis_link.connect(redis_url) as redis:
         yield redis
 
 

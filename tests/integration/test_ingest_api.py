@@ -12,8 +12,9 @@ import pytest
 
 from pipeline import topology
 from pipeline.order_ids import accepted_at_ms
-from pipeline.product_cache import ProductCache, connect
+from pipeline.product_cache import ProductCache
 from pipeline.product_events import ProductEvent
+from pipeline.redis_link import connect
 from tests.conditions import eventually
 from tests.ingest import ORDERS, Ingest, check_problem, elements_of, execute, ingesting, insert_product
 

@@ -9,7 +9,8 @@ import pytest
 from redis.asyncio import Redis
 
 from pipeline.health import Health
-from pipeline.product_cache import TTL_S, CachedProduct, ProductCache, connect
+from pipeline.product_cache import TTL_S, CachedProduct, ProductCache
+from pipeline.redis_link import connect
 from tests.conditions import eventually
 from tests.faults import Proxy, proxy_to
 from tests.processes import free_port
