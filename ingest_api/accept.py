@@ -12,9 +12,10 @@ from starlette.types import Receive, Scope, Send
 
 from database.sessions import StoreUnavailable
 from ingest_api.catalogue import Catalogue, Product
+from ingest_api.idempotency import Begun, Replay, Replays, fingerprint_of, idempotency_key
 from pipeline import metrics
 from pipeline.order_ids import OrderIds
-from pipeline.orders import Order, encode_order
+from pipeline.orders import Order, encode_order, with_context
 from pipeline.publisher import Full, GroupCommit, Outcome, Unavailable
 from web import problems
 from web.body import decode_json, read_json_body
@@ -32,6 +33,9 @@ _PROBLEMS = {
     Outcome.NOT_SENT: problems.broker_unavailable,
     Outcome.UNKNOWN: problems.outcome_unknown,
 }
+
+_KEY_PROBLEMS = {Begun.IN_FLIGHT: problems.request_in_flight, Begun.REUSED: problems.key_reused}
+_REPLAYED = ((b"idempotency-replayed", b"true"),)
 
 
 class OrderRequest(msgspec.Struct, rename="camel"):
@@ -74,32 +78,74 @@ class AcceptOrder:
     """The ASGI endpoint."""
 
     def __init__(
-        self, catalogue: Catalogue, ids: OrderIds, commits: GroupCommit, *, status: int, max_body_bytes: int
+        self,
+        catalogue: Catalogue,
+        ids: OrderIds,
+        commits: GroupCommit,
+        replays: Replays,
+        *,
+        status: int,
+        max_body_bytes: int,
     ) -> None:
-        self._catalogue, self._ids, self._commits = catalogue, ids, commits
+        self._catalogue, self._ids, self._commits, self._replays = catalogue, ids, commits, replays
         self._status, self._max_body_bytes = status, max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
+            key = idempotency_key(scope)
             request = decode_request(await read_json_body(scope, receive, self._max_body_bytes))
-            order = await self._price(request, _traceparent(scope))
-            encoded = encode_order(order)
-            outcome = await self._commits.submit(encoded)
-            if outcome is not Outcome.CONFIRMED:
-                raise _PROBLEMS[outcome]()
+            if key is not None:
+                return await self._answer_keyed(key, request, scope, send)
+            order_id = self._ids.mint()
+            answer = await self._accept(order_id, request, _traceparent(scope), None)
         except Problem as problem:
             metrics.ORDERS_REFUSED.labels(problem.name).inc()
             raise
+        return await _send_accepted(send, self._status, order_id, answer)
+
+    async def _answer_keyed(self, key: str, request: OrderRequest, scope: Scope, send: Send) -> None:
+        order_id = self._ids.derive("", key)
+        fingerprint = fingerprint_of(canonical_product_id(request.product_id), request.quantity)
+        begun = await self._replays.begin(order_id, fingerprint)
+        if isinstance(begun, Replay):
+            return await _send_accepted(send, self._status, order_id, begun.body, _REPLAYED)
+        if begun is not Begun.FIRST:
+            raise _KEY_PROBLEMS[begun]()
+        try:
+            answer = await self._accept(order_id, request, _traceparent(scope), fingerprint.hex())
+        except BaseException:
+            self._replays.free(order_id)
+            raise
+        self._replays.remember(order_id, fingerprint, answer)
+        return await _send_accepted(send, self._status, order_id, answer)
+
+    async def _accept(
+        self, order_id: str, request: OrderRequest, traceparent: str | None, request_hash: str | None
+    ) -> bytes:
+        """Price, publish, wait for the confirm. Returns the answer. Raises Problem."""
+        product_id, product = await self._sellable(request.product_id)
+        assert product.price is not None
+        order = Order(
+            id=order_id,
+            product_id=product_id,
+            quantity=request.quantity,
+            unit_price=product.price,
+            total_price=product.price * request.quantity,
+            status="PENDING",
+            created_at=datetime.now(UTC),
+        )
+        answer = encode_order(order)
+        try:
+            outcome = await self._commits.submit(with_context(answer, traceparent, request_hash))
         except Unavailable:
-            metrics.ORDERS_REFUSED.labels("broker-unavailable").inc()
             raise problems.broker_unavailable() from None
         except Full:
-            metrics.ORDERS_REFUSED.labels("overloaded").inc()
             raise problems.overloaded() from None
-        await _send_accepted(send, self._status, order.id, encoded)
+        if outcome is not Outcome.CONFIRMED:
+            raise _PROBLEMS[outcome]()
+        return answer
 
-    async def _price(self, request: OrderRequest, traceparent: str | None) -> Order:
-        product_id = request.product_id
+    async def _sellable(self, product_id: str) -> tuple[str, Product]:
         product = self._catalogue.get(product_id)
         if product is None:
             product_id = canonical_product_id(product_id)
@@ -108,17 +154,7 @@ class AcceptOrder:
             except StoreUnavailable:
                 raise problems.store_unavailable() from None
         check_sellable(product_id, product)
-        assert product.price is not None
-        return Order(
-            id=self._ids.mint(),
-            product_id=product_id,
-            quantity=request.quantity,
-            unit_price=product.price,
-            total_price=product.price * request.quantity,
-            status="PENDING",
-            created_at=datetime.now(UTC),
-            traceparent=traceparent,
-        )
+        return product_id, product
 
 
 def _traceparent(scope: Scope) -> str | None:
@@ -129,11 +165,14 @@ def _traceparent(scope: Scope) -> str | None:
     return None
 
 
-async def _send_accepted(send: Send, status: int, order_id: str, encoded: bytes) -> None:
+async def _send_accepted(
+    send: Send, status: int, order_id: str, body: bytes, extra: tuple[tuple[bytes, bytes], ...] = ()
+) -> None:
     headers = [
         (b"content-type", b"application/json"),
-        (b"content-length", b"%d" % len(encoded)),
+        (b"content-length", b"%d" % len(body)),
         (b"location", b"/api/v1/orders/" + order_id.encode()),
+        *extra,
     ]
     await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": encoded})
+    await send({"type": "http.response.body", "body": body})

@@ -4,12 +4,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
+from redis.asyncio import Redis
 from starlette.applications import Starlette
 from starlette.routing import Route
 
 from database.sessions import Pool, make_pool
 from ingest_api.accept import AcceptOrder
 from ingest_api.catalogue import Catalogue
+from ingest_api.idempotency import Replays
 from ingest_api.lookup import OrderLookup
 from ingest_api.product_source import EVENTS, ProductSource, follow_events
 from ingest_api.settings import IngestSettings
@@ -38,23 +40,37 @@ async def _running(settings: IngestSettings, health: Health) -> AsyncIterator[li
         source = ProductSource(product_cache.ProductCache(redis), pool, settings.database_timeout_s)
         catalogue = Catalogue(settings, source.load)
         commits = _group_commit(settings, publisher)
+        replays = _replays(settings, redis)
+        events = follow_events(settings, health, catalogue)
         publishing = (commits.run() for _ in range(settings.publish_window))
-        async with lifecycle.background(publisher.run(), follow_events(settings, health, catalogue), *publishing):
-            yield _routes(settings, catalogue, commits, pool)
+        async with lifecycle.background(publisher.run(), events, replays.run(), *publishing):
+            yield _routes(settings, catalogue, commits, replays, pool)
             await commits.drain()
+            await replays.drain()
 
 
-def _routes(settings: IngestSettings, catalogue: Catalogue, commits: GroupCommit, pool: Pool) -> list[Route]:
+def _routes(
+    settings: IngestSettings, catalogue: Catalogue, commits: GroupCommit, replays: Replays, pool: Pool
+) -> list[Route]:
     ids = OrderIds(settings.order_id_key.get_secret_value())
     lookup = OrderLookup(pool, ids, settings.database_timeout_s)
     accept = AcceptOrder(
-        catalogue, ids, commits, status=settings.accepted_status, max_body_bytes=settings.max_body_bytes
+        catalogue, ids, commits, replays, status=settings.accepted_status, max_body_bytes=settings.max_body_bytes
     )
     return [
         Route("/api/v1/orders", accept, methods=["POST"]),
         Route("/api/v1/orders/product/{product_id}", lookup.of_product),
         Route("/api/v1/orders/{order_id}", lookup.get),
     ]
+
+
+def _replays(settings: IngestSettings, redis: Redis) -> Replays:
+    return Replays(
+        redis,
+        remember_s=settings.idempotency_remember_s,
+        in_flight_s=settings.idempotency_in_flight_s,
+        max_waiting=settings.max_waiting_orders,
+    )
 
 
 def _group_commit(settings: IngestSettings, publisher: Publisher) -> GroupCommit:

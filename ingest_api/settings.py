@@ -40,6 +40,11 @@ class IngestSettings(PipelineSettings):
     # Ids that are not products have a small cache of their own, so that a flood of them pushes nothing else out.
     catalogue_max_unknown: int = Field(default=10_000, ge=1)
 
+    # How long an answer can be had again with the same Idempotency-Key: some 350 bytes of Redis for each keyed order.
+    idempotency_remember_s: float = Field(default=24 * 3600.0, gt=0)
+    # How long a key is held by a request that died without an answer. Longer than any living one takes.
+    idempotency_in_flight_s: float = Field(default=8.0, gt=0, le=10)
+
     # Connections for reads. The write path has none.
     database_pool_size: int = Field(default=4, ge=1)
     database_timeout_s: float = Field(default=2.0, gt=0)
@@ -50,4 +55,6 @@ class IngestSettings(PipelineSettings):
             raise ValueError("max_waiting_orders and max_waiting_bytes must hold at least one full group")
         if self.max_group_bytes < self.max_body_bytes:
             raise ValueError("max_group_bytes must be at least max_body_bytes")
+        if self.idempotency_in_flight_s <= self.confirm_timeout_s:
+            raise ValueError("idempotency_in_flight_s must be longer than confirm_timeout_s")
         return self

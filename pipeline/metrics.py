@@ -94,6 +94,11 @@ CONFIRM_SECONDS = _histogram(
     "confirm_seconds", "From publish to confirm, one value a message.", _LATENCY_BUCKETS_S, "exchange"
 )
 GROUP_SIZE = _histogram("group_commit_orders", "Orders in one published message.", _SIZE_BUCKETS)
+IDEMPOTENT_REQUESTS = _counter(
+    "idempotent_requests",
+    "Orders with an Idempotency-Key: first, replayed, in_flight, reused, unremembered (Redis was not asked).",
+    "result",
+)
 CATALOGUE_LOOKUPS = _counter("catalogue_lookups", "Where the price of an order came from.", "source")
 CATALOGUE_SIZE = _gauge("catalogue_products", "Products held in the catalogue, unknown ones included.")
 

@@ -1,7 +1,7 @@
 """An order as it travels: one JSON object, encoded once at acceptance, carried unchanged to the database.
 
-The bytes that answer the client are the bytes in the message. A message body is a JSON array of such
-objects, so batches are made, merged and split by joining bytes:
+The bytes that answer the client are the bytes in the message; what only workers need is put behind them. A message body
+is a JSON array of such objects, so batches are made, merged and split by joining bytes:
 
     encode_order → join_bodies([b"[…]", b"[…]"]) → decode_body
 
@@ -66,6 +66,18 @@ _MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 def encode_order(order: Order) -> bytes:
     """One order as JSON: the answer to the client and its place in a message. Raises nothing."""
     return _encoder.encode(order)
+
+
+def with_context(encoded: bytes, traceparent: str | None, request_hash: str | None) -> bytes:
+    """An encoded order as it stands in a message: what only the workers need is put behind what the client gets.
+
+    Both values are of characters that JSON does not escape.
+    """
+    if traceparent is None and request_hash is None:
+        return encoded
+    trace = f',"traceparent":"{traceparent}"' if traceparent else ""
+    request = f',"request_hash":"{request_hash}"' if request_hash else ""
+    return encoded[:-1] + f"{trace}{request}}}".encode()
 
 
 def join_orders(encoded: Iterable[bytes]) -> bytes:

@@ -12,11 +12,11 @@ _EVERY_S = 0.01
 
 
 @overload
-async def eventually(condition: Callable[[], Coroutine[Any, Any, T]], timeout_s: float = 10) -> T: ...
+async def eventually(condition: Callable[[], Coroutine[Any, Any, T | None]], timeout_s: float = 10) -> T: ...
 
 
 @overload
-async def eventually(condition: Callable[[], T], timeout_s: float = 10) -> T: ...
+async def eventually(condition: Callable[[], T | None], timeout_s: float = 10) -> T: ...
 
 
 async def eventually(condition: Callable[[], Any], timeout_s: float = 10) -> Any:

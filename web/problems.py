@@ -84,6 +84,16 @@ def out_of_stock(product_id: str) -> Problem:
     return Problem(409, "out-of-stock", "The product is sold out", detail)
 
 
+def request_in_flight() -> Problem:
+    detail = "A request with this Idempotency-Key has not been answered yet. Send it again to get its answer."
+    return Problem(409, "request-in-flight", "The request is being carried out", detail, retry_after_s=1)
+
+
+def key_reused() -> Problem:
+    detail = "This Idempotency-Key came with another order before. Use a new key for a new order."
+    return Problem(422, "key-reused", "The Idempotency-Key was used before", detail)
+
+
 def not_found(what: str) -> Problem:
     return Problem(404, "not-found", "Not found", f"There is no {what}.")
 
@@ -132,7 +142,7 @@ def overloaded() -> Problem:
 def outcome_unknown() -> Problem:
     detail = (
         "The broker did not say in time whether it has the order, so it may or may not be accepted."
-        " Without an Idempotency-Key, sending it again may order twice."
+        " With the same Idempotency-Key it is safe to send it again; without one, that may order twice."
     )
     return Problem(503, "outcome-unknown", "It is unknown whether the order was accepted", detail, retry_after_s=1)
 

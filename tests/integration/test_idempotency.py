@@ -1,0 +1,230 @@
+"""P5: at most one order for each Idempotency-Key, whatever becomes of the process, of Redis and of the answers."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+import httpx
+import pytest
+from redis.asyncio import Redis
+
+from tests.conditions import eventually
+from tests.faults import Proxy, proxy_to
+from tests.ingest import ORDERS, Ingest, check_problem, ingesting, insert_product
+from tests.workers import connected, persist_worker, redis_client, stored_orders
+
+KEY = "01a20267-97ad-7199-a6a6-540000cf26ec"
+
+
+async def keyed(ingest: Ingest, product_id: str, quantity: int = 1, key: str = KEY) -> httpx.Response:
+    return await ingest.order(product_id, quantity, **{"Idempotency-Key": key})
+
+
+@pytest.fixture
+async def broker(environment: dict[str, str]) -> AsyncIterator[Proxy]:
+    """Between ingest_api and RabbitMQ."""
+    async with proxy_to(environment["AMQP_URL"]) as proxy:
+        environment["AMQP_URL"] = proxy.url(environment["AMQP_URL"])
+        yield proxy
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncIterator[Redis]:
+    async with redis_client(redis_url) as client:
+        yield client
+
+
+def replays(ingest: Ingest, product_id: str) -> Callable[[], Coroutine[Any, Any, httpx.Response | None]]:
+    async def answer() -> httpx.Response | None:
+        response = await keyed(ingest, product_id)
+        return response if "idempotency-replayed" in response.headers else None
+
+    return answer
+
+
+# ── with Redis: the same answer again
+
+
+async def test_a_retry_gets_the_same_answer_and_orders_nothing(ingest: Ingest, laptop: str) -> None:
+    first = await keyed(ingest, laptop, 2)
+    assert first.status_code == 202
+    assert "idempotency-replayed" not in first.headers
+
+    async def replayed() -> httpx.Response | None:
+        again = await keyed(ingest, laptop.upper(), 2, f'"{KEY}"')
+        return None if again.status_code == 409 else again
+
+    again = await eventually(replayed)
+    assert again.headers["idempotency-replayed"] == "true"
+    assert (again.status_code, again.content) == (202, first.content)
+    assert again.headers["location"] == first.headers["location"] == f"{ORDERS}/{first.json()['id']}"
+    assert len(await ingest.queued_orders()) == 1
+    assert await ingest.metric('headrace_idempotent_requests_total{result="replayed"}') == 1
+
+
+async def test_an_answer_is_remembered_for_a_day(ingest: Ingest, laptop: str, redis: Redis) -> None:
+    order_id = (await keyed(ingest, laptop)).json()["id"]
+    ttl = await eventually(lambda: _ttl_s_above(redis, f"idempotency:{order_id}", 60))
+    assert 24 * 3600 - 60 < ttl <= 24 * 3600
+
+
+async def _ttl_s_above(redis: Redis, key: str, seconds: int) -> int | None:
+    ttl = int(await redis.ttl(key))
+    return ttl if ttl > seconds else None
+
+
+async def test_a_replay_needs_neither_stock_nor_broker(environment: dict[str, str], broker: Proxy, laptop: str) -> None:
+    async with ingesting(environment) as ingest:
+        first = await keyed(ingest, laptop)
+        await eventually(replays(ingest, laptop))
+        broker.go_away()
+        again = await keyed(ingest, laptop)
+        assert (again.status_code, again.content) == (202, first.content)
+
+
+async def test_a_key_with_another_order_is_refused(ingest: Ingest, laptop: str, database_url: str) -> None:
+    await keyed(ingest, laptop, 2)
+    check_problem(await keyed(ingest, laptop, 3), 422, "key-reused")
+    check_problem(await keyed(ingest, await insert_product(database_url), 2), 422, "key-reused")
+    assert len(await ingest.queued_orders()) == 1
+
+
+async def test_while_the_first_is_in_flight_others_are_told_to_wait(
+    environment: dict[str, str], broker: Proxy, laptop: str
+) -> None:
+    async with ingesting(environment) as ingest:
+        assert (await ingest.order(laptop)).status_code == 202  # the product is known now
+        broker.hold()
+        first = asyncio.create_task(keyed(ingest, laptop))
+        await eventually(lambda: _one_in_flight(ingest))
+        waiting = await keyed(ingest, laptop)
+        check_problem(waiting, 409, "request-in-flight")
+        assert int(waiting.headers["retry-after"]) > 0
+        check_problem(await keyed(ingest, laptop, 2), 422, "key-reused")
+        broker.release()
+        assert (await first).status_code == 202
+        assert (await eventually(replays(ingest, laptop))).content == (await first).content
+
+
+async def _one_in_flight(ingest: Ingest) -> bool:
+    return await ingest.metric("headrace_orders_in_flight") == 1
+
+
+async def test_fifty_at_once_with_one_key_are_one_order(ingest: Ingest, laptop: str) -> None:
+    answers = await asyncio.gather(*(keyed(ingest, laptop) for _ in range(50)))
+    accepted = [answer.content for answer in answers if answer.status_code == 202]
+    assert {answer.status_code for answer in answers} <= {202, 409}
+    assert len(set(accepted)) == 1
+    assert len(await ingest.queued_orders()) == 1
+
+
+async def test_a_refused_request_frees_its_key(ingest: Ingest, laptop: str, database_url: str) -> None:
+    check_problem(await keyed(ingest, str(uuid.uuid4())), 422, "unknown-product")
+    check_problem(await keyed(ingest, await insert_product(database_url, qty=0)), 409, "out-of-stock")
+    check_problem(await keyed(ingest, laptop, 0), 422, "invalid-value")
+    assert (await keyed(ingest, laptop)).status_code == 202
+
+
+async def test_keys_that_are_none_are_refused_and_order_nothing(ingest: Ingest, laptop: str) -> None:
+    for bad in ("", "a b", "x" * 256, '""'):
+        check_problem(await keyed(ingest, laptop, key=bad), 400, "malformed")
+    twice = [("Content-Type", "application/json"), ("Idempotency-Key", "a"), ("Idempotency-Key", "b")]
+    body = f'{{"productId": "{laptop}", "quantity": 1}}'
+    check_problem(await ingest.client.post(ORDERS, content=body, headers=twice), 400, "malformed")
+    assert await ingest.queued_orders() == []
+
+
+async def test_a_request_without_a_key_asks_redis_nothing(ingest: Ingest, laptop: str, redis: Redis) -> None:
+    await ingest.order(laptop)
+    calls = (await redis.info("commandstats")).get("cmdstat_eval", {}).get("calls", 0)
+    for _ in range(5):
+        await ingest.order(laptop)
+    assert (await redis.info("commandstats")).get("cmdstat_eval", {}).get("calls", 0) == calls
+
+
+# ── without: still one order
+
+
+async def test_p5_a_retry_of_an_unknown_outcome_is_one_row(
+    environment: dict[str, str], broker: Proxy, laptop: str
+) -> None:
+    async with ingesting(environment, confirm_timeout_s=0.5) as ingest:
+        assert (await ingest.order(laptop)).status_code == 202
+        broker.hold()
+        check_problem(await keyed(ingest, laptop, 2), 503, "outcome-unknown")
+        broker.come_back()
+
+        async def accepted() -> httpx.Response | None:
+            answer = await keyed(ingest, laptop, 2)
+            return answer if answer.status_code == 202 else None
+
+        order_id = (await eventually(accepted)).json()["id"]
+    async with persist_worker(environment) as worker, connected(environment["DATABASE_URL"]) as connection:
+        while order_id not in await stored_orders(connection):
+            await worker.run_once()
+        assert sorted((await stored_orders(connection)).values()) == [(laptop, 1), (laptop, 2)]
+
+
+@pytest.mark.parametrize("how", ["emptied", "away from the start", "lost"])
+async def test_p5_without_redis_it_is_202_and_the_same_order(
+    environment: dict[str, str], laptop: str, redis: Redis, how: str
+) -> None:
+    async with proxy_to(environment["REDIS_URL"]) as between:
+        environment["REDIS_URL"] = between.url(environment["REDIS_URL"])
+        if how == "away from the start":
+            between.go_away()
+        async with ingesting(environment) as ingest:
+            first = await keyed(ingest, laptop)
+            if how == "emptied":
+                await eventually(lambda: _ttl_s_above(redis, f"idempotency:{first.json()['id']}", 60))
+                await redis.flushall()
+            elif how == "lost":
+                between.go_away()
+            again = await keyed(ingest, laptop)
+            assert (first.status_code, again.status_code) == (202, 202)
+            assert first.json()["id"] == again.json()["id"]
+            assert len(await ingest.queued_orders()) == 2
+    async with persist_worker(environment) as worker, connected(environment["DATABASE_URL"]) as connection:
+        await worker.run_once()
+        assert list(await stored_orders(connection)) == [first.json()["id"]]
+
+
+async def test_p5_a_key_outlives_the_process(environment: dict[str, str], laptop: str) -> None:
+    async with ingesting(environment) as ingest:
+        first = await keyed(ingest, laptop)
+    async with ingesting(environment) as ingest:
+        again = await keyed(ingest, laptop)
+        assert again.headers["idempotency-replayed"] == "true"
+        assert again.content == first.content
+
+
+async def test_the_key_of_a_request_that_died_is_free_again(
+    environment: dict[str, str], broker: Proxy, laptop: str
+) -> None:
+    async with ingesting(environment) as ingest:
+        assert (await ingest.order(laptop)).status_code == 202
+        broker.hold()
+        dying = asyncio.create_task(keyed(ingest, laptop))
+        await eventually(lambda: _one_in_flight(ingest))
+        ingest.service.process.kill()
+        with pytest.raises(httpx.HTTPError):
+            await dying
+        broker.come_back()
+    async with ingesting(environment, idempotency_in_flight_s=6) as ingest:
+        check_problem(await keyed(ingest, laptop), 409, "request-in-flight")
+
+        async def accepted() -> bool:
+            return (await keyed(ingest, laptop)).status_code == 202
+
+        await eventually(accepted, timeout_s=10)
+
+
+async def test_the_hash_of_the_request_is_stored_with_the_order(
+    environment: dict[str, str], ingest: Ingest, laptop: str
+) -> None:
+    answer = await keyed(ingest, laptop)
+    assert "request_hash" not in answer.json()
+    async with persist_worker(environment) as worker, connected(environment["DATABASE_URL"]) as connection:
+        await worker.run_once()
+        assert len(await connection.fetchval("SELECT request_hash FROM orders")) == 16
