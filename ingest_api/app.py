@@ -10,6 +10,7 @@ from starlette.routing import Route
 
 from database.sessions import Pool, make_pool
 from ingest_api.accept import AcceptOrder
+from ingest_api.bulk import AcceptBulk
 from ingest_api.catalogue import Catalogue
 from ingest_api.idempotency import Replays
 from ingest_api.lookup import OrderLookup
@@ -54,11 +55,12 @@ def _routes(
 ) -> list[Route]:
     ids = OrderIds(settings.order_id_key.get_secret_value())
     lookup = OrderLookup(pool, ids, settings.database_timeout_s)
-    accept = AcceptOrder(
-        catalogue, ids, commits, replays, status=settings.accepted_status, max_body_bytes=settings.max_body_bytes
-    )
+    status = settings.accepted_status
+    accept = AcceptOrder(catalogue, ids, commits, replays, status=status, max_body_bytes=settings.max_body_bytes)
+    bulk = AcceptBulk(catalogue, ids, commits, replays, status=status, max_body_bytes=settings.max_bulk_bytes)
     return [
         Route("/api/v1/orders", accept, methods=["POST"]),
+        Route("/api/v1/orders/bulk", bulk, methods=["POST"]),
         Route("/api/v1/orders/product/{product_id}", lookup.of_product),
         Route("/api/v1/orders/{order_id}", lookup.get),
     ]

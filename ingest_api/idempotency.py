@@ -27,7 +27,7 @@ from web.problems import malformed
 
 # 1 to 255 visible ASCII characters, bare or as the string of RFC 8941 that the draft asks for.
 _KEY = re.compile(rb'"([\x21\x23-\x5b\x5d-\x7e]{1,255})"|([\x21\x23-\x7e][\x21-\x7e]{0,254})')
-_FINGERPRINT_BYTES = 16
+FINGERPRINT_BYTES = 16
 
 # KEYS: those to settle, then those to begin. ARGV: how many to settle, the two times to live in ms, then a value for
 # each key. An empty value to settle is a key to free. Returns what stood at each key to begin, "" for nothing.
@@ -84,16 +84,16 @@ def _parse(value: bytes) -> str:
 
 def fingerprint_of(product_id: str, quantity: int) -> bytes:
     """What makes two requests with one key the same request: what they order, not how they write it."""
-    return blake2b(f"{product_id} {quantity}".encode(), digest_size=_FINGERPRINT_BYTES).digest()
+    return blake2b(f"{product_id} {quantity}".encode(), digest_size=FINGERPRINT_BYTES).digest()
 
 
 def judge(held: bytes, fingerprint: bytes) -> Begun | Replay:
     """What the value at a key says to a request: nothing, a fingerprint alone, or one with an answer behind it."""
     if not held:
         return Begun.FIRST
-    if held[:_FINGERPRINT_BYTES] != fingerprint:
+    if held[:FINGERPRINT_BYTES] != fingerprint:
         return Begun.REUSED
-    return Replay(held[_FINGERPRINT_BYTES:]) if len(held) > _FINGERPRINT_BYTES else Begun.IN_FLIGHT
+    return Replay(held[FINGERPRINT_BYTES:]) if len(held) > FINGERPRINT_BYTES else Begun.IN_FLIGHT
 
 
 # ── I/O below

@@ -17,6 +17,8 @@ class IngestSettings(PipelineSettings):
     # The service that this one replaces answered 201. 202 is the truth: accepted, not yet decided.
     accepted_status: int = Field(default=202, ge=201, le=202)
     max_body_bytes: int = Field(default=64 * 1024, ge=1024)
+    # 1,000 orders of 65 bytes, with a great deal of white space.
+    max_bulk_bytes: int = Field(default=1024**2, ge=1024)
 
     # One message: what a worker can hold hundreds of, and what the broker's frame size (128 KiB) takes in one frame.
     max_group_orders: int = Field(default=500, ge=1)

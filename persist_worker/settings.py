@@ -18,13 +18,13 @@ class PersistSettings(PipelineSettings):
     batch_max_orders: int = Field(default=2_000, ge=1)
     # A batch becomes one message on orders.created; the broker takes 16 MiB.
     batch_max_bytes: int = Field(default=1024**2, ge=1024)
-    # Messages; each holds up to 500 orders of ingest_api's.
-    batch_max_deliveries: int = Field(default=256, ge=1)
+    # Messages; each holds up to 500 orders of ingest_api's, or one bulk request of up to 1,000.
+    batch_max_deliveries: int = Field(default=128, ge=1)
     # Nobody waits for this worker's answer, and each batch costs broker, worker and database some 10 ms of CPU however
     # small it is.
     linger_ms: float = Field(default=25.0, ge=0)
-    # Twice the deliveries of a batch. At 120 KiB each the worst backlog holds 60 MB here.
-    prefetch: int = Field(default=512, ge=1)
+    # Twice the deliveries of a batch. At 250 KB each, a bulk request's, the worst backlog holds 64 MB here.
+    prefetch: int = Field(default=256, ge=1)
 
     def limits(self) -> BatchLimits:
         return BatchLimits(

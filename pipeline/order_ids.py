@@ -77,10 +77,10 @@ class OrderIds:
                 self._now_ms, self._counter = self._now_ms + 1, 0
         return self._sign(_minted_bits(self._now_ms, self._node, self._counter))
 
-    def derive(self, client: str, idempotency_key: str) -> str:
-        """The id of the one order that `client` may make with this key."""
+    def derive(self, client: str, idempotency_key: str, part: str = "") -> str:
+        """The id of the one order that `client` may make with this key, or of one `part` of what it makes with it."""
         # Length-prefixed, so that ("a", "bc") and ("ab", "c") differ.
-        message = f"{len(client)}:{client}{idempotency_key}".encode()
+        message = f"{len(client)}:{client}{len(part)}:{part}{idempotency_key}".encode()
         bits = int.from_bytes(blake2b(message, key=self._key, digest_size=13, person=b"idempotency").digest(), "big")
         if (key_ms := _uuid7_ms(idempotency_key)) is not None:
             bits = bits & _BELOW_MS | key_ms << 56

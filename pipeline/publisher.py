@@ -161,13 +161,14 @@ class Unavailable(Exception):
 class _Group:
     """Orders that will be one message, and who waits for each."""
 
-    __slots__ = ("deadline", "encoded", "size_bytes", "waiters")
+    __slots__ = ("deadline", "encoded", "is_closed", "size_bytes", "waiters")
 
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline
         self.encoded: list[bytes] = []
         self.waiters: list[asyncio.Future[Outcome]] = []
         self.size_bytes = 0
+        self.is_closed = False
 
     def settle(self, outcome: Outcome) -> None:
         for waiter in self.waiters:
@@ -210,12 +211,28 @@ class GroupCommit:
         Raises Unavailable or Full, in which case the order was not taken. To cancel the future takes nothing back.
         """
         size = len(encoded)
-        if self._waiting_orders >= self._max_waiting_orders or self._waiting_bytes + size > self._max_waiting_bytes:
+        if not self._fits(1, size):
             raise Full
         group = self._open_group(size)
         group.encoded.append(encoded)
         group.size_bytes += size
         self._waiting_orders += 1
+        self._waiting_bytes += size
+        waiter = self._loop.create_future()
+        group.waiters.append(waiter)
+        return waiter
+
+    def submit_all(self, encoded: list[bytes]) -> asyncio.Future[Outcome]:
+        """Make `encoded` one message, however large, and one outcome. Raises Unavailable or Full: none was taken."""
+        size = sum(map(len, encoded))
+        if not self._fits(len(encoded), size):
+            raise Full
+        group = self._new_group()
+        group.encoded += encoded
+        group.size_bytes = size
+        # Nothing is added to it, so what comes meanwhile does not have to wait for a message of this size.
+        group.is_closed = True
+        self._waiting_orders += len(encoded)
         self._waiting_bytes += size
         waiter = self._loop.create_future()
         group.waiters.append(waiter)
@@ -233,11 +250,21 @@ class GroupCommit:
         """Wait until every order that was submitted has its outcome."""
         await self._idle.wait()
 
+    def _fits(self, orders: int, size: int) -> bool:
+        return (
+            self._waiting_orders + orders <= self._max_waiting_orders
+            and self._waiting_bytes + size <= self._max_waiting_bytes
+        )
+
     def _open_group(self, size: int) -> _Group:
         if self._groups:
             last = self._groups[-1]
-            if len(last.encoded) < self._max_group_orders and last.size_bytes + size <= self._max_group_bytes:
+            fits = len(last.encoded) < self._max_group_orders and last.size_bytes + size <= self._max_group_bytes
+            if fits and not last.is_closed:
                 return last
+        return self._new_group()
+
+    def _new_group(self) -> _Group:
         # Asked once for each message, not for each order: should the broker go now, the message ends as NOT_SENT.
         if not self._publisher.is_open:
             raise Unavailable

@@ -15,6 +15,8 @@ T = TypeVar("T")
 # What comes in one piece, as every order does, never waits for this.
 _DEADLINE_S = 10.0
 
+_NDJSON = (b"application/x-ndjson", b"application/ndjson", b"application/jsonl")
+
 # A connection that is closed with bytes unread is reset, and then most clients never see the answer that they sent too
 # much. So that much more is read, and thrown away.
 _DISCARD_BYTES = 8 * 1024**2
@@ -25,9 +27,22 @@ async def read_json_body(scope: Scope, receive: Receive, limit_bytes: int) -> by
 
     Counts what arrives rather than trusting Content-Length, which need not be there. Holds `limit_bytes` and one read.
     """
-    content_type = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
+    content_type = _content_type(scope)
     if not _is_json(content_type):
         raise not_json(content_type.decode("latin-1"))
+    return await _read(receive, limit_bytes)
+
+
+async def read_json_or_ndjson_body(scope: Scope, receive: Receive, limit_bytes: int) -> tuple[bytes, bool]:
+    """The whole body, and whether it is NDJSON: a JSON text on each line. Raises Problem (408, 413, 415)."""
+    content_type = _content_type(scope)
+    is_ndjson = _media_type(content_type) in _NDJSON
+    if not is_ndjson and not _is_json(content_type):
+        raise not_json(content_type.decode("latin-1"))
+    return await _read(receive, limit_bytes), is_ndjson
+
+
+async def _read(receive: Receive, limit_bytes: int) -> bytes:
     message = _already_here(receive)
     if message is not None and message["type"] == "http.request" and not message.get("more_body"):
         body: bytes = message.get("body", b"")
@@ -97,9 +112,17 @@ async def _discard_rest(message: Message, receive: Receive) -> None:
         left -= len(message.get("body", b""))
 
 
+def _content_type(scope: Scope) -> bytes:
+    return next((value for name, value in scope["headers"] if name == b"content-type"), b"")
+
+
+def _media_type(content_type: bytes) -> bytes:
+    return content_type.partition(b";")[0].strip().lower()
+
+
 def _is_json(content_type: bytes) -> bool:
     """Also what ends in +json (RFC 6839), such as application/merge-patch+json."""
     if content_type == b"application/json":
         return True
-    media_type = content_type.partition(b";")[0].strip().lower()
+    media_type = _media_type(content_type)
     return media_type == b"application/json" or media_type.endswith(b"+json")

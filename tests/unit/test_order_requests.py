@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ingest_api.accept import MAX_QUANTITY, canonical_product_id, check_sellable, decode_request
 from ingest_api.catalogue import Product
+from ingest_api.requests import MAX_QUANTITY, canonical_product_id, check_sellable, decode_request
 from web.problems import Problem
 
 PRODUCT_ID = "01a20267-97ad-8199-a6a6-540000cf26ec"

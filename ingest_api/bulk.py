@@ -1,0 +1,195 @@
+"""POST /api/v1/orders/bulk: up to 1,000 orders in one request, a JSON array or NDJSON, and one confirm for all of them.
+
+Each order is judged by itself: the answer is an array with the order or the problem of each, in the order they came.
+All that are good are published as one message, so they are accepted together or not at all; then the whole request is a
+problem.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+
+import msgspec
+from starlette.types import Receive, Scope, Send
+
+from database.sessions import StoreUnavailable
+from ingest_api.accept import KEY_PROBLEMS, confirmed
+from ingest_api.catalogue import Catalogue, Product
+from ingest_api.idempotency import FINGERPRINT_BYTES, Begun, Replay, Replays, fingerprint_of, idempotency_key
+from ingest_api.requests import (
+    OrderRequest,
+    canonical_product_id,
+    check_sellable,
+    decode_request,
+    to_order,
+    traceparent_of,
+)
+from pipeline import metrics
+from pipeline.order_ids import OrderIds
+from pipeline.orders import Order, encode_order, join_orders, with_context
+from pipeline.publisher import GroupCommit
+from web import problems
+from web.body import decode_json, read_json_or_ndjson_body
+from web.problems import Problem
+
+MAX_ORDERS = 1_000
+
+_array_decoder = msgspec.json.Decoder(list[msgspec.Raw])
+
+Request = OrderRequest | Problem
+"""One element of the body: what it asks for, its product id canonical, or what is wrong with it."""
+
+
+def split(body: bytes, *, is_ndjson: bool) -> list[bytes]:
+    """The elements of the body, not yet looked at. Raises Problem (400, 422)."""
+    if is_ndjson:
+        elements = [line for line in body.splitlines() if line.strip()]
+    else:
+        elements = [bytes(raw) for raw in decode_json(_array_decoder, body)]
+    if not 1 <= len(elements) <= MAX_ORDERS:
+        raise problems.invalid("", f"A bulk request holds 1 to {MAX_ORDERS} orders, not {len(elements)}.")
+    return elements
+
+
+def read(element: bytes) -> Request:
+    """One element, judged by itself."""
+    try:
+        request = decode_request(element)
+        request.product_id = canonical_product_id(request.product_id)
+    except Problem as problem:
+        return problem
+    return request
+
+
+def fingerprint_of_all(requests: Sequence[Request]) -> bytes:
+    """What makes two bulk requests with one key the same: what they order, in which order."""
+    digest = blake2b(digest_size=FINGERPRINT_BYTES)
+    for request in requests:
+        digest.update(b"-" if isinstance(request, Problem) else _fingerprint(request))
+    return digest.digest()
+
+
+def to_orders(
+    order_ids: Sequence[str], requests: Sequence[Request], products: Mapping[str, Product | None]
+) -> list[Order | Problem]:
+    """What becomes of each request. `products`: by canonical id; None for one that nobody could be asked about."""
+    return [_to_order(*it, products) for it in zip(order_ids, requests, strict=True)]
+
+
+def _to_order(order_id: str, request: Request, products: Mapping[str, Product | None]) -> Order | Problem:
+    if isinstance(request, Problem):
+        return request
+    product = products[request.product_id]
+    try:
+        if product is None:
+            raise problems.store_unavailable()
+        check_sellable(request.product_id, product)
+    except Problem as problem:
+        return problem
+    return to_order(order_id, request, request.product_id, product)
+
+
+def answer_of(priced: Order | Problem, place: int) -> bytes:
+    """One element of the answer. The pointer of a problem is that of the field in the whole body."""
+    if isinstance(priced, Order):
+        return encode_order(priced)
+    if priced.pointer is not None:
+        priced.pointer = f"/{place}{priced.pointer}"
+    return priced.body()
+
+
+def _fingerprint(request: OrderRequest) -> bytes:
+    return fingerprint_of(request.product_id, request.quantity)
+
+
+# ── I/O below
+
+
+class AcceptBulk:
+    """The ASGI endpoint."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        ids: OrderIds,
+        commits: GroupCommit,
+        replays: Replays,
+        *,
+        status: int,
+        max_body_bytes: int,
+    ) -> None:
+        self._catalogue, self._ids, self._commits, self._replays = catalogue, ids, commits, replays
+        self._status, self._max_body_bytes = status, max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            key = idempotency_key(scope)
+            body, is_ndjson = await read_json_or_ndjson_body(scope, receive, self._max_body_bytes)
+            requests = [read(element) for element in split(body, is_ndjson=is_ndjson)]
+            if key is not None:
+                return await self._answer_keyed(key, requests, scope, send)
+            order_ids = [self._ids.mint() for _ in requests]
+            return await _send(send, *await self._accept(order_ids, requests, scope, keyed=False))
+        except Problem as problem:
+            metrics.ORDERS_REFUSED.labels(problem.name).inc()
+            raise
+
+    async def _answer_keyed(self, key: str, requests: list[Request], scope: Scope, send: Send) -> None:
+        # The whole has an id of its own, which is the name of its replay; no order has it.
+        whole, fingerprint = self._ids.derive("", key, "bulk"), fingerprint_of_all(requests)
+        begun = await self._replays.begin(whole, fingerprint)
+        if isinstance(begun, Replay):
+            return await _send(send, self._status, begun.body, replayed=True)
+        if begun is not Begun.FIRST:
+            raise KEY_PROBLEMS[begun]()
+        try:
+            order_ids = [self._ids.derive("", key, f"bulk/{place}") for place in range(len(requests))]
+            status, answer = await self._accept(order_ids, requests, scope, keyed=True)
+        except BaseException:
+            self._replays.free(whole)
+            raise
+        if status == self._status:
+            self._replays.remember(whole, fingerprint, answer)
+        else:
+            self._replays.free(whole)
+        return await _send(send, status, answer)
+
+    async def _accept(
+        self, order_ids: list[str], requests: list[Request], scope: Scope, *, keyed: bool
+    ) -> tuple[int, bytes]:
+        """Price all, publish the good, wait for the confirm. Returns status and answer. Raises Problem (503)."""
+        priced = to_orders(order_ids, requests, await self._products(requests))
+        answers = [answer_of(it, place) for place, it in enumerate(priced)]
+        trace = traceparent_of(scope)
+        accepted = []
+        for answer, request, it in zip(answers, requests, priced, strict=True):
+            if isinstance(it, Problem):
+                metrics.ORDERS_REFUSED.labels(it.name).inc()
+            elif isinstance(request, OrderRequest):
+                accepted.append(with_context(answer, trace, _fingerprint(request).hex() if keyed else None))
+        if accepted:
+            await confirmed(self._commits, accepted)
+        return self._status if accepted else 422, join_orders(answers)
+
+    async def _products(self, requests: list[Request]) -> dict[str, Product | None]:
+        """The products of all requests, by id. No task and no I/O for those that are known."""
+        ids = {it.product_id for it in requests if isinstance(it, OrderRequest)}
+        products = {product_id: self._catalogue.get(product_id) for product_id in ids}
+        unknown = [product_id for product_id, product in products.items() if product is None]
+        if unknown:
+            products |= zip(unknown, await asyncio.gather(*map(self._find, unknown)), strict=True)
+        return products
+
+    async def _find(self, product_id: str) -> Product | None:
+        try:
+            return await self._catalogue.find(product_id)
+        except StoreUnavailable:
+            return None
+
+
+async def _send(send: Send, status: int, body: bytes, *, replayed: bool = False) -> None:
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    if replayed:
+        headers.append((b"idempotency-replayed", b"true"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,90 @@
+"""What a client asks for, and what it becomes: a request, checked and priced, is an order."""
+
+import re
+from datetime import UTC, datetime
+
+import msgspec
+from starlette.types import Scope
+
+from database.sessions import StoreUnavailable
+from ingest_api.catalogue import Catalogue, Product
+from pipeline.orders import Order
+from web import problems
+from web.body import decode_json
+from web.ids import canonical_id
+
+MAX_QUANTITY = 1_000_000
+
+_TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+class OrderRequest(msgspec.Struct, rename="camel"):
+    """What a client sends: `{"productId": uuid, "quantity": 1…1,000,000}`."""
+
+    product_id: str
+    quantity: int
+
+
+_decoder = msgspec.json.Decoder(OrderRequest)
+
+
+def decode_request(body: bytes) -> OrderRequest:
+    """The request, its quantity in bounds, its product id not yet looked at. Raises Problem (400, 422)."""
+    request = decode_json(_decoder, body)
+    if not 1 <= request.quantity <= MAX_QUANTITY:
+        raise problems.invalid("/quantity", f"quantity must be from 1 to {MAX_QUANTITY}, not {request.quantity}.")
+    return request
+
+
+def canonical_product_id(text: str) -> str:
+    """The id in lower case. Raises Problem (422) if it is not a UUID in its usual form."""
+    if (product_id := canonical_id(text)) is None:
+        raise problems.invalid("/productId", "productId must be a UUID, like 01a20267-97ad-8199-a6a6-540000cf26ec.")
+    return product_id
+
+
+def check_sellable(product_id: str, product: Product) -> None:
+    """Raises Problem: 422 for a product that does not exist, 409 for one that is known to be sold out."""
+    if product.price is None:
+        raise problems.unknown_product(product_id)
+    if product.sold_out:
+        raise problems.out_of_stock(product_id)
+
+
+def traceparent_of(scope: Scope) -> str | None:
+    """The request's W3C trace context. A malformed one is as good as none, says the specification."""
+    for name, value in scope["headers"]:
+        if name == b"traceparent":
+            return value.decode() if _TRACEPARENT.fullmatch(value) else None
+    return None
+
+
+def to_order(order_id: str, request: OrderRequest, product_id: str, product: Product) -> Order:
+    """The order, accepted now at the product's price. `product` is sellable."""
+    assert product.price is not None
+    return Order(
+        id=order_id,
+        product_id=product_id,
+        quantity=request.quantity,
+        unit_price=product.price,
+        total_price=product.price * request.quantity,
+        status="PENDING",
+        created_at=datetime.now(UTC),
+    )
+
+
+# ── I/O below
+
+
+async def price(catalogue: Catalogue, order_id: str, request: OrderRequest) -> Order:
+    """The order that `request` becomes, if its product can be sold. Raises Problem (409, 422, 503)."""
+    product_id = request.product_id
+    product = catalogue.get(product_id)
+    if product is None:
+        product_id = canonical_product_id(product_id)
+        try:
+            product = await catalogue.find(product_id)
+        except StoreUnavailable:
+            raise problems.store_unavailable() from None
+    check_sellable(product_id, product)
+    return to_order(order_id, request, product_id, product)
