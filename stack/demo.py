@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from stack.accounts import Account, Order, Sent, sort_answers
-from stack.audit import Connection, audit, clock_offset_s, drain
+from stack.audit import POLL_S, Connection, audit, clock_offset_s, drain
 from stack.console import err, out
 from stack.demo_report import Run, figures, print_report
 from stack.errors import HeadraceError
@@ -32,6 +32,9 @@ QUANTITIES = (1, 2, 3)
 SCARCE_EVERY = 10
 SCARCE_SHARE = 0.9
 CREATE_CLIENTS = 4
+# After the sending. Longer than a server that was killed takes to be back.
+DATABASE_PATIENCE_S = 60.0
+_DATABASE_AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 INTERRUPTED = 130
 """The exit code after Ctrl-C: 128 + SIGINT."""
 
@@ -110,11 +113,7 @@ async def _run(urls: dict[str, str], plan: Plan, clients: int, console: Console)
         except Unreachable as error:
             raise _no_answer("ingest_api", urls["ingest_api"], str(error)) from error
         sent = sort_answers(load)
-        connection = await _connect(urls["database"])
-        try:
-            drained_s, offset_s, account = await _account(connection, sent, product_ids, progress)
-        finally:
-            await connection.close()
+        drained_s, offset_s, account = await _account(urls["database"], sent, product_ids, progress)
         return Run(
             planned=len(plan.picks),
             clients=clients,
@@ -130,7 +129,7 @@ async def _run(urls: dict[str, str], plan: Plan, clients: int, console: Console)
         )
 
 
-async def _account(
+async def _account_once(
     connection: Connection, sent: Sent, product_ids: Sequence[str], progress: Progress
 ) -> tuple[float, float, Account]:
     """When the drain was over (time.perf_counter), the offset to the database's clock, and the account."""
@@ -140,11 +139,35 @@ async def _account(
     return drained_s, await clock_offset_s(connection), await audit(connection, sent, product_ids)
 
 
+async def _account(
+    database_url: str, sent: Sent, product_ids: Sequence[str], progress: Progress
+) -> tuple[float, float, Account]:
+    """As _account_once; again while the database is away, which may be what this run shows. Raises HeadraceError."""
+    given_up = time.monotonic() + DATABASE_PATIENCE_S
+    while True:
+        try:
+            connection = await _connect(database_url)
+            try:
+                return await _account_once(connection, sent, product_ids, progress)
+            finally:
+                connection.terminate()
+        except (HeadraceError, *_DATABASE_AWAY) as error:
+            if time.monotonic() > given_up:
+                raise _no_database(error) from error
+        await asyncio.sleep(POLL_S)
+
+
 async def _connect(database_url: str) -> Connection:
     try:
         return await asyncpg.connect(database_url, timeout=10, command_timeout=300)
-    except (OSError, asyncpg.PostgresError) as error:
-        raise HeadraceError(f"the database does not answer: {error}", mend="./headrace status") from error
+    except _DATABASE_AWAY as error:
+        raise _no_database(error) from error
+
+
+def _no_database(error: Exception) -> HeadraceError:
+    if isinstance(error, HeadraceError):
+        return error
+    return HeadraceError(f"the database does not answer: {error}", mend="./headrace status")
 
 
 async def _create_products(product_api: str, plan: Plan) -> list[str]:

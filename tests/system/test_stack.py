@@ -227,3 +227,27 @@ def test_a_step_that_fails_says_why_and_leaves_nothing_running(stack: Stack) -> 
     assert "error: cannot connect to the PostgreSQL that DATABASE_URL names" in output
     assert "unset DATABASE_URL" in output
     assert stack.processes() == []
+
+
+@pytest.mark.parametrize("server", sorted(SERVERS))
+async def test_p1_a_server_that_is_killed_under_load_loses_no_order(stack: Stack, server: str) -> None:
+    stack.up()
+    status = stack.status()
+    ingest_api, pid = status["services"]["ingest_api"]["url"], status[server]["pid"]
+    begun = _accepted(ingest_api)
+    demo = stack.start("demo", "--orders", "6000", "--clients", "16", "--json")
+    await eventually(lambda: _accepted(ingest_api) > begun + 1000, timeout_s=30)
+    os.kill(pid, signal.SIGKILL)
+    account = json.loads(stack.finish(demo).splitlines()[-1])
+    assert account["sent"] == 6000
+    assert {name: account[name] for name in ("lost", "duplicated", "oversold")} == dict.fromkeys(
+        ("lost", "duplicated", "oversold"), 0
+    )
+    assert account["decided"] == account["accepted"] > 1000
+    assert stack.status()[server]["pid"] != pid
+
+
+def _accepted(url: str) -> float:
+    found = re.search(r"^headrace_orders_accepted_total (\S+)", get(f"{url}/metrics", 5)[1], re.MULTILINE)
+    assert found
+    return float(found[1])
