@@ -22,7 +22,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from stack.load_result import LoadResult, is_accepted, is_refused
+from stack.load_result import LoadResult, is_accepted, is_refused, reason
 
 PROCESSED = "PROCESSED"
 STORED = "STORED"
@@ -63,8 +63,8 @@ class Sent:
     """What the client knows. For a million orders about 200 MB, ids as text."""
 
     accepted: dict[str, Order] = field(default_factory=dict)
-    refused: Counter[int] = field(default_factory=Counter)
-    """By status."""
+    refused: Counter[str] = field(default_factory=Counter)
+    """By the problem's name; by status where it has none."""
     unknown: Counter[Order] = field(default_factory=Counter)
     answered_twice: int = 0
     unreadable: int = 0
@@ -151,8 +151,8 @@ def sort_answers(result: LoadResult[Order]) -> Sent:
     for request, status, kept in zip(result.requests, result.statuses, result.kept, strict=True):
         if is_accepted(status):
             _accept(sent, kept.lower(), request.about)
-        elif is_refused(status):
-            sent.refused[status] += 1
+        elif is_refused(status, kept):
+            sent.refused[reason(status, kept)] += 1
         else:
             sent.unknown[request.about] += 1
     return sent

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import resource
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +33,13 @@ QUANTITIES = (1, 2, 3)
 SCARCE_EVERY = 10
 SCARCE_SHARE = 0.9
 CREATE_CLIENTS = 4
+# For the first connection to each API. Longer than a service that was killed takes to be back.
+CONNECT_PATIENCE_S = 10.0
+# Until the first acceptance, and between two. The first is long for a stack that works; the second is longer than a
+# broker that was killed takes to be back, which may be what this run shows.
+ACCEPTANCE_S = (10.0, 60.0)
+# Files that are no clients: the database, standard streams, the event loop, what the interpreter opens.
+OTHER_FILES = 64
 # After the sending. Longer than a server that was killed takes to be back.
 DATABASE_PATIENCE_S = 60.0
 _DATABASE_AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
@@ -53,10 +61,10 @@ class Plan:
 
 def demo(
     urls: dict[str, str],
-    orders: int = 20_000,
-    clients: int = 64,
-    products: int = 100,
     *,
+    orders: int,
+    clients: int,
+    products: int,
     as_json: bool = False,
     seed: int = 1,
 ) -> int:
@@ -66,9 +74,11 @@ def demo(
     progress bar to the terminal, if there is one. Ctrl-C stops the sending and still accounts for what was sent; a
     second one stops at once.
 
-    Returns 0; 1 when anything was lost, duplicated or oversold, or nothing was accepted; 130 after Ctrl-C.
-    Raises HeadraceError when a part of the stack cannot be reached or refuses the products.
+    Returns 0; 1 when anything was lost, duplicated or oversold, or the stack accepts nothing (any more); 130 after
+    Ctrl-C. Raises HeadraceError when a part of the stack cannot be reached or refuses the products, or the system
+    does not allow so many connections.
     """
+    allow_open_files(clients)
     plan = make_plan(orders, products, seed)
     try:
         run = uvloop.run(_run(urls, plan, clients, err if as_json else out))
@@ -81,6 +91,17 @@ def demo(
     if run.interrupted:
         return INTERRUPTED
     return 0 if run.is_good else 1
+
+
+def allow_open_files(clients: int) -> None:
+    """Let this process have a file for each client. Raises HeadraceError if the system does not."""
+    needed = clients + OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        if hard != resource.RLIM_INFINITY and hard < needed:
+            what = f"{clients:,} clients need {needed:,} open files, and the system allows {hard:,}"
+            raise HeadraceError(what, mend=f"./headrace demo --clients {max(1, hard - OTHER_FILES)}")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def make_plan(orders: int, products: int, seed: int) -> Plan:
@@ -109,7 +130,9 @@ async def _run(urls: dict[str, str], plan: Plan, clients: int, console: Console)
         told = _bar(progress, "sending", len(plan.picks))
         requests = _until(interrupted, _requests(urls["ingest_api"], plan, product_ids))
         try:
-            load = await drive(urls["ingest_api"], requests, clients, told)
+            load = await drive(
+                urls["ingest_api"], requests, clients, told, patience_s=CONNECT_PATIENCE_S, acceptance_s=ACCEPTANCE_S
+            )
         except Unreachable as error:
             raise _no_answer("ingest_api", urls["ingest_api"], str(error)) from error
         sent = sort_answers(load)
@@ -175,7 +198,7 @@ async def _create_products(product_api: str, plan: Plan) -> list[str]:
     url = f"{product_api}/products"
     requests = [Request.post(url, _product(plan, number), number) for number in range(len(plan.stocks))]
     try:
-        result = await drive(url, requests, CREATE_CLIENTS)
+        result = await drive(url, requests, CREATE_CLIENTS, patience_s=CONNECT_PATIENCE_S)
     except Unreachable as error:
         raise _no_answer("product_api", product_api, str(error)) from error
     ids = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -12,9 +14,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from stack.accounts import Account, Order, Sent
-from stack.load_result import LoadResult, is_accepted, is_refused, percentile
+from stack.bodies import problem_detail
+from stack.load_result import LoadResult, is_accepted, is_refused, percentile, reason
 
 EXAMPLES = 5
+PROSE_COLUMNS = 80
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -36,7 +40,7 @@ class Run:
 
     @property
     def is_good(self) -> bool:
-        return self.account.is_clean and self.sent.accepted_count > 0
+        return self.account.is_clean and self.sent.accepted_count > 0 and not self.load.fruitless_s
 
     @property
     def decided_s(self) -> float:
@@ -78,14 +82,15 @@ def figures(run: Run) -> dict[str, Any]:
         "accept_ms_p99": _rounded(percentile(accept_ms, 0.99)),
         "verdict_ms_p50": _rounded(account.verdicts.p50_ms),
         "verdict_ms_p99": _rounded(account.verdicts.p99_ms),
-        "drain_s": round(max(0.0, run.decided_s - load.ended_s), 3),
+        "drain_s": round(max(0.0, run.decided_s - load.ended_s), 3) if account.decided else None,
         "elapsed_s": round(elapsed_s, 3),
-        "refused_by_status": {str(status): n for status, n in sorted(sent.refused.items())},
+        "refused_by_problem": dict(sorted(sent.refused.items())),
         "failed_by_reason": dict(account.failed),
-        "unknown_by_status": {str(status): n for status, n in _unknown(load)},
+        "unknown_by_problem": _unknown(load),
         "unknown_stored": account.unknown_stored,
         "load_cpu_us_per_request": _rounded(load.cpu_s / len(load) * 1e6 if len(load) else None),
         "clients": run.clients,
+        "open_at_once": load.open_at_once,
         "products": run.products,
         "seed": run.seed,
         "interrupted": run.interrupted,
@@ -96,32 +101,61 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 1)
 
 
-def _unknown(load: LoadResult[Order]) -> list[tuple[int, int]]:
-    counts = sorted(load.by_status().items())
-    return [(status, n) for status, n in counts if not (is_accepted(status) or is_refused(status))]
+def _unknown(load: LoadResult[Order]) -> dict[str, int]:
+    counts = Counter(
+        reason(status, kept)
+        for status, kept in zip(load.statuses, load.kept, strict=True)
+        if not (is_accepted(status) or is_refused(status, kept))
+    )
+    return dict(sorted(counts.items()))
 
 
 def print_report(run: Run, console: Console) -> None:
     """The verdict, the figures, and what there is to explain."""
     colour = "green" if run.is_good else "red"
-    console.print(f"[bold {colour}]{verdict(run)}[/]", soft_wrap=True)
+    width = min(PROSE_COLUMNS, console.width)
+    for line in wrapped(verdict(run), width):
+        console.print(f"[bold {colour}]{escape(line)}[/]", soft_wrap=True)
     console.print()
-    console.print(_table(run))
-    for line in remarks(run):
-        console.print(escape(line), soft_wrap=True)
+    _print_table(run, console)
+    for remark in remarks(run):
+        for line in wrapped(remark, width):
+            console.print(escape(line), soft_wrap=True)
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """Broken at spaces only, so that ids and URLs stay whole; what follows the first line is indented as it is."""
+    indent = " " * (len(text) - len(text.lstrip()))
+    made = textwrap.wrap(text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return made or [""]
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 request`, `2,000 requests`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def verdict(run: Run) -> str:
     """The whole result in one sentence."""
     account = run.account
-    stopped = f"stopped after {len(run.load):,} of {run.planned:,} orders"
-    subject = stopped.capitalize() if len(run.load) < run.planned else f"{run.planned:,} orders"
+    planned = counted(run.planned, "order")
+    subject = f"Stopped after {len(run.load):,} of {planned}" if len(run.load) < run.planned else planned
     if not run.sent.accepted_count:
         return f"{subject}: none was accepted."
     lost = f"{account.lost_count:,} LOST" if account.lost_count else "nothing lost"
     twice = f"{account.duplicated:,} DUPLICATED" if account.duplicated else "nothing twice"
-    oversold = f"{len(account.oversold):,} products OVERSOLD" if account.oversold else "nothing oversold"
+    oversold = f"{counted(len(account.oversold), 'product')} OVERSOLD" if account.oversold else "nothing oversold"
     return f"{subject}: {lost}, {twice}, {oversold}."
+
+
+def _print_table(run: Run, console: Console) -> None:
+    if console.is_terminal:
+        console.print(_table(run))
+        return
+    with console.capture() as captured:  # rich fills each line up, and a file keeps that
+        console.print(_table(run))
+    for line in captured.get().splitlines():
+        console.print(escape(line.rstrip()), soft_wrap=True)
 
 
 def _table(run: Run) -> Table:
@@ -135,16 +169,23 @@ def _table(run: Run) -> Table:
 
 
 def _rows(run: Run, of: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
-    yield "sent", f"{of['sent']:,}", f"{run.clients} connections, {run.products} products, seed {run.seed}"
+    yield "sent", f"{of['sent']:,}", f"{_connections(run)}, {counted(run.products, 'product')}, seed {run.seed}"
     yield "accepted", f"{of['accepted']:,}", _times("answered", of["accept_ms_p50"], of["accept_ms_p99"])
-    yield "refused", f"{of['refused']:,}", _parts(of["refused_by_status"])
-    yield "unknown", f"{of['unknown']:,}", _parts(of["unknown_by_status"])
+    yield "refused", f"{of['refused']:,}", _parts(of["refused_by_problem"])
+    yield "unknown", f"{of['unknown']:,}", _parts(of["unknown_by_problem"])
     yield "stored", f"{of['stored']:,}", ""
     yield "decided", f"{of['decided']:,}", _times("decided", of["verdict_ms_p50"], of["verdict_ms_p99"])
     yield "  processed", f"{of['processed']:,}", ""
     yield "  failed", f"{of['failed']:,}", _parts(of["failed_by_reason"])
     yield "orders/s", f"{of['orders_per_s']:,.0f}", f"first request to last verdict: {of['elapsed_s']:.2f} s"
-    yield "drain", f"{of['drain_s']:.2f} s", "last answer to last verdict"
+    yield "drain", "-" if of["drain_s"] is None else f"{of['drain_s']:.2f} s", "last answer to last verdict"
+
+
+def _connections(run: Run) -> str:
+    """How many were asked for, and how many were there if these are not the same."""
+    asked = counted(run.clients, "connection")
+    open_at_once = run.load.open_at_once
+    return asked if open_at_once == run.clients else f"{open_at_once:,} of {asked} open at once"
 
 
 def _times(what: str, p50: float | None, p99: float | None) -> str:
@@ -153,11 +194,13 @@ def _times(what: str, p50: float | None, p99: float | None) -> str:
 
 STATUS_WORDS = {
     "0": "no answer",
-    "400": "malformed",
-    "409": "sold out at the door",
-    "422": "unknown product or invalid",
     "429": "too many requests",
     "503": "unavailable",
+    "broker-unavailable": "broker unavailable",
+    "out-of-stock": "sold out at the door",
+    "outcome-unknown": "outcome unknown",
+    "store-unavailable": "database unavailable",
+    "unknown-product": "unknown product",
 }
 
 
@@ -167,33 +210,41 @@ def _parts(counts: dict[str, int]) -> str:
 
 def remarks(run: Run) -> list[str]:
     """What the figures do not say by themselves, each line with an empty one before the first."""
-    lines = [*_stock_remark(run), *_unknown_remark(run), *_fault_remarks(run)]
+    lines = [*_stop_remark(run), *_stock_remark(run), *_unknown_remark(run), *_fault_remarks(run)]
     return ["", *lines] if lines else []
+
+
+def _stop_remark(run: Run) -> Iterator[str]:
+    if run.load.fruitless_s:
+        said = problem_detail(run.load.last_refusal) or "nothing"
+        yield f"The sending was stopped: no order was accepted for {run.load.fruitless_s:.0f} s."
+        yield f"  the last refusal said: {said}"
 
 
 def _stock_remark(run: Run) -> Iterator[str]:
     share = f"{run.scarce} of the {run.products} products" if run.products > 1 else "The product"
-    yield f"{share} had stock for 90 % of what is asked of them: orders for the rest must be refused or fail."
+    them = "it" if run.scarce == 1 else "them"
+    yield f"{share} had stock for 90 % of what is asked of {them}: orders for the rest must be refused or fail."
 
 
 def _unknown_remark(run: Run) -> Iterator[str]:
     if unknown := run.sent.unknown.total():
         yield (
-            f"{unknown:,} requests got no answer that settles anything (5xx, time-out, reset); "
-            f"{run.account.unknown_stored:,} of them turned out to be stored. "
-            "A client would send them again with the same Idempotency-Key."
+            f"{counted(unknown, 'request')} got no answer that settles anything (5xx, time-out, reset); "
+            f"{run.account.unknown_stored:,} of them turned out to be stored. The demo sends no Idempotency-Key and "
+            "nothing twice; with a key, a client can safely send such a request again."
         )
     for status, body in run.load.samples.items():
         if status >= 500:
-            yield f"  the first {status} said: {body.decode(errors='replace')}"
+            yield f"  the first {status} said: {problem_detail(body)}"
     if run.load.gave_up:
         yield f"A connection could not be made again: {run.load.gave_up}"
 
 
 def _fault_remarks(run: Run) -> Iterator[str]:
     account = run.account
-    for id_, reason in islice(account.lost.items(), EXAMPLES):
-        yield f"  lost: {id_}: {reason}"
+    for id_, why in islice(account.lost.items(), EXAMPLES):
+        yield f"  lost: {id_}: {why}"
     if account.unreadable:
         yield f"  lost: {account.unreadable:,} accepted without a readable id"
     for stock in account.oversold[:EXAMPLES]:

@@ -21,8 +21,9 @@ from typing import Generic, TypeVar, cast
 from urllib.parse import urlsplit
 
 import httptools
-import msgspec
 
+from stack.bodies import id_of, problem_name
+from stack.hope import FOREVER_S, Hope
 from stack.load_result import NO_ANSWER, LoadResult, Request
 
 T = TypeVar("T")
@@ -44,21 +45,6 @@ class Unreachable(ConnectionError):
     """Nothing was sent, because the first connection failed."""
 
 
-class _Id(msgspec.Struct):
-    id: str
-
-
-def id_of(body: bytes) -> bytes:
-    """The `id` of a JSON object; b"" when there is none. Finding it costs a tenth of decoding all."""
-    start = body.find(b'"id":"') + 6
-    if start > 5:
-        return body[start : body.find(b'"', start)]
-    try:
-        return msgspec.json.decode(body, type=_Id).id.encode()
-    except msgspec.DecodeError:
-        return b""
-
-
 async def drive(
     url: str,
     requests: Iterable[Request[T]],
@@ -67,6 +53,8 @@ async def drive(
     *,
     keep: Callable[[bytes], bytes] = id_of,
     timeout_s: float = 10.0,
+    patience_s: float = 0.0,
+    acceptance_s: tuple[float, float] = FOREVER_S,
 ) -> LoadResult[T]:
     """Send `requests` to the server at `url` over `clients` connections until the iterable ends.
 
@@ -76,17 +64,21 @@ async def drive(
     A request unanswered after `timeout_s` seconds, and one whose connection breaks, is NO_ANSWER
     and is not sent again.
 
-    Raises Unreachable when the first connection fails. Later failures are retried for PATIENCE_S
-    seconds, after which the result says so in `gave_up`.
+    The sending stops when no order was accepted for `acceptance_s` seconds, the first of them until
+    the first acceptance, the second after any; but not before there are as many answers as clients.
+    The result says so in `fruitless_s`. A 409 counts as an acceptance here: what is sold out was sold.
+
+    Raises Unreachable when the first connection could not be made within `patience_s`. Later failures
+    are retried for PATIENCE_S seconds, after which the result says so in `gave_up`.
     """
     load = _Load(url, iter(requests), keep, timeout_s)
     cpu_s = time.process_time()
     on_progress = on_progress or (lambda _: None)
-    ticking = asyncio.create_task(load.tick(on_progress))
+    first = await load.connect(patience_s)
+    if first is None:
+        raise Unreachable(load.result.gave_up)
+    ticking = asyncio.create_task(load.tick(on_progress, Hope(load.result, clients, acceptance_s)))
     try:
-        first = await load.connect(patience_s=0.0)
-        if first is None:
-            raise Unreachable(load.result.gave_up)
         async with asyncio.TaskGroup() as group:
             for connection in [first, *[None] * (clients - 1)]:
                 group.create_task(load.client(connection))
@@ -139,8 +131,9 @@ class _Load(Generic[T]):
                     _, connection = await loop.create_connection(
                         lambda: _Connection(self, loop.create_future()), self.host, self.port
                     )
+                connection.start()
                 return connection
-            except OSError as error:  # refused, unreachable, no such host, or timed out
+            except OSError as error:  # refused, unreachable, no such host, timed out, or closed at once
                 if time.perf_counter() + pause_s > give_up_s:
                     self.result.gave_up = str(error) or "the connection attempt timed out"
                     return None
@@ -148,13 +141,16 @@ class _Load(Generic[T]):
             pause_s = min(2 * pause_s, longest_s)
         return None
 
-    async def tick(self, on_progress: Callable[[int], None]) -> None:
+    async def tick(self, on_progress: Callable[[int], None], hope: Hope[T]) -> None:
         """One clock for all timeouts: a timer for each request would cost more than parsing its answer."""
         while True:
             await asyncio.sleep(TICK_S)
             late_s = time.perf_counter() - self.timeout_s
             for connection in self.connections:
                 connection.abort_if_sent_before(late_s)
+            if hope.is_lost() and not self.exhausted:
+                self.result.fruitless_s = hope.patience_s
+                self.exhausted = True
             on_progress(len(self.result))
 
     def abort(self) -> None:
@@ -192,13 +188,24 @@ class _Connection(asyncio.Protocol, Generic[T]):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but its class
-        self._load.connections.add(self)
+
+    def start(self) -> None:
+        """Send the first request. Raises ConnectionResetError if the connection is gone already.
+
+        Not before the attempt to connect is over: one that times out after the connection was made
+        drops it, and with it whatever had been sent and was nowhere recorded.
+        """
+        if self._transport.is_closing():
+            raise ConnectionResetError("the server closed the connection at once")
+        open_now = self._load.connections
+        open_now.add(self)
+        self._result.open_at_once = max(self._result.open_at_once, len(open_now))
         self._send()
 
     def _send(self) -> None:
         self._pause = None
         try:
-            request = next(self._load.requests, None)
+            request = None if self._load.exhausted else next(self._load.requests, None)
         except Exception as error:  # the caller's iterable: let `drive` raise it, the event loop would only log it
             self.lost.set_exception(error)
             self.abort()
@@ -273,14 +280,15 @@ class _Connection(asyncio.Protocol, Generic[T]):
 
     def _record(self, request: Request[T], status: int, body: bytes) -> None:
         result = self._result
-        kept = self._load.keep(body) if 200 <= status < 300 else b""
+        kept = self._load.keep(body) if 200 <= status < 300 else problem_name(body)
         result.took_s.append(time.perf_counter() - self._sent_s)
         result.sent_s.append(self._sent_s)
         result.requests.append(request)
         result.statuses.append(status)
         result.kept.append(kept)
-        if status >= 300 and status not in result.samples:
-            result.samples[status] = body[:500]
+        if status >= 300:
+            result.last_refusal = body[:500]
+            result.samples.setdefault(status, result.last_refusal)
         self._in_flight = None
 
 

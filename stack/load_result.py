@@ -1,7 +1,7 @@
 """What a load generator sends and what it brings back, and what a client may conclude from each answer.
 
 ACCEPTED   201, 202           the server has taken the order
-REFUSED    4xx                the server has promised that it has not
+REFUSED    4xx                the server has promised that it has not; so does a 503 whose problem type says so
 UNKNOWN    everything else    5xx, no answer in time, a reset, an answer that is no HTTP: either may be true
 """
 
@@ -17,6 +17,9 @@ T = TypeVar("T")
 
 NO_ANSWER = 0
 """The status in the result of a request that was sent and never answered."""
+
+NOT_ACCEPTED = frozenset({b"broker-unavailable", b"overloaded", b"store-unavailable"})
+"""The problems of a 503 that promise that nothing was accepted. `outcome-unknown` does not."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,7 +45,7 @@ class LoadResult(Generic[T]):
     """Every request that was sent, in columns, in the order of the answers.
 
     `statuses` holds HTTP statuses or NO_ANSWER; `sent_s` time.perf_counter() of the send, `took_s` from
-    there to the end of the answer; `kept` what `keep` made of a 2xx body, else b"".
+    there to the end of the answer; `kept` what `keep` made of a 2xx body, or the problem's name in another.
     """
 
     requests: list[Request[T]] = field(default_factory=list)
@@ -52,13 +55,19 @@ class LoadResult(Generic[T]):
     kept: list[bytes] = field(default_factory=list)
     samples: dict[int, bytes] = field(default_factory=dict)
     """The first body of each status outside 2xx, cut to 500 bytes: what the server said."""
+    last_refusal: bytes = b""
+    """The last body of a status outside 2xx, cut likewise."""
     started_s: float = 0.0
     ended_s: float = 0.0
     """time.perf_counter() of the first send and of the last answer."""
     cpu_s: float = 0.0
     """CPU time of this process while it drove."""
+    open_at_once: int = 0
+    """The most connections that were open at the same time."""
     gave_up: str = ""
     """Why a client stopped before the requests were used up: its connection could not be made again."""
+    fruitless_s: float = 0.0
+    """For how long nothing had been accepted when the sending was stopped for that; 0: it was not."""
 
     def __len__(self) -> int:
         return len(self.statuses)
@@ -77,9 +86,14 @@ def is_accepted(status: int) -> bool:
     return status in (201, 202)
 
 
-def is_refused(status: int) -> bool:
-    """Whether the server has promised not to have taken it. A 503 promises nothing."""
-    return 400 <= status < 500
+def is_refused(status: int, problem: bytes = b"") -> bool:
+    """Whether the server has promised not to have taken it. A 503 promises nothing, unless its `problem` does."""
+    return 400 <= status < 500 or (status == 503 and problem in NOT_ACCEPTED)
+
+
+def reason(status: int, problem: bytes) -> str:
+    """Why an order was not accepted: the problem's name, or the status of an answer that has none."""
+    return problem.decode() if problem and status >= 400 else str(status)
 
 
 def percentile(ascending: list[float], fraction: float) -> float | None:

@@ -165,9 +165,10 @@ def test_answers_are_sorted_into_three_heaps() -> None:
         (201, two.upper()),
         (202, one),
         (202, "?"),
-        (409, ""),
+        (409, "out-of-stock"),
         (429, ""),
         (503, ""),
+        (503, "overloaded"),
         (0, ""),
         (200, one),
     ]
@@ -178,7 +179,7 @@ def test_answers_are_sorted_into_three_heaps() -> None:
     sent = sort_answers(result)
     assert sent.accepted == {one: APPLE, two: APPLE}
     assert (sent.answered_twice, sent.unreadable, sent.accepted_count) == (1, 1, 4)
-    assert sent.refused == {409: 1, 429: 1}
+    assert sent.refused == {"out-of-stock": 1, "429": 1, "overloaded": 1}
     assert sent.unknown == {APPLE: 3}
 
 

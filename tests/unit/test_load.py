@@ -1,17 +1,29 @@
 """The load generator against a real server on a real socket, one that answers as badly as servers do."""
 
 import asyncio
+import contextlib
 import itertools
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
+import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
 from stack import load as load_module
-from stack.load import Unreachable, drive, id_of
-from stack.load_result import NO_ANSWER, Request, is_accepted, is_refused, percentile
+from stack.bodies import id_of, problem_detail, problem_name
+from stack.load import Unreachable, drive
+from stack.load_result import (
+    NO_ANSWER,
+    LoadResult,
+    Request,
+    is_accepted,
+    is_refused,
+    percentile,
+)
+from tests.conditions import eventually
 
 Answer = Callable[[int, asyncio.StreamWriter], Awaitable[None]]
 """Answers the n-th request of a connection, counted from 0."""
@@ -186,6 +198,104 @@ async def test_a_503_rests_its_connection(monkeypatch: pytest.MonkeyPatch, retry
     assert result.samples == {503: b"full"}
 
 
+def test_nothing_is_sent_by_an_attempt_to_connect_that_is_given_up() -> None:
+    """On uvloop, whose clock runs first: a busy loop lets the attempt time out after the connection was made."""
+
+    def slowly(requests: Iterator[Request[int]]) -> Iterator[Request[int]]:
+        time.sleep(0.3)
+        yield from requests
+
+    async def run() -> tuple[list[bytes], list[int]]:
+        async with serving(saying(response())) as server:
+            result = await drive(server.url, slowly(orders(server.url, 3)), 1, timeout_s=0.2)
+        return server.bodies, list(result.statuses)
+
+    bodies, statuses = uvloop.run(run())
+    assert (len(bodies), statuses) == (3, [202] * 3)
+
+
+@pytest.mark.parametrize("clients", [1, 300])
+def test_what_arrives_at_a_server_that_is_slow_to_accept_is_accounted_for(clients: int) -> None:
+    async def slow(number: int, writer: asyncio.StreamWriter) -> None:
+        time.sleep(0.001)  # noqa: ASYNC251 - it is the loop that has to be busy
+        writer.write(response())
+
+    async def run() -> tuple[Server, LoadResult[int]]:
+        async with serving(slow) as server:
+            result = await drive(server.url, orders(server.url, 900), clients, timeout_s=0.03)
+        return server, result
+
+    server, result = uvloop.run(run())
+    assert set(server.bodies) <= {b'{"n":%d}' % request.about for request in result.requests}
+    assert len(server.bodies) <= len(result) <= 900
+    assert 1 <= result.open_at_once <= clients
+
+
+async def test_a_server_that_closes_every_connection_at_once_is_unreachable_in_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whether it closes before or after a request has left: the load ends, and says what it knows."""
+    monkeypatch.setattr(load_module, "PATIENCE_S", 0.1)
+    listener = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+    with contextlib.suppress(Unreachable):
+        result = await drive(url, orders(url, 20), 2)
+        assert set(result.statuses) <= {NO_ANSWER}
+    listener.close()
+
+
+async def test_the_connections_that_were_open_at_once_are_counted() -> None:
+    async with serving(saying(response(headers="Connection: close\r\n"))) as server:
+        result = await drive(server.url, orders(server.url, 30), 3)
+    assert result.open_at_once == 3
+
+
+async def test_the_first_connection_is_waited_for_as_long_as_told() -> None:
+    async with serving(saying(response())) as server:
+        port = int(server.url.rpartition(":")[2])
+    driving = asyncio.create_task(drive(server.url, orders(server.url, 2), 1, patience_s=5))
+    await asyncio.wait([driving], timeout=0.1)  # a few attempts
+    listener = await asyncio.start_server(server.handle, "127.0.0.1", port)
+    assert list((await driving).statuses) == [202] * 2
+    listener.close()
+
+
+async def test_a_server_that_takes_nothing_ends_the_load() -> None:
+    body = b'{"type":"/docs/problems/overloaded","detail":"Disk full."}'
+    async with serving(saying(response(503, body, "Retry-After: 0\r\n"))) as server:
+        result = await drive(server.url, orders(server.url, 10**9), 4, acceptance_s=(0.2, 60))
+    assert result.fruitless_s == 0.2
+    assert problem_detail(result.last_refusal) == "Disk full."
+    assert len(result) == len(server.bodies) >= 4
+    assert result.kept[0] == b"overloaded"
+
+
+async def test_a_server_that_takes_no_more_ends_the_load_later() -> None:
+    async with serving(saying(response(), response(503, b"", "Retry-After: 0\r\n"))) as server:
+        result = await drive(server.url, orders(server.url, 10**9), 1, acceptance_s=(60, 0.2))
+    assert result.fruitless_s == 0.2
+    assert result.statuses[0] == 202
+
+
+async def test_each_client_has_one_attempt_before_the_load_is_ended() -> None:
+    async def answer(number: int, writer: asyncio.StreamWriter) -> None:
+        await arrived.wait()
+        writer.write(response(503))
+
+    arrived = asyncio.Event()
+    async with serving(answer) as server:
+        driving = asyncio.create_task(drive(server.url, orders(server.url, 100), 5, acceptance_s=(0.0, 0.0)))
+        await eventually(lambda: len(server.bodies) == 5)
+        arrived.set()
+        assert len(await driving) == 5
+
+
+async def test_sold_out_is_no_fruitless_answer() -> None:
+    async with serving(saying(response(409))) as server:
+        result = await drive(server.url, orders(server.url, 2000), 1, acceptance_s=(0.1, 0.1))
+    assert (len(result), result.fruitless_s) == (2000, 0.0)
+
+
 async def test_nobody_there() -> None:
     async with serving(saying(response())) as server:
         pass
@@ -255,6 +365,37 @@ def test_id_of(body: bytes, found: bytes) -> None:
 def test_unknown_is_neither(status: int) -> None:
     assert not is_accepted(status)
     assert not is_refused(status)
+
+
+@pytest.mark.parametrize(
+    ("status", "problem", "refused"),
+    [
+        (503, b"overloaded", True),
+        (503, b"broker-unavailable", True),
+        (503, b"store-unavailable", True),
+        (503, b"outcome-unknown", False),
+        (503, b"", False),
+        (500, b"overloaded", False),
+        (409, b"", True),
+        (422, b"unknown-product", True),
+    ],
+)
+def test_a_503_is_a_refusal_if_it_says_so(status: int, problem: bytes, refused: bool) -> None:
+    assert is_refused(status, problem) is refused
+
+
+@pytest.mark.parametrize(
+    ("body", "name", "detail"),
+    [
+        (b'{"type":"/docs/problems/overloaded","detail":"Slowly."}', b"overloaded", "Slowly."),
+        (b'{"type":"about:blank"}', b"about:blank", '{"type":"about:blank"}'),
+        (b'{"type":5}', b"", '{"type":5}'),
+        (b"full \xff", b"", "full \ufffd"),
+        (b"", b"", ""),
+    ],
+)
+def test_a_problem_is_read(body: bytes, name: bytes, detail: str) -> None:
+    assert (problem_name(body), problem_detail(body)) == (name, detail)
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1), st.floats(0.01, 1))

@@ -1,0 +1,44 @@
+"""What the load generator reads in the body of an answer."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class _Id(msgspec.Struct):
+    id: str
+
+
+class _Problem(msgspec.Struct):
+    """What is read of an RFC 9457 body."""
+
+    type: str = ""
+    detail: str = ""
+
+
+def id_of(body: bytes) -> bytes:
+    """The `id` of a JSON object; b"" when there is none. Finding it costs a tenth of decoding all."""
+    start = body.find(b'"id":"') + 6
+    if start > 5:
+        return body[start : body.find(b'"', start)]
+    try:
+        return msgspec.json.decode(body, type=_Id).id.encode()
+    except msgspec.DecodeError:
+        return b""
+
+
+def problem_name(body: bytes) -> bytes:
+    """The last part of a problem's `type`; b"" when the body is no problem."""
+    return _problem(body).type.rpartition("/")[2].encode()
+
+
+def problem_detail(body: bytes) -> str:
+    """What a problem says to people; the body itself when it is no problem."""
+    return _problem(body).detail or body.decode(errors="replace")
+
+
+def _problem(body: bytes) -> _Problem:
+    try:
+        return msgspec.json.decode(body, type=_Problem)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _Problem()
