@@ -9,72 +9,23 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
-from pathlib import Path
 
 from stack.console import follow, say, step_done
-from stack.errors import HeadraceError
 from stack.home import ROOT, Home
 from stack.identity import wrap
 from stack.install import ensure_servers
 from stack.launch import Launched, PrivateServers, launch, read_private_servers
 from stack.state import SERVERS
-
-STATIC = {
-    "format": ["-m", "ruff", "format", "--check", "."],
-    "lint": ["-m", "ruff", "check", "."],
-    "types": ["-m", "mypy"],
-    "layers": ["-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"],
-}
-# These need no server. Any other directory in tests/ is a suite that does.
-WITHOUT_SERVERS = ("unit",)
-# Not part of the default run: minutes, or tools that not every machine has. Ask for them by name.
-BY_NAME_ONLY = ("chaos", "compose")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What one run does: static checks and test directories, in order, and what is passed on to pytest."""
-
-    static: list[str]
-    suites: list[str]
-    pytest_arguments: list[str]
-
-    @property
-    def needs_servers(self) -> bool:
-        return any(suite not in WITHOUT_SERVERS for suite in self.suites)
-
-
-def available_suites(tests: Path) -> list[str]:
-    """The directories in tests/ that hold tests; unit, integration, system first."""
-    found = {path.name for path in tests.iterdir() if path.is_dir() and any(path.rglob("test_*.py"))}
-    known = [name for name in ("unit", "integration", "system") if name in found]
-    return known + sorted(found - set(known))
-
-
-def plan(arguments: list[str], suites: list[str]) -> Plan:
-    """Read the command line. Raises HeadraceError for an unknown suite."""
-    names, rest = split(arguments)
-    known = [*STATIC, *suites]
-    for name in names:
-        if name not in known:
-            raise HeadraceError(f"no suite {name!r}", f"the suites are: {', '.join(known)}", "./headrace test unit")
-    chosen = names or [name for name in known if name not in BY_NAME_ONLY]
-    return Plan([name for name in STATIC if name in chosen], [name for name in suites if name in chosen], rest)
-
-
-def split(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """What stands before and after the first `--`."""
-    at = arguments.index("--") if "--" in arguments else len(arguments)
-    return arguments[:at], arguments[at + 1 :]
+from stack.suites import STATIC, Plan, available_suites, plan
 
 
 def run_suites(home: Home, arguments: list[str]) -> int:
     """Run what was asked for; returns 0 when all of it passed, 1 otherwise, 130 when interrupted."""
-    run = plan(arguments, available_suites(ROOT / "tests"))
+    run = plan(arguments, available_suites())
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     since = time.monotonic()
     results: dict[str, bool] = {}
+    code = 130
     try:
         with ExitStack() as stack:
             # They start while the static checks run.
@@ -83,10 +34,11 @@ def run_suites(home: Home, arguments: list[str]) -> int:
                 results[name] = _check(name)
             if run.suites:
                 results["tests"] = _pytest(run, _wait_for(launched) if launched else None)
+            # Before the servers are stopped: a Ctrl-C then takes nothing from what is known.
+            code = _summary(results, time.monotonic() - since)
     except KeyboardInterrupt:
         say("\ninterrupted")
-        return 130
-    return _summary(results, time.monotonic() - since)
+    return code
 
 
 class _Servers:
@@ -113,9 +65,9 @@ def _is_missing(server: str) -> bool:
 
 def _remove_leftovers(home: Home) -> None:
     """What test runs left that were killed together with their keepers."""
-    for directory in home.path.glob("test-*"):
-        if not (left := Home(directory)).is_held():
-            left.purge()
+    for run in home.test_runs():
+        if not run.is_held():
+            run.purge()
 
 
 def _wait_for(launched: Launched) -> PrivateServers:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import os
 import sys
+import tomllib
 import traceback
 from typing import Annotated
 
 import typer
 
-from stack.errors import HeadraceError
-from stack.home import Home
+from stack.errors import HeadraceError, disk_full
+from stack.home import ROOT, Home
 from stack.logfile import open_log
+from stack.suites import STATIC, available_suites
 
 app = typer.Typer(
     help="Headrace: write-behind order ingestion. `up` runs everything on this machine, `test` checks it.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 
@@ -45,6 +48,8 @@ def _fail(error: HeadraceError) -> None:
 
 
 def _unexpected(error: Exception) -> HeadraceError:
+    if full := disk_full(error, Home.current().path):
+        return full
     log = Home.current().log("cli")
     try:
         Home.current().create()
@@ -55,6 +60,22 @@ def _unexpected(error: Exception) -> HeadraceError:
     return HeadraceError(
         f"{type(error).__name__}: {error}", "a bug, or a machine that we did not think of", "", str(log)
     )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+        typer.echo(f"{project['name']} {project['version']}")
+        raise typer.Exit
+
+
+@app.callback()
+def every_command(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -68,7 +89,9 @@ def up(
     from stack.up import up as run
 
     if ui:
-        os.environ["HEADRACE_RABBITMQ_UI"] = "1"
+        from stack.rabbitmq import UI_VARIABLE
+
+        os.environ[UI_VARIABLE] = "1"
 
     raise typer.Exit(run(Home.current(), detach=detach))
 
@@ -113,7 +136,7 @@ def doctor() -> None:
 @app.command()
 def demo(
     orders: Annotated[int, typer.Option(min=1, help="How many orders to send.")] = 20_000,
-    clients: Annotated[int, typer.Option(min=1, help="How many connections send them.")] = 64,
+    clients: Annotated[int, typer.Option(min=1, max=10_000, help="How many connections send them.")] = 64,
     products: Annotated[int, typer.Option(min=1, help="Over how many products.")] = 100,
     as_json: Json = False,
 ) -> None:
@@ -125,16 +148,17 @@ def demo(
     raise typer.Exit(run(urls, orders=orders, clients=clients, products=products, as_json=as_json))
 
 
-@app.command("test", context_settings={"allow_interspersed_args": False})
+@app.command("test", context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})
 def run_tests(
     arguments: Annotated[  # noqa: ARG001 - the parser drops the `--` that tells suites from pytest's arguments
         list[str] | None,
         typer.Argument(
-            metavar="[SUITE]... [-- PYTEST_ARGS]", help="Suites (default: all), then pytest's own arguments."
+            metavar="SUITE",
+            help=f"Default: all of {', '.join([*STATIC, *available_suites()])}. After --: pytest's own arguments.",
         ),
     ] = None,
 ) -> None:
-    """Format, lint, types, layers, then the tests, on servers of their own. Suites: see tests/."""
+    """Format, lint, types, layers, then the tests, on servers of their own."""
     from stack.checks import run_suites
 
     raise typer.Exit(run_suites(Home.current(), sys.argv[2:]))

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
+from rich.table import Table
 
 from stack.errors import HeadraceError
 from stack.launch import Event, Launched
@@ -44,6 +45,17 @@ TICK, SPINNER = ("✓", "dots") if _can_print("✓⠋") else ("+", "line")
 
 def say(text: str = "") -> None:
     out.print(escape(text), soft_wrap=True)
+
+
+def show_table(table: Table, width: int | None = None) -> None:
+    """rich fills the last column with blanks up to its width: nothing that a file or a program wants."""
+    if out.is_terminal:
+        out.print(table, width=width, crop=False)
+        return
+    with out.capture() as captured:
+        out.print(table, width=width, crop=False)
+    for line in captured.get().splitlines():
+        out.out(line.rstrip(), highlight=False)
 
 
 def step_done(text: str, seconds: float, *, ok: bool = True) -> None:

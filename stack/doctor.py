@@ -14,17 +14,18 @@ from rich.table import Table
 from stack import binaries, postgres, rabbitmq, redis_server
 from stack import state as states
 from stack.binaries import PACKAGES, TITLES
-from stack.console import out, say
+from stack.console import say, show_table
+from stack.environment import VARIABLES, external_urls, wanted_ports
 from stack.home import Home
 from stack.install import apt_line, become_root, missing_servers
 from stack.ports import is_free
 from stack.proc import listener_of
-from stack.servers import VARIABLES, external_urls
-from stack.services import DEFAULT_PORTS
 from stack.state import SERVERS
 
 # A small run fits into this: WAL up to 2 GB, the broker's limit, logs.
 NEEDED_DISK_BYTES = 3_000_000_000
+# A new cluster of PostgreSQL takes 100 MB; and below 50 MB (its disk_free_limit) RabbitMQ refuses every order.
+LEAST_DISK_BYTES = 200_000_000
 # PostgreSQL's buffers, the Erlang VM, Redis' limit and four Python processes.
 NEEDED_MEMORY_BYTES = 1_000_000_000
 DEFAULT_SERVER_PORTS = {
@@ -49,7 +50,7 @@ def doctor(home: Home) -> int:
     findings = [Finding("python", f"{platform.python_version()} on {platform.platform()}")]
     findings += [_server(server) for server in SERVERS]
     findings += [_port(name, port, state.is_running) for name, port in _ports(state.ports).items()]
-    findings += [_disk(home), _memory(), _writable(home)]
+    findings += [disk(home), _memory(), _writable(home)]
     findings.append(Finding("stack", "running: ./headrace status" if state.is_running else "not running"))
     _print(findings)
     problems = [finding for finding in findings if finding.verdict == "problem"]
@@ -72,8 +73,8 @@ def _can_install() -> bool:
 
 
 def _ports(remembered: dict[str, int]) -> dict[str, int]:
-    ports = {**DEFAULT_PORTS, **DEFAULT_SERVER_PORTS}
-    return {name: remembered.get(name, port) for name, port in ports.items()}
+    servers = {name: remembered.get(name, port) for name, port in DEFAULT_SERVER_PORTS.items()}
+    return {**wanted_ports(), **servers}
 
 
 def _port(name: str, port: int, is_running: bool) -> Finding:
@@ -85,9 +86,12 @@ def _port(name: str, port: int, is_running: bool) -> Finding:
     return Finding(f"port {port}", f"taken by {holder}: {name} takes the next free one", "note")
 
 
-def _disk(home: Home) -> Finding:
+def disk(home: Home) -> Finding:
+    """Whether the disk of the state directory has room for a stack."""
     free = shutil.disk_usage(_nearest(home.path)).free
     text = f"{free / 1e9:.1f} GB free at {home.path}"
+    if free < LEAST_DISK_BYTES:
+        return Finding("disk", f"{text}: free some, or set HEADRACE_HOME", "problem")
     return Finding("disk", text, "ok" if free > NEEDED_DISK_BYTES else "note")
 
 
@@ -123,4 +127,4 @@ def _print(findings: list[Finding]) -> None:
     for finding in findings:
         colour = colours[finding.verdict]
         table.add_row(f"[{colour}]{finding.verdict}[/]", escape(finding.subject), escape(finding.text))
-    out.print(table)
+    show_table(table)

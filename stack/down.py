@@ -7,11 +7,10 @@ import os
 import signal
 import time
 
-from stack import state as states
 from stack.console import say, spinner
 from stack.errors import HeadraceError
 from stack.home import Home
-from stack.up import kill_supervisor
+from stack.up import kill_supervisor, supervisor_or_keeper
 
 # Services have 30 s to finish what they hold, the servers 20 s after them.
 ORDERLY_S = 60.0
@@ -20,6 +19,7 @@ POLL_S = 0.05
 
 
 def down(home: Home, *, purge: bool) -> int:
+    """Returns 0: nothing runs any more. A test run below `home` is left alone, and so is its directory."""
     since = time.monotonic()
     if home.is_held():
         with spinner("stopping"):
@@ -37,21 +37,23 @@ def _stop(home: Home) -> None:
         return
     kill_supervisor(home)
     if not _wait(home, KILLED_S, ask=False):
-        keeper = states.load(home).keeper[0]
-        raise HeadraceError(
-            "something of the stack does not end",
-            f"see the children of process {keeper}",
-            f"kill -9 {keeper}",
-        )
+        raise _does_not_end(home)
+
+
+def _does_not_end(home: Home) -> HeadraceError:
+    what = "something of the stack does not end"
+    if keeper := home.holder():
+        return HeadraceError(what, f"see the children of process {keeper}", f"kill -9 {keeper}")
+    return HeadraceError(what, f"a process without a name holds {home.lock}", "see which: lslocks")
 
 
 def _wait(home: Home, timeout_s: float, *, ask: bool) -> bool:
-    """Wait until the lock is free. The supervisor is told once, as soon as the state file names it."""
+    """Wait until the lock is free. The supervisor is told once; by its keeper when the state file does not name it."""
     deadline = time.monotonic() + timeout_s
     while home.is_held():
-        if ask and (state := states.load(home)).is_running:
+        if ask and (pid := supervisor_or_keeper(home)):
             with contextlib.suppress(ProcessLookupError):
-                os.kill(state.supervisor[0], signal.SIGTERM)
+                os.kill(pid, signal.SIGTERM)
             ask = False
         if time.monotonic() > deadline:
             return False
@@ -65,6 +67,8 @@ def _purge(home: Home) -> None:
     lock = home.try_lock()
     if lock is None:
         raise HeadraceError("cannot purge", "another `headrace up` has just started here", "./headrace down --purge")
-    home.purge()
+    kept = home.purge()
     os.close(lock)
-    say(f"removed {home.path}")
+    for run in kept:
+        say(f"kept {run.path}: a test run is using it")
+    say(f"removed {'all else in ' if kept else ''}{home.path}")

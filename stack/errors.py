@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -30,6 +31,17 @@ class HeadraceError(Exception):
 
     def to_dict(self) -> dict[str, str]:
         return asdict(self)
+
+
+def disk_full(error: BaseException, directory: Path) -> HeadraceError | None:
+    """What to say when `error` is that of a full disk, or of a user's quota; None when it is another."""
+    if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return None
+    return HeadraceError(
+        f"cannot write {error.filename or directory}",
+        f"{error.strerror}: `df -h {directory}` shows how much there is",
+        "free some space, or: HEADRACE_HOME=/a/directory/elsewhere ./headrace up",
+    )
 
 
 def tail(log: Path, lines: int = TAIL_LINES) -> list[str]:

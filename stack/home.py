@@ -11,9 +11,12 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from stack import proc
 from stack.errors import HeadraceError
 
 ROOT = Path(__file__).resolve().parent.parent
+# Directories below a state directory that are state directories themselves: those of `test` and of `servers`.
+TEST_RUNS = ("test-*", "servers")
 FALLBACK_BASE = Path("/var/tmp")  # noqa: S108 - `make_fallback` checks who owns what it finds there
 
 
@@ -65,11 +68,30 @@ class Home:
                 "HEADRACE_HOME=/a/writable/directory ./headrace up",
             ) from error
 
-    def purge(self) -> None:
-        """Remove the state directory and the fallback. Only for the holder of the lock, or when nobody holds it."""
+    def purge(self) -> list[Home]:
+        """Remove the state directory and the fallback. Only for the holder of the lock, or when nobody holds it.
+
+        Test runs below it that still run are kept, and returned.
+        """
+        kept = [run for run in self.test_runs() if run.is_held()]
+        for run in self.test_runs():
+            if run not in kept:
+                run.purge()
         if self.fallback.exists() and _is_private(self.fallback):
             shutil.rmtree(self.fallback)
-        shutil.rmtree(self.path, ignore_errors=True)
+        if not kept:
+            shutil.rmtree(self.path, ignore_errors=True)
+            return []
+        for entry in set(self.path.iterdir()) - {run.path for run in kept}:
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink(missing_ok=True)
+        return kept
+
+    def test_runs(self) -> list[Home]:
+        """The state directories of test runs, living and dead, below this one."""
+        return [Home(path) for pattern in TEST_RUNS for path in self.path.glob(pattern)]
 
     def try_lock(self) -> int | None:
         """Take the lock that a running stack holds for its whole life; None when another process has it.
@@ -87,6 +109,20 @@ class Home:
             if _same_file(descriptor, self.lock):
                 return descriptor
             os.close(descriptor)  # a purge removed this file between open and flock: the name means another one now
+
+    def sign(self, descriptor: int) -> None:
+        """Write into the lock who we are, for `holder`."""
+        pid, started = proc.identify(os.getpid())
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{pid} {started}\n".encode(), 0)
+
+    def holder(self) -> int | None:
+        """The pid of the keeper that signed the lock and lives; unlike the state file, this is never out of date."""
+        try:
+            pid, started = map(int, self.lock.read_text().split())
+        except (OSError, ValueError):
+            return None
+        return pid if pid > 1 and proc.is_alive(pid, started) else None
 
     def is_held(self) -> bool:
         """Whether a stack runs (or starts, or stops) on this directory."""

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from stack import binaries
 from stack.console import say, spinner, step_done
+from stack.environment import external_urls
 from stack.errors import HeadraceError
 from stack.home import Home
 from stack.logfile import open_log
-from stack.servers import external_urls
 from stack.state import SERVERS
 
 SCRIPT = Path(__file__).with_name("install.sh")

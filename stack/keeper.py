@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Literal
 
 from stack import proc
-from stack.errors import HeadraceError
+from stack.errors import HeadraceError, disk_full
 from stack.home import Home
 
 Role = Literal["up", "servers"]
@@ -62,7 +62,8 @@ def main(role: Role, home: Home) -> int:
 def _take_lock(home: Home) -> bool:
     """Several tries within a moment: `Home.is_held` of another command may hold the lock for microseconds."""
     for _ in range(10):
-        if home.try_lock() is not None:
+        if (lock := home.try_lock()) is not None:
+            home.sign(lock)
             return True
         time.sleep(POLL_S)
     return False
@@ -143,6 +144,9 @@ def _reap() -> None:
 if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1], Home(Path(sys.argv[2]))))  # type: ignore[arg-type]
-    except HeadraceError as error:
-        print(json.dumps({"event": "failed", **error.to_dict()}), flush=True)
+    except (HeadraceError, OSError) as error:
+        failure = disk_full(error, Path(sys.argv[2])) or error
+        if not isinstance(failure, HeadraceError):
+            raise
+        print(json.dumps({"event": "failed", **failure.to_dict()}), flush=True)
         sys.exit(1)

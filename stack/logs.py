@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import os
+import signal
 
 from stack.errors import HeadraceError
 from stack.home import Home
 from stack.state import SERVERS, SERVICES
 
-NAMES = (*SERVICES, *SERVERS, "epmd", "migrations", "supervisor", "keeper", "apt", "cli")
+NAMES = (*SERVICES, *SERVERS, "epmd", "migrations", "supervisor", "keeper", "apt", "venv", "cli")
+# Not of what `up` starts: why there may be none.
+OTHERS = {
+    "apt": "nothing had to be installed by apt-get",
+    "venv": "this .venv was made by other means, or for another HEADRACE_HOME",
+    "cli": "no command has failed unexpectedly",
+}
 LINES = 200
 
 
@@ -19,6 +26,15 @@ def logs(home: Home, name: str | None, *, follow: bool) -> int:
     paths = [home.log(each) for each in ([name] if name else NAMES)]
     found = [str(path) for path in paths if path.exists()]
     if not found:
-        raise HeadraceError(f"nothing in {home.logs} yet", "it has not been started", "./headrace up -d")
+        raise _none(home, name)
+    # Python ignores SIGPIPE, and what it executes inherits that: tail would complain of `| head`.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     # -F: goes on through a rotation.
     os.execvp("tail", ["tail", "-n", str(LINES if name else 20), *(["-F"] if follow else []), "--", *found])  # noqa: S606 - no shell wanted
+
+
+def _none(home: Home, name: str | None) -> HeadraceError:
+    if name in OTHERS:
+        return HeadraceError(f"no log of {name} in {home.logs}", OTHERS[name], "./headrace doctor")
+    what = f"no log of {name} in {home.logs} yet" if name else f"nothing in {home.logs} yet"
+    return HeadraceError(what, "it has not been started", "./headrace up -d")

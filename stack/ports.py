@@ -10,18 +10,20 @@ from __future__ import annotations
 import socket
 
 from stack.errors import HeadraceError
+from stack.proc import listener_of
 
 LOOPBACK = "127.0.0.1"
 TRIES = 200
 
 
 class Ports:
-    """The ports of one stack; `remembered` are those of its last run, tried first so that URLs stay."""
+    """The ports of one stack; `remembered` are those of its last run, so that URLs stay."""
 
     def __init__(self, remembered: dict[str, int] | None = None) -> None:
         self._remembered = remembered or {}
         self._reservations: list[socket.socket] = []
         self.chosen: dict[str, int] = {}
+        self._taken: dict[str, str] = {}
 
     @property
     def remembered(self) -> dict[str, int]:
@@ -30,7 +32,21 @@ class Ports:
 
     def choose(self, name: str, default: int) -> int:
         """A free port for `name`: the remembered one, else `default`, else the next free one above it."""
-        candidates: list[int] = [self._remembered.get(name, default), *range(default, default + TRIES)]
+        return self._first_free(name, default, [self._remembered.get(name, default)])
+
+    def choose_near(self, name: str, wanted: int) -> int:
+        """As `choose` for a port that people type: `wanted` itself comes first, and `why` tells what kept it."""
+        port = self._first_free(name, wanted, [wanted, self._remembered.get(name, wanted)])
+        if port != wanted:
+            self._taken[name] = f" ({wanted} is taken{_by(listener_of(wanted))})"
+        return port
+
+    def why(self, name: str) -> str:
+        """Who has the port that `name` wanted, in brackets; empty when `name` has it."""
+        return self._taken.get(name, "")
+
+    def _first_free(self, name: str, default: int, first: list[int]) -> int:
+        candidates: list[int] = [*first, *range(default, min(default + TRIES, 65536))]
         for port in candidates:
             if port not in self.chosen.values() and self._reserve(port):
                 self.chosen[name] = port
@@ -53,6 +69,10 @@ class Ports:
             return False
         self._reservations.append(reservation)
         return True
+
+
+def _by(holder: str | None) -> str:
+    return f" by {holder}" if holder else ""
 
 
 def is_free(port: int) -> bool:

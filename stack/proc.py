@@ -37,6 +37,12 @@ def is_alive(pid: int, started: int) -> bool:
     return found is not None and found.started == started and found.state != "Z"
 
 
+def identify(pid: int) -> tuple[int, int]:
+    """A process as (pid, start): unlike the pid alone, that is never another one's."""
+    found = stat_of(pid)
+    return (pid, found.started if found else 0)
+
+
 def descendants(root: int) -> list[Stat]:
     """Everything below `root`, parents before children, zombies left out."""
     children: dict[int, list[Stat]] = defaultdict(list)
@@ -55,11 +61,11 @@ LISTENING = "0A"
 
 
 def listener_of(port: int) -> str | None:
-    """Who listens on this TCP port, as "name (pid N)"; None when nobody does, or when it is hidden from this user."""
+    """Who listens on this TCP port, as "name, pid N"; None when nobody does, or when it is hidden from this user."""
     inodes = _listening_inodes(port)
     for entry in PROC.iterdir():
         if entry.name.isdigit() and _holds(entry, inodes) and (found := stat_of(int(entry.name))):
-            return f"{found.name} (pid {found.pid})"
+            return f"{found.name}, pid {found.pid}"
     return None
 
 

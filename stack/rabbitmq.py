@@ -21,6 +21,7 @@ USER = "headrace"
 NODE = "headrace@localhost"
 # plain: AMQP alone; ui: with the management UI; test: with the management API, and killed at the end.
 Use = Literal["plain", "ui", "test"]
+UI_VARIABLE = "HEADRACE_RABBITMQ_UI"
 DEFAULT_PORT = 16672
 DEFAULT_MANAGEMENT_PORT = 16673
 DEFAULT_DISTRIBUTION_PORT = 16674

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from stack.errors import HeadraceError
 from stack.http import get, post_json
@@ -27,7 +28,7 @@ def plant(product_api: str) -> str:
     return f"{len(PRODUCTS)} demo products"
 
 
-def products(product_api: str) -> list[dict[str, object]]:
+def products(product_api: str) -> list[dict[str, Any]]:
     """What GET /products answers. Raises HeadraceError when it is no list of products."""
     status, body = get(f"{product_api}/products", TIMEOUT_S)
     try:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from stack import binaries, postgres, rabbitmq, redis_server
 from stack.binaries import TITLES
 from stack.credentials import Credentials
+from stack.environment import GOOD_URLS, VARIABLES
 from stack.errors import HeadraceError
 from stack.events import Events
 from stack.home import Home
@@ -19,17 +19,11 @@ from stack.processes import Process, Spec, together
 from stack.state import SERVERS, Part
 
 EXTERNAL_TIMEOUT_S = 10
-VARIABLES = {"postgres": "DATABASE_URL", "rabbitmq": "AMQP_URL", "redis": "REDIS_URL"}
 PROBES: dict[str, Callable[[str], Awaitable[None]]] = {
     "postgres": postgres.probe,
     "rabbitmq": rabbitmq.probe,
     "redis": redis_server.probe,
 }
-
-
-def external_urls() -> dict[str, str]:
-    """The servers that the environment names, by our name for them."""
-    return {server: os.environ[name] for server, name in VARIABLES.items() if os.environ.get(name)}
 
 
 @dataclass
@@ -79,7 +73,7 @@ class Servers:
             except Exception as error:
                 raise HeadraceError(
                     f"cannot connect to the {TITLES[server]} that {VARIABLES[server]} names",
-                    str(error) or type(error).__name__,
+                    f"{str(error) or type(error).__name__}; a good one looks like {GOOD_URLS[server]}",
                     f"correct {VARIABLES[server]}, or `unset {VARIABLES[server]}` for a private instance",
                 ) from error
             self.parts[server] = Part(url, state="external")

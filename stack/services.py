@@ -22,7 +22,6 @@ from stack.ports import LOOPBACK, Ports
 from stack.processes import Process, Spec, together
 from stack.state import SERVICES, Part
 
-DEFAULT_PORTS = {"ingest_api": 8080, "persist_worker": 9101, "product_consumer": 9102, "product_api": 3000}
 MIGRATION_TIMEOUT_S = 60
 
 
@@ -33,6 +32,7 @@ class Services:
     home: Home
     events: Events
     ports: Ports
+    wanted: dict[str, int]
     credentials: Credentials
     on_change: Callable[[], None]
     parts: dict[str, Part] = field(default_factory=dict)
@@ -69,9 +69,8 @@ class Services:
         }
         for name in SERVICES:
             prefix = name.upper()
-            preferred = int(os.environ.get(f"{prefix}_PORT", DEFAULT_PORTS[name]))
             own[f"{prefix}_HOST"] = LOOPBACK
-            own[f"{prefix}_PORT"] = str(self.ports.choose(name, preferred))
+            own[f"{prefix}_PORT"] = str(self.ports.choose_near(name, self.wanted[name]))
         return {**os.environ, **own}
 
     async def _migrate(self, environment: dict[str, str]) -> None:
@@ -110,7 +109,7 @@ class Services:
             self._running.append(process)
             self.parts[name] = Part(f"http://{LOOPBACK}:{port}")
             await process.start()
-            step.text = f"{name} on {LOOPBACK}:{port}"
+            step.text = f"{name} on {LOOPBACK}:{port}{self.ports.why(name)}"
 
 
 def service_spec(name: str, port: int, log: Path, environment: dict[str, str]) -> Spec:

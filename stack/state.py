@@ -46,19 +46,21 @@ class StackState:
         return proc.is_alive(*self.supervisor)
 
 
-def identify(pid: int) -> tuple[int, int]:
-    """A process as (pid, start): unlike the pid alone, that is never another one's."""
-    found = proc.stat_of(pid)
-    return (pid, found.started if found else 0)
-
-
 def load(home: Home) -> StackState:
     """The last state written; the state of nothing when there is none or it cannot be read."""
     try:
         raw: dict[str, Any] = json.loads(home.state.read_text())
         raw["parts"] = {name: Part(**part) for name, part in raw["parts"].items()}
+        raw["ports"] = {name: port for name, port in raw["ports"].items() if port in range(1, 65536)}
         for process in ("supervisor", "keeper"):
-            raw[process] = tuple(raw[process])
+            raw[process] = _process(*raw[process])
         return StackState(**raw)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return StackState()
+
+
+def _process(pid: int, started: int) -> tuple[int, int]:
+    """None of ours has a pid below 2, and signals to 1, 0 or less go where nobody wants them: ValueError."""
+    if (pid, started) != (0, 0) and int(pid) <= 1:
+        raise ValueError(f"pid {pid}")
+    return int(pid), int(started)

@@ -13,21 +13,22 @@ from typing import TYPE_CHECKING
 
 from stack import state as states
 from stack.credentials import load_or_create
-from stack.errors import HeadraceError
+from stack.environment import external_urls, wanted_ports
+from stack.errors import HeadraceError, disk_full
 from stack.events import Events
 from stack.home import Home
 from stack.logfile import open_log
 from stack.ports import Ports
-from stack.rabbitmq import Use
-from stack.servers import Servers, external_urls
+from stack.proc import identify
+from stack.rabbitmq import UI_VARIABLE, Use
+from stack.servers import Servers
 from stack.services import Services
-from stack.state import Phase, StackState, identify
+from stack.state import Phase, StackState
 
 if TYPE_CHECKING:
     from stack.keeper import Role
 
 STDIN = 0
-UI_VARIABLE = "HEADRACE_RABBITMQ_UI"
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,9 @@ def main(role: Role, home: Home) -> int:
         events.emit("failed", **error.to_dict())
     except Exception as error:
         log.error("%s", traceback.format_exc())
-        failure = HeadraceError(f"{type(error).__name__}: {error}", log=str(home.log("supervisor")))
+        failure = disk_full(error, home.path) or HeadraceError(
+            f"{type(error).__name__}: {error}", log=str(home.log("supervisor"))
+        )
         events.emit("failed", **failure.to_dict())
     return 1
 
@@ -72,12 +75,13 @@ class Supervisor:
         # Tests get instances of their own: what the environment names may hold somebody's data.
         external = external_urls() if role == "up" else {}
         self._servers = Servers(home, events, self._ports, self._credentials, external, self._save, _broker_use(role))
-        self._services = Services(home, events, self._ports, self._credentials, self._save)
+        wanted = wanted_ports() if role == "up" else {}
+        self._services = Services(home, events, self._ports, wanted, self._credentials, self._save)
 
     async def run(self) -> dict[str, int | None]:
         """See main; returns the services' exit codes. Raises HeadraceError, with all stopped, when the start fails."""
         self._listen()
-        self._save()
+        self._write_state()
         start = asyncio.create_task(self._start())
         stop = asyncio.create_task(self._stop.wait())
         try:
@@ -108,6 +112,13 @@ class Supervisor:
         self._save()
 
     def _save(self) -> None:
+        """A disk that has filled up keeps nothing from running on, from being restarted or from being stopped."""
+        try:
+            self._write_state()
+        except OSError as error:
+            log.error("cannot write the state file: %s", error)
+
+    def _write_state(self) -> None:
         self._servers.refresh()
         self._services.refresh()
         StackState(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from rich.markup import escape
 from rich.table import Table
 
-from stack.console import PIPE_WIDTH, out, say
+from stack.console import PIPE_WIDTH, say, show_table
 from stack.home import Home
 from stack.state import SERVERS, SERVICES, Part, StackState
 
@@ -21,6 +22,9 @@ PATHS = {
 }
 
 
+EXAMPLE_QUANTITY = 2
+
+
 def without_password(url: str) -> str:
     parts = urlsplit(url)
     if parts.password is None:
@@ -30,22 +34,31 @@ def without_password(url: str) -> str:
     return urlunsplit(parts._replace(netloc=user + host))
 
 
+# What is not known yet, or was never started, has its place all the same: programs read one shape.
+UNKNOWN = {name: Part("") for name in (*SERVICES, *SERVERS)}
+
+
 def as_dict(state: StackState, *, is_running: bool) -> dict[str, Any]:
     """What `status --json` prints: URLs with their passwords, for programs on this machine."""
-    parts = {
-        name: {"url": part.url, "pid": part.pid, "state": part.state, "restarts": part.restarts}
-        for name, part in state.parts.items()
-    }
+    known = {**UNKNOWN, **state.parts}
     if not is_running:
-        parts = {name: {**part, "pid": None, "state": "stopped"} for name, part in parts.items()}
+        known = {name: replace(part, pid=None, state=_at_rest(part.state)) for name, part in known.items()}
+    parts = {
+        name: {"url": part.url or None, "pid": part.pid, "state": part.state, "restarts": part.restarts}
+        for name, part in known.items()
+    }
     return {
         "running": is_running,
         "phase": state.phase if is_running else "down",
         "supervisor": {"pid": state.supervisor[0] if is_running else None},
-        "services": {name: parts[name] for name in SERVICES if name in parts},
-        **{name: parts[name] for name in SERVERS if name in parts},
+        "services": {name: parts[name] for name in SERVICES},
+        **{name: parts[name] for name in SERVERS},
         "management_url": state.management_url,
     }
+
+
+def _at_rest(state: str) -> str:
+    return state if state == "external" else "stopped"
 
 
 def print_table(state: StackState, home: Home) -> None:
@@ -60,7 +73,7 @@ def print_table(state: StackState, home: Home) -> None:
     if state.management_url:
         table.add_row("rabbitmq UI", without_password(state.management_url))
     table.add_row("logs", escape(str(home.logs)))
-    out.print(table, width=PIPE_WIDTH, crop=False)
+    show_table(table, PIPE_WIDTH)
 
 
 def _state(part: Part) -> str:
@@ -74,6 +87,6 @@ def print_next(state: StackState, product_id: str | None) -> None:
     say("passwords  ./headrace status --json")
     say("try        ./headrace demo")
     if product_id:
-        body = f'{{"productId":"{product_id}","quantity":2}}'
+        body = f'{{"productId":"{product_id}","quantity":{EXAMPLE_QUANTITY}}}'
         url = f"{state.parts['ingest_api'].url}/api/v1/orders"
         say(f"           curl -s {url} -H 'Content-Type: application/json' -d '{body}'")

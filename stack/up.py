@@ -6,20 +6,25 @@ import contextlib
 import os
 import signal
 import time
+from typing import Any
 
 from stack import state as states
 from stack.console import follow, say, spinner
+from stack.environment import wanted_ports
 from stack.errors import HeadraceError
 from stack.home import Home
 from stack.http import get
 from stack.install import ensure_servers, missing_servers
 from stack.launch import Busy, Launched, launch
+from stack.rabbitmq import UI_VARIABLE
 from stack.seeds import PRODUCTS, products
 from stack.state import StackState
-from stack.table import print_next, print_table
+from stack.table import EXAMPLE_QUANTITY, print_next, print_table
 
 OTHER_TIMEOUT_S = 300
 POLL_S = 0.1
+# A new supervisor writes its state file at once: a second after the keeper's lock, some more on a busy machine.
+FIRST_STATE_S = 10
 
 
 def up(home: Home, *, detach: bool) -> int:
@@ -28,8 +33,11 @@ def up(home: Home, *, detach: bool) -> int:
     while True:
         if _is_up(home):
             say("headrace is running already")
+            if os.environ.get(UI_VARIABLE) and not states.load(home).management_url:
+                say("without RabbitMQ's management UI; with it: ./headrace down, then: ./headrace up --ui")
             show(home)
             return 0
+        wanted_ports()  # before anything is installed
         ensure_servers(home, missing_servers())
         try:
             return _start(home, detach=detach)
@@ -93,18 +101,32 @@ def _stop(launched: Launched) -> None:
 
 def kill_supervisor(home: Home) -> None:
     """The keeper then ends whatever it leaves behind."""
-    state = states.load(home)
-    if state.is_running:
+    if pid := supervisor_or_keeper(home):
         with contextlib.suppress(ProcessLookupError):
-            os.kill(state.supervisor[0], signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL)
+
+
+def supervisor_or_keeper(home: Home) -> int | None:
+    """Whom to signal: the keeper passes SIGTERM on, and when it dies itself the kernel tells the supervisor."""
+    state = states.load(home)
+    return state.supervisor[0] if state.is_running else home.holder()
 
 
 def _wait_for_other(home: Home) -> None:
     """Return when the other command's stack is ready, or gone. Raises HeadraceError when that takes too long."""
     say("another `headrace up` or `down` is at work here: waiting for it")
     deadline = time.monotonic() + OTHER_TIMEOUT_S
+    known_until = time.monotonic() + FIRST_STATE_S
     with spinner("waiting"):
         while home.is_held() and not _is_up(home):
+            if not _is_unknown(home):
+                known_until = time.monotonic() + FIRST_STATE_S
+            if time.monotonic() > known_until:
+                raise HeadraceError(
+                    f"a stack runs here that {home.state} does not tell of",
+                    "the file is damaged, or was removed",
+                    "./headrace down, then: ./headrace up",
+                )
             if time.monotonic() > deadline:
                 raise HeadraceError(
                     "another headrace command holds the state directory",
@@ -115,6 +137,12 @@ def _wait_for_other(home: Home) -> None:
             time.sleep(POLL_S)
 
 
+def _is_unknown(home: Home) -> bool:
+    """Whether a keeper lives that the state file does not name."""
+    keeper = home.holder()
+    return keeper is not None and states.load(home).keeper[0] != keeper
+
+
 def show(home: Home) -> None:
     state = states.load(home)
     say()
@@ -123,13 +151,17 @@ def show(home: Home) -> None:
 
 
 def _demo_product(state: StackState) -> str | None:
-    """A product to order in the example: a demo product that is there, else any."""
+    """A product to order in the example: one that has what it orders; a demo product, else the one with the most."""
     with contextlib.suppress(HeadraceError, OSError, KeyError):
-        found = products(state.parts["product_api"].url)
-        names = [product["name"] for product in PRODUCTS]
-        found.sort(key=lambda product: product.get("name") not in names)
-        return str(found[0]["id"]) if found else None
+        return choose_product(products(state.parts["product_api"].url))
     return None
+
+
+def choose_product(found: list[dict[str, Any]]) -> str | None:
+    names = [product["name"] for product in PRODUCTS]
+    in_stock = [product for product in found if product["qty"] >= EXAMPLE_QUANTITY]
+    in_stock.sort(key=lambda product: (product["name"] not in names, -product["qty"]))
+    return str(in_stock[0]["id"]) if in_stock else None
 
 
 def is_ready(url: str) -> bool:

@@ -81,10 +81,12 @@ async def service_process(
 
 
 @asynccontextmanager
-async def running(app: ASGIApp, *, ready: str = "/readyz") -> AsyncIterator[str]:
+async def running(app: ASGIApp, *, ready: str = "/readyz", max_connections: int = 256) -> AsyncIterator[str]:
     """`app` and its lifespan in this process on a free port. Yields its URL."""
     port, stop = free_port(), asyncio.Event()
-    serving = asyncio.create_task(server.serve(app, "127.0.0.1", port, stop, grace_s=5))
+    serving = asyncio.create_task(
+        server.serve(app, "127.0.0.1", port, stop, grace_s=5, max_connections=max_connections)
+    )
     url = f"http://127.0.0.1:{port}"
     try:
         await _wait_until(url + ready, serving)

@@ -1,7 +1,12 @@
 """The `headrace` script itself: the virtual environment that it makes, with lock files of no packages."""
 
+import fcntl
+import os
 import shutil
+import stat
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,17 +20,40 @@ def checkout(tmp_path: Path) -> Path:
     root = tmp_path / "a checkout"
     (root / "stack").mkdir(parents=True)
     shutil.copy(ROOT / "headrace", root)
+    for module in ("cli", "down", "status", "logs", "doctor", "suites"):
+        (root / "stack" / f"{module}.py").touch()
     (root / "stack" / "__main__.py").write_text("import sys; print('stack', *sys.argv[1:])\n")
     for lock in ("requirements.lock", "requirements-dev.lock"):
         (root / lock).write_text(f"# {lock}: nothing\n")
     return root
 
 
-def headrace(checkout: Path, *arguments: str) -> list[str]:
-    """The lines that it prints."""
+def run(checkout: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
     environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(checkout)}
-    run = [str(checkout / "headrace"), *arguments]
-    return subprocess.run(run, env=environment, cwd="/", text=True, capture_output=True, check=True).stdout.splitlines()
+    command = [str(checkout / "headrace"), *arguments]
+    done = subprocess.run(command, env=environment, cwd="/", text=True, capture_output=True, check=False)
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def headrace(checkout: Path, *arguments: str) -> list[str]:
+    """The lines that it prints: its own, which go to standard error, before those of `stack`."""
+    done = run(checkout, *arguments)
+    return [*done.stderr.splitlines(), *done.stdout.splitlines()]
+
+
+def change_locks(checkout: Path) -> None:
+    for lock in ("requirements.lock", "requirements-dev.lock"):
+        (checkout / lock).write_text("# nothing else\n")
+
+
+@contextmanager
+def held_lock(path: Path) -> Iterator[None]:
+    """As a running stack holds it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def test_the_environment_of_a_running_stack_is_added_to_and_never_emptied(checkout: Path) -> None:
@@ -36,10 +64,54 @@ def test_the_environment_of_a_running_stack_is_added_to_and_never_emptied(checko
     assert in_use.exists()
     assert headrace(checkout, "up", "-d") == ["stack up -d"]  # what test needs has what up needs
 
-    (checkout / "requirements.lock").write_text("# nothing else\n")
-    (checkout / "requirements-dev.lock").write_text("# nothing else\n")
-    assert "making .venv" in headrace(checkout, "status")[0]
+    change_locks(checkout)
+    assert "making .venv" in headrace(checkout, "up")[0]
     assert not in_use.exists()
+
+
+def test_what_a_program_reads_is_not_mixed_with_progress(checkout: Path) -> None:
+    done = run(checkout, "status", "--json")
+    assert done.stdout == "stack status --json\n"
+    assert "making .venv" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["down", "status", "logs", "doctor"])
+def test_a_stack_is_stopped_and_looked_at_with_the_packages_it_was_started_with(checkout: Path, command: str) -> None:
+    run(checkout, "up")
+    change_locks(checkout)
+    assert headrace(checkout, command) == [f"stack {command}"]
+
+
+@pytest.mark.parametrize("lock", ["lock", "test-7/lock"])
+def test_an_environment_that_is_in_use_is_not_made_anew(checkout: Path, lock: str) -> None:
+    run(checkout, "up")
+    change_locks(checkout)
+    with held_lock(checkout / ".headrace" / lock):
+        for command in ("up", "demo", "test"):
+            refused = run(checkout, command, code=1).stderr
+            assert "error: cannot make .venv anew" in refused
+            assert "mend:  ./headrace down" in refused
+    assert "making .venv" in run(checkout, "up").stderr
+
+
+def test_what_the_script_makes_is_for_its_owner_alone_but_what_it_runs_has_the_callers_umask(checkout: Path) -> None:
+    (checkout / "stack" / "__main__.py").write_text("import os; print(oct(os.umask(0)))\n")
+    assert run(checkout, "up").stdout == f"{oct(_umask())}\n"
+    logs = checkout / ".headrace" / "logs"
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (logs, logs / "venv.log")] == [0o700, 0o600]
+
+
+def _umask() -> int:
+    os.umask(now := os.umask(0o022))
+    return now
+
+
+def test_a_suite_that_is_not_there_is_told_before_anything_is_installed(checkout: Path) -> None:
+    for name in ("suites.py", "errors.py"):
+        shutil.copy(ROOT / "stack" / name, checkout / "stack")
+    (checkout / "tests" / "unit").mkdir(parents=True)
+    assert "no suite 'nosuch'" in run(checkout, "test", "nosuch", code=1).stderr
+    assert not (checkout / ".venv").exists()
 
 
 def test_an_environment_that_was_not_completed_is_made_again(checkout: Path) -> None:

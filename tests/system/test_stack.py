@@ -221,6 +221,27 @@ def test_down_is_quick_and_leaves_nothing_running(stack: Stack) -> None:
     assert stack.run("down") == "nothing is running\n"
 
 
+def test_a_damaged_state_file_keeps_nobody_from_stopping_what_runs(stack: Stack) -> None:
+    stack.up()
+    stack.home.state.write_text("{")
+    assert "./headrace down" in stack.run("up", "-d", code=1)
+    assert stack.run("down").startswith("stopped in ")
+    assert stack.processes() == []
+
+
+def test_a_port_that_is_asked_for_wins_and_whoever_has_it_is_named(stack: Stack) -> None:
+    stack.up()
+    stack.run("down")
+    with socket.create_server((LOOPBACK, 0)) as taken, socket.create_server((LOOPBACK, 0)) as free:
+        wanted, asked = taken.getsockname()[1], free.getsockname()[1]
+        free.close()
+        output = stack.run("up", "-d", INGEST_API_PORT=str(wanted), PRODUCT_API_PORT=str(asked))
+    assert re.search(rf"ingest_api on {LOOPBACK}:\d+ \({wanted} is taken by .*, pid {os.getpid()}\)", output)
+    assert f"product_api on {LOOPBACK}:{asked} " in output
+    assert re.search(r"[ \t]$", output, re.MULTILINE) is None
+    stack.run("down")
+
+
 def test_a_step_that_fails_says_why_and_leaves_nothing_running(stack: Stack) -> None:
     stack.run("down")
     output = stack.run("up", "-d", code=1, DATABASE_URL=f"postgresql://u:p@{LOOPBACK}:1/x")

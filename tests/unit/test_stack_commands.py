@@ -2,18 +2,32 @@
 
 import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from stack.checks import BY_NAME_ONLY, STATIC, available_suites, plan
+from ingest_api.settings import IngestSettings
+from persist_worker.settings import PersistSettings
+from pipeline.settings import PipelineSettings
+from product_api.settings import ProductSettings
+from product_consumer.settings import ConsumerSettings
+from stack import checks
+from stack.doctor import disk
+from stack.environment import SERVICE_PORTS
 from stack.errors import HeadraceError
-from stack.home import ROOT
-from stack.state import Part, StackState
+from stack.home import ROOT, Home
+from stack.state import SERVICES, Part, StackState
+from stack.suites import STATIC, available_suites, plan
 from stack.table import as_dict, without_password
+from stack.up import choose_product
 
 SUITES = ["unit", "integration", "system", "chaos"]
 
@@ -29,10 +43,10 @@ def headrace(home: Path, *arguments: str, **environment: str) -> subprocess.Comp
     )
 
 
-def test_everything_but_what_is_asked_for_by_name_runs_by_default() -> None:
+def test_everything_runs_by_default() -> None:
     run = plan([], SUITES)
     assert run.static == list(STATIC)
-    assert run.suites == [suite for suite in SUITES if suite not in BY_NAME_ONLY]
+    assert run.suites == SUITES
     assert run.needs_servers
 
 
@@ -50,6 +64,12 @@ def test_an_unknown_suite_is_an_error_that_names_the_known() -> None:
     with pytest.raises(HeadraceError, match="no suite 'unti'") as raised:
         plan(["unti"], SUITES)
     assert "unit, integration" in raised.value.cause
+
+
+def test_what_looks_like_pytests_is_an_error_that_says_where_it_goes() -> None:
+    with pytest.raises(HeadraceError, match="no option '-k'") as raised:
+        plan(["unit", "-k", "foo"], SUITES)
+    assert raised.value.mend == "./headrace test unit -- -k foo"
 
 
 def test_a_suite_is_a_directory_with_tests(tmp_path: Path) -> None:
@@ -83,6 +103,16 @@ def test_a_state_file_of_the_dead_shows_nothing_alive() -> None:
     assert shown["redis"]["pid"] is None
 
 
+@pytest.mark.parametrize("is_running", [True, False])
+def test_a_status_has_every_part_whatever_is_known_of_it(is_running: bool) -> None:
+    state = StackState("starting", parts={"postgres": Part("postgresql://h", state="external")})
+    shown = as_dict(state, is_running=is_running)
+    nothing = {"url": None, "pid": None, "state": "stopped", "restarts": 0}
+    assert shown["services"] == dict.fromkeys(SERVICES, nothing)
+    assert shown["rabbitmq"] == shown["redis"] == nothing
+    assert shown["postgres"] == {**nothing, "url": "postgresql://h", "state": "external"}
+
+
 def test_status_of_nothing(tmp_path: Path) -> None:
     done = headrace(tmp_path / "home", "status", "--json")
     assert done.returncode == 3
@@ -94,10 +124,106 @@ def test_down_of_nothing_is_no_error(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "nothing is running\n")
 
 
+def test_down_purge_leaves_the_servers_of_a_test_run_alone(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    run = Home(home.path / "test-1")
+    for each in (home, run):
+        each.create()
+    lock = run.try_lock()
+    done = headrace(home.path, "down", "--purge")
+    assert done.returncode == 0
+    assert f"kept {run.path}: a test run is using it\n" in done.stdout
+    assert run.logs.exists()
+    assert not home.logs.exists()
+    assert lock is not None
+    os.close(lock)
+
+
+def test_an_interrupt_as_the_servers_stop_does_not_lose_the_summary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @contextmanager
+    def servers(_: Home) -> Iterator[None]:
+        yield
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checks, "_Servers", servers)
+    monkeypatch.setattr(checks, "_pytest", lambda *_: True)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    assert checks.run_suites(Home(tmp_path), ["system"]) == 0
+    assert "all passed (tests)" in capsys.readouterr().out
+
+
 def test_an_error_says_what_cause_and_mend(tmp_path: Path) -> None:
     done = headrace(tmp_path / "home", "logs", "nginx")
     assert done.returncode == 1
     assert done.stderr.startswith("error: no log of 'nginx'\n  cause: the names are: ingest_api, ")
+
+
+def test_a_log_that_need_not_be_there_says_why(tmp_path: Path) -> None:
+    assert "nothing had to be installed" in headrace(tmp_path / "home", "logs", "apt").stderr
+    assert "no log of redis" in headrace(tmp_path / "home", "logs", "redis").stderr
+
+
+def test_logs_into_a_reader_that_has_had_enough_are_silent(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    home.create()
+    home.log("redis").write_text("a line\n" * 100_000)
+    command = [
+        "sh",
+        "-c",
+        'HEADRACE_HOME="$1" "$2" -m stack logs redis -f | head -n 1',
+        "sh",
+        str(home.path),
+        sys.executable,
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=30)
+    assert (done.stdout, done.stderr) == ("a line\n", "")
+
+
+@pytest.mark.parametrize("variable", ["INGEST_API_PORT", "DATABASE_URL", "AMQP_URL", "REDIS_URL"])
+def test_a_wrong_variable_is_refused_before_anything_is_started(tmp_path: Path, variable: str) -> None:
+    done = headrace(tmp_path / "home", "up", "-d", **{variable: "localhost:x"})
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {variable}")
+    assert not (tmp_path / "home" / "state.json").exists()
+
+
+def test_the_ports_of_the_services_are_those_of_their_settings() -> None:
+    settings: dict[str, type[PipelineSettings]] = {
+        "ingest_api": IngestSettings,
+        "persist_worker": PersistSettings,
+        "product_consumer": ConsumerSettings,
+        "product_api": ProductSettings,
+    }
+    assert {name: each.model_fields["port"].default for name, each in settings.items()} == SERVICE_PORTS
+
+
+def test_the_example_orders_what_is_in_stock() -> None:
+    seed, most, some = (
+        {"id": name, "name": name, "qty": qty} for name, qty in (("Laptop Demo", 2), ("most", 9), ("some", 8))
+    )
+    assert choose_product([some, most, seed]) == "Laptop Demo"
+    assert choose_product([some, most, {**seed, "qty": 1}]) == "most"
+    assert choose_product([{**most, "qty": 0}]) is None
+
+
+def test_tables_in_a_pipe_end_where_their_text_ends(tmp_path: Path) -> None:
+    lines = headrace(tmp_path / "home", "doctor").stdout.splitlines()
+    assert len(lines) > 10
+    assert [line for line in lines if line != line.rstrip()] == []
+
+
+def test_a_small_disk_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=150_000_000))
+    assert disk(Home(tmp_path)).verdict == "problem"
+
+
+@pytest.mark.parametrize("asked", [["--version"], ["-h"], ["test", "--help"]])
+def test_help_and_version(tmp_path: Path, asked: list[str]) -> None:
+    done = headrace(tmp_path / "home", *asked)
+    assert done.returncode == 0
+    assert re.search(r"headrace \d|Usage: headrace", done.stdout)
 
 
 def test_an_error_can_be_printed_in_ascii(tmp_path: Path) -> None:

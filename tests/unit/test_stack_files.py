@@ -1,18 +1,21 @@
 """What a stack keeps on disk: the lock, credentials, the state file, logs."""
 
+import errno
 import json
 import os
 import stat
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from stack import state
 from stack.credentials import load_or_create
-from stack.errors import HeadraceError, tail
+from stack.errors import HeadraceError, disk_full, tail
 from stack.home import Home
 from stack.logfile import ROTATE_BYTES, open_log
-from stack.state import Part, StackState, identify
+from stack.proc import identify
+from stack.state import Part, StackState
 
 
 @pytest.fixture
@@ -42,6 +45,34 @@ def test_a_lock_file_that_was_purged_is_not_the_lock(home: Home) -> None:
     os.close(old)
     assert home.is_held()
     os.close(new)
+
+
+def test_a_purge_keeps_the_test_runs_that_still_run(home: Home) -> None:
+    living, servers, dead = (Home(home.path / name) for name in ("test-1", "servers", "test-2"))
+    for run in (living, servers, dead):
+        run.create()
+    locks = [run.try_lock() for run in (living, servers)]
+    assert {run.path.name for run in home.purge()} == {"test-1", "servers"}
+    assert {path.name for path in home.path.iterdir()} == {"test-1", "servers"}
+    for lock in locks:
+        assert lock is not None
+        os.close(lock)
+    assert home.purge() == []
+    assert not home.path.exists()
+
+
+def test_the_lock_names_its_holder_as_long_as_it_lives(home: Home) -> None:
+    assert home.holder() is None
+    lock = home.try_lock()
+    assert lock is not None
+    assert home.holder() is None
+    home.sign(lock)
+    assert home.holder() == os.getpid()
+    pid, started = identify(os.getpid())
+    for text in (f"{pid} {started + 1}", "1 1", "0 0", "-1 5", "x"):
+        home.lock.write_text(text)
+        assert home.holder() is None
+    os.close(lock)
 
 
 def test_credentials_are_made_once_for_their_owner_alone(home: Home) -> None:
@@ -75,10 +106,22 @@ def test_a_reused_pid_is_not_the_supervisor() -> None:
     assert not StackState("ready", supervisor=(pid, started + 1)).is_running
 
 
-@pytest.mark.parametrize("damage", ["", "null", "{}", json.dumps({"parts": 3})])
+def _states(*supervisors: object) -> list[str]:
+    """State files that are right but for the supervisor."""
+    return [json.dumps({**asdict(StackState()), "supervisor": supervisor}) for supervisor in supervisors]
+
+
+@pytest.mark.parametrize(
+    "damage", ["", "null", "{}", json.dumps({"parts": 3}), *_states([0], [1, 5], [-1, 5], ["x", "y"], 7)]
+)
 def test_a_damaged_state_file_is_the_state_of_nothing(home: Home, damage: str) -> None:
     home.state.write_text(damage)
     assert state.load(home) == StackState()
+
+
+def test_a_damaged_port_is_not_remembered(home: Home) -> None:
+    StackState(ports={"redis": 16379, "postgres": 70_000, "epmd": -1}).save(home)
+    assert state.load(home).ports == {"redis": 16379}
 
 
 def test_a_fallback_that_somebody_else_planted_is_refused(home: Home, tmp_path: Path) -> None:
@@ -110,6 +153,13 @@ def test_an_error_prints_what_cause_mend_log_and_the_end_of_the_log(tmp_path: Pa
 
 def test_the_tail_of_no_log_is_empty(tmp_path: Path) -> None:
     assert tail(tmp_path / "none.log") == []
+
+
+def test_a_full_disk_is_told_with_what_mends_it(tmp_path: Path) -> None:
+    full = disk_full(OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "x")), tmp_path)
+    assert full
+    assert (full.what, "df -h" in full.cause) == (f"cannot write {tmp_path / 'x'}", True)
+    assert disk_full(OSError(errno.EPERM, "Operation not permitted"), tmp_path) is None
 
 
 def test_a_big_log_is_set_aside(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Ports shift when they are taken, by a stranger or by another stack that has not bound them yet."""
 
+import os
+import re
 import socket
 from collections.abc import Iterator
 
@@ -29,6 +31,18 @@ def test_a_listener_on_all_addresses_takes_the_port_too() -> None:
 def test_the_remembered_port_comes_first(taken: int) -> None:
     assert Ports({"redis": 29_871}).choose("redis", 29_870) == 29_871
     assert Ports({"redis": taken}).choose("redis", 29_880) == 29_880
+
+
+def test_a_port_that_people_type_comes_before_the_remembered_one(taken: int) -> None:
+    ports = Ports({"ingest_api": 29_941})
+    assert ports.choose_near("ingest_api", 29_940) == 29_940
+    assert ports.why("ingest_api") == ""
+
+
+def test_whoever_has_the_wanted_port_is_named_and_the_remembered_one_is_next(taken: int) -> None:
+    ports = Ports({"ingest_api": 29_951})
+    assert ports.choose_near("ingest_api", taken) == 29_951
+    assert re.fullmatch(rf" \({taken} is taken by .+, pid {os.getpid()}\)", ports.why("ingest_api"))
 
 
 def test_two_stacks_never_choose_the_same_port() -> None:

@@ -1,0 +1,60 @@
+"""What the caller's environment asks of `up`: servers that are there already, and ports."""
+
+from __future__ import annotations
+
+import os
+from urllib.parse import urlsplit
+
+from stack.errors import HeadraceError
+
+VARIABLES = {"postgres": "DATABASE_URL", "rabbitmq": "AMQP_URL", "redis": "REDIS_URL"}
+# As pipeline/settings.py has them.
+SCHEMES = {
+    "postgres": ("postgresql", "postgres"),
+    "rabbitmq": ("amqp", "amqps"),
+    "redis": ("redis", "rediss", "unix"),
+}
+GOOD_URLS = {
+    "postgres": "postgresql://USER:PASSWORD@HOST:5432/DATABASE",
+    "rabbitmq": "amqp://USER:PASSWORD@HOST:5672/%2F",
+    "redis": "redis://:PASSWORD@HOST:6379/0",
+}
+# What the services' own settings.py say: the stack imports no service, so a unit test compares them.
+SERVICE_PORTS = {"ingest_api": 8080, "persist_worker": 9101, "product_consumer": 9102, "product_api": 3000}
+
+
+def external_urls() -> dict[str, str]:
+    """The servers that the environment names, by our name for them. Raises HeadraceError for what is no such URL."""
+    urls = {server: os.environ[name] for server, name in VARIABLES.items() if os.environ.get(name)}
+    for server, url in urls.items():
+        if not _is_url(url, SCHEMES[server]):
+            name = VARIABLES[server]
+            raise HeadraceError(
+                f"{name} is not a URL that can be used",
+                f"a good one looks like {GOOD_URLS[server]}",
+                f"correct {name}, or `unset {name}` for a private instance",
+            )
+    return urls
+
+
+def _is_url(text: str, schemes: tuple[str, ...]) -> bool:
+    try:
+        url = urlsplit(text)
+        port = url.port  # raises for what is no number
+    except ValueError:
+        return False
+    return url.scheme in schemes and port != 0 and bool(url.netloc or url.scheme == "unix")
+
+
+def wanted_ports() -> dict[str, int]:
+    """The port that each service tries first. Raises HeadraceError for a variable that is no port."""
+    return {name: _port(f"{name.upper()}_PORT", default) for name, default in SERVICE_PORTS.items()}
+
+
+def _port(variable: str, default: int) -> int:
+    text = os.environ.get(variable) or str(default)
+    if text.isascii() and text.isdigit() and 0 < int(text) < 65536:
+        return int(text)
+    raise HeadraceError(
+        f"{variable}={text} is not a port", "a port is a number from 1 to 65535", f"correct it, or: unset {variable}"
+    )

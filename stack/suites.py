@@ -1,0 +1,74 @@
+"""What `test` is asked to do: static checks, suites, pytest's arguments.
+
+With the standard library alone: the script `headrace` runs `python3 -m stack.suites test ...` before it installs
+anything, so that a wrong name is told at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from stack.errors import HeadraceError
+
+TESTS = Path(__file__).resolve().parent.parent / "tests"
+STATIC = {
+    "format": ["-m", "ruff", "format", "--check", "."],
+    "lint": ["-m", "ruff", "check", "."],
+    "types": ["-m", "mypy"],
+    "layers": ["-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"],
+}
+# These need no server. Any other directory in tests/ is a suite that does.
+WITHOUT_SERVERS = ("unit",)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one run does: static checks and test directories, in order, and what is passed on to pytest."""
+
+    static: list[str]
+    suites: list[str]
+    pytest_arguments: list[str]
+
+    @property
+    def needs_servers(self) -> bool:
+        return any(suite not in WITHOUT_SERVERS for suite in self.suites)
+
+
+def available_suites(tests: Path = TESTS) -> list[str]:
+    """The directories in tests/ that hold tests; unit, integration, system first."""
+    found = {path.name for path in tests.iterdir() if path.is_dir() and any(path.rglob("test_*.py"))}
+    known = [name for name in ("unit", "integration", "system") if name in found]
+    return known + sorted(found - set(known))
+
+
+def plan(arguments: list[str], suites: list[str]) -> Plan:
+    """Read the command line. Raises HeadraceError for an unknown suite."""
+    names, rest = split(arguments)
+    known = [*STATIC, *suites]
+    for name in names:
+        if name.startswith("-"):
+            after = " ".join(arguments[arguments.index(name) :])
+            raise HeadraceError(
+                f"`test` has no option {name!r}",
+                "pytest's own arguments go after --",
+                f"./headrace test {' '.join([*names[: names.index(name)], '--', after])}",
+            )
+        if name not in known:
+            raise HeadraceError(f"no suite {name!r}", f"the suites are: {', '.join(known)}", "./headrace test unit")
+    chosen = names or known
+    return Plan([name for name in STATIC if name in chosen], [name for name in suites if name in chosen], rest)
+
+
+def split(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """What stands before and after the first `--`."""
+    at = arguments.index("--") if "--" in arguments else len(arguments)
+    return arguments[:at], arguments[at + 1 :]
+
+
+if __name__ == "__main__":
+    try:
+        plan(sys.argv[2:], available_suites())
+    except HeadraceError as error:
+        sys.exit("\n".join(error.lines()))
