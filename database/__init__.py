@@ -1,1 +1,5 @@
-"""What the two workers share about PostgreSQL: one connection each, what its errors mean, COPY, dead letters."""
+"""PostgreSQL for whoever needs it.
+
+sessions, faults                      every process: how connections are set up, what errors mean
+connection, copy_text, dead_letters   the two workers: one connection each, COPY, parked input
+"""

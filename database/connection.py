@@ -25,15 +25,19 @@ _CONNECT_TIMEOUT_S = 5.0
 # unacked delivery.
 _COMMAND_TIMEOUT_S = 60.0
 _CLOSE_TIMEOUT_S = 2.0
+# How old readiness may be while no batch asks the database anything.
+_PING_INTERVAL_S = 1.0
+_PING_TIMEOUT_S = 5.0
 
 
 class Database:
-    """Not safe for two tasks at once: a worker has one batch in hand."""
+    """For one batch at a time, and for a watch that looks after the connection between batches."""
 
     def __init__(self, database_url: str, health: Health, prepare: Callable[[Connection], Awaitable[None]]) -> None:
         """`prepare`: run on every new connection, for temporary tables."""
         self._url, self._health, self._prepare = database_url, health, prepare
         self._connection: Connection | None = None
+        self._in_use = asyncio.Lock()
 
     async def until_it_works(self, work: Callable[[Connection], Awaitable[T]], queue: str) -> T:
         """The result of `work`, retried with backoff for as long as its failures are not its own fault.
@@ -41,20 +45,38 @@ class Database:
         `work` must be safe to repeat: a commit whose answer was lost may have happened. Raises what is DATA or a bug.
         """
         attempt = 0
-        while True:
-            try:
-                result = await work(await self._connect())
-                self._health.up(PART)
-                return result
-            except Exception as error:
-                if fault_of(error) in (None, Fault.DATA):
-                    raise
-                await self._hold(error, attempt, queue)
-                attempt += 1
+        async with self._in_use:
+            while True:
+                try:
+                    result = await work(await self._connect())
+                    self._health.up(PART)
+                    return result
+                except Exception as error:
+                    if fault_of(error) in (None, Fault.DATA):
+                        raise
+                    await self._hold(error, attempt, queue)
+                    attempt += 1
 
-    async def connect(self) -> None:
-        """Be connected, so that readiness says so before the first batch. Waits until it is."""
-        await self.until_it_works(_ping, "")
+    async def watch(self) -> None:
+        """Keep connected and readiness true between batches, until cancelled. A batch in hand tells by itself."""
+        failed = 0
+        while True:
+            failed = 0 if await self.ping() else failed + 1
+            await asyncio.sleep(backoff_s(failed - 1) if failed else _PING_INTERVAL_S)
+
+    async def ping(self) -> bool:
+        """Connect if need be, ask the server for a sign of life, and tell health."""
+        async with self._in_use:
+            try:
+                await (await self._connect()).execute("SELECT 1", timeout=_PING_TIMEOUT_S)
+            except Exception as error:
+                if fault_of(error) is None:
+                    raise
+                log.warning("database not usable", error=describe(error))
+                self._give_up(error)
+                return False
+            self._health.up(PART)
+            return True
 
     async def close(self) -> None:
         """Say goodbye, or hang up on a server that does not answer: nothing is in hand any more."""
@@ -80,7 +102,6 @@ class Database:
 
     async def _hold(self, error: Exception, attempt: int, queue: str) -> None:
         wait_s = backoff_s(attempt)
-        self._health.down(PART, f"PostgreSQL: {describe(error)}")
         metrics.BATCH_RETRIES.labels(queue, getattr(error, "sqlstate", None) or type(error).__name__).inc()
         log.error(
             "database fault; holding the batch",
@@ -88,11 +109,11 @@ class Database:
             attempt=attempt,
             retry_in_s=round(wait_s, 2),
         )
+        self._give_up(error)
+        await asyncio.sleep(wait_s)
+
+    def _give_up(self, error: Exception) -> None:
+        self._health.down(PART, f"PostgreSQL: {describe(error)}")
         if self._connection is not None:
             self._connection.terminate()
             self._connection = None
-        await asyncio.sleep(wait_s)
-
-
-async def _ping(connection: Connection) -> None:
-    await connection.execute("SELECT 1")

@@ -1,7 +1,12 @@
-"""Parked input: what could not be stored or decided, with the reason, byte by byte as it came."""
+"""Parked input: what could not be stored or decided, with the reason.
+
+Input that could not be read is kept byte by byte. An order that could be read is kept as encode_order writes it, which
+says the same.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from uuid import UUID
 
 from database.connection import Connection
@@ -16,8 +21,10 @@ ID_CONFLICT = "id_conflict"
 
 # A batch that is delivered again brings its poison again; what waits for its replay already is not parked twice.
 _PARK = """
-    INSERT INTO dead_letters (order_id, stage, reason, detail, body) VALUES ($1, $2, $3, $4, $5)
+    INSERT INTO dead_letters (stage, order_id, reason, detail, body)
+    SELECT $1, l.* FROM unnest($2::uuid[], $3::text[], $4::text[], $5::bytea[]) AS l
     ON CONFLICT (stage, sha256(body)) WHERE replayed_at IS NULL DO NOTHING
+    RETURNING sha256(body)
 """
 
 
@@ -41,10 +48,17 @@ class DeadLetter:
         return cls(order.id, reason, detail, join_orders([encode_order(order)]))
 
 
-async def park(connection: Connection, stage: str, letters: Sequence[DeadLetter]) -> None:
-    """Write dead letters in the caller's transaction, none a second time. `stage`: persist or stock."""
-    rows = [(_uuid(it.order_id), stage, it.reason, _without_nul(it.detail), it.body) for it in letters]
-    await connection.executemany(_PARK, rows)
+async def park(connection: Connection, stage: str, letters: Sequence[DeadLetter]) -> list[DeadLetter]:
+    """Write dead letters in the caller's transaction, none a second time. `stage`: persist or stock.
+
+    Returns those that were written.
+    """
+    if not letters:
+        return []
+    rows = [(_uuid(it.order_id), it.reason, _without_nul(it.detail), it.body) for it in letters]
+    written = {row[0] for row in await connection.fetch(_PARK, stage, *map(list, zip(*rows, strict=True)))}
+    by_hash = {sha256(it.body).digest(): it for it in letters}
+    return [it for body_hash, it in by_hash.items() if body_hash in written]
 
 
 def count_parked(stage: str, letters: Sequence[DeadLetter]) -> None:

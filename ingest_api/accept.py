@@ -10,9 +10,10 @@ from ingest_api.catalogue import Catalogue
 from ingest_api.idempotency import Begun, Replay, Replays, fingerprint_of, idempotency_key
 from ingest_api.requests import OrderRequest, canonical_product_id, decode_request, price, traceparent_of
 from pipeline import metrics
+from pipeline.group_commit import Full, GroupCommit, Unavailable
 from pipeline.order_ids import OrderIds
 from pipeline.orders import encode_order, with_context
-from pipeline.publisher import Full, GroupCommit, Outcome, Unavailable
+from pipeline.publisher import Outcome
 from web import problems
 from web.body import read_json_body
 from web.problems import Problem
@@ -66,15 +67,15 @@ class AcceptOrder:
         fingerprint = fingerprint_of(canonical_product_id(request.product_id), request.quantity)
         begun = await self._replays.begin(order_id, fingerprint)
         if isinstance(begun, Replay):
-            return await _send_accepted(send, self._status, order_id, begun.body, _REPLAYED)
+            return await _send_accepted(send, begun.status, order_id, begun.body, _REPLAYED)
         if begun is not Begun.FIRST:
             raise KEY_PROBLEMS[begun]()
         try:
             answer = await self._accept(order_id, request, traceparent_of(scope), fingerprint.hex())
-        except BaseException:
-            self._replays.free(order_id)
+        except BaseException as error:
+            self._replays.give_up(order_id, fingerprint, error)
             raise
-        self._replays.remember(order_id, fingerprint, answer)
+        self._replays.remember(order_id, fingerprint, self._status, answer)
         return await _send_accepted(send, self._status, order_id, answer)
 
     async def _accept(

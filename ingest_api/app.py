@@ -6,7 +6,8 @@ from functools import partial
 
 from redis.asyncio import Redis
 from starlette.applications import Starlette
-from starlette.routing import Route
+from starlette.routing import Match, Route
+from starlette.types import Scope
 
 from database.sessions import Pool, make_pool
 from ingest_api.accept import AcceptOrder
@@ -17,9 +18,10 @@ from ingest_api.lookup import OrderLookup
 from ingest_api.product_source import EVENTS, ProductSource, follow_events
 from ingest_api.settings import IngestSettings
 from pipeline import lifecycle, product_cache, redis_link, topology
+from pipeline.group_commit import GroupCommit
 from pipeline.health import Health
 from pipeline.order_ids import OrderIds
-from pipeline.publisher import GroupCommit, Publisher
+from pipeline.publisher import Publisher
 from web.application import make_api
 
 BROKER = "broker"
@@ -50,6 +52,14 @@ async def _running(settings: IngestSettings, health: Health) -> AsyncIterator[li
             await replays.drain()
 
 
+class _Reserved(Route):
+    """A path that is answered here whatever the method: `bulk` is no order's id, so GET is 405 and not 404."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        match, child = super().matches(scope)
+        return Match.FULL if match is Match.PARTIAL else match, child
+
+
 def _routes(
     settings: IngestSettings, catalogue: Catalogue, commits: GroupCommit, replays: Replays, pool: Pool
 ) -> list[Route]:
@@ -60,7 +70,7 @@ def _routes(
     bulk = AcceptBulk(catalogue, ids, commits, replays, status=status, max_body_bytes=settings.max_bulk_bytes)
     return [
         Route("/api/v1/orders", accept, methods=["POST"]),
-        Route("/api/v1/orders/bulk", bulk, methods=["POST"]),
+        _Reserved("/api/v1/orders/bulk", bulk, methods=["POST"]),
         Route("/api/v1/orders/product/{product_id}", lookup.of_product),
         Route("/api/v1/orders/{order_id}", lookup.get),
     ]

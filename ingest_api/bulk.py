@@ -25,9 +25,9 @@ from ingest_api.requests import (
     traceparent_of,
 )
 from pipeline import metrics
+from pipeline.group_commit import GroupCommit
 from pipeline.order_ids import OrderIds
 from pipeline.orders import Order, encode_order, join_orders, with_context
-from pipeline.publisher import GroupCommit
 from web import problems
 from web.body import decode_json, read_json_or_ndjson_body
 from web.problems import Problem
@@ -62,10 +62,10 @@ def read(element: bytes) -> Request:
 
 
 def fingerprint_of_all(requests: Sequence[Request]) -> bytes:
-    """What makes two bulk requests with one key the same: what they order, in which order."""
+    """What makes two bulk requests with one key the same: what they order, in which order; or what is wrong with it."""
     digest = blake2b(digest_size=FINGERPRINT_BYTES)
     for request in requests:
-        digest.update(b"-" if isinstance(request, Problem) else _fingerprint(request))
+        digest.update(_fingerprint(request))
     return digest.digest()
 
 
@@ -98,7 +98,9 @@ def answer_of(priced: Order | Problem, place: int) -> bytes:
     return priced.body()
 
 
-def _fingerprint(request: OrderRequest) -> bytes:
+def _fingerprint(request: Request) -> bytes:
+    if isinstance(request, Problem):
+        return blake2b(request.body(), digest_size=FINGERPRINT_BYTES).digest()
     return fingerprint_of(request.product_id, request.quantity)
 
 
@@ -139,17 +141,17 @@ class AcceptBulk:
         whole, fingerprint = self._ids.derive("", key, "bulk"), fingerprint_of_all(requests)
         begun = await self._replays.begin(whole, fingerprint)
         if isinstance(begun, Replay):
-            return await _send(send, self._status, begun.body, replayed=True)
+            return await _send(send, begun.status, begun.body, replayed=True)
         if begun is not Begun.FIRST:
             raise KEY_PROBLEMS[begun]()
         try:
-            order_ids = [self._ids.derive("", key, f"bulk/{place}") for place in range(len(requests))]
+            order_ids = self._ids.derive_many("", key, len(requests))
             status, answer = await self._accept(order_ids, requests, scope, keyed=True)
-        except BaseException:
-            self._replays.free(whole)
+        except BaseException as error:
+            self._replays.give_up(whole, fingerprint, error)
             raise
         if status == self._status:
-            self._replays.remember(whole, fingerprint, answer)
+            self._replays.remember(whole, fingerprint, status, answer)
         else:
             self._replays.free(whole)
         return await _send(send, status, answer)

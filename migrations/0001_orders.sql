@@ -2,7 +2,9 @@
 
 CREATE TABLE products (
     id         uuid PRIMARY KEY,
+    -- A product that nobody can recognise in a list; product_api refuses it at its door.
     name       text NOT NULL CHECK (name <> ''),
+    -- An order would pay its client.
     price      numeric(12, 2) NOT NULL CHECK (price >= 0),
     -- The last word on P3. decide() never asks for it; if it ever fires, a batch fails loudly and nothing is oversold.
     qty        bigint NOT NULL CHECK (qty >= 0),
@@ -24,7 +26,9 @@ CREATE TABLE orders (
     product_id   uuid NOT NULL,
     -- Refused at the door already; here it stops a message from somewhere else.
     quantity     integer NOT NULL CHECK (quantity > 0),
+    -- A negative one comes from somewhere else too: no product has it.
     unit_price   numeric(12, 2) NOT NULL CHECK (unit_price >= 0),
+    -- A total that was computed wrongly, or rounded on its way: what the client was told must be what is charged.
     total_price  numeric(20, 2) NOT NULL CHECK (total_price = unit_price * quantity),
     accepted_at  timestamptz NOT NULL,
     request_hash bytea,
@@ -39,7 +43,9 @@ CREATE INDEX orders_of_product ON orders (product_id, accepted_at DESC, id DESC)
 CREATE TABLE stock_adjustments (
     id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     product_id  uuid NOT NULL REFERENCES products (id),
+    -- A change that changes nothing explains nothing, and would hide a writer that lost its amount.
     delta       bigint NOT NULL CHECK (delta <> 0),
+    -- A misspelt reason drops out of every report that groups by it. A new one is a new revision.
     reason      text NOT NULL CHECK (reason IN ('creation', 'restock', 'correction')),
     adjusted_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
@@ -50,7 +56,9 @@ CREATE TABLE stock_ledger (
     -- One verdict for each order, however often its message comes (P2).
     order_id   uuid PRIMARY KEY,
     product_id uuid NOT NULL,
+    -- A verdict that gives stock back: it would balance the books of an oversold product (P3).
     quantity   integer NOT NULL CHECK (quantity > 0),
+    -- A third outcome: P4 knows two, and who reads the status shows it as it is.
     outcome    text NOT NULL CHECK (outcome IN ('PROCESSED', 'FAILED')),
     reason     text,
     decided_at timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -62,10 +70,11 @@ CREATE TABLE dead_letters (
     id            bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     -- Null when the input is so broken that it does not say.
     order_id      uuid,
+    -- A replay would not know which queue to send it to.
     stage         text NOT NULL CHECK (stage IN ('persist', 'stock')),
     reason        text NOT NULL,
     detail        text NOT NULL,
-    -- The input as it came, byte by byte, for the replay.
+    -- For the replay: input that could not be read as it came, byte by byte; an order that could be read, encoded anew.
     body          bytea NOT NULL,
     first_seen_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     replayed_at   timestamptz

@@ -5,7 +5,7 @@ import asyncio
 from database.connection import PART as DATABASE
 from database.connection import Database
 from persist_worker.settings import PersistSettings
-from persist_worker.worker import PersistWorker
+from persist_worker.worker import PUBLISHER, PersistWorker
 from persist_worker.write import prepare
 from pipeline import lifecycle, topology
 from pipeline.batches import BatchConsumer
@@ -14,7 +14,7 @@ from pipeline.publisher import Publisher
 from web import server
 from web.application import health_app
 
-CONSUMER, PUBLISHER = "consumer", "publisher"
+CONSUMER = "consumer"
 
 
 async def main(settings: PersistSettings, stop: asyncio.Event) -> None:
@@ -22,13 +22,19 @@ async def main(settings: PersistSettings, stop: asyncio.Event) -> None:
     database = Database(settings.database_url, health, prepare)
     publisher = Publisher(settings, health, PUBLISHER, topology.declare_created)
     consumer = BatchConsumer(
-        settings, health, CONSUMER, topology.declare_accepted, settings.limits(), settings.prefetch
+        settings,
+        health,
+        CONSUMER,
+        topology.declare_accepted,
+        settings.limits(),
+        settings.prefetch,
+        watched=(topology.ORDERS_DEAD_QUEUE,),
     )
-    worker = PersistWorker(consumer, database, publisher)
+    worker = PersistWorker(consumer, database, publisher, health)
     serving = server.serve(health_app(health), settings.host, settings.port, stop, grace_s=1, lifespan=False)
-    async with lifecycle.background(publisher.run(), consumer.run(), serving):
-        await lifecycle.work_until_stopped(worker.run(), stop, consumer.stop, settings.stop_grace_s)
-        await database.close()
+    async with lifecycle.background(publisher.run(), consumer.run(), database.watch(), serving):
+        await lifecycle.work_until_stopped(worker.run_once, stop, consumer.stop, settings.stop_grace_s)
+    await database.close()
 
 
 if __name__ == "__main__":

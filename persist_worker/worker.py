@@ -10,22 +10,19 @@ from persist_worker.write import STAGE, Written, each_once, write
 from pipeline import metrics, topology
 from pipeline.batches import Batch, BatchConsumer
 from pipeline.broker import backoff_s
+from pipeline.health import Health
 from pipeline.incoming import Incoming, read
 from pipeline.orders import Order, encode_order, join_orders
 from pipeline.publisher import Outcome, Publisher
 
 log = structlog.get_logger()
 
+PUBLISHER = "publisher"
+
 
 class PersistWorker:
-    def __init__(self, consumer: BatchConsumer, database: Database, publisher: Publisher) -> None:
-        self._consumer, self._database, self._publisher = consumer, database, publisher
-
-    async def run(self) -> None:
-        """Until the consumer has been stopped and its buffer is empty."""
-        await self._database.connect()
-        while await self.run_once() is not None:
-            pass
+    def __init__(self, consumer: BatchConsumer, database: Database, publisher: Publisher, health: Health) -> None:
+        self._consumer, self._database, self._publisher, self._health = consumer, database, publisher, health
 
     async def run_once(self) -> int | None:
         """One batch, from its close to its ack. Returns how many orders it brought; None when there is no more."""
@@ -40,7 +37,6 @@ class PersistWorker:
             return await write(connection, orders, dead)
 
         written = await self._database.until_it_works(store, self._consumer.queue_name)
-        metrics.ACCEPT_TO_STORED.observe_since(order.created_at for order in orders)
         await self._forward(to_forward(incoming, orders, written), len(orders))
         await self._consumer.settle(batch)
         self._tell(batch, incoming, written)
@@ -54,14 +50,19 @@ class PersistWorker:
                 topology.ORDERS_EXCHANGE, topology.ORDER_CREATED, body, orders=orders
             )
             if outcome is Outcome.CONFIRMED:
+                if attempt:
+                    self._health.up(PUBLISHER)
                 return
+            if outcome is not Outcome.NOT_SENT:  # the publisher has said why, and says when it is back
+                self._health.down(PUBLISHER, f"{topology.ORDER_CREATED} not confirmed: {outcome.value}")
+            metrics.BATCH_RETRIES.labels(self._consumer.queue_name, outcome.value).inc()
             wait_s = backoff_s(attempt)
             log.warning("order.created not confirmed; trying again", outcome=outcome.value, retry_in_s=round(wait_s, 2))
             attempt += 1
             await asyncio.sleep(wait_s)
 
     def _tell(self, batch: Batch, incoming: Incoming, written: Written) -> None:
-        repeated = len(incoming.orders) - written.stored - len(written.refused)
+        repeated = len(incoming.orders) - len(written.stored) - len(written.refused)
         metrics.DUPLICATES.labels(STAGE).inc(repeated)
         log.debug("batch", orders=len(incoming.orders), closed_by=batch.closed_by.value, path=written.path)
         if repeated or written.parked:

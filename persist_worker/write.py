@@ -28,6 +28,7 @@ _CREATE_STAGING = """
 """
 _FROM_STAGING = f"""
     INSERT INTO orders ({_COLUMN_LIST}) SELECT {_COLUMN_LIST} FROM orders_staging ON CONFLICT (id) DO NOTHING
+    RETURNING id::text, product_id::text, quantity
 """
 # A row that is there under the same id but is another order: not a redelivery, a clash of ids. See order_ids.
 _STRANGERS = """
@@ -43,9 +44,10 @@ class Written:
     """What became of a batch. Committed."""
 
     path: str
-    stored: int
-    duplicates: int
+    stored: list[Order]
+    """The rows that are new: those that were there before are in none of these lists."""
     parked: list[DeadLetter] = field(default_factory=list)
+    """Without what was parked before and still waits for its replay."""
     refused: list[Order] = field(default_factory=list)
     """Those of the batch that are not stored: product_consumer must not hear of them."""
 
@@ -61,7 +63,7 @@ async def write(connection: Connection, orders: list[Order], dead: list[DeadLett
     if not dead:
         try:
             await _copy(connection, "orders", orders)
-            return _counted(Written("direct", len(orders), 0))
+            return _counted(Written("direct", orders))
         except Exception as error:
             if (fault := fault_of(error)) not in (Fault.DUPLICATE, Fault.DATA):
                 raise
@@ -108,21 +110,17 @@ async def _copy(connection: Connection, table: str, orders: list[Order]) -> None
 async def _write_staged(connection: Connection, path: str, orders: list[Order], dead: list[DeadLetter]) -> Written:
     async with connection.transaction():
         bad = await _stage(connection, orders)
-        stored = int((await connection.execute(_FROM_STAGING)).rpartition(" ")[2])
-        strangers = await _strangers(connection, orders)
-        parked = [
+        by_identity = {_identity(order): order for order in orders}
+        stored = [by_identity[tuple(row)] for row in await connection.fetch(_FROM_STAGING)]
+        strangers = [by_identity[tuple(row)] for row in await connection.fetch(_STRANGERS)]
+        letters = [
             *dead,
             *(DeadLetter.of_order(order, INVALID_DATA, detail) for order, detail in bad),
             *(DeadLetter.of_order(it, ID_CONFLICT, "another order is stored under this id") for it in strangers),
         ]
-        await park(connection, STAGE, parked)
+        parked = await park(connection, STAGE, letters)
     refused = [*(order for order, _ in bad), *strangers]
-    return Written("bisect" if bad else path, stored, len(orders) - stored - len(refused), parked, refused)
-
-
-async def _strangers(connection: Connection, orders: list[Order]) -> list[Order]:
-    by_identity = {_identity(order): order for order in orders}
-    return [by_identity[tuple(row)] for row in await connection.fetch(_STRANGERS)]
+    return Written("bisect" if bad else path, stored, parked, refused)
 
 
 async def _stage(connection: Connection, orders: list[Order]) -> list[tuple[Order, str]]:
@@ -144,6 +142,7 @@ async def _stage(connection: Connection, orders: list[Order]) -> list[tuple[Orde
 
 def _counted(written: Written) -> Written:
     metrics.COPY_PATH.labels(written.path).inc()
-    metrics.ROWS_STORED.inc(written.stored)
+    metrics.ROWS_STORED.inc(len(written.stored))
+    metrics.ACCEPT_TO_STORED.observe_since(order.created_at for order in written.stored)
     count_parked(STAGE, written.parked)
     return written

@@ -22,7 +22,7 @@ from aiormq.abc import DeliveredMessage
 from pamqp.commands import Basic
 
 from pipeline import metrics
-from pipeline.broker import BrokerLost, describe, is_broker_fault, keep_connected, when_lost
+from pipeline.broker import BrokerLost, describe, ends_within, is_broker_fault, keep_connected, when_lost
 from pipeline.health import Health
 from pipeline.settings import PipelineSettings
 
@@ -90,12 +90,14 @@ class BatchConsumer:
         declare: DeclareQueue,
         limits: BatchLimits,
         prefetch: int,
+        *,
+        watched: tuple[str, ...] = (),
     ) -> None:
-        """`prefetch`: deliveries that the broker may send ahead. Too few, and batches never close by size."""
-        if prefetch < 2 * limits.deliveries:
-            raise ValueError(f"prefetch {prefetch} is below twice the {limits.deliveries} deliveries of a batch")
+        """`prefetch`: deliveries that the broker may send ahead, see pipeline.worker_settings. `watched`: more queues
+        that `declare` declares, whose depth is worth knowing.
+        """
         self._settings, self._health, self._part = settings, health, part
-        self._declare, self._limits, self._prefetch = declare, limits, prefetch
+        self._declare, self._limits, self._prefetch, self._watched = declare, limits, prefetch, watched
         self._loop = asyncio.get_running_loop()
         self._buffer: deque[tuple[float, Delivery]] = deque()
         self._buffered_orders = self._buffered_bytes = 0
@@ -122,11 +124,11 @@ class BatchConsumer:
 
     async def settle(self, batch: Batch) -> bool:
         """Acknowledge a batch: all of it is durably elsewhere. False if its channel is gone: it will come again."""
-        metrics.BATCH_SECONDS.labels(self.queue_name).observe(self._loop.time() - batch.taken_at)
         channel = self._channel
         if channel is not None and batch.epoch == self._epoch:
             try:
                 await channel.basic_ack(batch.deliveries[-1].tag, multiple=True, wait=False)
+                metrics.BATCH_SECONDS.labels(self.queue_name).observe(self._loop.time() - batch.taken_at)
                 return True
             except BaseException as error:
                 if not is_broker_fault(error):
@@ -164,8 +166,9 @@ class BatchConsumer:
         await underlay.basic_consume(queue.name, self._on_delivery, consumer_tag=self._consumer_tag)
         self._health.up(self._part)
         try:
-            while not await _ends_within(lost, _DEPTH_INTERVAL_S):
-                metrics.QUEUE_DEPTH.labels(queue.name).set(await _depth(underlay, queue.name))
+            while not await ends_within(lost, _DEPTH_INTERVAL_S):
+                for name in (queue.name, *self._watched):
+                    metrics.QUEUE_DEPTH.labels(name).set(await _depth(underlay, name))
         finally:
             self._channel = None
 
@@ -237,12 +240,6 @@ class BatchConsumer:
             self._arrived.clear()
         if self._why_full() is None:
             self._full.clear()
-
-
-async def _ends_within(lost: asyncio.Future[None], seconds: float) -> bool:
-    """Whether the future ended in that time; raises what it ended with."""
-    done, _ = await asyncio.wait({lost}, timeout=seconds)
-    return bool(done) and lost.result() is None
 
 
 async def _depth(channel: aiormq.abc.AbstractChannel, queue: str) -> int:

@@ -107,6 +107,12 @@ def when_lost(connection: AbstractConnection, channel: AbstractChannel) -> async
     return lost
 
 
+async def ends_within(lost: asyncio.Future[None], seconds: float) -> bool:
+    """Whether the future ended in that time; raises what it ended with."""
+    done, _ = await asyncio.wait({lost}, timeout=seconds)
+    return bool(done) and lost.result() is None
+
+
 def _retrieved(future: asyncio.Future[None]) -> None:
     if not future.cancelled():
         future.exception()
@@ -123,6 +129,9 @@ async def _connection(settings: PipelineSettings, name: str) -> AsyncIterator[Ab
         )
     except TimeoutError as error:
         raise BrokerLost(f"no answer within {_CONNECT_TIMEOUT_S:g} s") from error
+    except StopAsyncIteration as error:
+        # How the client says that it read a FIN in place of an answer. Out of a generator it would be a RuntimeError.
+        raise BrokerLost("closed during the handshake") from error
     try:
         yield connection
     except RuntimeError as error:

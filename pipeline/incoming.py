@@ -28,7 +28,11 @@ class Incoming:
 
 
 def read(deliveries: Iterable[Delivery]) -> Incoming:
-    """Decode a batch. Never raises: one bad order costs only itself (P10)."""
+    """Decode a batch. Never raises: one bad order costs only itself (P10).
+
+    A message whose JSON is broken as a whole, a body that was cut short for one, is unreadable as a whole: where its
+    elements begin and end cannot be known any more.
+    """
     orders: list[Order] = []
     unreadable: list[Unreadable] = []
     bodies: list[bytes] = []

@@ -63,14 +63,17 @@ async def background(*coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[No
 
 
 async def work_until_stopped(
-    work: Coroutine[Any, Any, None], stop: asyncio.Event, drain: Callable[[], Awaitable[None]], grace_s: float
+    run_once: Callable[[], Awaitable[int | None]],
+    stop: asyncio.Event,
+    drain: Callable[[], Awaitable[None]],
+    grace_s: float,
 ) -> None:
-    """Run `work` until `stop` is set; then `drain`, and give it `grace_s` to finish what it has in hand.
+    """Take batch after batch until `stop` is set; then `drain`, and `grace_s` to finish what is in hand.
 
-    What it has not finished by then is dropped unacknowledged: the broker gives it to another. Raises what `work`
-    raises.
+    `run_once`: takes one batch; None when there is no more. `drain`: after it, `run_once` waits for no new ones. What
+    is not finished in time is dropped unacknowledged: the broker gives it to another. Raises what `run_once` raises.
     """
-    working, stopping = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    working, stopping = asyncio.create_task(_work(run_once)), asyncio.create_task(stop.wait())
     await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
     if not working.done():
@@ -82,6 +85,11 @@ async def work_until_stopped(
     structlog.get_logger().warning("stopping with a batch in hand; it will be delivered again", grace_s=grace_s)
     working.cancel()
     await asyncio.wait({working})
+
+
+async def _work(run_once: Callable[[], Awaitable[int | None]]) -> None:
+    while await run_once() is not None:
+        pass
 
 
 async def _crash_if_it_fails(coroutine: Coroutine[Any, Any, None]) -> None:

@@ -86,7 +86,9 @@ def _histogram(name: str, documentation: str, buckets: tuple[float, ...], *label
 
 # ── ingest_api
 
-ORDERS_ACCEPTED = _counter("orders_accepted", "Orders that the broker confirmed: each was answered 202.")
+ORDERS_ACCEPTED = _counter(
+    "orders_accepted", "Orders that the broker confirmed. Each is answered 202 if its client is still there."
+)
 ORDERS_REFUSED = _counter("orders_refused", "Orders that were not answered 202, by the problem's name.", "reason")
 ORDERS_IN_FLIGHT = _gauge("orders_in_flight", "Orders that wait for the broker's confirm.")
 BYTES_IN_FLIGHT = _gauge("bytes_in_flight", "Encoded size of the orders that wait for the broker's confirm.")
@@ -108,10 +110,12 @@ BATCH_ORDERS = _histogram("batch_orders", "Orders in one batch.", _SIZE_BUCKETS,
 BATCHES_CLOSED = _counter(
     "batches_closed", "Batches, by what closed them: idle, linger, size, bytes, drain.", "queue", "closed_by"
 )
-BATCH_SECONDS = _histogram("batch_seconds", "From a batch's close to its ack.", _LATENCY_BUCKETS_S, "queue")
+BATCH_SECONDS = _histogram(
+    "batch_seconds", "From a batch's close to its ack, if it was acked.", _LATENCY_BUCKETS_S, "queue"
+)
 BATCH_RETRIES = _counter(
     "batch_retries",
-    "Attempts at a batch that failed for a passing reason, by SQLSTATE or error.",
+    "Attempts at a batch that failed for a passing reason: SQLSTATE, error, or what became of order.created.",
     "queue",
     "reason",
 )
@@ -120,13 +124,17 @@ STALE_BATCHES = _counter(
     "stale_batches", "Batches that were done after their channel had died: not acked, redelivered.", "queue"
 )
 QUEUE_DEPTH = _gauge("queue_depth_messages", "Messages ready in the queue, when last asked.", "queue")
-PARKED = _counter("orders_parked", "Orders and messages written to dead_letters.", "stage", "reason")
+PARKED = _counter(
+    "orders_parked", "Rows written to dead_letters: poison that comes again counts once.", "stage", "reason"
+)
 
 ROWS_STORED = _counter("orders_stored", "Rows written to orders.")
 DUPLICATES = _counter("orders_duplicate", "Orders that came again and were dropped, by stage.", "stage")
 COPY_PATH = _counter("copy_path", "Batches by the way they took into orders: direct, staging, bisect.", "path")
 ACCEPT_TO_STORED = BatchHistogram(
-    "headrace_accept_to_stored_seconds", "From acceptance to commit in orders.", _LATENCY_BUCKETS_S
+    "headrace_accept_to_stored_seconds",
+    "From acceptance to commit in orders, of rows that are new.",
+    _LATENCY_BUCKETS_S,
 )
 ORDERS_DECIDED = _counter("orders_decided", "Verdicts written to stock_ledger.", "outcome", "reason")
 ACCEPT_TO_DECIDED = BatchHistogram(

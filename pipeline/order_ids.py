@@ -26,6 +26,10 @@ share an id with p = m**2 / 2**50: at 10,000 keyed orders/s (m = 10), one pair i
 = n**2 / 2**98: with 10**12 orders 3e-6. Should it happen, the answer is 422 "key reused" while Redis remembers the
 first, and later the second order is parked.
 
+The orders of one bulk request have their place in the 10 lowest free bits, so they never meet. Hashed one by one, a
+thousand of them would under a UUIDv7, which is one millisecond, with p = 1000**2 / 2**50: at 25 such requests/s, every
+17 months. Two bulk requests of one millisecond share all their ids with p = 2**-39.
+
 Why 24 bits of MAC. It answers "did we mint this?" for ids without a row, so that GET says PENDING and not 404 (P6). A
 forger's guess passes once in 16.7 million and gains one PENDING for an order that does not exist. Nothing is authorised
 by it.
@@ -46,6 +50,7 @@ _VARIANT = 0b10 << 62
 _FIXED_BITS = (0xF << 76 | 0b11 << 62) >> 24
 _BELOW_MS = (1 << 56) - 1
 _DERIVED = 1 << 16
+_PLACE_BITS = 10
 
 
 class OrderIds:
@@ -79,12 +84,21 @@ class OrderIds:
 
     def derive(self, client: str, idempotency_key: str, part: str = "") -> str:
         """The id of the one order that `client` may make with this key, or of one `part` of what it makes with it."""
+        return self._sign(self._derived_bits(client, idempotency_key, part))
+
+    def derive_many(self, client: str, idempotency_key: str, count: int) -> list[str]:
+        """The ids of the `count` (at most 1,024) orders that `client` makes at once with this key: no two the same."""
+        assert count <= 1 << _PLACE_BITS
+        bits = self._derived_bits(client, idempotency_key, "many") >> _PLACE_BITS << _PLACE_BITS
+        return [self._sign(bits | place) for place in range(count)]
+
+    def _derived_bits(self, client: str, idempotency_key: str, part: str) -> int:
         # Length-prefixed, so that ("a", "bc") and ("ab", "c") differ.
         message = f"{len(client)}:{client}{len(part)}:{part}{idempotency_key}".encode()
         bits = int.from_bytes(blake2b(message, key=self._key, digest_size=13, person=b"idempotency").digest(), "big")
         if (key_ms := _uuid7_ms(idempotency_key)) is not None:
             bits = bits & _BELOW_MS | key_ms << 56
-        return self._sign(bits & ~_FIXED_BITS | (_VERSION_8 | _VARIANT) >> 24 | _DERIVED)
+        return bits & ~_FIXED_BITS | (_VERSION_8 | _VARIANT) >> 24 | _DERIVED
 
     def is_ours(self, order_id: str) -> bool:
         """Whether this system minted the id: no I/O, no false negative, one false positive in 2**24 guesses.
@@ -122,8 +136,3 @@ def _uuid7_ms(text: str) -> int | None:
     except ValueError:
         return None
     return value.int >> 80 if value.version == 7 else None
-
-
-def accepted_at_ms(order_id: str) -> int:
-    """The Unix milliseconds in the id of a minted order."""
-    return UUID(order_id).int >> 80

@@ -26,9 +26,10 @@ async def main(settings: ConsumerSettings, stop: asyncio.Event) -> None:
     async with redis_link.connect(settings.redis_url) as redis:
         cache = product_cache.ProductCache(redis)
         worker = ProductConsumer(consumer, database, cache, publisher)
-        async with lifecycle.background(publisher.run(), consumer.run(), cache.watch(health, REDIS), serving):
-            await lifecycle.work_until_stopped(worker.run(), stop, consumer.stop, settings.stop_grace_s)
-            await database.close()
+        watching = (database.watch(), cache.watch(health, REDIS))
+        async with lifecycle.background(publisher.run(), consumer.run(), *watching, serving):
+            await lifecycle.work_until_stopped(worker.run_once, stop, consumer.stop, settings.stop_grace_s)
+        await database.close()
 
 
 async def _prepare(_: Connection) -> None:

@@ -27,12 +27,6 @@ class ProductConsumer:
     def __init__(self, consumer: BatchConsumer, database: Database, cache: ProductCache, publisher: Publisher) -> None:
         self._consumer, self._database, self._cache, self._publisher = consumer, database, cache, publisher
 
-    async def run(self) -> None:
-        """Until the consumer has been stopped and its buffer is empty."""
-        await self._database.connect()
-        while await self.run_once() is not None:
-            pass
-
     async def run_once(self) -> int | None:
         """One batch, from its close to its ack. Returns how many orders it brought; None when there is no more."""
         batch = await self._consumer.next()
@@ -61,8 +55,8 @@ class ProductConsumer:
             if not refused:
                 raise  # PostgreSQL refuses what we can see nothing wrong with: a bug, and no order may pay for it
             return await self._record(good, [*dead, *refused])
-        count_parked(STAGE, dead)
-        for letter in dead:
+        count_parked(STAGE, recorded.parked)
+        for letter in recorded.parked:
             log.error("order parked", order_id=letter.order_id, reason=letter.reason, detail=letter.detail)
         return recorded
 

@@ -44,6 +44,8 @@ class Recorded:
     an order of this batch before us may have died between its commit and telling anybody.
     """
     duplicates: int = 0
+    parked: list[DeadLetter] = field(default_factory=list)
+    """Without what was parked before and still waits for its replay."""
 
 
 def fault_in(order: Order) -> str | None:
@@ -93,10 +95,9 @@ async def record(connection: Connection, orders: list[Order], dead: list[DeadLet
         stock = {it.id: Stock(it.qty, it.deleted) for it in locked}
         decision = decide(stock, (order for order in orders if order.id not in decided))
         changed = await _write(connection, decision)
-        if dead:
-            await park(connection, STAGE, dead)
+        parked = await park(connection, STAGE, dead)
     products = {it.id: it for it in (*locked, *changed)}
-    return Recorded(decision.verdicts, list(products.values()), len(decided))
+    return Recorded(decision.verdicts, list(products.values()), len(decided), parked)
 
 
 async def _lock(connection: Connection, orders: list[Order]) -> list[ProductEvent]:

@@ -96,8 +96,14 @@ class Management:
     async def delete_queue(self, queue: str) -> None:
         await self._call("DELETE", f"/api/queues/{self._vhost}/{queue}")
 
-    async def _call(self, method: str, path: str, content: object = None) -> None:
-        (await self._client.request(method, path, json=content)).raise_for_status()
+    async def arguments(self, queue: str) -> dict[str, object]:
+        """What the queue was declared with."""
+        declared = (await self._call("GET", f"/api/queues/{self._vhost}/{queue}")).json()
+        arguments: dict[str, object] = declared["arguments"]
+        return arguments
+
+    async def _call(self, method: str, path: str, content: object = None) -> httpx.Response:
+        return (await self._client.request(method, path, json=content)).raise_for_status()
 
     async def __aenter__(self) -> "Management":
         return self

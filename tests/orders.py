@@ -37,3 +37,8 @@ def body_of(*orders: Order) -> bytes:
 
 def by_id(*orders: Order) -> dict[str, Order]:
     return {it.id: it for it in orders}
+
+
+def accepted_at_ms(order_id: str) -> int:
+    """The Unix milliseconds in the id of a minted order."""
+    return uuid.UUID(order_id).int >> 80

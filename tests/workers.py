@@ -65,6 +65,11 @@ class Worker:
         count: int | None = await self.service.run_once()
         return count
 
+    async def run_all(self) -> None:
+        """Batch after batch, until the consumer has been stopped and its buffer is empty."""
+        while await self.run_once() is not None:
+            pass
+
     async def die_before(self, owner: object, method: str) -> None:
         """Take a batch as far as to this call, and no further: as a kill -9 would have it, or the end of the grace."""
         reached = asyncio.Event()
@@ -89,10 +94,16 @@ async def persist_worker(environment: Mapping[str, str], **changes: object) -> A
     health = Health("persist_worker", "database", "consumer", "publisher")
     publisher = Publisher(settings, health, "publisher", topology.declare_created)
     consumer = BatchConsumer(
-        settings, health, "consumer", topology.declare_accepted, settings.limits(), settings.prefetch
+        settings,
+        health,
+        "consumer",
+        topology.declare_accepted,
+        settings.limits(),
+        settings.prefetch,
+        watched=(topology.ORDERS_DEAD_QUEUE,),
     )
     database = Database(settings.database_url, health, prepare)
-    worker = Worker(consumer, database, publisher, PersistWorker(consumer, database, publisher))
+    worker = Worker(consumer, database, publisher, PersistWorker(consumer, database, publisher, health))
     async with _running(worker, health):
         yield worker
 
@@ -116,13 +127,12 @@ async def product_consumer(environment: Mapping[str, str], **changes: object) ->
 
 @asynccontextmanager
 async def _running(worker: Worker, health: Health) -> AsyncIterator[None]:
-    async with running_task(worker.publisher.run(), worker.consumer.run()):
-        await worker.database.connect()
-        await eventually(lambda: health.is_ready and worker.publisher.is_open)
-        try:
+    try:
+        async with running_task(worker.publisher.run(), worker.consumer.run(), worker.database.watch()):
+            await eventually(lambda: health.is_ready and worker.publisher.is_open)
             yield
-        finally:
-            await worker.database.close()
+    finally:
+        await worker.database.close()
 
 
 @asynccontextmanager

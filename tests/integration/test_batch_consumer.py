@@ -15,6 +15,7 @@ from tests.broker import Management, broker_settings, plain_channel, running_tas
 from tests.conditions import eventually
 from tests.conftest import Servers
 from tests.faults import Proxy, proxy_to
+from tests.metrics import grown, sample
 
 EXCHANGE, QUEUE = "things_exchange", "things"
 
@@ -174,7 +175,9 @@ async def test_p1_a_batch_in_hand_when_its_channel_dies_comes_again(amqp_url: st
             assert batch is not None
             proxy.cut()
             await buffered(consumer, 2)
-            assert not await consumer.settle(batch)
+            async with grown(sample("headrace_batch_seconds_count", queue=QUEUE)) as growth:
+                assert not await consumer.settle(batch)
+            assert growth() == [0]
             again = await consumer.next()
             assert again is not None
             assert bodies_of(again) == [b"1", b"2"]

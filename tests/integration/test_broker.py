@@ -1,6 +1,7 @@
 """One connection, kept up: what may happen between its start and its session's."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from aio_pika.abc import AbstractConnection
@@ -39,6 +40,35 @@ async def test_a_connection_that_is_gone_before_its_session_opens_a_channel_is_t
         ):
             await asyncio.wait([asyncio.create_task(up.wait()), running], return_when=asyncio.FIRST_COMPLETED)
         assert up.is_set()
+
+
+async def test_a_server_that_hangs_up_during_the_handshake_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a FIN, as a balancer without a broker behind it does. A busy client looks when it has come already."""
+    connect = asyncio.open_connection
+
+    async def connect_and_look_late(*args: Any, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await connect(*args, **kwargs)
+        await eventually(reader.at_eof)
+        return reader, writer
+
+    monkeypatch.setattr(asyncio, "open_connection", connect_and_look_late)
+    accepted: list[asyncio.StreamWriter] = []
+
+    async def hang_up(_: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+        accepted.append(client)
+        client.write_eof()
+
+    async def session(_: AbstractConnection) -> None:
+        """Never begins."""
+
+    health = Health("test", "part")
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as listener:
+        settings = broker_settings(f"amqp://a:b@127.0.0.1:{listener.sockets[0].getsockname()[1]}/")
+        async with running_task(keep_connected(settings, health, "part", session)):
+            await eventually(lambda: len(accepted) >= 3)
+        for client in accepted:
+            client.transport.abort()
+    assert "closed during the handshake" in str(health.summary())
 
 
 async def test_a_channel_that_is_gone_before_anyone_watches_it_is_lost(amqp_url: str) -> None:

@@ -9,6 +9,7 @@ from database import connection as database_connection
 from database.connection import Connection, Database
 from pipeline import broker
 from pipeline.health import Health
+from tests.broker import running_task
 from tests.conditions import eventually
 from tests.faults import proxy_to
 from tests.workers import connected
@@ -139,3 +140,59 @@ async def test_p9_closing_does_not_wait_for_a_server_that_is_silent(
 async def _has_answered(watcher: Connection) -> bool:
     query = "SELECT state = 'idle' AND query = 'SELECT 1' FROM pg_stat_activity WHERE application_name = 'silent'"
     return bool(await watcher.fetchval(query))
+
+
+# ── between batches
+
+
+async def test_readiness_follows_the_database_while_no_batch_is_in_hand(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_connection, "_PING_INTERVAL_S", 0.01)
+    health = Health("idle", "database")
+    async with proxy_to(database_url) as proxy:
+        database = Database(proxy.url(database_url), health, nothing)
+        async with running_task(database.watch()):
+            await eventually(lambda: health.is_ready)
+            proxy.go_away()
+            await eventually(lambda: not health.is_ready)
+            proxy.come_back()
+            await eventually(lambda: health.is_ready)
+        await database.close()
+
+
+async def test_a_server_that_is_silent_between_batches_is_not_ready(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_connection, "_PING_INTERVAL_S", 0.01)
+    monkeypatch.setattr(database_connection, "_PING_TIMEOUT_S", 0.1)
+    health = Health("idle", "database")
+    async with proxy_to(database_url) as proxy:
+        database = Database(proxy.url(database_url), health, nothing)
+        async with running_task(database.watch()):
+            await eventually(lambda: health.is_ready)
+            proxy.hold()
+            await eventually(lambda: not health.is_ready)
+            proxy.release()
+            await eventually(lambda: health.is_ready)
+        await database.close()
+
+
+async def test_a_batch_in_hand_is_not_disturbed_by_the_watch(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection does one thing at a time, and whoever asks for a second is refused."""
+    monkeypatch.setattr(database_connection, "_PING_INTERVAL_S", 0)
+    database = Database(database_url, Health("busy", "database"), nothing)
+    attempts = 0
+
+    async def work(connection: Connection) -> int:
+        nonlocal attempts
+        attempts += 1
+        return await one(connection)
+
+    async with running_task(database.watch()):
+        for _ in range(50):
+            assert await database.until_it_works(work, "queue") == 1
+    assert attempts == 50
+    await database.close()

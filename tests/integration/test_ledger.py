@@ -264,7 +264,8 @@ async def test_p10_dead_letters_are_parked_in_the_same_commit(connection: Connec
     await add_product(connection, A, 1)
     letters = [DeadLetter(None, UNREADABLE, "no JSON", b"\xff")]
     await park(connection, "persist", letters)  # the same bytes: another story
-    await record(connection, [order(A)], letters)
+    assert (await record(connection, [order(A)], letters)).parked == letters
+    assert (await record(connection, [], letters)).parked == []
     assert await dead_letters(connection) == [
         DeadRow(None, "persist", UNREADABLE, b"\xff"),
         DeadRow(None, "stock", UNREADABLE, b"\xff"),

@@ -9,12 +9,13 @@ import pytest
 from database import connection as database_connection
 from database.dead_letters import ID_CONFLICT, INVALID_DATA, UNKNOWN_SCHEMA, UNREADABLE
 from persist_worker import worker as worker_module
-from pipeline import metrics, topology
+from pipeline import batches, topology
 from pipeline.orders import SCHEMA, Order, encode_order, join_orders
 from tests.broker import Management, plain_channel, send, send_orders, take, unsettled
 from tests.conditions import eventually
 from tests.conftest import Servers
 from tests.faults import proxy_to
+from tests.metrics import grown, sample
 from tests.orders import body_of, new_product_id, order
 from tests.workers import (
     DeadRow,
@@ -203,25 +204,34 @@ async def test_p10_poison_that_is_delivered_again_is_parked_once_and_never_forwa
 
 
 async def test_the_metrics_tell_what_became_of_a_batch(environment: dict[str, str]) -> None:
-    def counted() -> list[float]:
-        names = [
-            ("headrace_orders_stored_total", {}),
-            ("headrace_orders_duplicate_total", {"stage": "persist"}),
-            ("headrace_orders_parked_total", {"stage": "persist", "reason": INVALID_DATA}),
-            ("headrace_copy_path_total", {"path": "direct"}),
-            ("headrace_copy_path_total", {"path": "staging"}),
-            ("headrace_copy_path_total", {"path": "bisect"}),
-        ]
-        return [metrics.REGISTRY.get_sample_value(*it) or 0 for it in names]
-
-    before = counted()
-    orders = [order(A) for _ in range(3)]
-    twice = order(A)
-    for batch in (orders, orders, [twice, twice], [order(A), order(A, 0, total_price=Decimal(0))]):
-        await accept(environment, batch)
-        async with persist_worker(environment) as worker:
+    samples = [
+        sample("headrace_orders_stored_total"),
+        sample("headrace_accept_to_stored_seconds_count"),
+        sample("headrace_orders_duplicate_total", stage="persist"),
+        sample("headrace_orders_parked_total", stage="persist", reason=INVALID_DATA),
+        sample("headrace_copy_path_total", path="direct"),
+        sample("headrace_copy_path_total", path="staging"),
+        sample("headrace_copy_path_total", path="bisect"),
+        sample("headrace_batch_seconds_count", queue=ACCEPTED),
+    ]
+    orders, twice, poisoned = [order(A) for _ in range(3)], order(A), [order(A), order(A, 0, total_price=Decimal(0))]
+    async with grown(*samples) as growth, persist_worker(environment) as worker:
+        for batch in (orders, [*orders, twice], [twice, twice], poisoned, poisoned):
+            await accept(environment, batch)
             await worker.run_once()
-    assert [now - then for now, then in zip(counted(), before, strict=True)] == [5, 4, 1, 2, 1, 1]
+    assert growth() == [5, 5, 6, 1, 1, 2, 2, 5]
+
+
+async def test_the_metrics_tell_how_much_waits_and_how_much_is_dead(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "_DEPTH_INTERVAL_S", 0.01)
+    depths = [sample("headrace_queue_depth_messages", queue=it) for it in (ACCEPTED, topology.ORDERS_DEAD_QUEUE)]
+    await accept(environment, *([order(A)] for _ in range(7)))
+    async with plain_channel(environment["AMQP_URL"]) as channel:
+        await send(channel, topology.DEAD_EXCHANGE, topology.ORDER_ACCEPTED, b"[]", b"[]")
+    async with persist_worker(environment, prefetch=4, batch_max_deliveries=2):
+        await eventually(lambda: [read() for read in depths] == [3, 2])
 
 
 # ── passing faults hold the batch, and nothing is acknowledged meanwhile
@@ -250,6 +260,7 @@ async def test_p1_a_forward_that_nobody_takes_holds_the_batch(environment: dict[
     await accept(environment, [it])
     async with persist_worker(environment) as worker, Management(servers.rabbitmq_api, environment["AMQP_URL"]) as api:
         await api.delete_queue(CREATED)
+        retries = sample("headrace_batch_retries_total", queue=ACCEPTED, reason="unroutable")
         publishes = 0
         publish = worker.publisher.publish
 
@@ -262,9 +273,13 @@ async def test_p1_a_forward_that_nobody_takes_holds_the_batch(environment: dict[
         batch = asyncio.create_task(worker.run_once())
         await eventually(lambda: publishes >= 3)
         assert not batch.done()
+        assert not worker.database._health.is_ready
+        assert "order.created not confirmed: unroutable" in str(worker.database._health.summary())
+        assert retries() >= 2
         async with plain_channel(environment["AMQP_URL"]) as channel:
             await topology.declare_created(channel)
         assert await batch == 1
+        assert worker.database._health.is_ready
     assert await forwarded(environment) == [body_of(it)]
     assert await unsettled(environment["AMQP_URL"], ACCEPTED) == 0
 

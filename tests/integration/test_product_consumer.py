@@ -21,6 +21,7 @@ from product_consumer.decide import OUT_OF_STOCK, PRODUCT_DELETED, UNKNOWN_PRODU
 from tests.broker import plain_channel, send, send_orders, unsettled
 from tests.conditions import eventually
 from tests.faults import proxy_to
+from tests.metrics import grown, sample
 from tests.orders import body_of, new_product_id, order
 from tests.processes import service_process
 from tests.workers import (
@@ -117,6 +118,31 @@ async def test_the_worked_example(environment: dict[str, str], connection: Conne
     assert await cache.read(A) is None
     assert not await cache.fill(A, 1, _OLD)
     assert await unsettled(environment["AMQP_URL"], CREATED) == 0
+
+
+async def test_the_metrics_tell_what_became_of_a_batch(environment: dict[str, str], connection: Connection) -> None:
+    await add_product(connection, A, 2)
+    orders = [order(A, 2), order(A)]
+    await create(environment, orders, orders)
+    await create_raw(environment, b"no JSON")
+    samples = [
+        sample("headrace_accept_to_decided_seconds_count"),
+        sample("headrace_orders_decided_total", outcome="PROCESSED", reason=""),
+        sample("headrace_orders_decided_total", outcome="FAILED", reason=OUT_OF_STOCK),
+        sample("headrace_orders_duplicate_total", stage="stock"),
+        sample("headrace_orders_parked_total", stage="stock", reason=UNREADABLE),
+        sample("headrace_batch_seconds_count", queue=CREATED),
+    ]
+    async with grown(*samples) as growth, product_consumer(environment) as worker:
+        await buffered(worker, 3)
+        await worker.run_once()
+        assert growth() == [2, 1, 1, 2, 1, 1]
+        for _ in range(2):  # all of it again
+            await create(environment, orders)
+            await create_raw(environment, b"no JSON")
+            await buffered(worker, 2)
+            await worker.run_once()
+        assert growth() == [2, 1, 1, 6, 1, 3]
 
 
 async def test_p4_every_order_of_a_batch_gets_its_verdict(environment: dict[str, str], connection: Connection) -> None:
@@ -322,7 +348,7 @@ async def test_p3_two_consumers_sell_what_there_is_and_every_order_gets_one_verd
         product_consumer(environment, prefetch=8, batch_max_deliveries=4) as there,
     ):
         await asyncio.gather(buffered(here, 8), buffered(there, 8))
-        draining = [asyncio.create_task(it.service.run()) for it in (here, there)]
+        draining = [asyncio.create_task(it.run_all()) for it in (here, there)]
         await eventually(lambda: _all_decided(connection, 600))
         await eventually(lambda: _is_drained(environment, here, there))
         for it in (here, there):

@@ -11,13 +11,16 @@ from aio_pika.abc import AbstractChannel
 from pamqp.commands import Connection as ConnectionFrames
 
 from pipeline import broker
+from pipeline import publisher as publisher_module
+from pipeline.group_commit import Full, GroupCommit, Unavailable
 from pipeline.health import Health
 from pipeline.orders import join_orders
-from pipeline.publisher import Full, GroupCommit, Outcome, Publisher, Unavailable
+from pipeline.publisher import Outcome, Publisher
 from tests.broker import Management, broker_settings, plain_channel, running_task, take, unsettled
 from tests.conditions import eventually
 from tests.conftest import Servers
 from tests.faults import proxy_to
+from tests.metrics import grown, sample
 
 EXCHANGE, QUEUE = "things_exchange", "things"
 
@@ -157,6 +160,19 @@ async def test_p8_a_blocked_connection_is_not_sent_at_once_and_open_again_when_u
         proxy.say(ConnectionFrames.Unblocked())
         await eventually(lambda: publisher.is_open)
         assert await publish(publisher) is Outcome.CONFIRMED
+        assert proxy.connections == 1
+
+
+async def test_a_blocked_connection_is_not_ready(amqp_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publisher_module, "_BLOCKED_INTERVAL_S", 0.01)
+    async with proxy_to(amqp_url) as proxy, running_publisher(proxy.url(amqp_url)) as publisher:
+        health = publisher._health
+        assert health.is_ready
+        proxy.say(ConnectionFrames.Blocked("low on memory"))
+        await eventually(lambda: "blocked by the broker: memory or disk alarm" in str(health.summary()))
+        assert not health.is_ready
+        proxy.say(ConnectionFrames.Unblocked())
+        await eventually(lambda: health.is_ready)
         assert proxy.connections == 1
 
 
@@ -313,9 +329,10 @@ async def test_p8_every_outcome_is_told_within_its_deadline(amqp_url: str) -> No
     ):
         proxy.hold()
         waiting = [commits.submit(it) for it in numbered(1, 2, 3)]
-        async with asyncio.timeout(1.5):
+        async with asyncio.timeout(1.5), grown(sample("headrace_group_commit_orders_count")) as growth:
             outcomes = await asyncio.gather(*waiting)
         assert outcomes == [Outcome.UNKNOWN, Outcome.NOT_SENT, Outcome.NOT_SENT]
+        assert growth() == [1]
         await commits.drain()
         proxy.release()
         assert await unsettled(amqp_url, QUEUE) == 1

@@ -1,11 +1,26 @@
-"""Borrowed connections against a PostgreSQL that hangs."""
+"""How connections are set up, and borrowed ones against a PostgreSQL that hangs."""
 
 import time
+from urllib.parse import quote
 
 import pytest
 
 from database.sessions import borrow, make_pool
 from tests.faults import proxy_to
+from tests.workers import connected
+
+_OPTIONS = quote("-c synchronous_commit=off -c plan_cache_mode=auto")
+
+
+@pytest.mark.parametrize("query", ["", "?synchronous_commit=off&plan_cache_mode=auto", f"?options={_OPTIONS}"])
+async def test_p1_commits_are_synchronous_whatever_the_database_and_the_url_say(database_url: str, query: str) -> None:
+    """And no plan is kept that was made while the tables were empty."""
+    name = database_url.rpartition("/")[2]
+    async with connected(database_url) as connection:
+        await connection.execute(f"ALTER DATABASE {name} SET synchronous_commit = off")
+    async with make_pool(database_url + query, "test", size=1, timeout_s=5) as pool, borrow(pool, 5) as connection:
+        assert await connection.fetchval("SHOW synchronous_commit") == "on"
+        assert await connection.fetchval("SHOW plan_cache_mode") == "force_custom_plan"
 
 
 async def test_a_borrowed_connection_holds_its_deadline_although_the_server_hangs(database_url: str) -> None:

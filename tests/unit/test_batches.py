@@ -1,4 +1,4 @@
-"""What a message's headers say, and limits that contradict each other."""
+"""What a message's headers say."""
 
 from typing import Any
 from unittest.mock import Mock
@@ -8,10 +8,7 @@ from aiormq.abc import DeliveredMessage
 from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
-from pipeline.batches import BatchConsumer, BatchLimits, Delivery, _delivery
-from pipeline.health import Health
-from pipeline.topology import declare_accepted
-from tests.broker import broker_settings
+from pipeline.batches import Delivery, _delivery
 
 
 def read(headers: dict[str, Any] | None, *, redelivered: bool = False) -> Delivery:
@@ -28,10 +25,3 @@ def test_a_delivery_says_what_its_headers_say() -> None:
 def test_p10_headers_that_do_not_help_count_as_one_order(headers: dict[str, Any] | None) -> None:
     delivery = read(headers)
     assert (delivery.orders, delivery.schema) == (1, None)
-
-
-async def test_a_prefetch_below_two_batches_is_refused_at_start() -> None:
-    limits = BatchLimits(orders=100, size_bytes=1000, deliveries=8, linger_s=0)
-    settings = broker_settings("amqp://guest:guest@127.0.0.1:1/%2F")
-    with pytest.raises(ValueError, match="prefetch 15 is below twice the 8 deliveries"):
-        BatchConsumer(settings, Health("test", "consumer"), "consumer", declare_accepted, limits, prefetch=15)

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.order_ids import OrderIds, accepted_at_ms
+from pipeline.order_ids import OrderIds
+from tests.orders import accepted_at_ms
 
 KEY = "6b" * 32
 OTHER_KEY = "6c" * 32

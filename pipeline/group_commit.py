@@ -1,0 +1,160 @@
+"""The group commit: many orders, one message, one confirm.
+
+While one message is in flight, what arrives collects; when it returns, all of that is the next message. One order alone
+waits for nobody; ten thousand share one fsync.
+"""
+
+import asyncio
+from collections import deque
+
+from pipeline import metrics
+from pipeline.orders import join_orders
+from pipeline.publisher import Outcome, Publisher
+
+
+class Full(Exception):
+    """More is waiting for confirms than the process may hold. Nothing was taken."""
+
+
+class Unavailable(Exception):
+    """The broker is away or takes nothing. Nothing was taken."""
+
+
+class _Group:
+    """Orders that will be one message, and who waits for each."""
+
+    __slots__ = ("deadline", "encoded", "is_closed", "size_bytes", "waiters")
+
+    def __init__(self, deadline: float) -> None:
+        self.deadline = deadline
+        self.encoded: list[bytes] = []
+        self.waiters: list[asyncio.Future[Outcome]] = []
+        self.size_bytes = 0
+        self.is_closed = False
+
+    def settle(self, outcome: Outcome) -> None:
+        for waiter in self.waiters:
+            if not waiter.done():  # its request was cancelled; the order itself goes on
+                waiter.set_result(outcome)
+
+
+class GroupCommit:
+    """Turns many orders into few messages. Bounded: it refuses before it swallows."""
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        exchange: str,
+        key: str,
+        *,
+        max_group_orders: int,
+        max_group_bytes: int,
+        max_waiting_orders: int,
+        max_waiting_bytes: int,
+        timeout_s: float,
+    ) -> None:
+        """`timeout_s`: from an order's arrival to its outcome, at the most."""
+        self._publisher, self._exchange, self._key = publisher, exchange, key
+        self._max_group_orders, self._max_group_bytes = max_group_orders, max_group_bytes
+        self._max_waiting_orders, self._max_waiting_bytes = max_waiting_orders, max_waiting_bytes
+        self._timeout_s = timeout_s
+        self._loop = asyncio.get_running_loop()
+        self._groups: deque[_Group] = deque()
+        self._arrived = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._waiting_orders = self._waiting_bytes = 0
+        metrics.ORDERS_IN_FLIGHT.set_function(lambda: self._waiting_orders)
+        metrics.BYTES_IN_FLIGHT.set_function(lambda: self._waiting_bytes)
+
+    def submit(self, encoded: bytes) -> asyncio.Future[Outcome]:
+        """Add one encoded order to the next message. The future ends in its outcome, in time, and never in an error.
+
+        Raises Unavailable or Full, in which case the order was not taken. To cancel the future takes nothing back.
+        """
+        size = len(encoded)
+        if not self._fits(1, size):
+            raise Full
+        group = self._open_group(size)
+        group.encoded.append(encoded)
+        group.size_bytes += size
+        self._waiting_orders += 1
+        self._waiting_bytes += size
+        waiter = self._loop.create_future()
+        group.waiters.append(waiter)
+        return waiter
+
+    def submit_all(self, encoded: list[bytes]) -> asyncio.Future[Outcome]:
+        """Make `encoded` one message, however large, and one outcome. Raises Unavailable or Full: none was taken."""
+        size = sum(map(len, encoded))
+        if not self._fits(len(encoded), size):
+            raise Full
+        group = self._new_group()
+        group.encoded += encoded
+        group.size_bytes = size
+        # Nothing is added to it, so what comes meanwhile does not have to wait for a message of this size.
+        group.is_closed = True
+        self._waiting_orders += len(encoded)
+        self._waiting_bytes += size
+        waiter = self._loop.create_future()
+        group.waiters.append(waiter)
+        return waiter
+
+    async def run(self) -> None:
+        """Publish group after group until cancelled. Run it N times at once to have N messages in flight."""
+        while True:
+            while not self._groups:
+                self._arrived.clear()
+                await self._arrived.wait()
+            await self._publish(self._groups.popleft())
+
+    async def drain(self) -> None:
+        """Wait until every order that was submitted has its outcome."""
+        await self._idle.wait()
+
+    def _fits(self, orders: int, size: int) -> bool:
+        return (
+            self._waiting_orders + orders <= self._max_waiting_orders
+            and self._waiting_bytes + size <= self._max_waiting_bytes
+        )
+
+    def _open_group(self, size: int) -> _Group:
+        if self._groups:
+            last = self._groups[-1]
+            fits = len(last.encoded) < self._max_group_orders and last.size_bytes + size <= self._max_group_bytes
+            if fits and not last.is_closed:
+                return last
+        return self._new_group()
+
+    def _new_group(self) -> _Group:
+        # Asked once for each message, not for each order: should the broker go now, the message ends as NOT_SENT.
+        if not self._publisher.is_open:
+            raise Unavailable
+        group = _Group(self._loop.time() + self._timeout_s)
+        self._groups.append(group)
+        self._arrived.set()
+        self._idle.clear()
+        return group
+
+    async def _publish(self, group: _Group) -> None:
+        size = len(group.encoded)
+        if group.deadline <= self._loop.time():
+            outcome = Outcome.NOT_SENT  # it waited behind a message that got no answer
+        else:
+            body = join_orders(group.encoded)
+            outcome = await self._publisher.publish(
+                self._exchange, self._key, body, orders=size, timeout_s=group.deadline - self._loop.time()
+            )
+        self._count(group, outcome)
+        group.settle(outcome)
+
+    def _count(self, group: _Group, outcome: Outcome) -> None:
+        size = len(group.encoded)
+        self._waiting_orders -= size
+        self._waiting_bytes -= group.size_bytes
+        if outcome is not Outcome.NOT_SENT:
+            metrics.GROUP_SIZE.observe(size)
+        if outcome is Outcome.CONFIRMED:
+            metrics.ORDERS_ACCEPTED.inc(size)
+        if not self._waiting_orders:
+            self._idle.set()
