@@ -35,8 +35,11 @@ _ASK_AGAIN_S = 1.0
 
 V = TypeVar("V")
 
-Load = Callable[[str], Awaitable[ProductEvent | None]]
-"""Looks a product up outside: its present state, or None if there is none. Raises StoreUnavailable."""
+Load = Callable[[str, int], Awaitable[ProductEvent | None]]
+"""Looks a product up outside: its present state, or None if there is none. Raises StoreUnavailable.
+
+Given the version that is known (0: none), so that a cache which is behind it is not believed. The store itself is.
+"""
 
 
 class Catalogue:
@@ -85,20 +88,24 @@ class Catalogue:
                 self._products[product_id] = replace(product, fresh_until=now)
 
     async def _look_up(self, product_id: str) -> Product:
+        known = self._version_of(product_id)
         try:
-            state = await self._load(product_id)
+            state = await self._load(product_id, known)
         except StoreUnavailable:
             # Fresh again: an event has come meanwhile.
             if (product := self.get(product_id) or self._make_do(product_id)) is None:
                 raise
             return product
-        if state is None:
-            return self.get(product_id) or self._hold_unknown(product_id)
+        # What was held before has had its time: a store that was restored from a backup has gone back in versions, and
+        # is right all the same. Only an event that came meanwhile may know better.
         held = self._products.get(product_id)
-        if held is not None and held.version > state.version:  # an event was faster, or the cache is behind
-            fresh_until, usable_until = self._bounds()
-            return self._hold(product_id, replace(held, fresh_until=fresh_until, usable_until=usable_until))
-        return self._hold(product_id, self._from_event(state))
+        if held is not None and held.version > max(known, state.version if state else 0):
+            return held
+        return self._hold(product_id, self._from_event(state)) if state else self._hold_unknown(product_id)
+
+    def _version_of(self, product_id: str) -> int:
+        held = self._products.get(product_id)
+        return held.version if held else 0
 
     def _make_do(self, product_id: str) -> Product | None:
         """What is held although it is old, if it is not too old."""
@@ -124,6 +131,7 @@ class Catalogue:
         return product
 
     def _hold_unknown(self, product_id: str) -> Product:
+        self._products.pop(product_id, None)
         _make_room(self._unknown, product_id, self._settings.catalogue_max_unknown)
         self._unknown[product_id] = self._now() + self._settings.catalogue_unknown_ttl_s
         return _no_product(self._now())

@@ -23,14 +23,17 @@ from starlette.types import Scope
 
 from pipeline import metrics
 from pipeline.redis_link import Breaker
-from web.problems import malformed
+from web.problems import Problem, malformed
 
 # 1 to 255 visible ASCII characters, bare or as the string of RFC 8941 that the draft asks for.
 _KEY = re.compile(rb'"([\x21\x23-\x5b\x5d-\x7e]{1,255})"|([\x21\x23-\x7e][\x21-\x7e]{0,254})')
 FINGERPRINT_BYTES = 16
+# What a keyed request waits for Redis at the most: a call that was under way when it came, and its own.
+_MAX_WAIT_S = 1.0
 
 # KEYS: those to settle, then those to begin. ARGV: how many to settle, the two times to live in ms, then a value for
-# each key. An empty value to settle is a key to free. Returns what stood at each key to begin, "" for nothing.
+# each key. An empty value to settle is a key to free. Returns what stood at each key to begin, "" for nothing. A "?"
+# behind the same fingerprint is as good as nothing. pcall: what is no string is nobody's answer, and is written over.
 _EXCHANGE = """
 local settled = tonumber(ARGV[1])
 for i = 1, settled do
@@ -39,7 +42,8 @@ for i = 1, settled do
 end
 local found = {}
 for i = settled + 1, #KEYS do
-  local held = redis.call('GET', KEYS[i])
+  local held = redis.pcall('GET', KEYS[i])
+  if type(held) ~= 'string' or held == ARGV[i + 3] .. '?' then held = false end
   if not held then redis.call('SET', KEYS[i], ARGV[i + 3], 'PX', ARGV[3]) end
   found[i - settled] = held or ''
 end
@@ -61,6 +65,7 @@ class Begun(Enum):
 class Replay:
     """The answer that the first request got."""
 
+    status: int
     body: bytes
 
 
@@ -93,7 +98,15 @@ def judge(held: bytes, fingerprint: bytes) -> Begun | Replay:
         return Begun.FIRST
     if held[:FINGERPRINT_BYTES] != fingerprint:
         return Begun.REUSED
-    return Replay(held[FINGERPRINT_BYTES:]) if len(held) > FINGERPRINT_BYTES else Begun.IN_FLIGHT
+    if len(held) == FINGERPRINT_BYTES:
+        return Begun.IN_FLIGHT
+    status, body = held[FINGERPRINT_BYTES:][:3], held[FINGERPRINT_BYTES + 3 :]
+    return Replay(int(status), body) if status.isdigit() else Begun.FIRST
+
+
+def may_be_accepted(error: BaseException) -> bool:
+    """Whether a request that ended with `error` may have left an order behind."""
+    return not isinstance(error, Problem) or error.name == "outcome-unknown"
 
 
 # ── I/O below
@@ -116,24 +129,35 @@ class Replays:
         self._calling = asyncio.Lock()
 
     async def begin(self, order_id: str, fingerprint: bytes) -> Begun | Replay:
-        """Take the key for this request, or learn who has it. One who is FIRST must `remember` or `free`."""
+        """Take the key for this request, or learn who has it. Who is FIRST must `remember`, `free` or `give_up`."""
         if len(self._to_begin) >= self._max_waiting or not self._breaker.may_try():
             metrics.IDEMPOTENT_REQUESTS.labels("unremembered").inc()
             return Begun.FIRST
         found: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._to_begin.append((order_id, fingerprint, found))
         self._arrived.set()
-        begun = judge(await found, fingerprint)
+        try:
+            async with asyncio.timeout(_MAX_WAIT_S):
+                begun = judge(await found, fingerprint)
+        except TimeoutError:
+            metrics.IDEMPOTENT_REQUESTS.labels("unremembered").inc()
+            return Begun.FIRST
         metrics.IDEMPOTENT_REQUESTS.labels("replayed" if isinstance(begun, Replay) else begun.value).inc()
         return begun
 
-    def remember(self, order_id: str, fingerprint: bytes, body: bytes) -> None:
+    def remember(self, order_id: str, fingerprint: bytes, status: int, body: bytes) -> None:
         """Keep the answer for who asks again. The caller need not wait: until it is kept, they hear "in flight"."""
-        self._settle(order_id, fingerprint + body)
+        self._settle(order_id, b"%b%d%b" % (fingerprint, status, body))
 
     def free(self, order_id: str) -> None:
-        """The request was refused, or nobody knows: who asks again is the first again."""
+        """The request was refused: who asks again is the first again, whatever they order."""
         self._settle(order_id, b"")
+
+    def give_up(self, order_id: str, fingerprint: bytes, error: BaseException) -> None:
+        """There is no answer to keep: who asks again is the first again. If an order may have been left behind, only
+        with the same order: another one under its id would be accepted, and parked.
+        """
+        self._settle(order_id, fingerprint + b"?" if may_be_accepted(error) else b"")
 
     async def run(self) -> None:
         """One call to Redis after another, until cancelled."""
@@ -147,7 +171,8 @@ class Replays:
         await self._exchange()
 
     def _settle(self, order_id: str, value: bytes) -> None:
-        if len(self._to_settle) < self._max_waiting:
+        # While Redis is away nothing is kept, so that what waits for it is never more than one call's time brings.
+        if len(self._to_settle) < self._max_waiting and not self._breaker.is_away:
             self._to_settle.append((order_id, value))
             self._arrived.set()
 
@@ -156,13 +181,17 @@ class Replays:
             await self._exchange_all()
 
     async def _exchange_all(self) -> None:
-        beginning, self._to_begin = self._to_begin, []
-        settling, self._to_settle = self._to_settle, []
+        beginning = [it for it in self._to_begin if not it[2].done()]  # done: cancelled, or went on without
+        settling, self._to_settle, self._to_begin = self._to_settle, [], []
         if not beginning and not settling:
             return
         keys = [_key(order_id) for order_id, _ in settling] + [_key(order_id) for order_id, _, _ in beginning]
         values = [value for _, value in settling] + [value for _, value, _ in beginning]
-        found = await self._call(len(settling), keys, values) or [b""] * len(beginning)
+        found = await self._call(len(settling), keys, values)
+        if found is None:  # nor do those who came meanwhile wait for a Redis that hangs
+            beginning += self._to_begin
+            self._to_begin, self._to_settle = [], []
+            found = [b""] * len(beginning)
         for (_, _, waiter), held in zip(beginning, found, strict=True):
             if not waiter.done():  # its request was cancelled
                 waiter.set_result(held)

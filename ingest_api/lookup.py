@@ -2,13 +2,14 @@
 
 no verdict yet          PENDING
 a row in stock_ledger   PROCESSED, or FAILED with its reason
-a dead letter           FAILED with that reason
+a dead letter           FAILED with that reason; of an order that is stored, only one of the stock stage
 an id of ours, no row   PENDING: it is on its way (P6)
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
+from types import MappingProxyType
 
 import asyncpg
 import msgspec
@@ -21,12 +22,13 @@ from web import problems
 from web.ids import id_in_path
 from web.paging import Cursor, Page
 
-# The verdict, or the dead letter of an order that has none. A replayed dead letter says nothing any more.
+# The verdict, or the dead letter of an order that has none. A replayed dead letter says nothing any more. Nor does one
+# of the stage before: the order is stored, so what was parked there under its id was another (id_conflict).
 _VERDICT = """
     LEFT JOIN stock_ledger l ON l.order_id = o.id
     LEFT JOIN LATERAL (
         SELECT reason FROM dead_letters
-        WHERE order_id = o.id AND replayed_at IS NULL AND l.order_id IS NULL
+        WHERE order_id = o.id AND stage = 'stock' AND replayed_at IS NULL AND l.order_id IS NULL
         ORDER BY id DESC LIMIT 1
     ) d ON true
 """
@@ -95,12 +97,9 @@ class OrderLookup:
     async def of_product(self, request: Request) -> Response:
         product_id = id_in_path(request, "product")
         page = Page.of(request)
-        rows = await self._fetch(_ORDERS_OF_PRODUCT, product_id, page.before.at, page.before.id, page.limit)
-        response = _json([view(row) for row in rows])
-        if len(rows) == page.limit:
-            last = Cursor(rows[-1]["accepted_at"], rows[-1]["id"])
-            response.headers["Link"] = page.link_to_next(request.url, last)
-        return response
+        rows = await self._fetch(_ORDERS_OF_PRODUCT, product_id, page.before.at, page.before.id, page.one_more)
+        shown, headers = page.cut(rows, request.url, lambda row: Cursor(row["accepted_at"], row["id"]))
+        return _json([view(row) for row in shown], headers)
 
     async def _fetch(self, query: str, *values: object) -> Sequence[asyncpg.Record]:
         try:
@@ -110,5 +109,6 @@ class OrderLookup:
             raise problems.store_unavailable() from None
 
 
-def _json(content: object) -> Response:
-    return Response(_encoder.encode(content), media_type="application/json", headers={"Cache-Control": "no-store"})
+def _json(content: object, headers: Mapping[str, str] = MappingProxyType({})) -> Response:
+    no_store = {"Cache-Control": "no-store", **headers}
+    return Response(_encoder.encode(content), media_type="application/json", headers=no_store)

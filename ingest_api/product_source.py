@@ -36,10 +36,17 @@ class ProductSource:
     def __init__(self, cache: ProductCache, pool: Pool, timeout_s: float) -> None:
         self._cache, self._pool, self._timeout_s = cache, pool, timeout_s
 
-    async def load(self, product_id: str) -> ProductEvent | None:
-        """The product as it is now, or None. Raises StoreUnavailable when PostgreSQL cannot be asked."""
+    async def load(self, product_id: str, known_version: int) -> ProductEvent | None:
+        """The product as it is now, or None. Raises StoreUnavailable when PostgreSQL cannot be asked.
+
+        A cached product older than `known_version` was not busted when it should have been.
+        """
         cached = await self._cache.read(product_id)
-        if cached is not None and (state := _from_cache(product_id, cached)) is not None:
+        if (
+            cached is not None
+            and cached.version >= known_version
+            and (state := _from_cache(product_id, cached)) is not None
+        ):
             metrics.CATALOGUE_LOOKUPS.labels("redis").inc()
             return state
         async with reading(self._pool, self._timeout_s) as connection:

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from pipeline.settings import PipelineSettings
+from web.server import MAX_CONNECTIONS
 
 
 class IngestSettings(PipelineSettings):
@@ -13,6 +14,8 @@ class IngestSettings(PipelineSettings):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65535)
+    # Idle ones included. Past it, 503. Each is an open file, which the system must allow.
+    max_connections: int = Field(default=MAX_CONNECTIONS, ge=1)
 
     # The service that this one replaces answered 201. 202 is the truth: accepted, not yet decided.
     accepted_status: int = Field(default=202, ge=201, le=202)

@@ -6,11 +6,12 @@ fill cannot put the old value back: its version is below the fence.
 """
 
 import asyncio
+import re
 from collections.abc import Iterable
 from typing import NamedTuple, cast
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from pipeline import metrics
 from pipeline.health import Health
@@ -25,18 +26,24 @@ _FENCE_S = 300
 # Busts that are owed for an outage. 100 bytes each; what no longer fits is left to the TTL.
 _MAX_OWED = 10_000
 
-_FILL = """
-local fence = tonumber(redis.call('HGET', KEYS[1], 'version') or '-1')
-if fence > tonumber(ARGV[1]) then return 0 end
+# What somebody else has put at our key is as good as nothing, and makes way.
+_VERSION_THERE = """
+local kind = redis.call('TYPE', KEYS[1]).ok
+if kind ~= 'hash' and kind ~= 'none' then redis.call('DEL', KEYS[1]) end
+local text = redis.call('HGET', KEYS[1], 'version') or ''
+local there = #text <= 18 and tonumber(string.match(text, '^%d+$')) or -1
+"""
+
+_FILL = f"""{_VERSION_THERE}
+if there > tonumber(ARGV[1]) then return 0 end
 redis.call('HSET', KEYS[1], 'version', ARGV[1], 'body', ARGV[2])
 redis.call('EXPIRE', KEYS[1], ARGV[3])
 return 1
 """
 
 # A body of the same version is what this bust makes way for: it was filled after the commit, so it stays.
-_BUST = """
-local version = tonumber(redis.call('HGET', KEYS[1], 'version') or '-1')
-if version < tonumber(ARGV[1]) then
+_BUST = f"""{_VERSION_THERE}
+if there < tonumber(ARGV[1]) then
   redis.call('HSET', KEYS[1], 'version', ARGV[1])
   redis.call('HDEL', KEYS[1], 'body')
   redis.call('EXPIRE', KEYS[1], ARGV[2])
@@ -45,6 +52,8 @@ end
 return 0
 """
 
+_VERSION = re.compile(rb"[0-9]{1,18}")
+
 
 class CachedProduct(NamedTuple):
     version: int
@@ -52,7 +61,7 @@ class CachedProduct(NamedTuple):
 
 
 class ProductCache:
-    """Reads, fills and busts, none of which raises for what Redis or the network does.
+    """Reads, fills and busts, none of which raises for what Redis or the network does, or for what others put there.
 
     A Redis that is away is a miss for readers, and busts are owed to it until it is back.
     """
@@ -69,14 +78,16 @@ class ProductCache:
             return None
         try:
             found = await self._redis.hmget(_key(product_id), "version", "body")
+        except ResponseError:  # no hash: not ours, and of this product only
+            found = [None, None]
         except (RedisError, OSError) as error:
             self._breaker.failed(error)
             metrics.CACHE_READS.labels("error").inc()
             return None
         self._breaker.worked()
-        version, body = cast("list[bytes | None]", found)  # bytes, because the client decodes no responses
-        metrics.CACHE_READS.labels("miss" if body is None else "hit").inc()
-        return None if version is None or body is None else CachedProduct(int(version), body)
+        product = _product(*cast("list[bytes | None]", found))  # bytes, because the client decodes no responses
+        metrics.CACHE_READS.labels("miss" if product is None else "hit").inc()
+        return product
 
     async def fill(self, product_id: str, version: int, body: bytes) -> bool:
         """Put a row that was read at `version`. False if a newer version has been there, or Redis is away."""
@@ -152,6 +163,13 @@ class ProductCache:
             del self._owed[next(iter(self._owed))]
             metrics.CACHE_BUSTS.labels("forgotten").inc()
         self._owed[product_id] = max(version, self._owed.get(product_id, 0))
+
+
+def _product(version: bytes | None, body: bytes | None) -> CachedProduct | None:
+    """None for what is busted, and for what is not ours."""
+    if version is None or body is None or not _VERSION.fullmatch(version):
+        return None
+    return CachedProduct(int(version), body)
 
 
 def _key(product_id: str) -> str:

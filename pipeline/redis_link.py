@@ -21,6 +21,10 @@ class Breaker:
         self._is_away = False
         self._next_probe = 0.0
 
+    @property
+    def is_away(self) -> bool:
+        return self._is_away
+
     def may_try(self) -> bool:
         """Whether to ask Redis now. While it is away: once in PROBE_EVERY_S."""
         if not self._is_away:

@@ -9,7 +9,8 @@ from web import server
 
 
 async def main(settings: ProductSettings, stop: asyncio.Event) -> None:
-    await server.serve(make_app(settings), settings.host, settings.port, stop, grace_s=settings.stop_grace_s)
+    app, grace_s, most = make_app(settings), settings.stop_grace_s, settings.max_connections
+    await server.serve(app, settings.host, settings.port, stop, grace_s=grace_s, max_connections=most)
 
 
 if __name__ == "__main__":

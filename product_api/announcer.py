@@ -44,6 +44,14 @@ class Announcer:
         publishing.add_done_callback(self._publishing.discard)
         await asyncio.wait({publishing}, timeout=self._wait_s)
 
+    async def doubt(self, change: Change) -> None:
+        """Bust for a change that may have been made, so that who reads now learns whether it was.
+
+        The fence is at the version that it would have made. Below, a reader who comes before the late COMMIT could put
+        the old value back. If there was no COMMIT, nothing is cached until the next change, or until the fence ends.
+        """
+        await self._cache.bust_or_owe([(change.after.product.id, change.after.version)])
+
     async def drain(self) -> None:
         """Wait for the events that are still on their way."""
         if self._publishing:

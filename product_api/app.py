@@ -8,7 +8,7 @@ from functools import partial
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from database.sessions import StoreUnavailable, make_pool
+from database.sessions import Pool, StoreUnavailable, make_pool
 from pipeline import lifecycle, product_cache, redis_link, topology
 from pipeline.health import Health
 from pipeline.publisher import Publisher
@@ -34,9 +34,9 @@ def make_app(settings: ProductSettings) -> Starlette:
 
 @asynccontextmanager
 async def _running(settings: ProductSettings, health: Health) -> AsyncIterator[list[Route]]:
-    pool = make_pool(settings.database_url, "product_api", settings.database_pool_size, settings.database_timeout_s)
-    async with redis_link.connect(settings.redis_url) as redis, pool:
-        products = Products(pool, settings.database_timeout_s)
+    reads, writes = _pool(settings, settings.database_readers), _pool(settings, settings.database_writers)
+    async with redis_link.connect(settings.redis_url) as redis, reads, writes:
+        products = Products(reads, writes, settings.database_timeout_s)
         cache = product_cache.ProductCache(redis)
         publisher = Publisher(settings, health, BROKER, topology.declare_products)
         announcer = Announcer(cache, publisher, settings.event_wait_s)
@@ -44,6 +44,10 @@ async def _running(settings: ProductSettings, health: Health) -> AsyncIterator[l
         async with lifecycle.background(publisher.run(), cache.watch(health, REDIS), _watch(products, health)):
             yield _routes(ProductEndpoints(products, reader, announcer, settings.max_body_bytes))
             await announcer.drain()
+
+
+def _pool(settings: ProductSettings, size: int) -> Pool:
+    return make_pool(settings.database_url, "product_api", size, settings.database_timeout_s)
 
 
 def _routes(endpoints: ProductEndpoints) -> list[Route]:

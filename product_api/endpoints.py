@@ -8,7 +8,7 @@ from starlette.responses import Response
 from database.sessions import StoreUnavailable
 from product_api.announcer import Announcer
 from product_api.preconditions import check_if_match, etag, matches_if_none_match
-from product_api.products import Change, ChangeUnanswered, Products, Reason, StoredProduct, encode
+from product_api.products import C, Change, ChangeUnanswered, Products, Reason, StoredProduct, encode
 from product_api.reader import ProductReader
 from product_api.requests import Edit, ProductValues, decode_patch, decode_product, decode_restock
 from web import problems
@@ -34,18 +34,14 @@ class ProductEndpoints:
     async def page(self, request: Request) -> Response:
         page = Page.of(request)
         rows = await self._products.page(page)
-        shown = [row.product for row in rows[: page.limit]]
-        response = _json(encode(shown), headers={"Cache-Control": "no-store"})
-        if len(rows) > page.limit:
-            response.headers["Link"] = page.link_to_next(request.url, Cursor(shown[-1].created_at, shown[-1].id))
-        return response
+        shown, headers = page.cut(rows, request.url, lambda row: Cursor(row.product.created_at, row.product.id))
+        return _json(encode([row.product for row in shown]), headers={"Cache-Control": "no-store", **headers})
 
     async def create(self, request: Request) -> Response:
         values = decode_product(await self._body(request))
-        change = await self._products.create(values)
-        await self._announcer.announce(change)
+        change = await self._told(self._products.create(values))
         response = _product(change.after, status=201)
-        response.headers["Location"] = f"/products/{change.after.product.id}"
+        response.headers["Location"] = _path(change)
         return response
 
     async def replace(self, request: Request) -> Response:
@@ -64,7 +60,8 @@ class ProductEndpoints:
         def check(current: StoredProduct) -> None:
             check_if_match(request.headers.getlist("if-match"), current.version)
 
-        await self._committed(product_id, await self._products.delete(product_id, check))
+        if await self._told(self._products.delete(product_id, check)) is None:
+            raise _no_product(product_id)
         return Response(status_code=204)
 
     async def _change(self, request: Request, reason: Reason, edit: Edit) -> Response:
@@ -74,13 +71,20 @@ class ProductEndpoints:
             check_if_match(request.headers.getlist("if-match"), current.version)
             return edit(current.values)
 
-        change = await self._products.change(product_id, reason, checked_edit)
-        return _product((await self._committed(product_id, change)).after)
-
-    async def _committed(self, product_id: str, change: Change | None) -> Change:
+        change = await self._told(self._products.change(product_id, reason, checked_edit))
         if change is None:
             raise _no_product(product_id)
-        await self._announcer.announce(change)
+        return _product(change.after)
+
+    async def _told(self, changing: Awaitable[C]) -> C:
+        """The change, made and announced; None if there is no such product. Raises Problem if nobody knows."""
+        try:
+            change = await changing
+        except ChangeUnanswered as error:
+            await self._announcer.doubt(error.change)
+            raise problems.change_unanswered(_path(error.change), is_new=error.change.before is None) from None
+        if change is not None:
+            await self._announcer.announce(change)
         return change
 
     async def _body(self, request: Request) -> bytes:
@@ -99,10 +103,12 @@ def by_method(**endpoints: Endpoint) -> Endpoint:
             return await endpoints[method](request)
         except StoreUnavailable:
             raise problems.store_unavailable() from None
-        except ChangeUnanswered:
-            raise problems.change_unanswered() from None
 
     return endpoint
+
+
+def _path(change: Change) -> str:
+    return f"/products/{change.after.product.id}"
 
 
 def _no_product(product_id: str) -> problems.Problem:

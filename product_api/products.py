@@ -43,6 +43,7 @@ _DELETE = f"""
 _ADJUST = "INSERT INTO stock_adjustments (product_id, delta, reason) VALUES ($1, $2, $3)"
 
 T = TypeVar("T")
+C = TypeVar("C", bound="Change | None")
 Reason = Literal["creation", "restock", "correction"]
 
 
@@ -75,7 +76,11 @@ class Change(NamedTuple):
 
 
 class ChangeUnanswered(Exception):
-    """The connection was lost during COMMIT: the change may have been made."""
+    """The connection was lost during COMMIT: `change` may have been made, and may yet be made."""
+
+    def __init__(self, change: Change) -> None:
+        super().__init__(change)
+        self.change = change
 
 
 _encoder = msgspec.json.Encoder(decimal_format="number")
@@ -103,9 +108,12 @@ def new_product_id() -> str:
 class Products:
     """The products table. Every method raises StoreUnavailable; those that write also ChangeUnanswered."""
 
-    def __init__(self, pool: Pool, timeout_s: float) -> None:
-        """`timeout_s`: for a read or a transaction, waiting for a connection and for locks included."""
-        self._pool, self._timeout_s = pool, timeout_s
+    def __init__(self, reads: Pool, writes: Pool, timeout_s: float) -> None:
+        """A write waits for its row's lock with a connection in hand, so it takes none that a read could have.
+
+        `timeout_s`: for a read or a transaction, waiting for a connection and for locks included.
+        """
+        self._reads, self._writes, self._timeout_s = reads, writes, timeout_s
 
     async def ping(self) -> None:
         await self._read(lambda connection: connection.execute("SELECT 1"))
@@ -115,9 +123,9 @@ class Products:
         return _stored(row) if row else None
 
     async def page(self, page: Page) -> list[StoredProduct]:
-        """Newest first. One more than the page's limit, if there are more."""
+        """Newest first, for `page.cut`."""
         at, last_id = page.before.at, page.before.id
-        rows = await self._read(lambda connection: connection.fetch(_PAGE, at, last_id, page.limit + 1))
+        rows = await self._read(lambda connection: connection.fetch(_PAGE, at, last_id, page.one_more))
         return [_stored(row) for row in rows]
 
     async def create(self, values: ProductValues) -> Change:
@@ -166,20 +174,19 @@ class Products:
         return await self._write(work)
 
     async def _read(self, work: Callable[[Connection], Awaitable[T]]) -> T:
-        async with reading(self._pool, self._timeout_s) as connection:
+        async with reading(self._reads, self._timeout_s) as connection:
             return await work(connection)
 
-    async def _write(self, work: Callable[[Connection], Awaitable[T]]) -> T:
-        committing = False
+    async def _write(self, work: Callable[[Connection], Awaitable[C]]) -> C:
+        committing: Change | None = None
         try:
-            async with borrow(self._pool, self._timeout_s) as connection, connection.transaction():
-                result = await work(connection)
-                committing = True
-            return result
+            async with borrow(self._writes, self._timeout_s) as connection, connection.transaction():
+                committing = change = await work(connection)
+            return change
         except Exception as error:
             if fault_of(error) is not Fault.PASSING:
                 raise
-            raise (ChangeUnanswered if committing else StoreUnavailable)(str(error)) from error
+            raise (ChangeUnanswered(committing) if committing else StoreUnavailable(str(error))) from error
 
 
 async def _adjust(connection: Connection, product_id: str, delta: int, reason: Reason) -> None:

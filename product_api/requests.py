@@ -3,9 +3,10 @@
 Unknown fields are ignored: clients of the service that this one replaces send more than it needs.
 """
 
+import re
 import unicodedata
 from collections.abc import Callable
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Annotated, NamedTuple
 
 import msgspec
@@ -22,8 +23,11 @@ MAX_QTY = 10**15
 MAX_RESTOCK = 1_000_000_000
 MAX_NAME_CHARACTERS = 200
 
-Price = Decimal
-"""As a JSON number, read exactly; as a string too, for clients whose numbers are floats."""
+# A plain decimal. `Decimal` itself reads more: spaces, underscores, digits of other scripts.
+_DECIMAL = re.compile(rb'-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|"-?[0-9]+(?:\.[0-9]+)?"')
+
+Price = msgspec.Raw
+"""As a JSON number, read exactly; for clients whose numbers are floats also as a string, digits and a point."""
 Qty = Annotated[int, Meta(ge=0, le=MAX_QTY)]
 
 
@@ -105,8 +109,9 @@ def _name(text: str) -> str:
     return name
 
 
-def _price(price: Decimal) -> Decimal:
-    if not price.is_finite() or not 0 <= price <= MAX_PRICE:
+def _price(raw: msgspec.Raw) -> Decimal:
+    price = _decimal(bytes(raw))
+    if not 0 <= price <= MAX_PRICE:
         raise problems.invalid("/price", f"price must be from 0 to {MAX_PRICE}.")
     # By value: 1.500 is the number 1.5, however it is written. Kept in cents, because PostgreSQL has its limits for
     # what is written, zeros included.
@@ -114,3 +119,12 @@ def _price(price: Decimal) -> Decimal:
     if price != cents:
         raise problems.invalid("/price", "price must have at most 2 decimal places.")
     return cents
+
+
+def _decimal(raw: bytes) -> Decimal:
+    if not _DECIMAL.fullmatch(raw):
+        raise problems.invalid("/price", 'price must be a number, like 19.99, or its digits as a string, like "19.99".')
+    try:
+        return Decimal(raw.strip(b'"').decode())
+    except InvalidOperation:  # an exponent that is no number of this world
+        raise problems.invalid("/price", f"price must be from 0 to {MAX_PRICE}.") from None

@@ -4,6 +4,7 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from pipeline.settings import PipelineSettings
+from web.server import MAX_CONNECTIONS
 
 
 class ProductSettings(PipelineSettings):
@@ -11,12 +12,16 @@ class ProductSettings(PipelineSettings):
 
     host: str = "127.0.0.1"
     port: int = Field(default=3000, ge=0, le=65535)
+    # Idle ones included. Past it, 503. Each is an open file, which the system must allow.
+    max_connections: int = Field(default=MAX_CONNECTIONS, ge=1)
 
     # The largest product that is allowed takes about 2 KiB: 200 characters of name, each escaped.
     max_body_bytes: int = Field(default=64 * 1024, ge=1024)
 
-    # A write waits for its row's lock with a connection in hand, so some more than reads alone would need.
-    database_pool_size: int = Field(default=10, ge=1)
+    # Connections. Two pools, because a write waits for its row's lock with a connection in hand: with one, 24 restocks
+    # of a locked product made the reads of all others wait for 2 s.
+    database_readers: int = Field(default=4, ge=1)
+    database_writers: int = Field(default=6, ge=1)
     # A read or a whole transaction, waiting for a connection and for the row's lock included. Then 503.
     database_timeout_s: float = Field(default=2.0, gt=0)
 

@@ -2,18 +2,21 @@
 
 import asyncio
 import re
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import msgspec
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope
 
-from web.problems import Problem, invalid, malformed, not_json, too_large, too_slow
+from web.problems import Problem, invalid, malformed, not_json, too_large, too_many_bodies, too_slow
 
 T = TypeVar("T")
 
 # What comes in one piece, as every order does, never waits for this.
 _DEADLINE_S = 10.0
+
+# Of all the bodies together that come in pieces and have not ended: 64 of the largest, 1,000 of the largest orders.
+_MAX_UNFINISHED_BYTES = 64 * 1024**2
 
 _NDJSON = (b"application/x-ndjson", b"application/ndjson", b"application/jsonl")
 
@@ -91,25 +94,52 @@ def _already_here(receive: Receive) -> Message | None:
     return None
 
 
+class _UnfinishedBody:
+    """A body that comes in pieces, and its share of what all of them may hold."""
+
+    all_bytes: ClassVar[int] = 0
+
+    def __init__(self) -> None:
+        self.content = bytearray()
+
+    def add(self, piece: bytes) -> None:
+        self.content += piece
+        _UnfinishedBody.all_bytes += len(piece)
+
+    def drop(self) -> None:
+        _UnfinishedBody.all_bytes -= len(self.content)
+        self.content.clear()
+
+    def refusal(self, limit_bytes: int, *, is_complete: bool) -> Problem | None:
+        if len(self.content) > limit_bytes:
+            return too_large(limit_bytes)
+        return too_many_bodies() if self.all_bytes > _MAX_UNFINISHED_BYTES and not is_complete else None
+
+
 async def _read_rest(message: Message, receive: Receive, limit_bytes: int) -> bytes:
-    body = bytearray()
-    while True:
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        body += message.get("body", b"")
-        if len(body) > limit_bytes:
-            await _discard_rest(message, receive)
-            raise too_large(limit_bytes)
-        if not message.get("more_body"):
-            return bytes(body)
-        message = await receive()
+    body = _UnfinishedBody()
+    try:
+        while True:
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            body.add(message.pop("body", b""))  # taken out, or it would be held twice while the next is waited for
+            is_complete = not message.get("more_body")
+            if (refusal := body.refusal(limit_bytes, is_complete=is_complete)) is not None:
+                body.drop()
+                await _discard_rest(message, receive)
+                raise refusal
+            if is_complete:
+                return bytes(body.content)
+            message = await receive()
+    finally:
+        body.drop()
 
 
 async def _discard_rest(message: Message, receive: Receive) -> None:
     left = _DISCARD_BYTES
     while message.get("more_body") and left > 0:
         message = await receive()
-        left -= len(message.get("body", b""))
+        left -= len(message.pop("body", b""))
 
 
 def _content_type(scope: Scope) -> bytes:

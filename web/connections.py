@@ -1,14 +1,17 @@
-"""What uvicorn's connections lack: bounds on a request's head, and its body when it offers an upgrade.
+"""What uvicorn's connections lack: bounds on their number and on a request's head; its body when it offers an upgrade.
 
-uvicorn reads a head of any size for any length of time, and waits for a first request for ever. And its parser throws
+uvicorn takes as many connections as come, until the process may open no more files, and then also none of its own. It
+reads a head of any size for any length of time, and waits for a first request for ever. And its parser throws
 the body away when a request offers to upgrade the connection, which Java's HttpClient does by default ("h2c"): every
 order from there would be 400.
 """
 
 import asyncio
+import resource
 from collections import deque
 
 import httptools
+import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from web import problems
@@ -22,6 +25,29 @@ HEAD_DEADLINE_S = 10.0
 KEEP_ALIVE_S = 75
 # How long a client that was refused may take to notice.
 LINGER_S = 1.0
+# Connections past the limit that are told so, at the same time. Those past these are closed without a word.
+REFUSED_AT_ONCE = 128
+# Files that are no clients: database, broker and Redis, standard streams, what the interpreter opens.
+_OTHER_FILES = 128
+
+
+class Config(uvicorn.Config):
+    """uvicorn's, and the most connections there may be at once, idle ones included."""
+
+    max_connections: int
+
+
+def allow_open_files(max_connections: int) -> None:
+    """Let the process have a file for each connection. Raises RuntimeError if the system does not."""
+    needed = max_connections + REFUSED_AT_ONCE + _OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        if hard != resource.RLIM_INFINITY and hard < needed:
+            raise RuntimeError(
+                f"max_connections={max_connections} needs {needed} open files, and the system allows {hard}:"
+                " raise its limit (ulimit -Hn, LimitNOFILE=), or set *_MAX_CONNECTIONS lower"
+            )
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 class Connection(HttpToolsProtocol):
@@ -32,16 +58,26 @@ class Connection(HttpToolsProtocol):
     _head_deadline: asyncio.TimerHandle | None = None
     _offers_upgrade = False
     _is_refused = False
+    _is_surplus = False
+    config: Config
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._unanswered: deque[RequestResponseCycle] = deque()
-        self.timeout_keep_alive_task = self.loop.call_later(KEEP_ALIVE_S, self.timeout_keep_alive_handler)
+        surplus = len(self.connections) - self.config.max_connections
+        if surplus > REFUSED_AT_ONCE:
+            transport.abort()
+        self._is_surplus = surplus > 0
+        silence_s = LINGER_S if self._is_surplus else KEEP_ALIVE_S
+        self.timeout_keep_alive_task = self.loop.call_later(silence_s, self.timeout_keep_alive_handler)
 
     def data_received(self, data: bytes) -> None:
         if self._is_refused:
             return
         self._unset_keepalive_if_required()
+        if self._is_surplus:  # told only now: clients take an answer that comes before they ask for a fault
+            self._refuse(problems.too_many_connections(self.config.max_connections))
+            return
         self._head_bytes += len(data)  # the beginning of a head puts it back to 0
         rest: bytes | memoryview = data
         try:

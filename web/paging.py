@@ -5,14 +5,18 @@ Unlike OFFSET, that costs the same on every page, and rows that arrive meanwhile
 
 import base64
 import binascii
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TypeVar
 from uuid import UUID
 
 from starlette.datastructures import URL
 from starlette.requests import Request
 
 from web import problems
+
+T = TypeVar("T")
 
 _DEFAULT_LIMIT, _MAX_LIMIT = 50, 500
 
@@ -53,7 +57,19 @@ class Page:
         before = request.query_params.get("before")
         return cls(Cursor.decode(before) if before else _FIRST_PAGE, parse_limit(request.query_params.get("limit")))
 
-    def link_to_next(self, url: URL, last: Cursor) -> str:
+    @property
+    def one_more(self) -> int:
+        """How many rows to fetch: one that is not shown says whether there is a next page."""
+        return self.limit + 1
+
+    def cut(self, rows: Sequence[T], url: URL, cursor: Callable[[T], Cursor]) -> tuple[Sequence[T], dict[str, str]]:
+        """What to show of `one_more` rows, and the headers: a Link if there are more of them. `url`: the request's."""
+        if len(rows) <= self.limit:
+            return rows, {}
+        shown = rows[: self.limit]
+        return shown, {"Link": self._link_to_next(url, cursor(shown[-1]))}
+
+    def _link_to_next(self, url: URL, last: Cursor) -> str:
         """The value of a Link header (RFC 8288) for the page below `last`, relative to this one."""
         return f'<{url.path}?limit={self.limit}&before={last.encode()}>; rel="next"'
 

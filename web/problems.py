@@ -139,6 +139,18 @@ def overloaded() -> Problem:
     return Problem(503, "overloaded", "The service is overloaded", detail, retry_after_s=1)
 
 
+def too_many_connections(limit: int) -> Problem:
+    detail = f"There are {limit} connections already. Send fewer requests at once, over connections that stay open."
+    headers = {"Connection": "close"}
+    return Problem(503, "overloaded", "The service is overloaded", detail, retry_after_s=1, headers=headers)
+
+
+def too_many_bodies() -> Problem:
+    detail = "More bodies are on their way than can be held. Send it again later, in one go."
+    headers = {"Connection": "close"}
+    return Problem(503, "overloaded", "The service is overloaded", detail, retry_after_s=1, headers=headers)
+
+
 def outcome_unknown() -> Problem:
     detail = (
         "The broker did not say in time whether it has the order, so it may or may not be accepted."
@@ -152,10 +164,12 @@ def store_unavailable() -> Problem:
     return Problem(503, "store-unavailable", "The database is away", detail, retry_after_s=1)
 
 
-def change_unanswered() -> Problem:
+def change_unanswered(path: str, *, is_new: bool) -> Problem:
+    """`path`: where the product is, or would be."""
+    look = "if it is there, it was created" if is_new else "if it has the values that you sent, the change was made"
     detail = (
-        "The database did not say whether it has made the change. GET the product before sending it again:"
-        " if its ETag has moved on, it was made."
+        f"The database did not say whether it has made the change. GET {path} before sending it again: {look}."
+        " Orders move qty and the ETag as well."
     )
     return Problem(503, "outcome-unknown", "It is unknown whether the change was made", detail, retry_after_s=1)
 

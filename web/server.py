@@ -8,9 +8,12 @@ import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
-from web.connections import KEEP_ALIVE_S, Connection
+from web.connections import KEEP_ALIVE_S, Config, Connection, allow_open_files
 
 log = structlog.get_logger()
+
+# What an API serves unless it is told otherwise. An idle connection is some 20 KB.
+MAX_CONNECTIONS = 4096
 
 
 class _Server(uvicorn.Server):
@@ -21,32 +24,41 @@ class _Server(uvicorn.Server):
 
 
 async def serve(
-    app: ASGIApp, host: str, port: int, stop: asyncio.Event, *, grace_s: float, lifespan: bool = True
+    app: ASGIApp,
+    host: str,
+    port: int,
+    stop: asyncio.Event,
+    *,
+    grace_s: float,
+    lifespan: bool = True,
+    max_connections: int = 256,
 ) -> None:
     """Serve `app`, its lifespan included, until `stop` is set; then finish the requests in hand, for `grace_s` at the
     most.
 
     Without a lifespan it may be cancelled at any moment. With one, uvicorn would leave the lifespan's task behind, and
-    log its end as an error. Raises RuntimeError if the app does not start or the port is taken.
+    log its end as an error. `max_connections`: the most at once, idle ones included; the default is for health pages.
+    Raises RuntimeError if the app does not start, the port is taken, or the system allows fewer open files.
     """
-    server = _Server(
-        uvicorn.Config(
-            app,
-            host=host,
-            port=port,
-            http=Connection,
-            loop="none",  # the loop is running already
-            ws="none",
-            lifespan="on" if lifespan else "off",
-            proxy_headers=False,  # nothing here asks who the client is, and the middleware costs each request
-            access_log=False,  # one line for each order would cost more than the order
-            log_config=None,
-            server_header=False,
-            backlog=4096,
-            timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=max(1, round(grace_s)),
-        )
+    allow_open_files(max_connections)
+    config = Config(
+        app,
+        host=host,
+        port=port,
+        http=Connection,
+        loop="none",  # the loop is running already
+        ws="none",
+        lifespan="on" if lifespan else "off",
+        proxy_headers=False,  # nothing here asks who the client is, and the middleware costs each request
+        access_log=False,  # one line for each order would cost more than the order
+        log_config=None,
+        server_header=False,
+        backlog=4096,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=max(1, round(grace_s)),
     )
+    config.max_connections = max_connections
+    server = _Server(config)
     serving = asyncio.create_task(_serve(server, f"{host}:{port}"))
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)

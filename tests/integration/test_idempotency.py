@@ -1,6 +1,7 @@
 """P5: at most one order for each Idempotency-Key, whatever becomes of the process, of Redis and of the answers."""
 
 import asyncio
+import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
@@ -9,6 +10,8 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
+from ingest_api.idempotency import Begun, Replays
+from pipeline.redis_link import connect
 from tests.conditions import eventually
 from tests.faults import Proxy, proxy_to
 from tests.ingest import ORDERS, Ingest, check_problem, ingesting, insert_product
@@ -143,6 +146,92 @@ async def test_a_request_without_a_key_asks_redis_nothing(ingest: Ingest, laptop
     assert (await redis.info("commandstats")).get("cmdstat_eval", {}).get("calls", 0) == calls
 
 
+async def test_p5_after_an_unknown_outcome_the_key_takes_no_other_order(
+    environment: dict[str, str], broker: Proxy, laptop: str
+) -> None:
+    """It would be answered 202 under the id of the first, which may be the one that is stored."""
+    async with ingesting(environment, confirm_timeout_s=0.5) as ingest:
+        assert (await ingest.order(laptop)).status_code == 202
+        broker.hold()
+        check_problem(await keyed(ingest, laptop, 2), 503, "outcome-unknown")
+        broker.come_back()
+        check_problem(await keyed(ingest, laptop, 3), 422, "key-reused")
+
+        async def accepted() -> bool:
+            return (await keyed(ingest, laptop, 2)).status_code == 202
+
+        assert await eventually(accepted)
+
+
+async def test_a_replay_has_the_status_that_the_first_answer_had(environment: dict[str, str], laptop: str) -> None:
+    async with ingesting(environment, accepted_status=201) as ingest:
+        assert (await keyed(ingest, laptop)).status_code == 201
+        assert await ingest.service.stop() == 0
+    async with ingesting(environment) as ingest:
+        again = await keyed(ingest, laptop)
+        assert (again.status_code, again.headers["idempotency-replayed"]) == (201, "true")
+
+
+async def test_a_redis_that_hangs_costs_a_keyed_request_a_second_and_then_nothing(
+    environment: dict[str, str], laptop: str
+) -> None:
+    async with proxy_to(environment["REDIS_URL"]) as between:
+        environment["REDIS_URL"] = between.url(environment["REDIS_URL"])
+        async with ingesting(environment) as ingest:
+            assert (await keyed(ingest, laptop)).status_code == 202
+            between.hold()
+            for number in range(3):
+                keys = [f"{number}-{it}" for it in range(20)]
+                took = await asyncio.gather(*(_seconds_of(keyed(ingest, laptop, key=key)) for key in keys))
+                assert max(took) < 1.5
+                assert number == 0 or sorted(took)[-2] < 0.8  # one of them tries Redis again, once a second
+
+
+async def _seconds_of(answer: Coroutine[Any, Any, httpx.Response]) -> float:
+    began = time.monotonic()
+    assert (await answer).status_code == 202
+    return time.monotonic() - began
+
+
+async def test_those_who_come_while_redis_hangs_do_not_wait_for_a_second_try(redis_url: str) -> None:
+    async with proxy_to(redis_url) as between, connect(between.url(redis_url)) as client:
+        replays = Replays(client, remember_s=60, in_flight_s=8, max_waiting=100)
+        running = asyncio.create_task(replays.run())
+        assert await replays.begin("warm", b"f" * 16) is Begun.FIRST
+        between.hold()
+        began = time.monotonic()
+        first = asyncio.create_task(replays.begin("a", b"f" * 16))
+        await eventually(lambda: not replays._to_begin and replays._calling.locked())
+        second = asyncio.create_task(replays.begin("b", b"f" * 16))
+        assert {await first, await second} == {Begun.FIRST}
+        assert time.monotonic() - began < 1.5
+        await eventually(lambda: replays._breaker.is_away)
+        replays.remember("a", b"f" * 16, 202, b"{}")
+        assert replays._to_settle == []
+        running.cancel()
+
+
+async def test_what_others_put_at_our_key_is_written_over_and_costs_nobody_else(redis: Redis) -> None:
+    replays = Replays(redis, remember_s=60, in_flight_s=8, max_waiting=100)
+    running = asyncio.create_task(replays.run())
+    await redis.rpush("idempotency:a", "a list")
+    fingerprint = b"f" * 16
+    for expected in (Begun.FIRST, Begun.IN_FLIGHT):
+        begun = await asyncio.gather(*(replays.begin(it, fingerprint) for it in ("a", "b")))
+        assert set(begun) == {expected}
+    running.cancel()
+
+
+async def test_one_who_leaves_the_queue_takes_no_key(redis: Redis) -> None:
+    replays = Replays(redis, remember_s=60, in_flight_s=8, max_waiting=100)
+    leaving = asyncio.create_task(replays.begin("a", b"f" * 16))
+    await eventually(lambda: replays._to_begin)
+    leaving.cancel()
+    await asyncio.wait({leaving})
+    await replays.drain()
+    assert await redis.get("idempotency:a") is None
+
+
 # ── without: still one order
 
 
@@ -193,6 +282,7 @@ async def test_p5_without_redis_it_is_202_and_the_same_order(
 async def test_p5_a_key_outlives_the_process(environment: dict[str, str], laptop: str) -> None:
     async with ingesting(environment) as ingest:
         first = await keyed(ingest, laptop)
+        assert await ingest.service.stop() == 0  # and by then the answer is kept
     async with ingesting(environment) as ingest:
         again = await keyed(ingest, laptop)
         assert again.headers["idempotency-replayed"] == "true"

@@ -10,13 +10,15 @@ import httpx
 import msgspec
 import pytest
 
+from database.sessions import make_pool
+from ingest_api.product_source import ProductSource
 from pipeline import topology
-from pipeline.order_ids import accepted_at_ms
 from pipeline.product_cache import ProductCache
 from pipeline.product_events import ProductEvent
 from pipeline.redis_link import connect
 from tests.conditions import eventually
 from tests.ingest import ORDERS, Ingest, check_problem, elements_of, execute, ingesting, insert_product
+from tests.orders import accepted_at_ms
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -145,6 +147,18 @@ async def test_a_cached_product_is_taken_from_redis(ingest: Ingest, redis_url: s
     assert await ingest.metric('headrace_catalogue_lookups_total{source="redis"}') == 1
 
 
+async def test_a_cached_product_older_than_the_known_one_is_not_believed(
+    environment: dict[str, str], redis_url: str, laptop: str, database_url: str
+) -> None:
+    """Its bust was lost; the database is asked, and may be older too."""
+    async with connect(redis_url) as redis, make_pool(database_url, "test", size=1, timeout_s=2) as pool:
+        cache = ProductCache(redis)
+        await cache.fill(laptop, 6, b'{"price":6.00,"qty":1}')
+        source = ProductSource(cache, pool, timeout_s=2)
+        versions = [state.version for known in (0, 6, 7) if (state := await source.load(laptop, known))]
+        assert versions == [6, 6, 1]
+
+
 async def test_a_damaged_cache_is_as_good_as_none(ingest: Ingest, redis_url: str, database_url: str) -> None:
     async with connect(redis_url) as redis:
         for body in (b"", b"nonsense", b"{}", b'{"price":"x","qty":1}', b"\xff"):
@@ -216,6 +230,9 @@ async def test_methods_that_are_not_there_are_405_and_say_which_are(ingest: Inge
         ("GET", ORDERS, {"POST"}),
         ("HEAD", ORDERS, {"POST"}),
         ("OPTIONS", ORDERS, {"POST"}),
+        ("GET", f"{ORDERS}/bulk", {"POST"}),
+        ("HEAD", f"{ORDERS}/bulk", {"POST"}),
+        ("DELETE", f"{ORDERS}/bulk", {"POST"}),
         ("DELETE", f"{ORDERS}/01a20267-97ad-8199-a6a6-540000cf26ec", {"GET", "HEAD"}),
         ("POST", "/livez", {"GET", "HEAD"}),
     ):

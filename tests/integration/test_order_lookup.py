@@ -44,7 +44,7 @@ _INSERT_ORDER = """
 _INSERT_VERDICT = (
     "INSERT INTO stock_ledger (order_id, product_id, quantity, outcome, reason) VALUES ($1, $2, 2, $3, $4)"
 )
-_INSERT_DEAD = "INSERT INTO dead_letters (order_id, stage, reason, detail, body) VALUES ($1, 'persist', $2, '', $3)"
+_INSERT_DEAD = "INSERT INTO dead_letters (order_id, stage, reason, detail, body) VALUES ($1, $4, $2, '', $3)"
 _T0 = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 
 
@@ -74,9 +74,9 @@ async def test_a_dead_letter_is_a_failed_order_until_it_is_replayed(
 ) -> None:
     unstored, stored = OrderIds(order_id_key).mint(), str(uuid.uuid4())
     await execute(database_url, _INSERT_ORDER, stored, laptop, _T0)
-    for order_id in (unstored, stored):
-        await execute(database_url, _INSERT_DEAD, order_id, "first", order_id.encode())
-        await execute(database_url, _INSERT_DEAD, order_id, "invalid_data", b"again " + order_id.encode())
+    for order_id, stage in ((unstored, "persist"), (stored, "stock")):
+        await execute(database_url, _INSERT_DEAD, order_id, "first", order_id.encode(), stage)
+        await execute(database_url, _INSERT_DEAD, order_id, "invalid_data", b"again " + order_id.encode(), stage)
         order = (await ingest.get(f"{ORDERS}/{order_id}")).json()
         assert (order["status"], order["reason"]) == ("FAILED", "invalid_data")
         await execute(database_url, "UPDATE dead_letters SET replayed_at = now()")
@@ -88,9 +88,23 @@ async def test_a_verdict_counts_for_more_than_a_dead_letter(ingest: Ingest, data
     order_id = str(uuid.uuid4())
     await execute(database_url, _INSERT_ORDER, order_id, laptop, _T0)
     await execute(database_url, _INSERT_VERDICT, order_id, laptop, "PROCESSED", None)
-    await execute(database_url, _INSERT_DEAD, order_id, "id_conflict", b"")
+    await execute(database_url, _INSERT_DEAD, order_id, "id_conflict", b"", "stock")
     order = (await ingest.get(f"{ORDERS}/{order_id}")).json()
     assert (order["status"], order.get("reason")) == ("PROCESSED", None)
+
+
+async def test_what_was_parked_under_the_id_of_a_stored_order_is_not_that_order(
+    ingest: Ingest, database_url: str, laptop: str
+) -> None:
+    """It would be FAILED until its verdict, and PROCESSED then."""
+    order_id = str(uuid.uuid4())
+    await execute(database_url, _INSERT_ORDER, order_id, laptop, _T0)
+    await execute(database_url, _INSERT_DEAD, order_id, "id_conflict", b"", "persist")
+    for order in (
+        (await ingest.get(f"{ORDERS}/{order_id}")).json(),
+        *(await ingest.get(f"{ORDERS}/product/{laptop}")).json(),
+    ):
+        assert (order["status"], order.get("reason")) == ("PENDING", None)
 
 
 # ── GET the orders of a product
@@ -116,6 +130,15 @@ async def test_pages_are_newest_first_without_gaps_or_repeats(ingest: Ingest, da
         path = response.links["next"]["url"] if "next" in response.links else None
         await execute(database_url, _INSERT_ORDER, str(uuid.uuid4()), laptop, _T0 + timedelta(seconds=1))
     assert seen == expected
+
+
+async def test_a_last_page_that_is_full_has_no_next(ingest: Ingest, database_url: str, laptop: str) -> None:
+    for _ in range(4):
+        await execute(database_url, _INSERT_ORDER, str(uuid.uuid4()), laptop, _T0)
+    first = await ingest.get(f"{ORDERS}/product/{laptop}?limit=2")
+    last = await ingest.get(first.links["next"]["url"])
+    assert (len(first.json()), len(last.json())) == (2, 2)
+    assert "next" not in last.links
 
 
 async def test_the_list_has_bounds(ingest: Ingest, database_url: str, laptop: str) -> None:

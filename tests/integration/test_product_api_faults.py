@@ -4,14 +4,22 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from decimal import Decimal
+from typing import cast
 
+import asyncpg
 import httpx
 import pytest
 
 from database.sessions import PooledConnection, make_pool
+from pipeline.product_cache import ProductCache
+from pipeline.publisher import Publisher
+from pipeline.redis_link import connect
+from product_api import products
+from product_api.announcer import Announcer
 from product_api.app import make_app
-from product_api.products import ChangeUnanswered, Products
+from product_api.products import Change, ChangeUnanswered, Product, Products, Reason, StoredProduct
 from product_api.requests import ProductValues
 from product_api.settings import ProductSettings
 from tests.conditions import eventually
@@ -20,6 +28,7 @@ from tests.processes import free_port, running, service_process
 from tests.products import Audit
 from tests.settings import settings_from
 
+UNKNOWN_ID = "01a20267-97ad-7199-a6a6-540000cf26ec"
 LAPTOP = {"name": "Laptop Demo", "price": 1500, "qty": 50}
 
 # A deadline of the service, and what a busy machine adds.
@@ -150,16 +159,96 @@ async def test_a_commit_whose_answer_is_lost_is_said_to_be_unknown(database_url:
         proxy_to(database_url) as proxy,
         make_pool(proxy.url(database_url), "test", size=1, timeout_s=2) as pool,
     ):
-        products = Products(pool, timeout_s=2)
-        product = (await products.create(ProductValues("Laptop", Decimal(1500), 50))).after.product
+        table = Products(pool, pool, timeout_s=2)
+        created = await table.create(ProductValues("Laptop", Decimal(1500), 50))
+        product = created.after.product
 
-        async def restock_into_silence(connection: PooledConnection) -> None:
+        async def restock_into_silence(connection: PooledConnection) -> Change:
             await connection.execute("UPDATE products SET qty = 51 WHERE id = $1", product.id)
             proxy.hold()
+            return created
 
         with pytest.raises(ChangeUnanswered):
-            await products._write(restock_into_silence)
+            await table._write(restock_into_silence)
         assert await audit.qty(product.id) == 51
+
+
+@pytest.fixture
+def silent_commits(monkeypatch: pytest.MonkeyPatch) -> list[Proxy]:
+    """Once the proxy is in this list, the COMMIT of a change that moves stock is not answered."""
+    silent: list[Proxy] = []
+    adjust = products._adjust
+
+    async def adjust_and_be_silent(connection: PooledConnection, product_id: str, delta: int, reason: Reason) -> None:
+        await adjust(connection, product_id, delta, reason)
+        for proxy in silent:
+            proxy.forget()
+
+    monkeypatch.setattr(products, "_adjust", adjust_and_be_silent)
+    return silent
+
+
+async def test_after_an_unanswered_commit_the_get_that_is_advised_shows_what_became_of_it(
+    environment: dict[str, str], silent_commits: list[Proxy]
+) -> None:
+    """Or the client, shown the old stock from the cache, restocks twice."""
+    async with _by_proxy(environment, "DATABASE_URL") as proxy, _api(environment, database_timeout_s=0.5) as api:
+        path = await _create(api)
+        assert (await api.get(path)).json()["qty"] == 50  # and it is in the cache now
+        silent_commits.append(proxy)
+        answer = await api.post(f"{path}/restock", json={"quantity": 5})
+        assert (answer.status_code, answer.json()["type"]) == (503, "/docs/problems/outcome-unknown")
+        assert f"GET {path} " in answer.json()["detail"]
+        assert (await api.get(path)).json()["qty"] == 55
+
+
+async def test_after_an_unanswered_creation_the_client_is_told_where_the_product_would_be(
+    environment: dict[str, str], silent_commits: list[Proxy]
+) -> None:
+    async with _by_proxy(environment, "DATABASE_URL") as proxy, _api(environment, database_timeout_s=0.5) as api:
+        silent_commits.append(proxy)
+        answer = await api.post("/products", json=LAPTOP)
+        assert (answer.status_code, answer.json()["type"]) == (503, "/docs/problems/outcome-unknown")
+        advised = answer.json()["detail"].partition("GET ")[2].partition(" ")[0]
+        assert (await api.get(advised)).json() | LAPTOP == (await api.get(advised)).json()
+
+
+async def test_a_reader_before_a_late_commit_does_not_put_the_old_value_back(
+    environment: dict[str, str], redis_url: str
+) -> None:
+    async with connect(redis_url) as redis:
+        cache = ProductCache(redis)
+        before, after = (
+            StoredProduct(Product(UNKNOWN_ID, "x", Decimal(1), qty, datetime.now(UTC)), version)
+            for qty, version in ((50, 1), (55, 2))
+        )
+        announcer = Announcer(cache, cast("Publisher", None), wait_s=0)
+        await announcer.doubt(Change(before, after, "restock"))
+        assert not await cache.fill(UNKNOWN_ID, 1, b"old")
+        assert await cache.fill(UNKNOWN_ID, 2, b"new")
+
+
+async def test_writers_that_wait_for_a_locked_row_hold_up_no_reader_of_another(
+    environment: dict[str, str], database_url: str, audit: Audit
+) -> None:
+    async with _api(environment) as api:
+        locked, other = await _create(api), await _create(api)
+        connection = await asyncpg.connect(database_url)
+        async with connection.transaction():
+            await connection.execute("SELECT 1 FROM products WHERE id = $1 FOR UPDATE", locked.rpartition("/")[2])
+            restocks = [asyncio.create_task(api.post(f"{locked}/restock", json={"quantity": 1})) for _ in range(24)]
+            await eventually(lambda: _six_wait_for_locks(audit))
+            async with asyncio.timeout(1):
+                assert (await api.get(other)).status_code == 200
+                assert (await api.get("/products")).status_code == 200
+            assert not any(restock.done() for restock in restocks)
+        await connection.close()
+        assert {(await restock).status_code for restock in restocks} <= {200, 503}
+
+
+async def _six_wait_for_locks(audit: Audit) -> bool:
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    return bool(await audit.connection.fetchval(waiting) >= 6)
 
 
 async def test_it_starts_before_postgres_does(environment: dict[str, str]) -> None:

@@ -113,6 +113,37 @@ async def test_nothing_stays_for_ever(cache: ProductCache, redis: Redis) -> None
     assert TTL_S < await redis.ttl("product:busted") <= 300
 
 
+# ── what others put there
+
+
+@pytest.mark.parametrize("version", ["x", "", "1_0", "-1", "9" * 5000, "1.5", "\u0661", "inf"])
+async def test_a_version_that_is_none_is_a_miss_and_makes_way(cache: ProductCache, redis: Redis, version: str) -> None:
+    for _ in range(2):
+        await redis.hset(f"product:{_ID}", mapping={"version": version, "body": _OLD})
+        assert await cache.read(_ID) is None
+        assert await cache.fill(_ID, 2, _NEW)
+        assert await cache.read(_ID) == CachedProduct(2, _NEW)
+    await redis.hset(f"product:{_ID}", mapping={"version": version, "body": _OLD})
+    assert await cache.bust_or_owe([(_ID, 3)])
+    assert not await cache.fill(_ID, 2, _NEW)
+
+
+async def test_a_key_of_another_type_is_a_miss_of_that_product_and_makes_way(
+    cache: ProductCache, redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    await cache.fill("another", 1, _OLD)
+    await redis.set(f"product:{_ID}", "a string")
+    assert await cache.read(_ID) is None
+    assert await cache.read("another") == CachedProduct(1, _OLD)
+    assert await cache.fill(_ID, 1, _OLD)
+    assert await cache.read(_ID) == CachedProduct(1, _OLD)
+    await redis.delete(f"product:{_ID}")
+    await redis.rpush(f"product:{_ID}", "a list")
+    assert await cache.bust_or_owe([(_ID, 2), ("another", 2)])
+    assert [await cache.read(_ID), await cache.read("another")] == [None, None]
+    assert not await cache.fill(_ID, 1, _OLD)
+
+
 # ── Redis away
 
 

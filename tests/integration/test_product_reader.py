@@ -42,7 +42,7 @@ class WatchedProducts(Products):
 @pytest.fixture
 async def products(database_url: str) -> AsyncIterator[WatchedProducts]:
     async with asyncpg.create_pool(database_url, min_size=0, max_size=5) as pool:
-        yield WatchedProducts(pool, timeout_s=5)
+        yield WatchedProducts(pool, pool, timeout_s=5)
 
 
 @pytest.fixture

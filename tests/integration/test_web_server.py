@@ -1,6 +1,7 @@
 """What a client can do to a connection before any endpoint hears of it."""
 
 import asyncio
+import resource
 from collections.abc import AsyncIterator
 
 import msgspec
@@ -65,6 +66,9 @@ class Client:
         status, *lines = (await self._reader.readuntil(b"\r\n\r\n")).decode().splitlines()[:-1]
         headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
         return int(status.split()[1]), headers, await self._reader.readexactly(int(headers["content-length"]))
+
+    def close(self) -> None:
+        self._writer.close()
 
     async def is_closed(self) -> bool:
         """Wait for the end: whether nothing more was said."""
@@ -162,6 +166,77 @@ async def test_a_head_in_pieces_within_the_deadline_is_taken(port: int) -> None:
 async def test_a_connection_without_a_request_is_closed(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "KEEP_ALIVE_S", 0.1)
     assert await (await Client.connect(port)).is_closed()
+
+
+# ── too many
+
+
+async def test_past_the_limit_a_connection_is_told_so_and_closed_and_the_others_live_on(app: Starlette) -> None:
+    async with running(app, ready="/echo", max_connections=3) as url:
+        port = int(url.rpartition(":")[2])
+        clients = [await _first(port) for _ in range(3)]
+        surplus = await Client.connect(port)
+        surplus.send(request(b"x"))
+        answer = await surplus.answer()
+        check_problem(answer, 503, "overloaded")
+        assert int(answer[1]["retry-after"]) > 0
+        assert await surplus.is_closed()
+        for client in clients:
+            client.send(request(b"again"))
+            assert (await client.answer())[0] == 200
+
+
+async def _first(port: int) -> Client:
+    """A connection that has been served, as soon as there is room for it."""
+
+    async def served() -> Client | None:
+        client = await Client.connect(port)
+        client.send(request(b"x"))
+        return client if (await client.answer())[0] == 200 else None
+
+    return await eventually(served)
+
+
+async def _status_or_end(client: Client) -> int | None:
+    client.send(request(b"x"))
+    try:
+        return (await client.answer())[0]
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return None
+
+
+async def test_room_that_was_left_is_taken_again(app: Starlette) -> None:
+    async with running(app, ready="/echo", max_connections=1) as url:
+        port = int(url.rpartition(":")[2])
+        for _ in range(3):
+            (await _first(port)).close()
+
+
+async def test_a_flood_past_the_limit_is_closed_and_not_held(app: Starlette, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "REFUSED_AT_ONCE", 2)
+    async with running(app, ready="/echo", max_connections=1) as url:
+        port = int(url.rpartition(":")[2])
+        served = await _first(port)
+        flood = [await Client.connect(port) for _ in range(10)]
+        answers = [await _status_or_end(client) for client in flood]
+        assert set(answers) == {503, None}
+        assert answers.count(503) == 2
+        served.send(request(b"again"))
+        assert (await served.answer())[0] == 200
+
+
+def test_more_connections_than_the_system_allows_files_are_refused_at_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 1024))
+    with pytest.raises(RuntimeError, match="max_connections=1000 needs 1256 open files, and the system allows 1024"):
+        connections.allow_open_files(1000)
+
+
+def test_a_soft_limit_on_files_is_raised_to_what_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 4096))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, both: limits.append(both))
+    connections.allow_open_files(1000)
+    assert limits == [(1256, 4096)]
 
 
 def check_problem(answer: tuple[int, dict[str, str], bytes], status: int, name: str) -> None:

@@ -7,6 +7,7 @@ import pytest
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope
 
+from tests.conditions import eventually
 from web import body as web_body
 from web.body import read_json_body
 from web.problems import Problem
@@ -91,6 +92,22 @@ async def test_a_body_without_end_is_read_a_little_further_so_that_the_answer_ar
         await read(client.receive)
     assert raised.value.status == 413
     assert client.read == 4 + 2
+
+
+async def test_bodies_that_do_not_end_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web_body, "_MAX_UNFINISHED_BYTES", 100)
+    clients = [Client([chunk(b"x" * 40)]) for _ in range(2)]
+    reading = [asyncio.create_task(read(client.receive)) for client in clients]
+    await eventually(lambda: web_body._UnfinishedBody.all_bytes == 80)
+    with pytest.raises(Problem) as refused:
+        await read(Client([chunk(b"x" * 40), chunk(b"x", more=False)]).receive)
+    assert (refused.value.status, refused.value.retry_after_s) == (503, 1)
+    assert await read(Client([chunk(b"x" * 90, more=False)]).receive) == b"x" * 90
+    for task in reading:
+        task.cancel()
+    await asyncio.wait(reading)
+    assert web_body._UnfinishedBody.all_bytes == 0
+    assert await read(Client([chunk(b"x" * 40), chunk(b"x", more=False)]).receive) == b"x" * 41
 
 
 @pytest.mark.parametrize("sent", [[], [chunk(b"{")]], ids=["nothing", "a part"])

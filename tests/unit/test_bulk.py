@@ -75,8 +75,8 @@ def test_every_request_becomes_an_order_or_a_problem_in_its_place() -> None:
 
 def test_two_bulk_requests_are_the_same_if_they_order_the_same_in_the_same_order() -> None:
     one, two = OrderRequest(A, 1), OrderRequest(A, 2)
-    bad = invalid("/quantity", "no")
-    asked: list[list[Request]] = [[one, two], [two, one], [one], [one, bad], [bad, one]]
+    bad, worse = invalid("/quantity", "no"), invalid("/quantity", "never")
+    asked: list[list[Request]] = [[one, two], [two, one], [one], [one, bad], [bad, one], [one, worse]]
     prints = [fingerprint_of_all(requests) for requests in asked]
     assert len(set(prints)) == len(prints)
     assert fingerprint_of_all([OrderRequest(A, 1), two]) == prints[0]

@@ -36,12 +36,14 @@ class Store:
     def __init__(self) -> None:
         self.products: dict[str, ProductEvent] = {}
         self.asked: list[str] = []
+        self.known_versions: list[int] = []
         self.is_away = False
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def load(self, product_id: str) -> ProductEvent | None:
+    async def load(self, product_id: str, known_version: int) -> ProductEvent | None:
         self.asked.append(product_id)
+        self.known_versions.append(known_version)
         is_away, found = self.is_away, self.products.get(product_id)
         await self.gate.wait()
         if is_away:
@@ -146,13 +148,26 @@ async def test_after_the_ttl_it_is_asked_again(door: Door) -> None:
     assert await door.price(A) == Decimal("12.50")
 
 
-async def test_an_older_version_from_a_stale_cache_does_not_replace_a_newer_one(door: Door) -> None:
+async def test_a_store_that_was_restored_from_a_backup_is_believed_after_the_ttl(door: Door) -> None:
     door.store.products[A] = product(A, version=7, price="7")
     await door.price(A)
     door.store.products[A] = product(A, version=6, price="6")
     door.now += TTL_S
-    assert await door.price(A) == Decimal(7)
+    assert await door.price(A) == Decimal(6)
     assert door.catalogue.get(A) is not None
+    assert door.store.known_versions == [0, 7]  # so that a cache which is behind is not taken for that
+
+
+async def test_a_product_that_the_store_has_no_more_does_not_sell_when_it_is_away(door: Door) -> None:
+    door.store.products[A] = product(A)
+    await door.price(A)
+    door.store.products.clear()
+    door.now += TTL_S
+    assert await door.price(A) is None
+    door.store.is_away = True
+    door.now += UNKNOWN_TTL_S
+    with pytest.raises(StoreUnavailable):
+        await door.price(A)
 
 
 async def test_distrust_asks_again_for_everything(door: Door) -> None:

@@ -1,5 +1,6 @@
 """Idempotency keys: how they are written, what ids they make, and what a remembered answer says."""
 
+import asyncio
 import random
 from uuid import UUID, uuid4
 
@@ -7,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest_api.idempotency import Begun, Replay, fingerprint_of, idempotency_key, judge
-from pipeline.order_ids import OrderIds, accepted_at_ms
+from ingest_api.idempotency import Begun, Replay, fingerprint_of, idempotency_key, judge, may_be_accepted
+from pipeline.order_ids import OrderIds
+from tests.orders import accepted_at_ms
+from web import problems
 from web.problems import Problem
 
 IDS = OrderIds("a secret that all processes share")
@@ -91,6 +94,15 @@ def test_derived_and_minted_ids_never_meet() -> None:
     assert all(UUID(IDS.mint()).int >> 40 & 1 == 0 for _ in range(1000))
 
 
+@pytest.mark.parametrize("key", ["k1", UUID7])
+def test_p5_the_orders_of_one_bulk_request_have_ids_of_their_own(key: str) -> None:
+    ids = IDS.derive_many("", key, 1024)
+    assert len({*ids, *IDS.derive_many("shop", key, 1024), *IDS.derive_many("", key + "x", 1024)}) == 3 * 1024
+    assert IDS.derive_many("", key, 3) == ids[:3]
+    assert all(IDS.is_ours(it) and UUID(it).version == 8 and UUID(it).int >> 40 & 1 for it in ids)
+    assert {accepted_at_ms(it) for it in ids} == {accepted_at_ms(ids[0])}
+
+
 def test_a_changed_bit_is_not_one_of_ours() -> None:
     value = UUID(IDS.derive("", UUID7)).int
     assert not any(IDS.is_ours(str(UUID(int=value ^ 1 << bit))) for bit in range(128))
@@ -121,6 +133,18 @@ def test_what_stands_at_a_key_says_how_a_request_begins() -> None:
     mine, other = fingerprint_of("a", 1), fingerprint_of("b", 1)
     assert judge(b"", mine) is Begun.FIRST
     assert judge(mine, mine) is Begun.IN_FLIGHT
-    assert judge(mine + b"{}", mine) == Replay(b"{}")
+    assert judge(mine + b"202{}", mine) == Replay(202, b"{}")
+    assert judge(mine + b"201", mine) == Replay(201, b"")
     assert judge(other, mine) is Begun.REUSED
-    assert judge(other + b"{}", mine) is Begun.REUSED
+    assert judge(other + b"202{}", mine) is Begun.REUSED
+    assert judge(other + b"?", mine) is Begun.REUSED
+    for nonsense in (b"{}", b"20", b"2 2{}"):
+        assert judge(mine + nonsense, mine) in (Begun.FIRST, Replay(20, b""))
+
+
+def test_only_a_refusal_is_known_to_have_left_no_order_behind() -> None:
+    assert not may_be_accepted(problems.overloaded())
+    assert not may_be_accepted(problems.unknown_product("x"))
+    assert may_be_accepted(problems.outcome_unknown())
+    assert may_be_accepted(asyncio.CancelledError())
+    assert may_be_accepted(ValueError())
