@@ -130,7 +130,7 @@ def version_mismatch(current: int) -> Problem:
 
 
 def broker_unavailable() -> Problem:
-    detail = "The order was not accepted: the broker is away. Send it again."
+    detail = "The order was not accepted: the broker is away, or takes nothing for the moment. Send it again."
     return Problem(503, "broker-unavailable", "The order was not accepted", detail, retry_after_s=1)
 
 
