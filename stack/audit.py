@@ -47,9 +47,10 @@ _VERDICTS = """
     FROM orders JOIN stock_ledger ON order_id = id WHERE orders.product_id = ANY($1::uuid[])
 """
 _UNDECIDED = """
-    SELECT id::text FROM unnest($1::uuid[]) AS sent(id)
+    SELECT id::text FROM unnest($1::uuid[]) WITH ORDINALITY AS sent(id, place)
     WHERE NOT EXISTS (SELECT FROM stock_ledger WHERE order_id = sent.id)
       AND NOT EXISTS (SELECT FROM dead_letters WHERE order_id = sent.id AND replayed_at IS NULL)
+    ORDER BY place
 """
 _FETCH_ROWS = 10_000
 POLL_S = 0.05
