@@ -6,15 +6,15 @@ from functools import partial
 
 from redis.asyncio import Redis
 from starlette.applications import Starlette
-from starlette.routing import Match, Route
-from starlette.types import Scope
+from starlette.routing import Route
 
-from database.sessions import Pool, make_pool
-from ingest_api.accept import AcceptOrder
+from database.sessions import Pool, StoreUnavailable, make_pool
+from ingest_api.accept import AcceptOrder, Intake
 from ingest_api.bulk import AcceptBulk
 from ingest_api.catalogue import Catalogue
 from ingest_api.idempotency import Replays
 from ingest_api.lookup import OrderLookup
+from ingest_api.operations import OPERATIONS
 from ingest_api.product_source import EVENTS, ProductSource, follow_events
 from ingest_api.settings import IngestSettings
 from pipeline import lifecycle, product_cache, redis_link, topology
@@ -23,6 +23,7 @@ from pipeline.health import Health
 from pipeline.order_ids import OrderIds
 from pipeline.publisher import Publisher
 from web.application import make_api
+from web.operations import make_routes, unguarded
 
 BROKER = "broker"
 
@@ -31,7 +32,7 @@ def make_app(settings: IngestSettings) -> Starlette:
     """Nothing connects before the lifespan begins."""
     # Readiness is the broker alone: without the others, orders for known products are still accepted.
     health = Health("ingest_api", BROKER, optional=(EVENTS,))
-    return make_api(health, partial(_running, settings, health))
+    return make_api(health, partial(_running, settings, health), StoreUnavailable)
 
 
 @asynccontextmanager
@@ -47,33 +48,21 @@ async def _running(settings: IngestSettings, health: Health) -> AsyncIterator[li
         events = follow_events(settings, health, catalogue)
         publishing = (commits.run() for _ in range(settings.publish_window))
         async with lifecycle.background(publisher.run(), events, replays.run(), *publishing):
-            yield _routes(settings, catalogue, commits, replays, pool)
+            ids = OrderIds(settings.order_id_key.get_secret_value())
+            yield _routes(settings, Intake(catalogue, ids, commits, replays, settings.accepted_status), pool)
             await commits.drain()
             await replays.drain()
 
 
-class _Reserved(Route):
-    """A path that is answered here whatever the method: `bulk` is no order's id, so GET is 405 and not 404."""
-
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        match, child = super().matches(scope)
-        return Match.FULL if match is Match.PARTIAL else match, child
-
-
-def _routes(
-    settings: IngestSettings, catalogue: Catalogue, commits: GroupCommit, replays: Replays, pool: Pool
-) -> list[Route]:
-    ids = OrderIds(settings.order_id_key.get_secret_value())
-    lookup = OrderLookup(pool, ids, settings.database_timeout_s)
-    status = settings.accepted_status
-    accept = AcceptOrder(catalogue, ids, commits, replays, status=status, max_body_bytes=settings.max_body_bytes)
-    bulk = AcceptBulk(catalogue, ids, commits, replays, status=status, max_body_bytes=settings.max_bulk_bytes)
-    return [
-        Route("/api/v1/orders", accept, methods=["POST"]),
-        _Reserved("/api/v1/orders/bulk", bulk, methods=["POST"]),
-        Route("/api/v1/orders/product/{product_id}", lookup.of_product),
-        Route("/api/v1/orders/{order_id}", lookup.get),
-    ]
+def _routes(settings: IngestSettings, intake: Intake, pool: Pool) -> list[Route]:
+    lookup = OrderLookup(pool, intake.ids, settings.database_timeout_s)
+    endpoints = {
+        "acceptOrder": AcceptOrder(intake, settings.max_body_bytes),
+        "acceptOrders": AcceptBulk(intake, settings.max_bulk_bytes),
+        "listOrdersOfProduct": lookup.of_product,
+        "getOrder": lookup.get,
+    }
+    return make_routes(OPERATIONS, endpoints, unguarded)
 
 
 def _replays(settings: IngestSettings, redis: Redis) -> Replays:

@@ -13,9 +13,9 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from database.sessions import StoreUnavailable
-from ingest_api.accept import KEY_PROBLEMS, confirmed
-from ingest_api.catalogue import Catalogue, Product
-from ingest_api.idempotency import FINGERPRINT_BYTES, Begun, Replay, Replays, fingerprint_of, idempotency_key
+from ingest_api.accept import KEY_PROBLEMS, Intake, confirmed
+from ingest_api.catalogue import Product
+from ingest_api.idempotency import FINGERPRINT_BYTES, Begun, Replay, fingerprint_of, idempotency_key
 from ingest_api.requests import (
     OrderRequest,
     canonical_product_id,
@@ -25,8 +25,6 @@ from ingest_api.requests import (
     traceparent_of,
 )
 from pipeline import metrics
-from pipeline.group_commit import GroupCommit
-from pipeline.order_ids import OrderIds
 from pipeline.orders import Order, encode_order, join_orders, with_context
 from web import problems
 from web.body import decode_json, read_json_or_ndjson_body
@@ -93,9 +91,7 @@ def answer_of(priced: Order | Problem, place: int) -> bytes:
     """One element of the answer. The pointer of a problem is that of the field in the whole body."""
     if isinstance(priced, Order):
         return encode_order(priced)
-    if priced.pointer is not None:
-        priced.pointer = f"/{place}{priced.pointer}"
-    return priced.body()
+    return priced.below(f"/{place}").body()
 
 
 def _fingerprint(request: Request) -> bytes:
@@ -110,18 +106,8 @@ def _fingerprint(request: Request) -> bytes:
 class AcceptBulk:
     """The ASGI endpoint."""
 
-    def __init__(
-        self,
-        catalogue: Catalogue,
-        ids: OrderIds,
-        commits: GroupCommit,
-        replays: Replays,
-        *,
-        status: int,
-        max_body_bytes: int,
-    ) -> None:
-        self._catalogue, self._ids, self._commits, self._replays = catalogue, ids, commits, replays
-        self._status, self._max_body_bytes = status, max_body_bytes
+    def __init__(self, intake: Intake, max_body_bytes: int) -> None:
+        self._intake, self._max_body_bytes = intake, max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -130,7 +116,7 @@ class AcceptBulk:
             requests = [read(element) for element in split(body, is_ndjson=is_ndjson)]
             if key is not None:
                 return await self._answer_keyed(key, requests, scope, send)
-            order_ids = [self._ids.mint() for _ in requests]
+            order_ids = [self._intake.ids.mint() for _ in requests]
             return await _send(send, *await self._accept(order_ids, requests, scope, keyed=False))
         except Problem as problem:
             metrics.ORDERS_REFUSED.labels(problem.name).inc()
@@ -138,22 +124,22 @@ class AcceptBulk:
 
     async def _answer_keyed(self, key: str, requests: list[Request], scope: Scope, send: Send) -> None:
         # The whole has an id of its own, which is the name of its replay; no order has it.
-        whole, fingerprint = self._ids.derive("", key, "bulk"), fingerprint_of_all(requests)
-        begun = await self._replays.begin(whole, fingerprint)
+        whole, fingerprint = self._intake.ids.derive("", key, "bulk"), fingerprint_of_all(requests)
+        begun = await self._intake.replays.begin(whole, fingerprint)
         if isinstance(begun, Replay):
             return await _send(send, begun.status, begun.body, replayed=True)
         if begun is not Begun.FIRST:
             raise KEY_PROBLEMS[begun]()
         try:
-            order_ids = self._ids.derive_many("", key, len(requests))
+            order_ids = self._intake.ids.derive_many("", key, len(requests))
             status, answer = await self._accept(order_ids, requests, scope, keyed=True)
         except BaseException as error:
-            self._replays.give_up(whole, fingerprint, error)
+            self._intake.replays.give_up(whole, fingerprint, error)
             raise
-        if status == self._status:
-            self._replays.remember(whole, fingerprint, status, answer)
+        if status == self._intake.status:
+            self._intake.replays.remember(whole, fingerprint, status, answer)
         else:
-            self._replays.free(whole)
+            self._intake.replays.free(whole)
         return await _send(send, status, answer)
 
     async def _accept(
@@ -170,13 +156,13 @@ class AcceptBulk:
             elif isinstance(request, OrderRequest):
                 accepted.append(with_context(answer, trace, _fingerprint(request).hex() if keyed else None))
         if accepted:
-            await confirmed(self._commits, accepted)
-        return self._status if accepted else 422, join_orders(answers)
+            await confirmed(self._intake.commits, accepted)
+        return self._intake.status if accepted else 422, join_orders(answers)
 
     async def _products(self, requests: list[Request]) -> dict[str, Product | None]:
         """The products of all requests, by id. No task and no I/O for those that are known."""
         ids = {it.product_id for it in requests if isinstance(it, OrderRequest)}
-        products = {product_id: self._catalogue.get(product_id) for product_id in ids}
+        products = {product_id: self._intake.catalogue.get(product_id) for product_id in ids}
         unknown = [product_id for product_id, product in products.items() if product is None]
         if unknown:
             products |= zip(unknown, await asyncio.gather(*map(self._find, unknown)), strict=True)
@@ -184,7 +170,7 @@ class AcceptBulk:
 
     async def _find(self, product_id: str) -> Product | None:
         try:
-            return await self._catalogue.find(product_id)
+            return await self._intake.catalogue.find(product_id)
         except StoreUnavailable:
             return None
 

@@ -16,7 +16,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from database.sessions import Pool, StoreUnavailable, reading
+from database.sessions import Pool, reading
 from pipeline.order_ids import OrderIds
 from web import problems
 from web.ids import id_in_path
@@ -102,11 +102,8 @@ class OrderLookup:
         return _json([view(row) for row in shown], headers)
 
     async def _fetch(self, query: str, *values: object) -> Sequence[asyncpg.Record]:
-        try:
-            async with reading(self._pool, self._timeout_s) as connection:
-                return await connection.fetch(query, *values)
-        except StoreUnavailable:
-            raise problems.store_unavailable() from None
+        async with reading(self._pool, self._timeout_s) as connection:
+            return await connection.fetch(query, *values)
 
 
 def _json(content: object, headers: Mapping[str, str] = MappingProxyType({})) -> Response:

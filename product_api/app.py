@@ -13,11 +13,13 @@ from pipeline import lifecycle, product_cache, redis_link, topology
 from pipeline.health import Health
 from pipeline.publisher import Publisher
 from product_api.announcer import Announcer
-from product_api.endpoints import Endpoint, ProductEndpoints, by_method
+from product_api.endpoints import ProductEndpoints
+from product_api.operations import OPERATIONS
 from product_api.products import Products
 from product_api.reader import ProductReader
 from product_api.settings import ProductSettings
 from web.application import make_api
+from web.operations import make_routes, unguarded
 
 DATABASE, BROKER, REDIS = "database", "broker", "redis"
 
@@ -29,7 +31,7 @@ def make_app(settings: ProductSettings) -> Starlette:
     """Nothing connects before the lifespan begins."""
     # Without the broker or Redis every request is still answered, only later known or slower.
     health = Health("product_api", DATABASE, optional=(BROKER, REDIS))
-    return make_api(health, partial(_running, settings, health))
+    return make_api(health, partial(_running, settings, health), StoreUnavailable)
 
 
 @asynccontextmanager
@@ -52,15 +54,16 @@ def _pool(settings: ProductSettings, size: int) -> Pool:
 
 def _routes(endpoints: ProductEndpoints) -> list[Route]:
     it = endpoints
-    return [
-        _route("/products", GET=it.page, POST=it.create),
-        _route("/products/{product_id}", GET=it.get, PUT=it.replace, PATCH=it.patch, DELETE=it.delete),
-        _route("/products/{product_id}/restock", POST=it.restock),
-    ]
-
-
-def _route(path: str, **endpoints: Endpoint) -> Route:
-    return Route(path, by_method(**endpoints), methods=list(endpoints))
+    by_operation = {
+        "listProducts": it.page,
+        "createProduct": it.create,
+        "getProduct": it.get,
+        "replaceProduct": it.replace,
+        "patchProduct": it.patch,
+        "deleteProduct": it.delete,
+        "restockProduct": it.restock,
+    }
+    return make_routes(OPERATIONS, by_operation, unguarded)
 
 
 async def _watch(products: Products, health: Health) -> None:

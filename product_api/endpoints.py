@@ -1,11 +1,10 @@
 """The endpoints: a request becomes a read or a change, and its result a response."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from database.sessions import StoreUnavailable
 from product_api.announcer import Announcer
 from product_api.preconditions import check_if_match, etag, matches_if_none_match
 from product_api.products import C, Change, ChangeUnanswered, Products, Reason, StoredProduct, encode
@@ -89,22 +88,6 @@ class ProductEndpoints:
 
     async def _body(self, request: Request) -> bytes:
         return await read_json_body(request.scope, request.receive, self._max_body_bytes)
-
-
-Endpoint = Callable[[Request], Awaitable[Response]]
-
-
-def by_method(**endpoints: Endpoint) -> Endpoint:
-    """One endpoint for a path, so that 405 names all the methods it has. Where the store's faults become problems."""
-
-    async def endpoint(request: Request) -> Response:
-        method = "GET" if request.method == "HEAD" else request.method
-        try:
-            return await endpoints[method](request)
-        except StoreUnavailable:
-            raise problems.store_unavailable() from None
-
-    return endpoint
 
 
 def _path(change: Change) -> str:

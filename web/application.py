@@ -8,14 +8,17 @@ from starlette.routing import Route
 
 from pipeline.health import Health
 from web.health import health_routes
-from web.problems import HANDLERS
+from web.problems import HANDLERS, on_store_unavailable
 
 
-def make_api(health: Health, running: Callable[[], AbstractAsyncContextManager[list[Route]]]) -> Starlette:
+def make_api(
+    health: Health, running: Callable[[], AbstractAsyncContextManager[list[Route]]], store_away: type[Exception]
+) -> Starlette:
     """`running`: entered at start-up, where it makes the routes and what is behind them; left when the last request has
-    been answered. Nothing connects before.
+    been answered. Nothing connects before. `store_away`: what endpoints raise while the database cannot be asked.
     """
     api = health_app(health)
+    api.add_exception_handler(store_away, on_store_unavailable)
 
     @asynccontextmanager
     async def lifespan(api: Starlette) -> AsyncIterator[None]:

@@ -38,7 +38,7 @@ class Cursor:
             at, row_id = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode().split(" ")
             return cls(_in_utc(datetime.fromisoformat(at)), str(UUID(row_id)))
         except (ValueError, OverflowError, binascii.Error):
-            raise problems.invalid("/before", "before must come from the Link of a page, unchanged.") from None
+            raise problems.invalid_parameter("before", "before must come from the Link of a page, unchanged.") from None
 
 
 _FIRST_PAGE = Cursor(datetime(9999, 1, 1, tzinfo=UTC), "ffffffff-ffff-ffff-ffff-ffffffffffff")
@@ -79,7 +79,7 @@ def parse_limit(text: str | None) -> int:
     if text is None:
         return _DEFAULT_LIMIT
     if not (text.isascii() and text.isdigit() and len(text) <= 9 and 1 <= int(text) <= _MAX_LIMIT):
-        raise problems.invalid("/limit", f"limit must be a number from 1 to {_MAX_LIMIT}.")
+        raise problems.invalid_parameter("limit", f"limit must be a number from 1 to {_MAX_LIMIT}.")
     return int(text)
 
 

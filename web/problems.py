@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 `application/problem+json`: every kind that the two APIs answer, in one place.
+"""Errors as RFC 9457 `application/problem+json`: every one that the two APIs answer, in one place.
 
     Problem
     ├── 4xx  the caller's fault: the detail says what to change
@@ -7,7 +7,7 @@
 An exception that is not a Problem is our bug: it is logged with its traceback, and the caller gets a bare 500.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -17,9 +17,23 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from web import problem_kinds as kinds
+from web.problem_kinds import Kind
+
 log = structlog.get_logger()
 
-_MEDIA_TYPE = "application/problem+json"
+MEDIA_TYPE = "application/problem+json"
+_CLOSE = {"Connection": "close"}
+
+
+class FieldError(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One value that is not allowed: where it is, and why."""
+
+    detail: str
+    pointer: str | None = None
+    """Where in the body: RFC 6901, as the fragment of a URI (`#/quantity`)."""
+    parameter: str | None = None
+    """Its name in the query."""
 
 
 class Problem(Exception):
@@ -27,36 +41,52 @@ class Problem(Exception):
 
     def __init__(
         self,
-        status: int,
-        name: str,
-        title: str,
+        kind: Kind,
         detail: str,
         *,
-        pointer: str | None = None,
+        errors: Sequence[FieldError] = (),
         retry_after_s: int | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        """`name`: the stable last part of `type`. `detail`: what to do. `pointer`: JSON pointer of the field."""
+        """`detail`: what to do."""
         super().__init__(detail)
-        self.status, self.name, self.title, self.detail = status, name, title, detail
-        self.pointer, self.retry_after_s, self.headers = pointer, retry_after_s, dict(headers or {})
+        self.kind, self.detail, self.errors = kind, detail, tuple(errors)
+        self.retry_after_s, self.headers = retry_after_s, dict(headers or {})
+
+    @property
+    def name(self) -> str:
+        return self.kind.name
+
+    @property
+    def status(self) -> int:
+        return self.kind.status
+
+    def below(self, pointer: str) -> "Problem":
+        """The same for a body that is part of a larger one, where it stands at `pointer`."""
+        moved = [
+            msgspec.structs.replace(error, pointer=f"#{pointer}{error.pointer.removeprefix('#')}")
+            if error.pointer is not None
+            else error
+            for error in self.errors
+        ]
+        return Problem(self.kind, self.detail, errors=moved, retry_after_s=self.retry_after_s, headers=self.headers)
 
     def body(self) -> bytes:
         content: dict[str, Any] = {
-            "type": f"/docs/problems/{self.name}",
-            "title": self.title,
-            "status": self.status,
+            "type": self.kind.type,
+            "title": self.kind.title,
+            "status": self.kind.status,
             "detail": self.detail,
         }
-        if self.pointer is not None:
-            content["errors"] = [{"pointer": f"#{self.pointer}", "detail": self.detail}]
+        if self.errors:
+            content["errors"] = self.errors
         return msgspec.json.encode(content)
 
     def response(self) -> Response:
         headers = dict(self.headers)
         if self.retry_after_s is not None:
             headers["Retry-After"] = str(self.retry_after_s)
-        return Response(self.body(), self.status, headers, media_type=_MEDIA_TYPE)
+        return Response(self.body(), self.status, headers, media_type=MEDIA_TYPE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.response()(scope, receive, send)
@@ -66,102 +96,129 @@ class Problem(Exception):
 
 
 def malformed(detail: str) -> Problem:
-    return Problem(400, "malformed", "The request is malformed", detail)
+    return Problem(kinds.MALFORMED, detail)
+
+
+def unauthenticated(detail: str) -> Problem:
+    return Problem(kinds.UNAUTHENTICATED, detail, headers={"WWW-Authenticate": 'Bearer realm="headrace"'})
+
+
+def forbidden(scope: str) -> Problem:
+    challenge = f'Bearer realm="headrace", error="insufficient_scope", scope="{scope}"'
+    detail = f"The API key does not have the scope {scope}. Use one that has."
+    return Problem(kinds.FORBIDDEN, detail, headers={"WWW-Authenticate": challenge})
 
 
 def invalid(pointer: str, detail: str) -> Problem:
     """A well-formed value that is not allowed. `pointer`: where in the body, as RFC 6901."""
-    return Problem(422, "invalid-value", "A value is not allowed", detail, pointer=pointer)
+    return invalid_values([FieldError(detail, pointer=f"#{pointer}")])
+
+
+def invalid_parameter(name: str, detail: str) -> Problem:
+    """A parameter of the query that is not allowed."""
+    return invalid_values([FieldError(detail, parameter=name)])
+
+
+def invalid_values(errors: Sequence[FieldError]) -> Problem:
+    """All that is wrong with a request, at once. At least one."""
+    if len(errors) == 1:
+        return Problem(kinds.INVALID_VALUE, errors[0].detail, errors=errors)
+    return Problem(kinds.INVALID_VALUE, f"{len(errors)} values are not allowed: see errors.", errors=errors)
 
 
 def unknown_product(product_id: str) -> Problem:
     detail = f"There is no product {product_id}, or it was deleted. Take the id of one from GET /products."
-    return Problem(422, "unknown-product", "The product does not exist", detail, pointer="/productId")
+    return Problem(kinds.UNKNOWN_PRODUCT, detail, errors=[FieldError(detail, pointer="#/productId")])
 
 
 def out_of_stock(product_id: str) -> Problem:
-    detail = f"Product {product_id} is sold out. Order again once it is restocked."
-    return Problem(409, "out-of-stock", "The product is sold out", detail)
+    return Problem(kinds.OUT_OF_STOCK, f"Product {product_id} is sold out. Order again once it is restocked.")
 
 
 def request_in_flight() -> Problem:
     detail = "A request with this Idempotency-Key has not been answered yet. Send it again to get its answer."
-    return Problem(409, "request-in-flight", "The request is being carried out", detail, retry_after_s=1)
+    return Problem(kinds.REQUEST_IN_FLIGHT, detail, retry_after_s=1)
 
 
 def key_reused() -> Problem:
     detail = "This Idempotency-Key came with another order before. Use a new key for a new order."
-    return Problem(422, "key-reused", "The Idempotency-Key was used before", detail)
+    return Problem(kinds.KEY_REUSED, detail)
 
 
 def not_found(what: str) -> Problem:
-    return Problem(404, "not-found", "Not found", f"There is no {what}.")
+    return Problem(kinds.NOT_FOUND, f"There is no {what}.")
 
 
 def too_large(limit_bytes: int) -> Problem:
-    detail = f"The body is larger than {limit_bytes} bytes. Send less."
-    return Problem(413, "too-large", "The body is too large", detail, headers={"Connection": "close"})
+    return Problem(kinds.TOO_LARGE, f"The body is larger than {limit_bytes} bytes. Send less.", headers=_CLOSE)
 
 
 def not_json(content_type: str) -> Problem:
     detail = f"The body is {content_type or 'of no declared type'}. Send it with Content-Type: application/json."
-    return Problem(415, "not-json", "The body is not JSON", detail)
+    return Problem(kinds.NOT_JSON, detail)
 
 
 def head_too_large(limit_bytes: int) -> Problem:
     detail = f"The request line and the headers are larger than {limit_bytes} bytes. Send less."
-    return Problem(431, "head-too-large", "The headers are too large", detail, headers={"Connection": "close"})
+    return Problem(kinds.HEAD_TOO_LARGE, detail, headers=_CLOSE)
 
 
 def too_slow(what: str, deadline_s: float) -> Problem:
     """`what`: the part of the request."""
     detail = f"The {what} was not complete within {deadline_s:g} s. Send it in one go."
-    return Problem(408, "too-slow", "The request came too slowly", detail, headers={"Connection": "close"})
+    return Problem(kinds.TOO_SLOW, detail, headers=_CLOSE)
 
 
 def version_mismatch(current: int) -> Problem:
     detail = (
         f'The product has changed; its ETag is now "{current}". GET it again and repeat the change on what you find.'
     )
-    return Problem(412, "version-mismatch", "The product has changed", detail)
+    return Problem(kinds.VERSION_MISMATCH, detail)
 
 
-# ── the world's fault
+def precondition_required() -> Problem:
+    detail = "Orders move qty meanwhile: send the product's ETag as If-Match, or If-Match: * to overwrite."
+    return Problem(kinds.PRECONDITION_REQUIRED, detail)
 
 
-def broker_unavailable() -> Problem:
+def too_many_requests(detail: str, retry_after_s: int, headers: Mapping[str, str]) -> Problem:
+    return Problem(kinds.TOO_MANY_REQUESTS, detail, retry_after_s=retry_after_s, headers=headers)
+
+
+# ── the world's fault. Retry-After is in seconds, at least 1.
+
+
+def broker_unavailable(retry_after_s: int = 1) -> Problem:
     detail = "The order was not accepted: the broker is away, or takes nothing for the moment. Send it again."
-    return Problem(503, "broker-unavailable", "The order was not accepted", detail, retry_after_s=1)
+    return Problem(kinds.BROKER_UNAVAILABLE, detail, retry_after_s=retry_after_s)
 
 
-def overloaded() -> Problem:
+def overloaded(retry_after_s: int = 1) -> Problem:
     detail = "The order was not accepted: more are waiting than can be held. Send it again, more slowly."
-    return Problem(503, "overloaded", "The service is overloaded", detail, retry_after_s=1)
+    return Problem(kinds.OVERLOADED, detail, retry_after_s=retry_after_s)
 
 
 def too_many_connections(limit: int) -> Problem:
     detail = f"There are {limit} connections already. Send fewer requests at once, over connections that stay open."
-    headers = {"Connection": "close"}
-    return Problem(503, "overloaded", "The service is overloaded", detail, retry_after_s=1, headers=headers)
+    return Problem(kinds.OVERLOADED, detail, retry_after_s=1, headers=_CLOSE)
 
 
 def too_many_bodies() -> Problem:
     detail = "More bodies are on their way than can be held. Send it again later, in one go."
-    headers = {"Connection": "close"}
-    return Problem(503, "overloaded", "The service is overloaded", detail, retry_after_s=1, headers=headers)
+    return Problem(kinds.OVERLOADED, detail, retry_after_s=1, headers=_CLOSE)
 
 
-def outcome_unknown() -> Problem:
+def outcome_unknown(retry_after_s: int = 1) -> Problem:
     detail = (
         "The broker did not say in time whether it has the order, so it may or may not be accepted."
         " With the same Idempotency-Key it is safe to send it again; without one, that may order twice."
     )
-    return Problem(503, "outcome-unknown", "It is unknown whether the order was accepted", detail, retry_after_s=1)
+    return Problem(kinds.OUTCOME_UNKNOWN, detail, retry_after_s=retry_after_s)
 
 
 def store_unavailable() -> Problem:
     detail = "The database is away or too slow to answer, and nothing was changed. Ask again later."
-    return Problem(503, "store-unavailable", "The database is away", detail, retry_after_s=1)
+    return Problem(kinds.STORE_UNAVAILABLE, detail, retry_after_s=1)
 
 
 def change_unanswered(path: str, *, is_new: bool) -> Problem:
@@ -171,7 +228,7 @@ def change_unanswered(path: str, *, is_new: bool) -> Problem:
         f"The database did not say whether it has made the change. GET {path} before sending it again: {look}."
         " Orders move qty and the ETag as well."
     )
-    return Problem(503, "outcome-unknown", "It is unknown whether the change was made", detail, retry_after_s=1)
+    return Problem(kinds.OUTCOME_UNKNOWN, detail, retry_after_s=1)
 
 
 # ── Starlette's handlers
@@ -190,17 +247,21 @@ async def on_disconnect(_: Request, __: Exception) -> Response:
 async def on_http_exception(request: Request, error: Exception) -> Response:
     """What Starlette itself answers: 404 for a path, 405 for a method."""
     assert isinstance(error, HTTPException)
-    name, detail = {
-        404: ("not-found", f"There is nothing at {request.url.path}. Paths have no slash at their end."),
-        405: ("method-not-allowed", f"{request.method} does not work here. The Allow header says what does."),
-    }.get(error.status_code, ("http-error", error.detail))
-    return Problem(error.status_code, name, error.detail, detail, headers=error.headers).response()
+    kind, detail = {
+        404: (kinds.NOT_FOUND, f"There is nothing at {request.url.path}. Paths have no slash at their end."),
+        405: (kinds.METHOD_NOT_ALLOWED, f"{request.method} does not work here. The Allow header says what does."),
+    }.get(error.status_code, (kinds.MALFORMED, error.detail))
+    return Problem(kind, detail, headers=error.headers).response()
 
 
 async def on_bug(request: Request, error: Exception) -> Response:
     log.error("unhandled exception", path=request.url.path, exc_info=error)
     detail = "This is a fault of the service; it is in its log. The request may or may not have been carried out."
-    return Problem(500, "internal-error", "Internal error", detail).response()
+    return Problem(kinds.INTERNAL_ERROR, detail).response()
+
+
+async def on_store_unavailable(_: Request, __: Exception) -> Response:
+    return store_unavailable().response()
 
 
 HANDLERS = {Problem: on_problem, ClientDisconnect: on_disconnect, HTTPException: on_http_exception, Exception: on_bug}

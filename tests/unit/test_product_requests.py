@@ -17,6 +17,7 @@ from product_api.requests import (
     decode_product,
     decode_restock,
 )
+from tests.problems import pointer_of
 from web.problems import Problem
 
 _OLD = ProductValues("Laptop", Decimal("1500.00"), 50)
@@ -25,7 +26,7 @@ _OLD = ProductValues("Laptop", Decimal("1500.00"), 50)
 def _refused(decode: Callable[[bytes], object], body: bytes) -> tuple[int, str | None]:
     with pytest.raises(Problem) as caught:
         decode(body)
-    return caught.value.status, caught.value.pointer
+    return caught.value.status, pointer_of(caught.value)
 
 
 def _product(name: str = '"Laptop"', price: str = "1500", qty: str = "50") -> bytes:
@@ -166,7 +167,7 @@ def test_a_restock_cannot_pass_the_limit_of_qty() -> None:
     assert restock(_OLD._replace(qty=MAX_QTY - 2)).qty == MAX_QTY
     with pytest.raises(Problem) as caught:
         restock(_OLD._replace(qty=MAX_QTY - 1))
-    assert (caught.value.status, caught.value.pointer) == (422, "/quantity")
+    assert (caught.value.status, pointer_of(caught.value)) == (422, "/quantity")
 
 
 # ── preconditions

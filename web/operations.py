@@ -1,0 +1,84 @@
+"""The operations of an API as data. Routes, guards and the OpenAPI document are all made from it."""
+
+import inspect
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Match, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+Guard = Callable[[ASGIApp, str], ASGIApp]
+"""Wraps an endpoint so that it is reached only by who has what the operation needs."""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One method of one path."""
+
+    id: str
+    method: str
+    path: str
+    """As Starlette has it: `/products/{product_id}`."""
+    needs: str
+    """A scope of web.clients, or PUBLIC or ANY_KEY."""
+
+
+class _RequestResponse:
+    """A function of a request, as an ASGI application."""
+
+    def __init__(self, endpoint: Callable[[Request], Awaitable[Response]]) -> None:
+        self._endpoint = endpoint
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = await self._endpoint(Request(scope, receive, send))
+        await response(scope, receive, send)
+
+
+class _Path(Route):
+    """A path that is answered here whatever the method: `bulk` is no order's id, so GET is 405 and not 404."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        match, child = super().matches(scope)
+        return Match.FULL if match is Match.PARTIAL else match, child
+
+
+class _ByMethod:
+    """One ASGI application for a path, so that 405 names all the methods it has."""
+
+    def __init__(self, endpoints: Mapping[str, ASGIApp]) -> None:
+        self._endpoints = endpoints
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        await self._endpoints[method](scope, receive, send)
+
+
+def unguarded(app: ASGIApp, _: str) -> ASGIApp:
+    return app
+
+
+def make_routes(operations: Sequence[Operation], endpoints: Mapping[str, Any], guard: Guard) -> list[Route]:
+    """A route for each path. `endpoints`: one for each operation, by its id: a function of a request that returns a
+    response, or, where that would cost too much, an ASGI application.
+    """
+    by_path: dict[str, dict[str, ASGIApp]] = {}
+    for operation in operations:
+        endpoint = guard(as_asgi(endpoints[operation.id]), operation.needs)
+        by_path.setdefault(operation.path, {})[operation.method] = endpoint
+    assert endpoints.keys() == {it.id for it in operations}
+    return [_route(path, methods) for path, methods in by_path.items()]
+
+
+def as_asgi(endpoint: Any) -> ASGIApp:
+    is_function = inspect.isfunction(endpoint) or inspect.ismethod(endpoint)
+    app: ASGIApp = _RequestResponse(endpoint) if is_function else endpoint
+    return app
+
+
+def _route(path: str, endpoints: dict[str, ASGIApp]) -> Route:
+    # A class, not a function: to a function, Starlette gives a Request and takes a Response.
+    only = next(iter(endpoints.values())) if len(endpoints) == 1 else _ByMethod(endpoints)
+    return _Path(path, only, methods=list(endpoints))
