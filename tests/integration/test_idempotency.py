@@ -68,7 +68,7 @@ async def test_a_retry_gets_the_same_answer_and_orders_nothing(ingest: Ingest, l
 
 async def test_an_answer_is_remembered_for_a_day(ingest: Ingest, laptop: str, redis: Redis) -> None:
     order_id = (await keyed(ingest, laptop)).json()["id"]
-    ttl = await eventually(lambda: _ttl_s_above(redis, f"idempotency:{order_id}", 60))
+    ttl = await eventually(lambda: _ttl_s_above(redis, f"replay:{order_id}", 60))
     assert 24 * 3600 - 60 < ttl <= 24 * 3600
 
 
@@ -214,7 +214,7 @@ async def test_those_who_come_while_redis_hangs_do_not_wait_for_a_second_try(red
 async def test_what_others_put_at_our_key_is_written_over_and_costs_nobody_else(redis: Redis) -> None:
     replays = Replays(redis, remember_s=60, in_flight_s=8, max_waiting=100)
     running = asyncio.create_task(replays.run())
-    await redis.rpush("idempotency:a", "a list")
+    await redis.rpush("replay:a", "a list")
     fingerprint = b"f" * 16
     for expected in (Begun.FIRST, Begun.IN_FLIGHT):
         begun = await asyncio.gather(*(replays.begin(it, fingerprint) for it in ("a", "b")))
@@ -229,7 +229,7 @@ async def test_one_who_leaves_the_queue_takes_no_key(redis: Redis) -> None:
     leaving.cancel()
     await asyncio.wait({leaving})
     await replays.drain()
-    assert await redis.get("idempotency:a") is None
+    assert await redis.get("replay:a") is None
 
 
 # ── without: still one order
@@ -266,7 +266,7 @@ async def test_p5_without_redis_it_is_202_and_the_same_order(
         async with ingesting(environment) as ingest:
             first = await keyed(ingest, laptop)
             if how == "emptied":
-                await eventually(lambda: _ttl_s_above(redis, f"idempotency:{first.json()['id']}", 60))
+                await eventually(lambda: _ttl_s_above(redis, f"replay:{first.json()['id']}", 60))
                 await redis.flushall()
             elif how == "lost":
                 between.go_away()
