@@ -1,6 +1,7 @@
 """A process from its first line to its exit code: settings, logs, event loop, signals."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -18,25 +19,41 @@ from pipeline.settings import PipelineSettings
 
 S = TypeVar("S", bound=PipelineSettings)
 
+
+class Misconfigured(Exception):
+    """What the settings name cannot be used: exit 78, like settings that are wrong. The text says what to do."""
+
+
 # EX_CONFIG of sysexits.h: the settings are wrong, so a supervisor need not try again.
 _EXIT_BAD_SETTINGS = 78
 # EX_SOFTWARE: a bug of ours.
 _EXIT_BUG = 70
+
+# Of the cycle collector's youngest generation; CPython's default is 700 objects, which 128 orders in flight pass all the
+# time. Nothing on an order's way makes cycles, so collecting found nothing, and walked all that is imported to find it:
+# of ingest_api's CPU some 25 % (92, 89 → 61, 63 µs an order), and p99 62 → 24 ms (128 connections, interleaved). Five
+# times as much gave no more. What waits here for its collection is a few MB.
+_COLLECT_EVERY = 10_000
 
 
 def run(service: str, settings_type: type[S], main: Callable[[S, asyncio.Event], Awaitable[None]]) -> None:
     """Run `main(settings, stop)` to its end and exit 0. Does not return.
 
     `stop` is set by the first SIGTERM or SIGINT; main finishes what is in hand and returns. The second signal
-    kills the process on the spot. Wrong settings: one line for each on stderr, exit 78.
+    kills the process on the spot. Wrong settings, or Misconfigured: one line for each on stderr, exit 78.
     """
     settings = _load(service, settings_type)
     _configure_logs(service, settings.log_level)
-    uvloop.run(_main(settings, main))
+    try:
+        uvloop.run(_main(settings, main))
+    except Misconfigured as error:
+        print(f"{service}: {error}", file=sys.stderr)
+        sys.exit(_EXIT_BAD_SETTINGS)
     sys.exit(0)
 
 
 async def _main(settings: S, main: Callable[[S, asyncio.Event], Awaitable[None]]) -> None:
+    _spare_the_collector()
     log = structlog.get_logger()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -44,6 +61,13 @@ async def _main(settings: S, main: Callable[[S, asyncio.Event], Awaitable[None]]
     log.info("starting", pid=os.getpid())
     await main(settings, stop)
     log.info("stopped")
+
+
+def _spare_the_collector() -> None:
+    """What is imported by now stays until the end: take it out of the collector's sight. Then let it come less often."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_COLLECT_EVERY, *gc.get_threshold()[1:])
 
 
 @asynccontextmanager
