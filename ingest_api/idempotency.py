@@ -35,8 +35,8 @@ _CALL_TIMEOUT_S = 0.5
 
 # One argument: a MessagePack of [key, value, …] to settle and to begin, and their times to live in ms. redis-py packs
 # arguments one by one in Python: 4 keys and values an order took 4 to 5 µs, this takes 1.8 (64 orders a call).
-# An empty value to settle is a key to free. Returns [place, held, …] of those keys to begin that are taken; a "?" behind
-# the same fingerprint is as good as free. pcall: what is no string is nobody's answer, and is written over.
+# An empty value to settle is a key to free. Returns [place, held, …] of those keys to begin that are taken; a "?"
+# behind the same fingerprint is as good as free. pcall: what is no string is nobody's answer, and is written over.
 _EXCHANGE = """
 local settled, begun, remember_ms, in_flight_ms = unpack(cmsgpack.unpack(ARGV[1]))
 for i = 1, #settled, 2 do

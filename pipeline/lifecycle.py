@@ -29,10 +29,10 @@ _EXIT_BAD_SETTINGS = 78
 # EX_SOFTWARE: a bug of ours.
 _EXIT_BUG = 70
 
-# Of the cycle collector's youngest generation; CPython's default is 700 objects, which 128 orders in flight pass all the
-# time. Nothing on an order's way makes cycles, so collecting found nothing, and walked all that is imported to find it:
-# of ingest_api's CPU some 25 % (92, 89 → 61, 63 µs an order), and p99 62 → 24 ms (128 connections, interleaved). Five
-# times as much gave no more. What waits here for its collection is a few MB.
+# Of the cycle collector's youngest generation; CPython's default is 700 objects, which 128 orders in flight pass all
+# the time. Nothing on an order's way makes cycles, so collecting found nothing, and walked all that is imported to find
+# it: some 25 % of ingest_api's CPU (92, 89 → 61, 63 µs an order), and p99 62 → 24 ms (128 connections, interleaved).
+# Five times as much gave no more. What waits here for its collection is a few MB.
 _COLLECT_EVERY = 10_000
 
 
@@ -64,7 +64,7 @@ async def _main(settings: S, main: Callable[[S, asyncio.Event], Awaitable[None]]
 
 
 def _spare_the_collector() -> None:
-    """What is imported by now stays until the end: take it out of the collector's sight. Then let it come less often."""
+    """What is imported by now stays to the end: take it out of the collector's sight. Then let it come less often."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(_COLLECT_EVERY, *gc.get_threshold()[1:])
