@@ -8,6 +8,7 @@ import asyncio
 from collections import deque
 
 from pipeline import metrics
+from pipeline.drain_rate import DrainRate, retry_after_s
 from pipeline.orders import join_orders
 from pipeline.publisher import Outcome, Publisher
 
@@ -64,6 +65,7 @@ class GroupCommit:
         self._idle = asyncio.Event()
         self._idle.set()
         self._waiting_orders = self._waiting_bytes = 0
+        self._rate = DrainRate()
         metrics.ORDERS_IN_FLIGHT.set_function(lambda: self._waiting_orders)
         metrics.BYTES_IN_FLIGHT.set_function(lambda: self._waiting_bytes)
 
@@ -108,6 +110,10 @@ class GroupCommit:
                 await self._arrived.wait()
             await self._publish(self._groups.popleft())
 
+    def retry_after_s(self) -> int:
+        """When to send again what was refused, or not confirmed: in 1 to 30 s, by the measured rate of confirms."""
+        return retry_after_s(self._rate.wait_s(self._waiting_orders, self._loop.time()))
+
     async def drain(self) -> None:
         """Wait until every order that was submitted has its outcome."""
         await self._idle.wait()
@@ -128,24 +134,27 @@ class GroupCommit:
 
     def _new_group(self) -> _Group:
         # Asked once for each message, not for each order: should the broker go now, the message ends as NOT_SENT.
+        now = self._loop.time()
         if not self._publisher.is_open:
+            self._rate.failed(now)
             raise Unavailable
-        group = _Group(self._loop.time() + self._timeout_s)
+        group = _Group(now + self._timeout_s)
         self._groups.append(group)
         self._arrived.set()
         self._idle.clear()
         return group
 
     async def _publish(self, group: _Group) -> None:
-        size = len(group.encoded)
-        if group.deadline <= self._loop.time():
+        started, size = self._loop.time(), len(group.encoded)
+        if group.deadline <= started:
             outcome = Outcome.NOT_SENT  # it waited behind a message that got no answer
         else:
             body = join_orders(group.encoded)
             outcome = await self._publisher.publish(
-                self._exchange, self._key, body, orders=size, timeout_s=group.deadline - self._loop.time()
+                self._exchange, self._key, body, orders=size, timeout_s=group.deadline - started
             )
         self._count(group, outcome)
+        self._learn(group, outcome, started)
         group.settle(outcome)
 
     def _count(self, group: _Group, outcome: Outcome) -> None:
@@ -158,3 +167,10 @@ class GroupCommit:
             metrics.ORDERS_ACCEPTED.inc(size)
         if not self._waiting_orders:
             self._idle.set()
+
+    def _learn(self, group: _Group, outcome: Outcome, started: float) -> None:
+        """What an outcome says about how long the next ones will take."""
+        if outcome is Outcome.CONFIRMED:
+            self._rate.confirmed(len(group.encoded), started, self._loop.time())
+        else:
+            self._rate.failed(group.deadline - self._timeout_s)

@@ -90,6 +90,10 @@ ORDERS_ACCEPTED = _counter(
     "orders_accepted", "Orders that the broker confirmed. Each is answered 202 if its client is still there."
 )
 ORDERS_REFUSED = _counter("orders_refused", "Orders that were not answered 202, by the problem's name.", "reason")
+# Of both APIs. Many in a row, and unauthenticated, are a client whose key was revoked; or somebody who tries.
+REQUESTS_DENIED = _counter(
+    "requests_denied", "Requests that an API key's guard kept out, by the problem's name.", "reason"
+)
 ORDERS_IN_FLIGHT = _gauge("orders_in_flight", "Orders that wait for the broker's confirm.")
 BYTES_IN_FLIGHT = _gauge("bytes_in_flight", "Encoded size of the orders that wait for the broker's confirm.")
 CONFIRM_SECONDS = _histogram(
@@ -101,6 +105,9 @@ IDEMPOTENT_REQUESTS = _counter(
     "Orders with an Idempotency-Key: first, replayed, in_flight, reused, unremembered (Redis was not asked).",
     "result",
 )
+ORDER_LIST_READS = _counter("order_list_reads", "Reads of first pages through the cache: hit, miss, error.", "result")
+VERDICT_WAITERS = _gauge("verdict_waiters", "Requests that wait for the verdict on an order.")
+VERDICT_ROUNDS = _counter("verdict_rounds", "Questions to PostgreSQL for all who wait: notification, poll.", "because")
 CATALOGUE_LOOKUPS = _counter("catalogue_lookups", "Where the price of an order came from.", "source")
 CATALOGUE_SIZE = _gauge("catalogue_products", "Products held in the catalogue, unknown ones included.")
 

@@ -3,6 +3,9 @@
 `product:{id}` is a hash: `body` holds the JSON that GET /products/{id} answers, `version` the row's version. A bust
 deletes the body and leaves the version behind as a fence. So a reader that took its row before the bust and is slow to
 fill cannot put the old value back: its version is below the fence.
+
+With a product go the pages of its orders, see order_list_cache: what changes the one mostly changes the other, so both
+are busted in one round trip, and owed together.
 """
 
 import asyncio
@@ -13,9 +16,10 @@ from typing import NamedTuple, cast
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
-from pipeline import metrics
+from pipeline import metrics, order_list_cache
+from pipeline.breaker import PROBE_EVERY_S
 from pipeline.health import Health
-from pipeline.redis_link import PROBE_EVERY_S, Breaker
+from pipeline.redis_link import redis_breaker
 
 # A lost bust (Redis away, its memory emptied) is healed by this and nothing else: the T of "never older than the TTL"
 # in P7.
@@ -69,7 +73,7 @@ class ProductCache:
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
         self._owed: dict[str, int] = {}
-        self._breaker = Breaker()
+        self._breaker = redis_breaker()
 
     async def read(self, product_id: str) -> CachedProduct | None:
         """The product as it is cached, or None: not there, busted, owed a bust, or Redis is away."""
@@ -155,6 +159,7 @@ class ProductCache:
         async with self._redis.pipeline(transaction=False) as pipe:
             for product_id, version in versions.items():
                 pipe.eval(_BUST, 1, _key(product_id), version, _FENCE_S)
+            pipe.delete(*map(order_list_cache.key_of, versions))
             await pipe.execute()
         metrics.CACHE_BUSTS.labels("done").inc(len(versions))
 

@@ -141,5 +141,5 @@ async def test_a_lookup_whose_readers_have_gone_leaves_nothing_behind(
     await eventually(lambda: products.selected == 1)
     reading.cancel()
     held.set()
-    await eventually(lambda: not reader._begun and not reader._waiting)
+    await eventually(lambda: reader._flights.is_idle)
     assert await eventually(lambda: cache.read(product_id))
