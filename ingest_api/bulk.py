@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 
-import msgspec
 from starlette.types import Receive, Scope, Send
 
 from database.sessions import StoreUnavailable
@@ -27,12 +26,11 @@ from ingest_api.requests import (
 from pipeline import metrics
 from pipeline.orders import Order, encode_order, join_orders, with_context
 from web import problems
-from web.body import decode_json, read_json_or_ndjson_body
+from web.body import read_json_or_ndjson_body
+from web.json_body import elements_of
 from web.problems import Problem
 
 MAX_ORDERS = 1_000
-
-_array_decoder = msgspec.json.Decoder(list[msgspec.Raw])
 
 Request = OrderRequest | Problem
 """One element of the body: what it asks for, its product id canonical, or what is wrong with it."""
@@ -40,10 +38,7 @@ Request = OrderRequest | Problem
 
 def split(body: bytes, *, is_ndjson: bool) -> list[bytes]:
     """The elements of the body, not yet looked at. Raises Problem (400, 422)."""
-    if is_ndjson:
-        elements = [line for line in body.splitlines() if line.strip()]
-    else:
-        elements = [bytes(raw) for raw in decode_json(_array_decoder, body)]
+    elements = [line for line in body.splitlines() if line.strip()] if is_ndjson else elements_of(body)
     if not 1 <= len(elements) <= MAX_ORDERS:
         raise problems.invalid("", f"A bulk request holds 1 to {MAX_ORDERS} orders, not {len(elements)}.")
     return elements

@@ -2,45 +2,54 @@
 
 import re
 from datetime import UTC, datetime
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 from starlette.types import Scope
 
 from database.sessions import StoreUnavailable
 from ingest_api.catalogue import Catalogue, Product
+from pipeline.fields import EXAMPLE_PRODUCT, ProductId
 from pipeline.orders import Order
 from web import problems
-from web.body import decode_json
 from web.ids import canonical_id
+from web.json_body import JsonBody, Rule
 
 MAX_QUANTITY = 1_000_000
+
+Quantity = Annotated[int, Meta(ge=1, le=MAX_QUANTITY, description="Units.", examples=[2])]
 
 _TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class OrderRequest(msgspec.Struct, rename="camel"):
-    """What a client sends: `{"productId": uuid, "quantity": 1…1,000,000}`."""
+    """What a client sends. More members are ignored."""
 
-    product_id: str
-    quantity: int
-
-
-_decoder = msgspec.json.Decoder(OrderRequest)
+    product_id: ProductId
+    quantity: Quantity
 
 
 def decode_request(body: bytes) -> OrderRequest:
     """The request, its quantity in bounds, its product id not yet looked at. Raises Problem (400, 422)."""
-    request = decode_json(_decoder, body)
-    if not 1 <= request.quantity <= MAX_QUANTITY:
-        raise problems.invalid("/quantity", f"quantity must be from 1 to {MAX_QUANTITY}, not {request.quantity}.")
-    return request
+    return _body.decode(body)
 
 
 def canonical_product_id(text: str) -> str:
     """The id in lower case. Raises Problem (422) if it is not a UUID in its usual form."""
     if (product_id := canonical_id(text)) is None:
-        raise problems.invalid("/productId", "productId must be a UUID, like 01a20267-97ad-8199-a6a6-540000cf26ec.")
+        raise problems.invalid("/productId", f"productId must be {_PRODUCT_ID}.")
     return product_id
+
+
+def _check_product_id(text: str) -> None:
+    if canonical_id(text) is None:
+        raise ValueError
+
+
+_PRODUCT_ID = f"a UUID, like {EXAMPLE_PRODUCT}"
+# An id is only looked at where it is not known: what the catalogue finds is one.
+_body = JsonBody(OrderRequest, product_id=Rule(_PRODUCT_ID, _check_product_id))
 
 
 def check_sellable(product_id: str, product: Product) -> None:

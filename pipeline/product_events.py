@@ -1,16 +1,16 @@
 """What is said on `products_exchange`. Hints: a TTL heals who misses one, and nothing is decided by them alone."""
 
-from decimal import Decimal
-
 import msgspec
+
+from pipeline.fields import ProductId, UnitPrice
 
 
 class ProductEvent(msgspec.Struct, frozen=True, omit_defaults=True):
     """A product as it was after the commit that is told of. Events overtake each other; `version` orders them."""
 
-    id: str
+    id: ProductId
     version: int
-    price: Decimal
+    price: UnitPrice
     qty: int
     deleted: bool = False
 

@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from product_api.announcer import Announcer
-from product_api.preconditions import check_if_match, etag, matches_if_none_match
+from product_api.preconditions import check_if_match, etag, matches_if_none_match, require_if_match
 from product_api.products import C, Change, ChangeUnanswered, Products, Reason, StoredProduct, encode
 from product_api.reader import ProductReader
 from product_api.requests import Edit, ProductValues, decode_patch, decode_product, decode_restock
@@ -45,10 +45,11 @@ class ProductEndpoints:
 
     async def replace(self, request: Request) -> Response:
         values = decode_product(await self._body(request))
-        return await self._change(request, "correction", lambda _: values)
+        return await self._change(request, "correction", lambda _: values, overwrites=True)
 
     async def patch(self, request: Request) -> Response:
-        return await self._change(request, "correction", decode_patch(await self._body(request)))
+        patch = decode_patch(await self._body(request))
+        return await self._change(request, "correction", patch.edit, overwrites=patch.sets_qty)
 
     async def restock(self, request: Request) -> Response:
         return await self._change(request, "restock", decode_restock(await self._body(request)))
@@ -57,17 +58,20 @@ class ProductEndpoints:
         product_id = id_in_path(request, "product")
 
         def check(current: StoredProduct) -> None:
-            check_if_match(request.headers.getlist("if-match"), current.version)
+            check_if_match(_if_match(request), current.version)
 
         if await self._told(self._products.delete(product_id, check)) is None:
             raise _no_product(product_id)
         return Response(status_code=204)
 
-    async def _change(self, request: Request, reason: Reason, edit: Edit) -> Response:
+    async def _change(self, request: Request, reason: Reason, edit: Edit, *, overwrites: bool = False) -> Response:
+        """`overwrites`: whether it sets what orders change meanwhile, and so must say which version it has seen."""
         product_id = id_in_path(request, "product")
+        if overwrites:
+            require_if_match(_if_match(request))
 
         def checked_edit(current: StoredProduct) -> ProductValues:
-            check_if_match(request.headers.getlist("if-match"), current.version)
+            check_if_match(_if_match(request), current.version)
             return edit(current.values)
 
         change = await self._told(self._products.change(product_id, reason, checked_edit))
@@ -88,6 +92,10 @@ class ProductEndpoints:
 
     async def _body(self, request: Request) -> bytes:
         return await read_json_body(request.scope, request.receive, self._max_body_bytes)
+
+
+def _if_match(request: Request) -> list[str]:
+    return request.headers.getlist("if-match")
 
 
 def _path(change: Change) -> str:

@@ -14,6 +14,12 @@ def etag(version: int) -> str:
     return f'"{version}"'
 
 
+def require_if_match(values: Sequence[str]) -> None:
+    """Raises Problem: 428 without an If-Match, for a change that would write over what its client has not seen."""
+    if not values:
+        raise problems.precondition_required()
+
+
 def check_if_match(values: Sequence[str], version: int) -> None:
     """Raises Problem: 412 if `version` is not among the tags, 400 for what are no tags.
 

@@ -8,17 +8,17 @@ qty = sum of adjustments - sum of PROCESSED orders, whatever product_consumer do
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from datetime import datetime
-from decimal import Decimal
-from typing import Literal, NamedTuple, TypeVar
+from typing import Annotated, Literal, NamedTuple, TypeVar
 from uuid import UUID
 
 import asyncpg
 import msgspec
+from msgspec import Meta
 
 from database.faults import Fault, fault_of
 from database.sessions import Pool, StoreUnavailable, borrow, reading
 from database.sessions import PooledConnection as Connection
+from pipeline.fields import Moment, ProductId, UnitPrice
 from product_api.requests import ProductValues
 from web.paging import Page
 
@@ -50,11 +50,11 @@ Reason = Literal["creation", "restock", "correction"]
 class Product(msgspec.Struct, frozen=True, rename="camel"):
     """A product as it is answered."""
 
-    id: str
+    id: ProductId
     name: str
-    price: Decimal
-    qty: int
-    created_at: datetime
+    price: UnitPrice
+    qty: Annotated[int, Meta(description="Units in stock. Orders move it.", extra_json_schema={"minimum": 0})]
+    created_at: Moment
 
 
 class StoredProduct(NamedTuple):

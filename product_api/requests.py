@@ -13,7 +13,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from web import problems
-from web.body import decode_json
+from web.json_body import JsonBody, Rule
 
 # numeric(12, 2)
 MAX_PRICE = Decimal("9999999999.99")
@@ -26,9 +26,34 @@ MAX_NAME_CHARACTERS = 200
 # A plain decimal. `Decimal` itself reads more: spaces, underscores, digits of other scripts.
 _DECIMAL = re.compile(rb'-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|"-?[0-9]+(?:\.[0-9]+)?"')
 
-Price = msgspec.Raw
-"""As a JSON number, read exactly; for clients whose numbers are floats also as a string, digits and a point."""
-Qty = Annotated[int, Meta(ge=0, le=MAX_QTY)]
+_INNER, _EDGE = r"[^\x00-\x1f\x7f-\x9f]", r"[^\s\x00-\x1f\x7f-\x9f]"
+
+# extra_json_schema: for the documents alone; what it says is checked below, by hand.
+Name = Annotated[
+    str,
+    Meta(
+        description=f"1 to {MAX_NAME_CHARACTERS} characters besides outer spaces, which are taken off. No controls.",
+        examples=["Laptop Demo"],
+        # No maxLength: it would count the outer spaces.
+        extra_json_schema={"pattern": rf"^\s*{_EDGE}({_INNER}{{0,{MAX_NAME_CHARACTERS - 2}}}{_EDGE})?\s*$"},
+    ),
+]
+Price = Annotated[
+    msgspec.Raw,
+    Meta(
+        description="At most two decimal places, read exactly. For clients whose numbers are floats also as a string.",
+        examples=[1500, "19.99"],
+        extra_json_schema={
+            "oneOf": [
+                # No multipleOf: to validators that count in binary, 19.99 is no multiple of 0.01.
+                {"type": "number", "minimum": 0, "maximum": float(MAX_PRICE)},
+                {"type": "string", "pattern": r"^[0-9]{1,10}(\.[0-9]{1,2})?$"},
+            ]
+        },
+    ),
+]
+"""As a JSON number, or as a string of digits and a point."""
+Qty = Annotated[int, Meta(ge=0, le=MAX_QTY, description="Units in stock.", examples=[50])]
 
 
 class ProductValues(NamedTuple):
@@ -44,51 +69,63 @@ Edit = Callable[[ProductValues], ProductValues]
 
 
 class ProductRequest(msgspec.Struct):
-    """POST and PUT: a whole product."""
+    """A whole product."""
 
-    name: str
+    name: Name
     price: Price
     qty: Qty
 
 
 class PatchRequest(msgspec.Struct):
-    """PATCH: a JSON merge patch (RFC 7396). There is nothing to remove from a product, so null is not allowed."""
+    """A JSON merge patch (RFC 7396): what is left out stays. There is nothing to remove, so null is not allowed."""
 
-    name: str | UnsetType = UNSET
+    name: Name | UnsetType = UNSET
     price: Price | UnsetType = UNSET
     qty: Qty | UnsetType = UNSET
 
 
 class RestockRequest(msgspec.Struct):
-    quantity: Annotated[int, Meta(ge=1, le=MAX_RESTOCK)]
+    """Units that arrived."""
+
+    quantity: Annotated[int, Meta(ge=1, le=MAX_RESTOCK, description="How many to add.", examples=[25])]
 
 
-_product_decoder = msgspec.json.Decoder(ProductRequest)
-_patch_decoder = msgspec.json.Decoder(PatchRequest)
-_restock_decoder = msgspec.json.Decoder(RestockRequest)
+class Patch(NamedTuple):
+    edit: Edit
+    sets_qty: bool
 
 
 def decode_product(body: bytes) -> ProductValues:
     """Raises Problem (400, 422)."""
-    request = decode_json(_product_decoder, body)
-    return ProductValues(_name(request.name), _price(request.price), request.qty)
+    request = _product.decode(body)
+    try:
+        return ProductValues(_name(request.name), _price(request.price), request.qty)
+    except ValueError:
+        raise _product.refusal(body) from None
 
 
-def decode_patch(body: bytes) -> Edit:
+def decode_patch(body: bytes) -> Patch:
     """Raises Problem (400, 422)."""
-    patch = decode_json(_patch_decoder, body)
-    name = UNSET if patch.name is UNSET else _name(patch.name)
-    price = UNSET if patch.price is UNSET else _price(patch.price)
-    return lambda old: ProductValues(
-        old.name if name is UNSET else name,
-        old.price if price is UNSET else price,
-        old.qty if patch.qty is UNSET else patch.qty,
-    )
+    patch = _patch.decode(body)
+    try:
+        name = UNSET if patch.name is UNSET else _name(patch.name)
+        price = UNSET if patch.price is UNSET else _price(patch.price)
+    except ValueError:
+        raise _patch.refusal(body) from None
+
+    def edit(old: ProductValues) -> ProductValues:
+        return ProductValues(
+            old.name if name is UNSET else name,
+            old.price if price is UNSET else price,
+            old.qty if patch.qty is UNSET else patch.qty,
+        )
+
+    return Patch(edit, sets_qty=patch.qty is not UNSET)
 
 
 def decode_restock(body: bytes) -> Edit:
     """Raises Problem (400, 422); the edit does too, if there would be more than MAX_QTY."""
-    quantity = decode_json(_restock_decoder, body).quantity
+    quantity = _restock.decode(body).quantity
 
     def restock(values: ProductValues) -> ProductValues:
         if values.qty + quantity > MAX_QTY:
@@ -100,31 +137,35 @@ def decode_restock(body: bytes) -> Edit:
 
 
 def _name(text: str) -> str:
+    """Raises ValueError."""
     name = text.strip()
-    if not 1 <= len(name) <= MAX_NAME_CHARACTERS:
-        raise problems.invalid("/name", f"name must have 1 to {MAX_NAME_CHARACTERS} characters besides outer spaces.")
-    # Controls break logs and terminals, and PostgreSQL has no NUL in text; a lone surrogate has no UTF-8.
-    if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
-        raise problems.invalid("/name", "name must not have control characters.")
+    # Controls break logs and terminals, and PostgreSQL has no NUL in text.
+    if not 1 <= len(name) <= MAX_NAME_CHARACTERS or any(unicodedata.category(it) == "Cc" for it in name):
+        raise ValueError
     return name
 
 
 def _price(raw: msgspec.Raw) -> Decimal:
-    price = _decimal(bytes(raw))
-    if not 0 <= price <= MAX_PRICE:
-        raise problems.invalid("/price", f"price must be from 0 to {MAX_PRICE}.")
+    """Raises ValueError."""
+    text = bytes(raw)
+    if not _DECIMAL.fullmatch(text):
+        raise ValueError
+    try:
+        price = Decimal(text.strip(b'"').decode())
+    except InvalidOperation:  # an exponent that is no number of this world
+        raise ValueError from None
     # By value: 1.500 is the number 1.5, however it is written. Kept in cents, because PostgreSQL has its limits for
     # what is written, zeros included.
-    cents = price.quantize(_CENT)
-    if price != cents:
-        raise problems.invalid("/price", "price must have at most 2 decimal places.")
+    if not 0 <= price <= MAX_PRICE or price != (cents := price.quantize(_CENT)):
+        raise ValueError
     return cents
 
 
-def _decimal(raw: bytes) -> Decimal:
-    if not _DECIMAL.fullmatch(raw):
-        raise problems.invalid("/price", 'price must be a number, like 19.99, or its digits as a string, like "19.99".')
-    try:
-        return Decimal(raw.strip(b'"').decode())
-    except InvalidOperation:  # an exponent that is no number of this world
-        raise problems.invalid("/price", f"price must be from 0 to {MAX_PRICE}.") from None
+_NAME_RULE = Rule(f"a string of 1 to {MAX_NAME_CHARACTERS} characters besides outer spaces, without controls", _name)
+_PRICE_RULE = Rule(
+    f"a number from 0 to {MAX_PRICE} with at most 2 decimal places, or its digits as a string, like 19.99", _price
+)
+
+_product = JsonBody(ProductRequest, name=_NAME_RULE, price=_PRICE_RULE)
+_patch = JsonBody(PatchRequest, name=_NAME_RULE, price=_PRICE_RULE)
+_restock = JsonBody(RestockRequest)

@@ -1,16 +1,12 @@
-"""Reading a request's body up to a limit and no further, within a deadline; and decoding it."""
+"""Reading a request's body up to a limit and no further, within a deadline."""
 
 import asyncio
-import re
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
-import msgspec
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope
 
-from web.problems import Problem, invalid, malformed, not_json, too_large, too_many_bodies, too_slow
-
-T = TypeVar("T")
+from web.problems import Problem, not_json, too_large, too_many_bodies, too_slow
 
 # What comes in one piece, as every order does, never waits for this.
 _DEADLINE_S = 10.0
@@ -20,32 +16,31 @@ _MAX_UNFINISHED_BYTES = 64 * 1024**2
 
 _NDJSON = (b"application/x-ndjson", b"application/ndjson", b"application/jsonl")
 
-# A connection that is closed with bytes unread is reset, and then most clients never see the answer that they sent too
-# much. So that much more is read, and thrown away.
-_DISCARD_BYTES = 8 * 1024**2
-
 
 async def read_json_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
     """The whole body. Raises Problem (408, 413, 415), or ClientDisconnect.
 
     Counts what arrives rather than trusting Content-Length, which need not be there. Holds `limit_bytes` and one read.
+    What is refused is refused at once; the connection sees to it that the answer arrives.
     """
-    content_type = _content_type(scope)
+    content_type, length = _declared(scope)
     if not _is_json(content_type):
         raise not_json(content_type.decode("latin-1"))
-    return await _read(receive, limit_bytes)
+    return await _read(receive, length, limit_bytes)
 
 
 async def read_json_or_ndjson_body(scope: Scope, receive: Receive, limit_bytes: int) -> tuple[bytes, bool]:
     """The whole body, and whether it is NDJSON: a JSON text on each line. Raises Problem (408, 413, 415)."""
-    content_type = _content_type(scope)
+    content_type, length = _declared(scope)
     is_ndjson = _media_type(content_type) in _NDJSON
     if not is_ndjson and not _is_json(content_type):
         raise not_json(content_type.decode("latin-1"))
-    return await _read(receive, limit_bytes), is_ndjson
+    return await _read(receive, length, limit_bytes), is_ndjson
 
 
-async def _read(receive: Receive, limit_bytes: int) -> bytes:
+async def _read(receive: Receive, declared_bytes: int, limit_bytes: int) -> bytes:
+    if declared_bytes > limit_bytes:  # a client that asked with Expect: 100-continue need not even begin
+        raise too_large(limit_bytes)
     message = _already_here(receive)
     if message is not None and message["type"] == "http.request" and not message.get("more_body"):
         body: bytes = message.get("body", b"")
@@ -57,25 +52,6 @@ async def _read(receive: Receive, limit_bytes: int) -> bytes:
             return await _read_rest(message or await receive(), receive, limit_bytes)
     except TimeoutError:
         raise too_slow("body", _DEADLINE_S) from None
-
-
-def decode_json(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
-    """What `decoder` makes of `body`. Raises Problem: 400 if it is no JSON, 422 with a pointer if a type is wrong."""
-    try:
-        return decoder.decode(body)
-    except msgspec.ValidationError as error:
-        raise _invalid(error) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise malformed(f"The body is not valid JSON: {error}") from None
-
-
-def _invalid(error: msgspec.ValidationError) -> Problem:
-    """msgspec says `Expected …, got … - at `$.quantity``, or that an object is missing a field."""
-    text, _, path = str(error).partition(" - at ")
-    pointer = re.sub(r"\[(.+?)\]", r".\1", path.strip("`").removeprefix("$")).replace(".", "/")
-    if missing := re.search("missing required field `(.+)`", text):
-        pointer += f"/{missing[1]}"
-    return invalid(pointer, f"{text}.")
 
 
 def _already_here(receive: Receive) -> Message | None:
@@ -125,8 +101,6 @@ async def _read_rest(message: Message, receive: Receive, limit_bytes: int) -> by
             body.add(message.pop("body", b""))  # taken out, or it would be held twice while the next is waited for
             is_complete = not message.get("more_body")
             if (refusal := body.refusal(limit_bytes, is_complete=is_complete)) is not None:
-                body.drop()
-                await _discard_rest(message, receive)
                 raise refusal
             if is_complete:
                 return bytes(body.content)
@@ -135,15 +109,17 @@ async def _read_rest(message: Message, receive: Receive, limit_bytes: int) -> by
         body.drop()
 
 
-async def _discard_rest(message: Message, receive: Receive) -> None:
-    left = _DISCARD_BYTES
-    while message.get("more_body") and left > 0:
-        message = await receive()
-        left -= len(message.pop("body", b""))
-
-
-def _content_type(scope: Scope) -> bytes:
-    return next((value for name, value in scope["headers"] if name == b"content-type"), b"")
+def _declared(scope: Scope) -> tuple[bytes, int]:
+    """Content-Type and Content-Length; empty, and 0, where it is not there. The parser has seen to it that it is a
+    number, and there once.
+    """
+    content_type, length = b"", 0
+    for name, value in scope["headers"]:
+        if name == b"content-type":
+            content_type = content_type or value
+        elif name == b"content-length":
+            length = int(value)
+    return content_type, length
 
 
 def _media_type(content_type: bytes) -> bytes:

@@ -1,14 +1,22 @@
-"""What uvicorn's connections lack: bounds on their number and on a request's head; its body when it offers an upgrade.
+"""What uvicorn's connections lack: bounds on their number, on a request's head and on what is neither head nor body; an
+answer that arrives although the client is still sending; a body when its head offers an upgrade.
 
 uvicorn takes as many connections as come, until the process may open no more files, and then also none of its own. It
-reads a head of any size for any length of time, and waits for a first request for ever. And its parser throws
-the body away when a request offers to upgrade the connection, which Java's HttpClient does by default ("h2c"): every
+reads a head or trailers of any size for any length of time, and waits for a first request for ever. It closes with
+bytes unread, which resets the connection, and most clients then never see the answer. And its parser throws the
+body away when a request offers to upgrade the connection, which Java's HttpClient does by default ("h2c"): every
 order from there would be 400.
+
+What is no HTTP/1.1, or can be read in two ways, is refused by the parser (llhttp, strict): Content-Length together with
+Transfer-Encoding, either of them twice or anything but digits and "chunked", a space before a colon, folded lines, bare
+line feeds. What it lets pass and RFC 9112 does not is refused here. The connection ends with each refusal, so nothing
+that was smuggled behind is ever read as a request.
 """
 
 import asyncio
 import resource
 from collections import deque
+from typing import Any
 
 import httptools
 import uvicorn
@@ -25,8 +33,15 @@ HEAD_DEADLINE_S = 10.0
 KEEP_ALIVE_S = 75
 # How long a client that was refused may take to notice.
 LINGER_S = 1.0
+# And how much it may send meanwhile. What comes then is not even taken from the socket.
+LINGER_BYTES = 8 * 1024**2
+# What may come that nobody reads: chunk extensions and trailers at a time, and what is left of a body after its answer.
+# As much as Go's net/http has the patience for.
+MAX_UNREAD_BYTES = 256 * 1024
 # Connections past the limit that are told so, at the same time. Those past these are closed without a word.
 REFUSED_AT_ONCE = 128
+# Where trailers go: nobody here reads them, and they must not pass for headers.
+_NOWHERE: Any = deque(maxlen=0)
 # Files that are no clients: database, broker and Redis, standard streams, what the interpreter opens.
 _OTHER_FILES = 128
 
@@ -50,14 +65,37 @@ def allow_open_files(max_connections: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
+class _Refused(Exception):
+    """Raised in what the parser calls, which ends the parsing."""
+
+    def __init__(self, detail: str) -> None:
+        self.problem = problems.malformed(detail)
+
+
+class _StillSending:
+    """The transport of a client whose request is not complete: to close it is to wait a moment first."""
+
+    def __init__(self, connection: "Connection") -> None:
+        self._connection = connection
+
+    def close(self) -> None:
+        self._connection.linger()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection.transport, name)
+
+
 class Connection(HttpToolsProtocol):
     """One connection. `on_…` is what its parser calls, in this order."""
 
     _is_in_head = False
-    _head_bytes = 0
+    _new_bytes = 0
+    """Since the request began, or since the last of its body that was read."""
+    _held_bytes = 0
     _head_deadline: asyncio.TimerHandle | None = None
     _offers_upgrade = False
-    _is_refused = False
+    _is_over = False
+    """What still comes is thrown away."""
     _is_surplus = False
     config: Config
 
@@ -72,33 +110,48 @@ class Connection(HttpToolsProtocol):
         self.timeout_keep_alive_task = self.loop.call_later(silence_s, self.timeout_keep_alive_handler)
 
     def data_received(self, data: bytes) -> None:
-        if self._is_refused:
+        if self._is_over:
+            self._throw_away(len(data))
             return
         self._unset_keepalive_if_required()
         if self._is_surplus:  # told only now: clients take an answer that comes before they ask for a fault
             self._refuse(problems.too_many_connections(self.config.max_connections))
             return
-        self._head_bytes += len(data)  # the beginning of a head puts it back to 0
+        self._new_bytes += len(data)  # the beginning of a head puts it back to 0
         rest: bytes | memoryview = data
         try:
             while rest:
                 rest = self._parse(rest)
         except httptools.HttpParserError as error:
-            self._refuse(problems.malformed(f"This is not HTTP/1.1: {error}"))
+            self._refuse(_problem_of(error))
         else:
-            if self._is_in_head:
-                self._bound_head()
+            cycle: RequestResponseCycle | None = self.cycle
+            if self._is_in_head or cycle is None or cycle.more_body or cycle.response_complete:
+                self._bound(cycle)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._is_in_head, self._head_bytes = True, 0
+        self._is_in_head, self._new_bytes = True, 0
 
     def on_headers_complete(self) -> None:
         self._head_ended()
         self._offers_upgrade = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
         if not self._offers_upgrade:
+            self._check_head(self.parser.get_http_version())
             super().on_headers_complete()
             self._unanswered.append(self.cycle)
+            self.headers = _NOWHERE
+
+    def _check_head(self, version: str) -> None:
+        """RFC 9112, sections 2.3 and 3.2."""
+        hosts = 0
+        for name, _ in self.headers:
+            if name == b"host":
+                hosts += 1
+        if version != "1.1" and version != "1.0":
+            raise _Refused(f"This is HTTP/{version}. Send HTTP/1.1.")
+        if hosts != 1 and (hosts or version == "1.1"):
+            raise _Refused(f"The request has {hosts} Host headers. Send one.")
 
     def on_message_complete(self) -> None:
         if not self._offers_upgrade:
@@ -106,7 +159,8 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         self._unanswered.popleft()
-        super().on_response_complete()
+        if not self._is_over:
+            super().on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_ended()
@@ -134,8 +188,34 @@ class Connection(HttpToolsProtocol):
         lines += [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
         return b"\r\n".join(lines) + b"\r\n\r\n"
 
+    def _bound(self, cycle: RequestResponseCycle | None) -> None:
+        """What has come is not a whole request: see that it becomes one, or ends."""
+        if self._is_in_head:
+            self._bound_head()
+        elif cycle is None or cycle.response_complete:
+            self._await_more(cycle)
+        else:
+            self._bound_body(cycle)
+
+    def _await_more(self, cycle: RequestResponseCycle | None) -> None:
+        """As between two requests. uvicorn stops that clock at the first byte, be it an empty line or the rest of a
+        body that nobody waits for.
+        """
+        self.timeout_keep_alive_task = self.loop.call_later(KEEP_ALIVE_S, self.timeout_keep_alive_handler)
+        if cycle is not None and cycle.more_body and self._new_bytes > MAX_UNREAD_BYTES:
+            self.linger()
+
+    def _bound_body(self, cycle: RequestResponseCycle) -> None:
+        """Its size and its time are bounded by who reads it. Extensions of chunks, and trailers, nobody reads."""
+        cycle.transport = _StillSending(self)  # type: ignore[assignment]
+        held_bytes = len(cycle.body)
+        if held_bytes != self._held_bytes:
+            self._held_bytes, self._new_bytes = held_bytes, 0
+        elif self._new_bytes > MAX_UNREAD_BYTES:
+            self._refuse(problems.head_too_large(MAX_UNREAD_BYTES))
+
     def _bound_head(self) -> None:
-        if self._head_bytes > MAX_HEAD_BYTES:
+        if self._new_bytes > MAX_HEAD_BYTES:
             self._refuse(problems.head_too_large(MAX_HEAD_BYTES))
         elif self._head_deadline is None:
             self._head_deadline = self.loop.call_later(HEAD_DEADLINE_S, self._head_is_late)
@@ -154,16 +234,29 @@ class Connection(HttpToolsProtocol):
 
     def _refuse(self, problem: Problem) -> None:
         """Answer past the application, and close."""
-        self._is_refused = True
-        self._head_ended()
         self._forsake()
         response = problem.response()
         response.headers["connection"] = "close"
         headers = [b"%b: %b\r\n" % header for header in response.raw_headers]
         self.transport.write(b"".join([STATUS_LINE[problem.status], *headers, b"\r\n", bytes(response.body)]))
-        # Closed at once, what is still unread would make it a reset, and the client would lose the answer.
+        self.linger()
+
+    def linger(self) -> None:
+        """Say that no more will be said, and close once the client has had time to read it.
+
+        Closed at once, what is still unread would make it a reset, and the client would lose the answer.
+        """
+        self._is_over, self._new_bytes = True, 0
+        self._head_ended()
         self.transport.write_eof()
+        self.flow.resume_reading()
+        self._unset_keepalive_if_required()
         self.timeout_keep_alive_task = self.loop.call_later(LINGER_S, self.timeout_keep_alive_handler)
+
+    def _throw_away(self, size: int) -> None:
+        self._new_bytes += size
+        if self._new_bytes > LINGER_BYTES:
+            self.flow.pause_reading()
 
     def _forsake(self) -> None:
         """Nobody waits for the requests in hand any more. uvicorn tells only the newest, and the others then write to a
@@ -173,3 +266,13 @@ class Connection(HttpToolsProtocol):
         for cycle in self._unanswered:
             cycle.disconnected = True
             cycle.message_event.set()
+
+
+def _problem_of(error: httptools.HttpParserError) -> Problem:
+    if isinstance(error.__context__, _Refused):
+        return error.__context__.problem
+    if isinstance(error, httptools.HttpParserCallbackError):  # uvicorn could not take the target apart
+        return problems.malformed("The target of the request is none that is served here. Send a path, like /livez.")
+    if "PRI" in str(error):  # how every HTTP/2 connection begins
+        return problems.malformed("This is HTTP/2.0. Send HTTP/1.1.")
+    return problems.malformed(f"This is not HTTP/1.1: {error}.")

@@ -15,10 +15,11 @@ from starlette.datastructures import URL
 from starlette.requests import Request
 
 from web import problems
+from web.problems import FieldError, Problem
 
 T = TypeVar("T")
 
-_DEFAULT_LIMIT, _MAX_LIMIT = 50, 500
+DEFAULT_LIMIT, MAX_LIMIT = 50, 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,34 +54,58 @@ class Page:
 
     @classmethod
     def of(cls, request: Request) -> "Page":
-        """From the query parameters `before` and `limit`. Raises Problem (422)."""
-        before = request.query_params.get("before")
-        return cls(Cursor.decode(before) if before else _FIRST_PAGE, parse_limit(request.query_params.get("limit")))
+        """From the query parameters `before` and `limit`. Raises Problem (422), with all that is wrong."""
+        errors: list[FieldError] = []
+        before = _or_error(_parse_before, request.query_params.get("before"), _FIRST_PAGE, errors)
+        limit = _or_error(parse_limit, request.query_params.get("limit"), DEFAULT_LIMIT, errors)
+        if errors:
+            raise problems.invalid_values(errors)
+        return cls(before, limit)
 
     @property
     def one_more(self) -> int:
         """How many rows to fetch: one that is not shown says whether there is a next page."""
         return self.limit + 1
 
+    @property
+    def is_default(self) -> bool:
+        """Whether it is the page that a request without parameters gets."""
+        return self.before == _FIRST_PAGE and self.limit == DEFAULT_LIMIT
+
     def cut(self, rows: Sequence[T], url: URL, cursor: Callable[[T], Cursor]) -> tuple[Sequence[T], dict[str, str]]:
         """What to show of `one_more` rows, and the headers: a Link if there are more of them. `url`: the request's."""
-        if len(rows) <= self.limit:
-            return rows, {}
         shown = rows[: self.limit]
-        return shown, {"Link": self._link_to_next(url, cursor(shown[-1]))}
+        return shown, self.links(url, self.last(rows, cursor))
 
-    def _link_to_next(self, url: URL, last: Cursor) -> str:
-        """The value of a Link header (RFC 8288) for the page below `last`, relative to this one."""
-        return f'<{url.path}?limit={self.limit}&before={last.encode()}>; rel="next"'
+    def last(self, rows: Sequence[T], cursor: Callable[[T], Cursor]) -> str:
+        """The encoded cursor of the last row that is shown of `one_more`; "" if there are no more of them."""
+        return cursor(rows[self.limit - 1]).encode() if len(rows) > self.limit else ""
+
+    def links(self, url: URL, last: str) -> dict[str, str]:
+        """The Link header (RFC 8288) to the page below `last`, relative to this one; none if there is no such page."""
+        return {"Link": f'<{url.path}?limit={self.limit}&before={last}>; rel="next"'} if last else {}
 
 
 def parse_limit(text: str | None) -> int:
     """Raises Problem (422)."""
     if text is None:
-        return _DEFAULT_LIMIT
-    if not (text.isascii() and text.isdigit() and len(text) <= 9 and 1 <= int(text) <= _MAX_LIMIT):
-        raise problems.invalid_parameter("limit", f"limit must be a number from 1 to {_MAX_LIMIT}.")
+        return DEFAULT_LIMIT
+    if not (text.isascii() and text.isdigit() and len(text) <= 9 and 1 <= int(text) <= MAX_LIMIT):
+        raise problems.invalid_parameter("limit", f"limit must be a number from 1 to {MAX_LIMIT}.")
     return int(text)
+
+
+def _parse_before(text: str | None) -> Cursor:
+    return Cursor.decode(text) if text else _FIRST_PAGE
+
+
+def _or_error(parse: Callable[[str | None], T], text: str | None, otherwise: T, errors: list[FieldError]) -> T:
+    """What `parse` makes of a parameter, or `otherwise`, and in `errors` what it has against it."""
+    try:
+        return parse(text)
+    except Problem as problem:
+        errors += problem.errors
+        return otherwise
 
 
 def _in_utc(at: datetime) -> datetime:

@@ -169,8 +169,9 @@ OVERLOADED = Kind(
     "overloaded",
     503,
     "The service is overloaded",
-    "More is waiting than the service may hold. The order was not accepted.",
-    "Send it again after `Retry-After` seconds, which is how long the orders before it will take at the present rate.",
+    "More is waiting than the service may hold: orders, bodies on their way, or connections. Nothing was done; an order"
+    " was not accepted.",
+    "Send it again after `Retry-After` seconds. For an order, those before it will take that long.",
 )
 OUTCOME_UNKNOWN = Kind(
     "outcome-unknown",

@@ -23,6 +23,7 @@ from tests.products import Audit
 from tests.settings import settings_from
 
 LAPTOP = {"name": "Laptop Demo", "price": 1500, "qty": 50}
+OVERWRITE = {"If-Match": "*"}
 
 
 @pytest.fixture
@@ -76,7 +77,7 @@ async def test_prices_are_numbers_with_their_exact_decimal_digits(
 
 async def test_put_replaces_a_product(api: httpx.AsyncClient) -> None:
     path = await _create(api)
-    replaced = await api.put(path, json={"name": "Book", "price": 9.9, "qty": 3})
+    replaced = await api.put(path, json={"name": "Book", "price": 9.9, "qty": 3}, headers={"If-Match": '"1"'})
     assert (replaced.status_code, replaced.headers["ETag"]) == (200, '"2"')
     assert replaced.json() | {"name": "Book", "price": 9.9, "qty": 3} == replaced.json()
     assert (await api.get(path)).content == replaced.content
@@ -99,7 +100,7 @@ async def test_a_deleted_product_is_gone_for_reads_and_changes(api: httpx.AsyncC
     assert (await api.get("/products")).json() == []
     for response in (
         await api.get(path),
-        await api.put(path, json=LAPTOP),
+        await api.put(path, json=LAPTOP, headers=OVERWRITE),
         await api.patch(path, json={}),
         await api.post(f"{path}/restock", json={"quantity": 1}),
         await api.delete(path),
@@ -146,6 +147,11 @@ async def test_what_is_wrong_with_a_request_is_said(api: httpx.AsyncClient) -> N
     invalid = await api.post("/products", json={**LAPTOP, "price": 0.001})
     assert invalid.status_code == 422
     assert invalid.json()["errors"][0]["pointer"] == "#/price"
+    everything = await api.post("/products", json={"name": "", "price": -1, "qty": 1.5})
+    assert [error["pointer"] for error in everything.json()["errors"]] == ["#/name", "#/price", "#/qty"]
+    qty_twice = b'{"name": "x", "price": 1, "qty": 1, "qty": 2}'
+    twice = await api.post("/products", content=qty_twice, headers={"Content-Type": "application/json"})
+    assert (twice.status_code, '"qty" comes twice' in twice.json()["detail"]) == (400, True)
     plain = {"Content-Type": "text/plain"}
     assert (await api.post("/products", content=b"{}", headers=plain)).status_code == 415
     assert (await api.post("/products", json={**LAPTOP, "junk": "x" * 70_000})).status_code == 413
@@ -164,7 +170,7 @@ async def test_head_has_the_headers_of_get_and_no_body(api: httpx.AsyncClient) -
 
 async def test_a_change_with_an_old_etag_is_refused_and_changes_nothing(api: httpx.AsyncClient, audit: Audit) -> None:
     path = await _create(api)
-    await api.patch(path, json={"qty": 51})
+    await api.patch(path, json={"qty": 51}, headers=OVERWRITE)
     old = {"If-Match": '"1"'}
     for response in (
         await api.put(path, json=LAPTOP, headers=old),
@@ -178,6 +184,27 @@ async def test_a_change_with_an_old_etag_is_refused_and_changes_nothing(api: htt
     assert await audit.unbalanced() == []
 
 
+async def test_what_would_write_over_qty_unseen_is_refused_without_an_if_match(
+    api: httpx.AsyncClient, audit: Audit
+) -> None:
+    path = await _create(api)
+    for response in (
+        await api.put(path, json=LAPTOP),
+        await api.patch(path, json={"qty": 50}),
+        await api.patch(path, json={"name": "Book", "qty": 1}),
+    ):
+        assert (response.status_code, response.json()["type"]) == (428, "/docs/problems/precondition-required")
+        assert response.headers["Content-Type"] == "application/problem+json"
+    found = await api.get(path)
+    assert (found.json() | LAPTOP, found.headers["ETag"]) == (found.json(), '"1"')
+    assert (await api.patch(path, json={"name": "Book"})).status_code == 200
+    assert (await api.post(f"{path}/restock", json={"quantity": 1})).status_code == 200
+    assert (await api.put(path, json=LAPTOP, headers=OVERWRITE)).status_code == 200
+    assert (await api.patch(path, json={"qty": 3}, headers={"If-Match": '"4"'})).status_code == 200
+    assert await audit.unbalanced() == []
+    assert (await api.delete(path)).status_code == 204
+
+
 async def test_of_writers_with_the_same_etag_one_wins(api: httpx.AsyncClient) -> None:
     path = await _create(api)
     tag = {"If-Match": '"1"'}
@@ -189,7 +216,7 @@ async def test_a_client_that_has_the_version_is_told_so(api: httpx.AsyncClient) 
     path = await _create(api)
     known = await api.get(path, headers={"If-None-Match": 'W/"1"'})
     assert (known.status_code, known.content, known.headers["ETag"]) == (304, b"", '"1"')
-    await api.patch(path, json={"qty": 1})
+    await api.patch(path, json={"qty": 1}, headers=OVERWRITE)
     assert (await api.get(path, headers={"If-None-Match": '"1"'})).status_code == 200
 
 
@@ -198,9 +225,9 @@ async def test_a_client_that_has_the_version_is_told_so(api: httpx.AsyncClient) 
 
 async def test_every_change_of_qty_is_written_down_with_its_reason(api: httpx.AsyncClient, audit: Audit) -> None:
     path = await _create(api, qty=50)
-    await api.put(path, json={**LAPTOP, "qty": 40})
+    await api.put(path, json={**LAPTOP, "qty": 40}, headers=OVERWRITE)
     await api.patch(path, json={"price": 1})
-    await api.patch(path, json={"qty": 45})
+    await api.patch(path, json={"qty": 45}, headers=OVERWRITE)
     await api.post(f"{path}/restock", json={"quantity": 5})
     await api.delete(path)
     assert await audit.adjustments(path.rpartition("/")[2]) == [
@@ -234,8 +261,8 @@ async def test_concurrent_restocks_corrections_and_orders_keep_the_books_balance
     async with asyncpg.create_pool(database_url, min_size=3, max_size=3) as pool:
         answers = await asyncio.gather(
             *(api.post(f"{path}/restock", json={"quantity": 7}) for _ in range(30)),
-            *(api.put(path, json={**LAPTOP, "qty": 50 + n}) for n in range(15)),
-            *(api.patch(path, json={"qty": 60 + n}) for n in range(15)),
+            *(api.put(path, json={**LAPTOP, "qty": 50 + n}, headers=OVERWRITE) for n in range(15)),
+            *(api.patch(path, json={"qty": 60 + n}, headers=OVERWRITE) for n in range(15)),
             *(_sell(pool, product_id, 3) for _ in range(30)),
         )
     assert {answer.status_code for answer in answers if answer is not None} == {200}
@@ -269,8 +296,8 @@ async def test_every_change_is_told_on_the_products_exchange(api: httpx.AsyncCli
         path = await _create(api, qty=5)
         await api.patch(path, json={"price": 1.25})
         await api.post(f"{path}/restock", json={"quantity": 2})
-        await api.put(path, json={"name": "x", "price": 2, "qty": 0})
-        await api.patch(path, json={"qty": 4})
+        await api.put(path, json={"name": "x", "price": 2, "qty": 0}, headers=OVERWRITE)
+        await api.patch(path, json={"qty": 4}, headers=OVERWRITE)
         await api.delete(path)
         told = [await queue.get(timeout=5) for _ in range(6)]
     product_id, price = path.rpartition("/")[2], Decimal
@@ -311,5 +338,5 @@ async def test_a_change_is_answered_promptly_also_when_the_broker_is_not_there(e
     async with running(app) as url, httpx.AsyncClient(base_url=url) as api:
         began = time.monotonic()
         path = await _create(api)
-        assert (await api.patch(path, json={"qty": 1})).status_code == 200
+        assert (await api.patch(path, json={"qty": 1}, headers=OVERWRITE)).status_code == 200
         assert time.monotonic() - began < 1

@@ -30,6 +30,7 @@ from tests.settings import settings_from
 
 UNKNOWN_ID = "01a20267-97ad-7199-a6a6-540000cf26ec"
 LAPTOP = {"name": "Laptop Demo", "price": 1500, "qty": 50}
+OVERWRITE = {"If-Match": "*"}
 
 # A deadline of the service, and what a busy machine adds.
 PROMPTLY_S = 4.0
@@ -69,7 +70,7 @@ async def test_without_redis_products_are_read_and_changed_all_the_same(environm
     async with _api(environment) as api:
         path = await _create(api)
         assert (await api.get(path)).json()["qty"] == 50
-        assert (await api.patch(path, json={"qty": 48})).status_code == 200
+        assert (await api.patch(path, json={"qty": 48}, headers=OVERWRITE)).status_code == 200
         assert (await api.get(path)).json()["qty"] == 48
         assert (await api.get("/readyz")).status_code == 200
         assert (await api.delete(path)).status_code == 204
@@ -80,7 +81,7 @@ async def test_a_change_during_a_redis_outage_is_what_is_read_during_and_after_i
         path = await _create(api)
         assert (await api.get(path)).json()["qty"] == 50  # and it is in the cache now
         proxy.go_away()
-        assert (await api.patch(path, json={"qty": 48})).status_code == 200
+        assert (await api.patch(path, json={"qty": 48}, headers=OVERWRITE)).status_code == 200
         assert (await api.get(path)).json()["qty"] == 48
         proxy.come_back()
 
@@ -96,7 +97,7 @@ async def test_a_redis_that_hangs_holds_nobody_up_for_long(environment: dict[str
         path = await _create(api)
         await api.get(path)
         proxy.hold()
-        for request in (api.get(path), api.patch(path, json={"qty": 48}), api.get(path)):
+        for request in (api.get(path), api.patch(path, json={"qty": 48}, headers=OVERWRITE), api.get(path)):
             began = time.monotonic()
             assert (await request).status_code == 200
             assert time.monotonic() - began < PROMPTLY_S
@@ -116,7 +117,7 @@ async def test_without_postgres_cached_products_are_read_and_all_else_is_503(env
             await api.get(uncached),
             await api.get("/products"),
             await api.post("/products", json=LAPTOP),
-            await api.patch(cached, json={"qty": 1}),
+            await api.patch(cached, json={"qty": 1}, headers=OVERWRITE),
             await api.delete(cached),
         ):
             assert response.status_code == 503
@@ -126,7 +127,7 @@ async def test_without_postgres_cached_products_are_read_and_all_else_is_503(env
         proxy.come_back()
         await eventually(lambda: _is_ready(api))
         assert (await api.get(uncached)).status_code == 200
-        assert (await api.patch(cached, json={"qty": 48})).status_code == 200
+        assert (await api.patch(cached, json={"qty": 48}, headers=OVERWRITE)).status_code == 200
         assert (await api.get(cached)).json()["qty"] == 48
 
 
@@ -144,14 +145,15 @@ async def test_a_postgres_that_hangs_is_a_503_within_the_deadline_and_no_leak(en
         proxy.hold()
         began = time.monotonic()
         answers = await asyncio.gather(
-            *(api.patch(path, json={"qty": 1}) for _ in range(15)), *(api.get(path) for _ in range(15))
+            *(api.patch(path, json={"qty": 1}, headers=OVERWRITE) for _ in range(15)),
+            *(api.get(path) for _ in range(15)),
         )
         assert {answer.status_code for answer in answers} == {503}
         assert time.monotonic() - began < 2 * PROMPTLY_S
         assert (await api.get("/livez")).status_code == 200
         proxy.come_back()
         await eventually(lambda: _is_ready(api))
-        assert (await api.patch(path, json={"qty": 48})).status_code == 200
+        assert (await api.patch(path, json={"qty": 48}, headers=OVERWRITE)).status_code == 200
 
 
 async def test_a_commit_whose_answer_is_lost_is_said_to_be_unknown(database_url: str, audit: Audit) -> None:
@@ -269,7 +271,7 @@ async def test_a_broker_that_hangs_holds_no_change_up_for_long(environment: dict
         path = await _create(api)
         proxy.hold()
         began = time.monotonic()
-        assert (await api.patch(path, json={"qty": 1})).status_code == 200
+        assert (await api.patch(path, json={"qty": 1}, headers=OVERWRITE)).status_code == 200
         assert time.monotonic() - began < PROMPTLY_S
 
 
@@ -285,7 +287,7 @@ async def test_a_change_through_one_process_is_read_at_once_through_another(envi
     ):
         path = await _create(writer)
         for qty in range(100):
-            assert (await writer.patch(path, json={"qty": qty})).status_code == 200
+            assert (await writer.patch(path, json={"qty": qty}, headers=OVERWRITE)).status_code == 200
             assert (await reader.get(path)).json()["qty"] == qty
 
 

@@ -13,9 +13,8 @@ from starlette.routing import Route
 
 from tests.conditions import eventually
 from tests.processes import running
+from tests.raw_http import RawClient, check_refused
 from web import connections
-
-PROBLEM = "application/problem+json"
 
 
 async def _echo(request: Request) -> Response:
@@ -36,44 +35,9 @@ async def app() -> Starlette:
 
 
 @pytest.fixture
-async def port(app: Starlette) -> AsyncIterator[int]:
+async def url(app: Starlette) -> AsyncIterator[str]:
     async with running(app, ready="/echo") as url:
-        yield int(url.rpartition(":")[2])
-
-
-class Client:
-    """A connection, and no idea of HTTP but what the test says."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader, self._writer = reader, writer
-
-    @classmethod
-    async def connect(cls, port: int) -> "Client":
-        return cls(*await asyncio.open_connection("127.0.0.1", port))
-
-    def send(self, content: bytes) -> None:
-        self._writer.write(content)
-
-    async def send_slowly(self, content: bytes) -> None:
-        """In as many packets as the server will have it."""
-        for number in range(len(content)):
-            self._writer.write(content[number : number + 1])
-            await self._writer.drain()
-            await asyncio.sleep(0)
-
-    async def answer(self) -> tuple[int, dict[str, str], bytes]:
-        """Status, headers and body of the next answer."""
-        status, *lines = (await self._reader.readuntil(b"\r\n\r\n")).decode().splitlines()[:-1]
-        headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
-        return int(status.split()[1]), headers, await self._reader.readexactly(int(headers["content-length"]))
-
-    def close(self) -> None:
-        self._writer.close()
-
-    async def is_closed(self) -> bool:
-        """Wait for the end: whether nothing more was said."""
-        async with asyncio.timeout(5):
-            return await self._reader.read() == b""
+        yield url
 
 
 def request(body: bytes, *headers: bytes) -> bytes:
@@ -90,11 +54,9 @@ UPGRADES = [
 
 
 @pytest.mark.parametrize("upgrade", UPGRADES)
-async def test_an_offer_to_upgrade_is_ignored_and_the_request_carried_out(
-    port: int, upgrade: tuple[bytes, ...]
-) -> None:
+async def test_an_offer_to_upgrade_is_ignored_and_the_request_carried_out(url: str, upgrade: tuple[bytes, ...]) -> None:
     """RFC 9110, section 7.8: a server may ignore it. What it may not do is lose the body."""
-    client = await Client.connect(port)
+    client = await RawClient.connect(url)
     client.send(request(b"one", *upgrade) + request(b"two", *upgrade) + request(b"three"))
     for expected in (b"one", b"two", b"three"):
         status, _, body = await client.answer()
@@ -103,8 +65,8 @@ async def test_an_offer_to_upgrade_is_ignored_and_the_request_carried_out(
     assert (await client.answer())[2] == b"four"
 
 
-async def test_a_chunked_body_comes_through_an_offer_to_upgrade(port: int) -> None:
-    client = await Client.connect(port)
+async def test_a_chunked_body_comes_through_an_offer_to_upgrade(url: str) -> None:
+    client = await RawClient.connect(url)
     head = (
         b"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
     )
@@ -112,20 +74,20 @@ async def test_a_chunked_body_comes_through_an_offer_to_upgrade(port: int) -> No
     assert (await client.answer())[2] == b"abcde"
 
 
-async def test_what_is_no_http_is_a_problem_and_the_end_of_the_connection(port: int) -> None:
-    client = await Client.connect(port)
+async def test_what_is_no_http_is_a_problem_and_the_end_of_the_connection(url: str) -> None:
+    client = await RawClient.connect(url)
     client.send(b"\x16\x03\x01\x02\r\n\r\n")
-    check_problem(await client.answer(), 400, "malformed")
+    check_refused(await client.answer(), 400, "malformed")
     assert await client.is_closed()
 
 
 async def test_nonsense_behind_a_request_in_hand_ends_the_connection_and_nothing_else(
-    app: Starlette, port: int, caplog: pytest.LogCaptureFixture
+    app: Starlette, url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What was asked before it is finished, what was not begun is not begun, and nobody is told any more."""
-    client = await Client.connect(port)
+    client = await RawClient.connect(url)
     client.send(b"GET /held HTTP/1.1\r\nHost: x\r\n\r\n" * 2 + b"nonsense\r\n\r\n")
-    check_problem(await client.answer(), 400, "malformed")
+    check_refused(await client.answer(), 400, "malformed")
     await eventually(lambda: app.state.held)
     app.state.release.set()
     assert await client.is_closed()
@@ -133,39 +95,156 @@ async def test_nonsense_behind_a_request_in_hand_ends_the_connection_and_nothing
     assert caplog.records == []
 
 
-async def test_a_head_without_bounds_is_refused(port: int) -> None:
-    client = await Client.connect(port)
+async def test_a_head_without_bounds_is_refused(url: str) -> None:
+    client = await RawClient.connect(url)
     client.send(b"GET /echo HTTP/1.1\r\nX: " + b"x" * 2 * 1024**2)
-    check_problem(await client.answer(), 431, "head-too-large")
+    check_refused(await client.answer(), 431, "head-too-large")
     assert await client.is_closed()
 
 
-async def test_many_large_requests_in_a_row_are_none(port: int) -> None:
-    client = await Client.connect(port)
+async def test_many_large_requests_in_a_row_are_none(url: str) -> None:
+    client = await RawClient.connect(url)
     large = [request(b"%d" % number, b"X: " + b"x" * 30_000) for number in range(30)]
     client.send(b"".join(large))
     assert [(await client.answer())[2] for _ in large] == [b"%d" % number for number in range(30)]
 
 
-async def test_a_head_that_does_not_end_is_too_slow(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_head_that_does_not_end_is_too_slow(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "HEAD_DEADLINE_S", 0.1)
-    client = await Client.connect(port)
+    client = await RawClient.connect(url)
     client.send(request(b"one"))
     assert (await client.answer())[2] == b"one"
     client.send(b"GET /echo HT")
-    check_problem(await client.answer(), 408, "too-slow")
+    check_refused(await client.answer(), 408, "too-slow")
     assert await client.is_closed()
 
 
-async def test_a_head_in_pieces_within_the_deadline_is_taken(port: int) -> None:
-    client = await Client.connect(port)
+async def test_a_head_in_pieces_within_the_deadline_is_taken(url: str) -> None:
+    client = await RawClient.connect(url)
     await client.send_slowly(request(b"x"))
     assert (await client.answer())[2] == b"x"
 
 
-async def test_a_connection_without_a_request_is_closed(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_connection_without_a_request_is_closed(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "KEEP_ALIVE_S", 0.1)
-    assert await (await Client.connect(port)).is_closed()
+    assert await (await RawClient.connect(url)).is_closed()
+
+
+# ── neither head nor body
+
+
+CHUNKED = b"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+async def test_trailers_are_no_headers(app: Starlette, url: str) -> None:
+    async def headers(request: Request) -> Response:
+        await request.body()
+        return Response(" ".join(request.headers))
+
+    app.router.routes.append(Route("/headers", headers, methods=["POST"]))
+    client = await RawClient.connect(url)
+    client.send(CHUNKED.replace(b"/echo", b"/headers") + b"1\r\nx\r\n")
+    client.send(b"0\r\nIdempotency-Key: x\r\nHost: y\r\n\r\n")
+    assert (await client.answer())[2] == b"host transfer-encoding"
+
+
+@pytest.mark.parametrize(
+    "begin", [b"0\r\n" + b"X: x\r\n" * 9, b"0\r\nX: ", b"1;x="], ids=["trailers", "one", "extension"]
+)
+async def test_trailers_and_extensions_without_end_are_refused(url: str, begin: bytes) -> None:
+    client = await RawClient.connect(url)
+    await client.send_all(CHUNKED + b"1\r\nx\r\n" + begin)
+    for _ in range(256):
+        await client.send_all(begin[-6:] * 1024)
+    check_refused(await client.answer(), 431, "head-too-large")
+    assert await client.is_closed()
+
+
+async def test_what_is_left_of_a_body_after_its_answer_is_read_for_a_while_and_no_longer(url: str) -> None:
+    """415 and the like come before the body has: a short rest costs less than a new connection."""
+    client = await RawClient.connect(url)
+    client.send(b"GET /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\n\r\n" + b"x" * 200_000 + request(b"two"))
+    assert (await client.answer())[0] == 200
+    assert (await client.answer())[2] == b"two"
+    client.send(b"DELETE /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n")
+    assert (await client.answer())[0] == 405
+    for _ in range(100):
+        client.send(b"x" * 10_000)
+    assert await client.is_closed()
+
+
+@pytest.mark.parametrize("before", [b"", request(b"x")], ids=["at first", "after a request"])
+async def test_an_empty_line_and_then_silence_is_silence(
+    url: str, before: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """uvicorn stops its clock at the first byte, and has no other."""
+    monkeypatch.setattr(connections, "KEEP_ALIVE_S", 0.1)
+    client = await RawClient.connect(url)
+    if before:
+        client.send(before)
+        assert (await client.answer())[0] == 200
+    client.send(b"\r\n")
+    assert await client.is_closed()
+
+
+async def test_so_is_a_body_that_stops_after_its_answer(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "KEEP_ALIVE_S", 0.1)
+    client = await RawClient.connect(url)
+    client.send(b"POST /none HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nx")
+    assert (await client.answer())[0] == 404
+    client.send(b"x")
+    assert await client.is_closed()
+
+
+# ── an answer to who is still sending
+
+
+async def test_an_answer_that_closes_arrives_although_the_client_is_still_sending(app: Starlette, url: str) -> None:
+    async def refusing(request: Request) -> Response:
+        return Response(b"enough", 413, {"Connection": "close"})
+
+    app.router.routes.append(Route("/refusing", refusing, methods=["POST"]))
+    client = await RawClient.connect(url)
+    client.send(b"POST /refusing HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n")
+    for _ in range(100):
+        await client.send_all(b"x" * 100_000)
+    status, _, body = await client.answer()
+    assert (status, body) == (413, b"enough")
+    assert await client.is_closed()
+
+
+# ── which HTTP
+
+
+@pytest.mark.parametrize(
+    ("head", "detail"),
+    [
+        (b"GET /echo HTTP/2.0\r\nHost: x", "This is HTTP/2.0. Send HTTP/1.1."),
+        (b"PRI * HTTP/2.0\r\n\r\nSM", "This is HTTP/2.0. Send HTTP/1.1."),
+        (b"GET /echo HTTP/0.9\r\nHost: x", "This is HTTP/0.9. Send HTTP/1.1."),
+        (b"GET /echo HTTP/1.1", "The request has 0 Host headers. Send one."),
+        (b"GET /echo HTTP/1.1\r\nHost: x\r\nHost: x", "The request has 2 Host headers. Send one."),
+        (b"GET /echo HTTP/1.0\r\nHost: x\r\nHost: y", "The request has 2 Host headers. Send one."),
+        (b"CONNECT x:1 HTTP/1.1\r\nHost: x", "The target of the request is none that is served here. Send a path"),
+    ],
+)
+async def test_another_http_is_refused_and_told_what_to_send(
+    url: str, head: bytes, detail: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = await RawClient.connect(url)
+    client.send(head + b"\r\n\r\n" + request(b"smuggled"))
+    answer = await client.answer()
+    check_refused(answer, 400, "malformed")
+    assert msgspec.json.decode(answer[2])["detail"].startswith(detail)
+    assert await client.is_closed()
+    assert caplog.records == []
+
+
+async def test_http_1_0_needs_no_host(url: str) -> None:
+    client = await RawClient.connect(url)
+    client.send(b"GET /echo HTTP/1.0\r\n\r\n")
+    assert (await client.answer())[0] == 200
+    assert await client.is_closed()
 
 
 # ── too many
@@ -173,12 +252,11 @@ async def test_a_connection_without_a_request_is_closed(port: int, monkeypatch: 
 
 async def test_past_the_limit_a_connection_is_told_so_and_closed_and_the_others_live_on(app: Starlette) -> None:
     async with running(app, ready="/echo", max_connections=3) as url:
-        port = int(url.rpartition(":")[2])
-        clients = [await _first(port) for _ in range(3)]
-        surplus = await Client.connect(port)
+        clients = [await _first(url) for _ in range(3)]
+        surplus = await RawClient.connect(url)
         surplus.send(request(b"x"))
         answer = await surplus.answer()
-        check_problem(answer, 503, "overloaded")
+        check_refused(answer, 503, "overloaded")
         assert int(answer[1]["retry-after"]) > 0
         assert await surplus.is_closed()
         for client in clients:
@@ -186,18 +264,18 @@ async def test_past_the_limit_a_connection_is_told_so_and_closed_and_the_others_
             assert (await client.answer())[0] == 200
 
 
-async def _first(port: int) -> Client:
+async def _first(url: str) -> RawClient:
     """A connection that has been served, as soon as there is room for it."""
 
-    async def served() -> Client | None:
-        client = await Client.connect(port)
+    async def served() -> RawClient | None:
+        client = await RawClient.connect(url)
         client.send(request(b"x"))
         return client if (await client.answer())[0] == 200 else None
 
     return await eventually(served)
 
 
-async def _status_or_end(client: Client) -> int | None:
+async def _status_or_end(client: RawClient) -> int | None:
     client.send(request(b"x"))
     try:
         return (await client.answer())[0]
@@ -207,17 +285,15 @@ async def _status_or_end(client: Client) -> int | None:
 
 async def test_room_that_was_left_is_taken_again(app: Starlette) -> None:
     async with running(app, ready="/echo", max_connections=1) as url:
-        port = int(url.rpartition(":")[2])
         for _ in range(3):
-            (await _first(port)).close()
+            (await _first(url)).close()
 
 
 async def test_a_flood_past_the_limit_is_closed_and_not_held(app: Starlette, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "REFUSED_AT_ONCE", 2)
     async with running(app, ready="/echo", max_connections=1) as url:
-        port = int(url.rpartition(":")[2])
-        served = await _first(port)
-        flood = [await Client.connect(port) for _ in range(10)]
+        served = await _first(url)
+        flood = [await RawClient.connect(url) for _ in range(10)]
         answers = [await _status_or_end(client) for client in flood]
         assert set(answers) == {503, None}
         assert answers.count(503) == 2
@@ -237,8 +313,3 @@ def test_a_soft_limit_on_files_is_raised_to_what_is_needed(monkeypatch: pytest.M
     monkeypatch.setattr(resource, "setrlimit", lambda _, both: limits.append(both))
     connections.allow_open_files(1000)
     assert limits == [(1256, 4096)]
-
-
-def check_problem(answer: tuple[int, dict[str, str], bytes], status: int, name: str) -> None:
-    assert (answer[0], answer[1]["content-type"], answer[1]["connection"]) == (status, PROBLEM, "close")
-    assert msgspec.json.decode(answer[2])["type"] == f"/docs/problems/{name}"

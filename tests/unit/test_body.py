@@ -83,15 +83,20 @@ async def test_one_byte_more_is_413_at_once_or_in_pieces() -> None:
     assert await status_of(chunk(b"x" * LIMIT_BYTES), chunk(b"x", more=False)) == 413
 
 
-async def test_a_body_without_end_is_read_a_little_further_so_that_the_answer_arrives(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(web_body, "_DISCARD_BYTES", 60)
+async def test_a_body_without_end_is_refused_as_soon_as_it_is_too_large() -> None:
     client = Client(chunk(b"x" * 30) for _ in range(1000))
     with pytest.raises(Problem) as raised:
         await read(client.receive)
-    assert raised.value.status == 413
-    assert client.read == 4 + 2
+    assert (raised.value.status, client.read) == (413, 4)
+
+
+async def test_a_body_that_is_announced_as_too_large_is_not_begun() -> None:
+    client = Client([chunk(b"x")])
+    scope = scope_of()
+    scope["headers"] += [(b"content-length", b"%d" % (LIMIT_BYTES + 1))]
+    with pytest.raises(Problem) as raised:
+        await read_json_body(scope, client.receive, LIMIT_BYTES)
+    assert (raised.value.status, client.read) == (413, 0)
 
 
 async def test_bodies_that_do_not_end_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,9 +104,11 @@ async def test_bodies_that_do_not_end_are_bounded_together(monkeypatch: pytest.M
     clients = [Client([chunk(b"x" * 40)]) for _ in range(2)]
     reading = [asyncio.create_task(read(client.receive)) for client in clients]
     await eventually(lambda: web_body._UnfinishedBody.all_bytes == 80)
+    surplus = Client([chunk(b"x" * 40), chunk(b"x", more=False)])
     with pytest.raises(Problem) as refused:
-        await read(Client([chunk(b"x" * 40), chunk(b"x", more=False)]).receive)
+        await read(surplus.receive)
     assert (refused.value.status, refused.value.retry_after_s) == (503, 1)
+    assert surplus.read == 1, "an overloaded service does not wait for the rest before it says so"
     assert await read(Client([chunk(b"x" * 90, more=False)]).receive) == b"x" * 90
     for task in reading:
         task.cancel()

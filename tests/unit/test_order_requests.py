@@ -8,6 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from ingest_api import bulk
 from ingest_api.catalogue import Product
 from ingest_api.requests import MAX_QUANTITY, canonical_product_id, check_sellable, decode_request
 from tests.problems import pointer_of
@@ -59,10 +60,9 @@ def test_a_product_id_that_is_no_string_is_422_at_its_pointer(product_id: str) -
 @pytest.mark.parametrize(
     ("body", "pointer"),
     [
-        (b"{}", "/productId"),
         (b'{"quantity":1}', "/productId"),
         (b'{"product_id":"x","quantity":1}', "/productId"),
-        (b'{"productId":"x"}', "/quantity"),
+        (f'{{"productId":"{PRODUCT_ID}"}}'.encode(), "/quantity"),
         (b"[]", ""),
         (b"null", ""),
         (b'"x"', ""),
@@ -73,6 +73,40 @@ def test_a_missing_field_is_pointed_to_and_so_is_the_whole_body(body: bytes, poi
     problem = problem_of(body)
     assert (problem.status, pointer_of(problem)) == (422, pointer)
     assert json.loads(problem.body())["errors"] == [{"pointer": f"#{pointer}", "detail": problem.detail}]
+
+
+@pytest.mark.parametrize(
+    ("body", "errors"),
+    [
+        (b"{}", {"#/productId": "productId is missing: it must be a UUID,", "#/quantity": "quantity is missing: it "}),
+        (
+            b'{"productId":"x","quantity":"y"}',
+            {"#/productId": "productId must be a UUID,", "#/quantity": "quantity must be a whole number from 1 to "},
+        ),
+        (
+            b'{"productId":null,"quantity":1000001}',
+            {"#/productId": "productId must be a UUID,", "#/quantity": "quantity must be a whole number from 1 to "},
+        ),
+    ],
+)
+def test_all_that_is_wrong_is_said_at_once(body: bytes, errors: dict[str, str]) -> None:
+    problem = problem_of(body)
+    assert (problem.status, problem.name, problem.detail) == (
+        422,
+        "invalid-value",
+        "2 values are not allowed: see errors.",
+    )
+    assert [error.pointer for error in problem.errors] == list(errors)
+    assert all(
+        error.detail.startswith(expected) for error, expected in zip(problem.errors, errors.values(), strict=True)
+    )
+
+
+def test_what_was_sent_is_repeated_if_it_is_short() -> None:
+    assert problem_of(body_of("1.0")).detail == (
+        "quantity must be a whole number from 1 to 1000000, without a decimal point or an exponent, not 1.0."
+    )
+    assert "99999" not in problem_of(body_of("9" * 4300)).detail
 
 
 @pytest.mark.parametrize(
@@ -94,6 +128,13 @@ def test_a_missing_field_is_pointed_to_and_so_is_the_whole_body(body: bytes, poi
         pytest.param(b'{"x":' + b"[" * 60_000, id="deep"),
         pytest.param(b'{"x":' + b"[" * 30_000 + b"]" * 30_000 + b',"quantity":1}', id="deep and balanced"),
         pytest.param(b'{"x":' * 10_000, id="deep objects"),
+        pytest.param(b'{"x":"\xff",' + body_of("1")[1:], id="invalid utf-8 in a member that is ignored"),
+        pytest.param(b'{"\xff":1,' + body_of("1")[1:], id="invalid utf-8 in a name that is ignored"),
+        pytest.param(b'{"x":["\\udc00"],' + body_of("1")[1:], id="lone surrogate in a member that is ignored"),
+        pytest.param(b'{"\\ud83d":1,' + body_of("1")[1:], id="lone surrogate in a name that is ignored"),
+        pytest.param(b'{"x":-Infinity,' + body_of("1")[1:], id="infinity in a member that is ignored"),
+        pytest.param(b'{"x":"\0",' + body_of("1")[1:], id="NUL in a string"),
+        pytest.param(b'{"quantity":"x",', id="of a wrong type, and cut"),
     ],
 )
 def test_what_is_not_json_is_400(body: bytes) -> None:
@@ -101,9 +142,73 @@ def test_what_is_not_json_is_400(body: bytes) -> None:
     assert (problem.status, problem.name, pointer_of(problem)) == (400, "malformed", None)
 
 
-def test_unknown_fields_are_ignored_and_the_last_of_two_equal_ones_counts() -> None:
-    request = decode_request(f'{{"quantity":1,"note":[{{}}],"productId":"{PRODUCT_ID}","quantity":2}}'.encode())
-    assert request.quantity == 2
+def test_unknown_fields_are_ignored() -> None:
+    request = decode_request(
+        f'{{"quantity":2,"note":[{{}},1e400,"\\ud83d\\ude00"],"productId":"{PRODUCT_ID}","Quantity":"x"}}'.encode()
+    )
+    assert (request.product_id, request.quantity) == (PRODUCT_ID, 2)
+
+
+@pytest.mark.parametrize(
+    ("before", "named"),
+    [
+        ('"quantity":1', "quantity"),
+        ('"productId":"x"', "productId"),
+        ('"quant\\u0069ty":1', "quantity"),
+        ('"\\u0071uantity":"x"', "quantity"),
+        ('"x":1,"x":1', "x"),
+        ('"":1,"":1', ""),
+        ('"x":[{"a":{"b":1,"c":2,"b":1}}]', "b"),
+        ('"x":{"y":1,"\\u0079":1}', "y"),
+    ],
+)
+def test_a_member_that_comes_twice_is_malformed_and_named(before: str, named: str) -> None:
+    problem = problem_of(f"{{{before},".encode() + body_of("1")[1:])
+    assert (problem.status, problem.name, pointer_of(problem)) == (400, "malformed", None)
+    assert problem.detail == f'The member "{named}" comes twice in one object. Send it once.'
+
+
+def test_a_long_name_that_comes_twice_is_cut() -> None:
+    name = "\0" * 10_000
+    problem = problem_of(json.dumps({name: 1}).encode()[:-1] + b"," + json.dumps({name: 1}).encode()[1:])
+    assert (problem.status, len(problem.detail) < 200) == (400, True)
+
+
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        (b"{", "The body is not valid JSON at character 1: Expecting property name enclosed in double quotes."),
+        (b'{"x', "The body is not valid JSON at character 1: Unterminated string starting."),
+        (b"\xef\xbb\xbf{}", "The body is not valid JSON at character 0: Unexpected UTF-8 BOM."),
+        (b'{"x":NaN}', "The body is not valid JSON: NaN is no JSON number."),
+        (b'{"x":"\xff"}', "The body is not UTF-8: the byte at 6 does not belong there."),
+        (b'{"x":"\\ud800"}', "The body has half of a surrogate pair in a string. Send both halves, or plain UTF-8."),
+        (b"[" * 60_000, "The body is nested too deeply to be read."),
+    ],
+)
+def test_what_is_malformed_is_told_in_the_words_of_json(body: bytes, detail: str) -> None:
+    assert problem_of(body).detail == detail
+
+
+def test_an_element_of_many_is_judged_as_one_alone_and_pointed_to_in_the_whole() -> None:
+    good, wrong, twice = (
+        bulk.read(it) for it in (body_of("1"), b'{"productId":7}', b'{"x":1,"x":1,' + body_of("1")[1:])
+    )
+    assert not isinstance(good, Problem)
+    assert isinstance(wrong, Problem)
+    assert isinstance(twice, Problem)
+    assert [it.pointer for it in wrong.below("/5").errors] == ["#/5/productId", "#/5/quantity"]
+    assert (twice.status, twice.detail) == (400, 'The member "x" comes twice in one object. Send it once.')
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [(b"{}", 422), (b"7", 422), (b"[", 400), (b"\xff", 400), (b'{"x":1,"x":2}', 400), (b"[" * 60_000, 400)],
+)
+def test_many_orders_are_an_array(body: bytes, status: int) -> None:
+    with pytest.raises(Problem) as raised:
+        bulk.split(body, is_ndjson=False)
+    assert raised.value.status == status
 
 
 _json_values = st.recursive(
@@ -134,6 +239,15 @@ def test_random_bytes_never_raise_anything_but_a_problem(body: bytes) -> None:
 @example({"productId": PRODUCT_ID, "quantity": 10**400})
 def test_random_json_never_raises_anything_but_a_problem(content: dict[str, object]) -> None:
     _check_that_only_a_problem_comes_out(json.dumps(content).encode())
+
+
+@given(_json_values, st.sampled_from(["productId", "quantity", "x"]), _json_values, _json_values)
+def test_no_body_with_a_member_twice_is_taken(product_id: object, name: str, value: object, other: object) -> None:
+    members = [("productId", product_id), ("quantity", 1), (name, value), (name, other)]
+    body = "{" + ",".join(f"{json.dumps(key)}:{json.dumps(it)}" for key, it in members) + "}"
+    with pytest.raises(Problem) as raised:
+        decode_request(body.encode())
+    assert raised.value.status == 400
 
 
 @given(st.data())

@@ -1,13 +1,17 @@
 """What product_api takes and refuses, before any I/O."""
 
+import json
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from decimal import Decimal
 from uuid import UUID
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from product_api.preconditions import check_if_match, matches_if_none_match
+from product_api.preconditions import check_if_match, matches_if_none_match, require_if_match
 from product_api.products import new_product_id
 from product_api.requests import (
     MAX_QTY,
@@ -115,6 +119,54 @@ def test_a_missing_field_is_pointed_at(field: str) -> None:
     assert _refused(decode_product, f"{{{body}}}".encode()) == (422, f"/{field}")
 
 
+def _errors(decode: Callable[[bytes], object], body: bytes) -> list[str | None]:
+    with pytest.raises(Problem) as caught:
+        decode(body)
+    assert caught.value.status == 422
+    return [error.pointer for error in caught.value.errors]
+
+
+def test_all_that_is_wrong_is_said_at_once() -> None:
+    everything = ["#/name", "#/price", "#/qty"]
+    assert _errors(decode_product, b"{}") == everything
+    for wrong in (
+        _product('""', "0.001", "-1"),
+        _product("null", "null", "null"),
+        _product('"a\\u0000"', '"1e3"', "1.0"),
+    ):
+        assert _errors(decode_product, wrong) == everything
+        assert _errors(decode_patch, wrong) == everything
+    assert _errors(decode_product, _product(price="-1", qty="[]")) == ["#/price", "#/qty"]
+    assert _errors(decode_patch, b'{"price": "x", "name": ""}') == ["#/name", "#/price"]
+
+
+@pytest.mark.parametrize("name", ["name", "price", "qty", "n\\u0061me", "x"])
+def test_a_member_that_comes_twice_is_malformed(name: str) -> None:
+    twice = f'{{"x": 1, "{name}": null, '.encode() + _product()[1:]
+    assert _refused(decode_product, twice) == (400, None)
+    assert _refused(decode_patch, twice) == (400, None)
+    assert _refused(decode_restock, b'{"quantity": 1, "quantity": 1}') == (400, None)
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.decimals().map(str),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=4,
+)
+
+
+@given(
+    st.binary(max_size=100)
+    | st.dictionaries(st.sampled_from(["name", "price", "qty", "quantity", "x"]), _JSON).map(
+        lambda content: json.dumps(content).encode()
+    )
+)
+def test_whatever_comes_is_a_product_or_a_problem(body: bytes) -> None:
+    for decode in (decode_product, decode_patch, decode_restock):
+        with suppress(Problem):
+            decode(body)
+
+
 @pytest.mark.parametrize(
     "body", [b"", b"{", b"\xff", b'{"name": "\xff"}', b'{"name": "\\ud800"}', b"nope", _product() + b"{}"]
 )
@@ -140,7 +192,12 @@ def test_deep_json_is_malformed_and_no_crash() -> None:
     ],
 )
 def test_a_patch_changes_what_it_names_and_nothing_else(patch: bytes, expected: ProductValues) -> None:
-    assert decode_patch(patch)(_OLD) == expected
+    assert decode_patch(patch).edit(_OLD) == expected
+
+
+def test_a_patch_says_whether_it_sets_qty() -> None:
+    assert decode_patch(b'{"qty": 50}').sets_qty
+    assert not decode_patch(b'{"name": "Book", "price": 1}').sets_qty
 
 
 @pytest.mark.parametrize("field", ["name", "price", "qty"])
@@ -176,6 +233,14 @@ def test_a_restock_cannot_pass_the_limit_of_qty() -> None:
 @pytest.mark.parametrize("values", [[], ["*"], ['"3"'], ['"1", "3"'], ['"1"', '"3"'], ['"1",,"3" ,'], ['W/"1", "3"']])
 def test_if_match_lets_the_named_version_pass(values: list[str]) -> None:
     check_if_match(values, 3)
+
+
+def test_where_it_is_required_any_if_match_will_do() -> None:
+    require_if_match(["*"])
+    require_if_match(['"1"'])
+    with pytest.raises(Problem) as caught:
+        require_if_match([])
+    assert (caught.value.status, caught.value.name) == (428, "precondition-required")
 
 
 @pytest.mark.parametrize("values", [['"4"'], ['W/"3"'], ['"33"'], ['"x,3"'], ['""'], ['"1"', '"2"']])

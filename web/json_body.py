@@ -1,0 +1,182 @@
+"""JSON bodies: decoded in one pass when they are right, and judged as a whole when they are not.
+
+msgspec decodes and checks at once, which is all that a good body costs. It stops at the first fault, and lets a member
+come twice; so what it refuses, and what may hold a member twice, is looked at again, slowly.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, NamedTuple, TypeVar, get_args, get_type_hints
+
+import msgspec
+from msgspec import UnsetType, inspect
+
+from web.problems import FieldError, Problem, invalid, invalid_values, malformed
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+# UnicodeDecodeError: text that is not UTF-8 is no DecodeError to msgspec. RecursionError: nor is what is nested deeply.
+_NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+# How much of what a client sent is worth repeating to it.
+_MAX_SHOWN = 60
+
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_elements = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+class Rule(NamedTuple):
+    """What the type of a field cannot say."""
+
+    expected: str
+    """What the field must be, in words for its client."""
+    check: Callable[[Any], object]
+    """Raises ValueError for a value that is not allowed."""
+
+
+class JsonBody(Generic[S]):
+    """A kind of body: a Struct, whose types and Meta are also what its OpenAPI schema is made from."""
+
+    def __init__(self, kind: type[S], **rules: Rule) -> None:
+        """`rules`: by the name of the field; every field that is not an integer has one.
+
+        They explain what was refused. Who decodes applies them, and raises `refusal` for what they do not allow.
+        """
+        self._decoder = msgspec.json.Decoder(kind)
+        self._fields = list(_fields_of(kind, rules))
+        # A body with all fields, and no more colons than fields, has no room for a member that comes twice.
+        self._colons = len(self._fields) if all(field.required for field in self._fields) else -1
+
+    def decode(self, body: bytes) -> S:
+        """Raises Problem: 400 if it is no JSON or has a member twice, 422 with all that is wrong with its fields."""
+        try:
+            content = self._decoder.decode(body)
+        except _NOT_JSON:
+            raise self.refusal(body) from None
+        if body.count(b":") != self._colons:
+            check_strictly(body)
+        return content
+
+    def refusal(self, body: bytes) -> Problem:
+        """All that is wrong with a body that was refused."""
+        try:
+            check_strictly(body)
+            members = _members.decode(body)
+        except Problem as problem:
+            return problem
+        except msgspec.ValidationError:
+            return invalid("", "The body must be a JSON object.")
+        except _NOT_JSON as fault:
+            return _malformed(fault)
+        errors = [error for field in self._fields if (error := field.error_in(members)) is not None]
+        assert errors, "refused, and nothing is wrong with it"
+        return invalid_values(errors)
+
+
+def elements_of(body: bytes) -> list[bytes]:
+    """The elements of a JSON array, not yet looked at. Raises Problem (400, 422)."""
+    try:
+        return [bytes(raw) for raw in _elements.decode(body)]
+    except msgspec.ValidationError:
+        check_strictly(body)
+        raise invalid("", "The body must be a JSON array.") from None
+    except _NOT_JSON as error:
+        raise _malformed(error) from None
+
+
+def check_strictly(body: bytes) -> None:
+    """Raises Problem (400) for what is no JSON, and for JSON that no two readers understand alike: members that come
+    twice (RFC 8259, section 4) and halves of surrogate pairs (section 8.2).
+    """
+    try:
+        # Numbers stay text: nothing is computed from them, and 60,000 digits would take their time.
+        content = json.loads(
+            body.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_int=str, parse_float=str
+        )
+        if b"\\u" in body:
+            json.dumps(content, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise _malformed(error) from None
+
+
+class _Field(NamedTuple):
+    name: str
+    """As clients write it."""
+    required: bool
+    decoder: "msgspec.json.Decoder[Any]"
+    rule: Rule
+
+    def error_in(self, members: dict[str, msgspec.Raw]) -> FieldError | None:
+        raw = members.get(self.name)
+        if raw is None:
+            return self._error("is missing: it") if self.required else None
+        try:
+            self.rule.check(self.decoder.decode(raw))
+        except ValueError:  # msgspec's errors are
+            return self._error("", _not(bytes(raw)))
+        return None
+
+    def _error(self, missing: str, but: str = "") -> FieldError:
+        detail = " ".join(filter(None, (self.name, missing, "must be", self.rule.expected)))
+        return FieldError(f"{detail}{but}.", pointer=f"#/{self.name}")
+
+
+def _fields_of(kind: type[msgspec.Struct], rules: dict[str, Rule]) -> Iterator[_Field]:
+    info = inspect.type_info(kind)
+    assert isinstance(info, inspect.StructType)
+    hints = get_type_hints(kind, include_extras=True)
+    for field in info.fields:
+        wanted = _without_unset(hints[field.name])
+        rule = rules.get(field.name) or _integer_rule(inspect.type_info(wanted))
+        yield _Field(field.encode_name, field.required, msgspec.json.Decoder(wanted), rule)
+
+
+def _without_unset(hint: Any) -> Any:
+    if UnsetType not in get_args(hint):
+        return hint
+    (wanted,) = (it for it in get_args(hint) if it is not UnsetType)
+    return wanted
+
+
+def _integer_rule(kind: inspect.Type) -> Rule:
+    """What its bounds say. 1.0 is refused: a count is written as one, and is then read alike by everyone."""
+    while isinstance(kind, inspect.Metadata):
+        kind = kind.type
+    assert isinstance(kind, inspect.IntType), "this field needs a Rule"
+    expected = f"a whole number from {kind.ge} to {kind.le}, without a decimal point or an exponent"
+    return Rule(expected, lambda _: None)
+
+
+def _not(raw: bytes) -> str:
+    """What was sent instead, if it is short."""
+    text = raw.strip().decode()
+    return f", not {text}" if len(text) <= _MAX_SHOWN else ""
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = json.dumps(next(name for name in members if names.count(name) > 1))
+        shown = twice if len(twice) <= _MAX_SHOWN else f"{twice[:_MAX_SHOWN]}…"
+        raise malformed(f"The member {shown} comes twice in one object. Send it once.")
+    return members
+
+
+def _refuse_constant(name: str) -> None:
+    """Python's reader takes NaN and Infinity."""
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _malformed(error: Exception) -> Problem:
+    """In the words of JSON, not of its decoders."""
+    if isinstance(error, RecursionError):
+        return malformed("The body is nested too deeply to be read.")
+    if isinstance(error, UnicodeEncodeError):
+        return malformed("The body has half of a surrogate pair in a string. Send both halves, or plain UTF-8.")
+    if isinstance(error, UnicodeDecodeError):
+        return malformed(f"The body is not UTF-8: the byte at {error.start} does not belong there.")
+    if isinstance(error, json.JSONDecodeError):
+        reason = error.msg.partition(" (")[0].removesuffix(" at")
+        return malformed(f"The body is not valid JSON at character {error.pos}: {reason}.")
+    return malformed(f"The body is not valid JSON: {error}.")
