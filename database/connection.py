@@ -66,17 +66,16 @@ class Database:
 
     async def ping(self) -> bool:
         """Connect if need be, ask the server for a sign of life, and tell health."""
-        async with self._in_use:
-            try:
-                await (await self._connect()).execute("SELECT 1", timeout=_PING_TIMEOUT_S)
-            except Exception as error:
-                if fault_of(error) is None:
-                    raise
-                log.warning("database not usable", error=describe(error))
-                self._give_up(error)
-                return False
-            self._health.up(PART)
-            return True
+        return await self._say("SELECT 1")
+
+    async def notify(self, channel: str) -> bool:
+        """Wake whoever listens on `channel`. A hint: False if it could not be given, and nothing else comes of that.
+
+        A statement of its own, for 0.15 ms a batch (p50). In the batch's transaction it would cost nothing to measure;
+        but PostgreSQL lets only one transaction that notifies commit at a time, in all databases together, and this one
+        would hold the others up for its fsync.
+        """
+        return await self._say(f"NOTIFY {channel}")
 
     async def close(self) -> None:
         """Say goodbye, or hang up on a server that does not answer: nothing is in hand any more."""
@@ -88,6 +87,19 @@ class Database:
             if fault_of(error) is None:
                 raise
             log.info("database connection did not close cleanly", error=describe(error))
+
+    async def _say(self, statement: str) -> bool:
+        async with self._in_use:
+            try:
+                await (await self._connect()).execute(statement, timeout=_PING_TIMEOUT_S)
+            except Exception as error:
+                if fault_of(error) is None:
+                    raise
+                log.warning("database not usable", error=describe(error))
+                self._give_up(error)
+                return False
+            self._health.up(PART)
+            return True
 
     async def _connect(self) -> Connection:
         if self._connection is None or self._connection.is_closed():

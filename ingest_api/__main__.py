@@ -9,7 +9,7 @@ from web import server
 
 
 async def main(settings: IngestSettings, stop: asyncio.Event) -> None:
-    app, grace_s, most = make_app(settings), settings.stop_grace_s, settings.max_connections
+    app, grace_s, most = make_app(settings, stop), settings.stop_grace_s, settings.max_connections
     await server.serve(app, settings.host, settings.port, stop, grace_s=grace_s, max_connections=most)
 
 

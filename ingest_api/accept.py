@@ -18,7 +18,9 @@ from pipeline.orders import encode_order, with_context
 from pipeline.publisher import Outcome
 from web import problems
 from web.body import read_json_body
+from web.clients import client_of
 from web.problems import Problem
+from web.rate_limit import RateLimits
 
 # What an outcome that is not CONFIRMED is to the client. Only UNKNOWN may have left an order behind.
 _PROBLEMS = {
@@ -40,6 +42,7 @@ class Intake:
     ids: OrderIds
     commits: GroupCommit
     replays: Replays
+    limits: RateLimits
     status: int
     """Of the answer to what was accepted: 202, or 201 for clients that insist."""
 
@@ -55,19 +58,21 @@ class AcceptOrder:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
+            # Before anything is read, and whatever comes of it: a flood of bad requests, or of replays, is one too.
+            send = self._intake.limits.charge(client_of(scope), 1, send)
             key = idempotency_key(scope)
             request = decode_request(await read_json_body(scope, receive, self._max_body_bytes))
             if key is not None:
                 return await self._answer_keyed(key, request, scope, send)
             order_id = self._intake.ids.mint()
-            answer = await self._accept(order_id, request, traceparent_of(scope), None)
+            answer = await self._accept(order_id, request, scope, None)
         except Problem as problem:
             metrics.ORDERS_REFUSED.labels(problem.name).inc()
-            raise
+            return await problem(scope, receive, send)
         return await _send_accepted(send, self._intake.status, order_id, answer)
 
     async def _answer_keyed(self, key: str, request: OrderRequest, scope: Scope, send: Send) -> None:
-        order_id = self._intake.ids.derive("", key)
+        order_id = self._intake.ids.derive(client_of(scope).name, key)
         fingerprint = fingerprint_of(canonical_product_id(request.product_id), request.quantity)
         begun = await self._intake.replays.begin(order_id, fingerprint)
         if isinstance(begun, Replay):
@@ -75,20 +80,19 @@ class AcceptOrder:
         if begun is not Begun.FIRST:
             raise KEY_PROBLEMS[begun]()
         try:
-            answer = await self._accept(order_id, request, traceparent_of(scope), fingerprint.hex())
+            answer = await self._accept(order_id, request, scope, fingerprint.hex())
         except BaseException as error:
             self._intake.replays.give_up(order_id, fingerprint, error)
             raise
         self._intake.replays.remember(order_id, fingerprint, self._intake.status, answer)
         return await _send_accepted(send, self._intake.status, order_id, answer)
 
-    async def _accept(
-        self, order_id: str, request: OrderRequest, traceparent: str | None, request_hash: str | None
-    ) -> bytes:
+    async def _accept(self, order_id: str, request: OrderRequest, scope: Scope, request_hash: str | None) -> bytes:
         """Price, publish, wait for the confirm. Returns the answer. Raises Problem."""
         order = await price(self._intake.catalogue, order_id, request)
         answer = encode_order(order)
-        await confirmed(self._intake.commits, [with_context(answer, traceparent, request_hash)])
+        context = traceparent_of(scope), request_hash, client_of(scope).name
+        await confirmed(self._intake.commits, [with_context(answer, *context)])
         return answer
 
 
@@ -97,11 +101,11 @@ async def confirmed(commits: GroupCommit, encoded: list[bytes]) -> None:
     try:
         outcome = await (commits.submit(encoded[0]) if len(encoded) == 1 else commits.submit_all(encoded))
     except Unavailable:
-        raise problems.broker_unavailable() from None
+        raise problems.broker_unavailable(commits.retry_after_s()) from None
     except Full:
-        raise problems.overloaded() from None
+        raise problems.overloaded(commits.retry_after_s()) from None
     if outcome is not Outcome.CONFIRMED:
-        raise _PROBLEMS[outcome]()
+        raise _PROBLEMS[outcome](commits.retry_after_s())
 
 
 async def _send_accepted(

@@ -1,5 +1,6 @@
 """The application: routes as data, and the lifespan that makes what they need."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -8,35 +9,55 @@ from redis.asyncio import Redis
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from database.sessions import Pool, StoreUnavailable, make_pool
+from database.sessions import StoreUnavailable, make_pool
 from ingest_api.accept import AcceptOrder, Intake
 from ingest_api.bulk import AcceptBulk
 from ingest_api.catalogue import Catalogue
+from ingest_api.documents import documents
 from ingest_api.idempotency import Replays
 from ingest_api.lookup import OrderLookup
 from ingest_api.operations import OPERATIONS
+from ingest_api.order_lists import OrderLists
 from ingest_api.product_source import EVENTS, ProductSource, follow_events
 from ingest_api.settings import IngestSettings
+from ingest_api.stored_orders import StoredOrders
+from ingest_api.verdicts import PART as VERDICTS
+from ingest_api.verdicts import Verdicts
 from pipeline import lifecycle, product_cache, redis_link, topology
 from pipeline.group_commit import GroupCommit
 from pipeline.health import Health
 from pipeline.order_ids import OrderIds
+from pipeline.order_list_cache import OrderListCache
 from pipeline.publisher import Publisher
 from web.application import make_api
-from web.operations import make_routes, unguarded
+from web.keys import Keys, load_keys
+from web.operations import Guard, make_routes
+from web.rate_limit import RateLimits
 
 BROKER = "broker"
 
 
-def make_app(settings: IngestSettings) -> Starlette:
-    """Nothing connects before the lifespan begins."""
+def make_app(settings: IngestSettings, stop: asyncio.Event) -> Starlette:
+    """Nothing connects before the lifespan begins. Raises Misconfigured.
+
+    `stop`: once it is set, nobody waits for a verdict any longer.
+    """
+    keys = load_keys(settings)
     # Readiness is the broker alone: without the others, orders for known products are still accepted.
-    health = Health("ingest_api", BROKER, optional=(EVENTS,))
-    return make_api(health, partial(_running, settings, health), StoreUnavailable)
+    health = Health("ingest_api", BROKER, optional=(EVENTS, VERDICTS))
+    return make_api(
+        health,
+        partial(_running, settings, health, keys, stop),
+        StoreUnavailable,
+        keys,
+        documents(settings.accepted_status),
+    )
 
 
 @asynccontextmanager
-async def _running(settings: IngestSettings, health: Health) -> AsyncIterator[list[Route]]:
+async def _running(
+    settings: IngestSettings, health: Health, keys: Keys, stop: asyncio.Event
+) -> AsyncIterator[list[Route]]:
     redis = redis_link.connect(settings.redis_url)
     pool = make_pool(settings.database_url, "ingest_api", settings.database_pool_size, settings.database_timeout_s)
     publisher = Publisher(settings, health, BROKER, topology.declare_accepted)
@@ -47,22 +68,37 @@ async def _running(settings: IngestSettings, health: Health) -> AsyncIterator[li
         replays = _replays(settings, redis)
         events = follow_events(settings, health, catalogue)
         publishing = (commits.run() for _ in range(settings.publish_window))
-        async with lifecycle.background(publisher.run(), events, replays.run(), *publishing):
+        lists = OrderListCache(redis)
+        verdicts = _verdicts(settings, health, lists)
+        waiting = (verdicts.run(), verdicts.end_with(stop))
+        async with lifecycle.background(publisher.run(), events, replays.run(), *publishing, *waiting):
             ids = OrderIds(settings.order_id_key.get_secret_value())
-            yield _routes(settings, Intake(catalogue, ids, commits, replays, settings.accepted_status), pool)
+            intake = Intake(catalogue, ids, commits, replays, RateLimits(), settings.accepted_status)
+            orders = StoredOrders(pool, settings.database_timeout_s)
+            lookup = OrderLookup(orders, OrderLists(lists, orders), verdicts, ids)
+            yield _routes(settings, intake, lookup, keys.guard)
             await commits.drain()
             await replays.drain()
 
 
-def _routes(settings: IngestSettings, intake: Intake, pool: Pool) -> list[Route]:
-    lookup = OrderLookup(pool, intake.ids, settings.database_timeout_s)
+def _routes(settings: IngestSettings, intake: Intake, lookup: OrderLookup, guard: Guard) -> list[Route]:
     endpoints = {
         "acceptOrder": AcceptOrder(intake, settings.max_body_bytes),
         "acceptOrders": AcceptBulk(intake, settings.max_bulk_bytes),
         "listOrdersOfProduct": lookup.of_product,
         "getOrder": lookup.get,
     }
-    return make_routes(OPERATIONS, endpoints, unguarded)
+    return make_routes(OPERATIONS, endpoints, guard)
+
+
+def _verdicts(settings: IngestSettings, health: Health, lists: OrderListCache) -> Verdicts:
+    return Verdicts(
+        settings.database_url,
+        lists,
+        health,
+        max_waiting=settings.max_waiting_reads,
+        timeout_s=settings.database_timeout_s,
+    )
 
 
 def _replays(settings: IngestSettings, redis: Redis) -> Replays:

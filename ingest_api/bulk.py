@@ -27,6 +27,7 @@ from pipeline import metrics
 from pipeline.orders import Order, encode_order, join_orders, with_context
 from web import problems
 from web.body import read_json_or_ndjson_body
+from web.clients import client_of
 from web.json_body import elements_of
 from web.problems import Problem
 
@@ -108,25 +109,28 @@ class AcceptBulk:
         try:
             key = idempotency_key(scope)
             body, is_ndjson = await read_json_or_ndjson_body(scope, receive, self._max_body_bytes)
-            requests = [read(element) for element in split(body, is_ndjson=is_ndjson)]
+            elements = split(body, is_ndjson=is_ndjson)
+            send = self._intake.limits.charge(client_of(scope), len(elements), send)
+            requests = [read(element) for element in elements]
             if key is not None:
                 return await self._answer_keyed(key, requests, scope, send)
             order_ids = [self._intake.ids.mint() for _ in requests]
             return await _send(send, *await self._accept(order_ids, requests, scope, keyed=False))
         except Problem as problem:
             metrics.ORDERS_REFUSED.labels(problem.name).inc()
-            raise
+            return await problem(scope, receive, send)
 
     async def _answer_keyed(self, key: str, requests: list[Request], scope: Scope, send: Send) -> None:
         # The whole has an id of its own, which is the name of its replay; no order has it.
-        whole, fingerprint = self._intake.ids.derive("", key, "bulk"), fingerprint_of_all(requests)
+        client = client_of(scope).name
+        whole, fingerprint = self._intake.ids.derive(client, key, "bulk"), fingerprint_of_all(requests)
         begun = await self._intake.replays.begin(whole, fingerprint)
         if isinstance(begun, Replay):
             return await _send(send, begun.status, begun.body, replayed=True)
         if begun is not Begun.FIRST:
             raise KEY_PROBLEMS[begun]()
         try:
-            order_ids = self._intake.ids.derive_many("", key, len(requests))
+            order_ids = self._intake.ids.derive_many(client, key, len(requests))
             status, answer = await self._accept(order_ids, requests, scope, keyed=True)
         except BaseException as error:
             self._intake.replays.give_up(whole, fingerprint, error)
@@ -143,13 +147,14 @@ class AcceptBulk:
         """Price all, publish the good, wait for the confirm. Returns status and answer. Raises Problem (503)."""
         priced = to_orders(order_ids, requests, await self._products(requests))
         answers = [answer_of(it, place) for place, it in enumerate(priced)]
-        trace = traceparent_of(scope)
+        trace, client = traceparent_of(scope), client_of(scope).name
         accepted = []
         for answer, request, it in zip(answers, requests, priced, strict=True):
             if isinstance(it, Problem):
                 metrics.ORDERS_REFUSED.labels(it.name).inc()
             elif isinstance(request, OrderRequest):
-                accepted.append(with_context(answer, trace, _fingerprint(request).hex() if keyed else None))
+                request_hash = _fingerprint(request).hex() if keyed else None
+                accepted.append(with_context(answer, trace, request_hash, client))
         if accepted:
             await confirmed(self._intake.commits, accepted)
         return self._intake.status if accepted else 422, join_orders(answers)

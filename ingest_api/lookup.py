@@ -1,78 +1,58 @@
-"""GET an order, and the orders of a product. An order's status is read, not stored.
+"""GET an order, and the orders of a product. What is known of an order is for stored_orders to say; here, who hears it.
 
-no verdict yet          PENDING
-a row in stock_ledger   PROCESSED, or FAILED with its reason
-a dead letter           FAILED with that reason; of an order that is stored, only one of the stock stage
-an id of ours, no row   PENDING: it is on its way (P6)
+a row                   as it is, to the client that made it; to others as if there were none
+an id of ours, no row   PENDING: it is on its way (P6). Also while PostgreSQL is away: `Order-Status-Source: id` says
+                        then that nobody was asked
+anything else           404; 503 while PostgreSQL is away
 """
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime
-from decimal import Decimal
-from types import MappingProxyType
+import asyncio
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
-import asyncpg
-import msgspec
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.types import Receive
 
-from database.sessions import Pool, reading
+from database.sessions import StoreUnavailable
+from ingest_api.order_lists import OrderLists
+from ingest_api.order_view import OrderView, encode, view
+from ingest_api.stored_orders import PENDING, Row, StoredOrders
+from ingest_api.verdicts import Expected, Verdicts
 from pipeline.order_ids import OrderIds
 from web import problems
+from web.clients import Client, client_of
 from web.ids import id_in_path
-from web.paging import Cursor, Page
+from web.paging import Page
 
-# The verdict, or the dead letter of an order that has none. A replayed dead letter says nothing any more. Nor does one
-# of the stage before: the order is stored, so what was parked there under its id was another (id_conflict).
-_VERDICT = """
-    LEFT JOIN stock_ledger l ON l.order_id = o.id
-    LEFT JOIN LATERAL (
-        SELECT reason FROM dead_letters
-        WHERE order_id = o.id AND stage = 'stock' AND replayed_at IS NULL AND l.order_id IS NULL
-        ORDER BY id DESC LIMIT 1
-    ) d ON true
-"""
-_COLUMNS = """
-    o.id::text, o.product_id::text, o.quantity, o.unit_price, o.total_price, o.accepted_at,
-    coalesce(l.outcome, CASE WHEN d.reason IS NULL THEN 'PENDING' ELSE 'FAILED' END) AS status,
-    coalesce(l.reason, d.reason) AS reason
-"""
-_ORDER = f"SELECT {_COLUMNS} FROM orders o {_VERDICT} WHERE o.id = $1"
-_DEAD_ORDER = "SELECT reason FROM dead_letters WHERE order_id = $1 AND replayed_at IS NULL ORDER BY id DESC LIMIT 1"
-_ORDERS_OF_PRODUCT = f"""
-    SELECT {_COLUMNS} FROM orders o {_VERDICT}
-    WHERE o.product_id = $1 AND (o.accepted_at, o.id) < ($2, $3)
-    ORDER BY o.accepted_at DESC, o.id DESC LIMIT $4
-"""
+MAX_WAIT_S = 30
+
+# A number, however its client's language writes it: a float of 1e-05 is one. float() itself reads more.
+_SECONDS = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+_MAX_CHARACTERS = 64
 
 
-class OrderView(msgspec.Struct, omit_defaults=True):
-    """An order as it is answered. Only `id` and `status` are there for one that is not stored yet."""
+@dataclass(frozen=True, slots=True)
+class Found:
+    order: OrderView
+    source: str
+    """`store`, or `id` if that alone says that there is such an order."""
 
-    id: str
-    status: str
-    product_id: str | None = None
-    quantity: int | None = None
-    unit_price: Decimal | None = None
-    total_price: Decimal | None = None
-    created_at: datetime | None = None
-    reason: str | None = None
+    @property
+    def is_pending(self) -> bool:
+        return self.order.status == PENDING
 
 
-_encoder = msgspec.json.Encoder(decimal_format="number")
-
-
-def view(row: asyncpg.Record) -> OrderView:
-    return OrderView(
-        id=row["id"],
-        status=row["status"],
-        product_id=row["product_id"],
-        quantity=row["quantity"],
-        unit_price=row["unit_price"],
-        total_price=row["total_price"],
-        created_at=row["accepted_at"],
-        reason=row["reason"],
-    )
+def parse_wait(text: str | None) -> float:
+    """How many seconds to wait for the verdict. Raises Problem (422)."""
+    if text is None:
+        return 0.0
+    is_number = len(text) <= _MAX_CHARACTERS and _SECONDS.fullmatch(text)
+    if not is_number or not 0 <= float(text) <= MAX_WAIT_S:
+        raise problems.invalid_parameter("wait", f"wait must be a number of seconds from 0 to {MAX_WAIT_S}.")
+    return float(text)
 
 
 # ── I/O below
@@ -81,31 +61,78 @@ def view(row: asyncpg.Record) -> OrderView:
 class OrderLookup:
     """The two GET endpoints."""
 
-    def __init__(self, pool: Pool, ids: OrderIds, timeout_s: float) -> None:
-        self._pool, self._ids, self._timeout_s = pool, ids, timeout_s
+    def __init__(self, orders: StoredOrders, lists: OrderLists, verdicts: Verdicts, ids: OrderIds) -> None:
+        self._orders, self._lists, self._verdicts, self._ids = orders, lists, verdicts, ids
 
     async def get(self, request: Request) -> Response:
-        order_id = id_in_path(request, "order")
-        if rows := await self._fetch(_ORDER, order_id):
-            return _json(view(rows[0]))
-        if dead := await self._fetch(_DEAD_ORDER, order_id):
-            return _json(OrderView(order_id, "FAILED", reason=dead[0]["reason"]))
-        if self._ids.is_ours(order_id):
-            return _json(OrderView(order_id, "PENDING"))
-        raise problems.not_found(f"order {order_id}")
+        order_id, wait_s = id_in_path(request, "order"), parse_wait(request.query_params.get("wait"))
+        client = client_of(request.scope)
+        if wait_s:
+            found = await self._find_decided(order_id, client, wait_s, request.receive)
+        else:
+            found = await self._find(order_id, client)
+        return _json(encode(found.order), {"Order-Status-Source": found.source})
 
     async def of_product(self, request: Request) -> Response:
-        product_id = id_in_path(request, "product")
-        page = Page.of(request)
-        rows = await self._fetch(_ORDERS_OF_PRODUCT, product_id, page.before.at, page.before.id, page.one_more)
-        shown, headers = page.cut(rows, request.url, lambda row: Cursor(row["accepted_at"], row["id"]))
-        return _json([view(row) for row in shown], headers)
+        product_id, page, client = id_in_path(request, "product"), Page.of(request), client_of(request.scope)
+        listed = await self._lists.read(product_id, None if client.sees_all else client.name, page)
+        return _json(listed.body, page.links(request.url, listed.last))
 
-    async def _fetch(self, query: str, *values: object) -> Sequence[asyncpg.Record]:
-        async with reading(self._pool, self._timeout_s) as connection:
-            return await connection.fetch(query, *values)
+    async def _find(self, order_id: str, client: Client) -> Found:
+        """Raises Problem (404), StoreUnavailable."""
+        try:
+            row = await self._orders.get(order_id)
+        except StoreUnavailable:
+            if not self._ids.is_ours(order_id):
+                raise
+            return Found(OrderView(order_id, PENDING), "id")
+        return self._shown(row, client)
+
+    async def _find_decided(self, order_id: str, client: Client, wait_s: float, receive: Receive) -> Found:
+        """The order as soon as it is decided; after `wait_s`, or if waiting is no use, as it is. Raises as `_find`, and
+        ClientDisconnect.
+        """
+        until = asyncio.get_running_loop().time() + wait_s
+        with self._verdicts.expect(order_id) as expected:
+            found = await self._find(order_id, client)
+            if found.is_pending:
+                await _wait(expected, until, receive)
+                if not expected.done():
+                    found = await self._find(order_id, client)
+                elif (row := expected.result()) is not None:
+                    return self._shown(row, client)
+        if not found.is_pending and found.order.product_id:
+            await self._lists.forget(found.order.product_id)  # as Verdicts does, for the same reason
+        return found
+
+    def _shown(self, row: Row, client: Client) -> Found:
+        """Raises Problem (404) if there is no such order, as far as this client may know."""
+        if row["is_stored"]:
+            is_there = client.sees_all or row["client"] == client.name
+        else:  # then it says nothing but PENDING, or why it could not be stored
+            is_there = row["status"] != PENDING or self._ids.is_ours(row["id"])
+        if not is_there:
+            raise problems.not_found(f"order {row['id']}")
+        return Found(view(row), "store")
 
 
-def _json(content: object, headers: Mapping[str, str] = MappingProxyType({})) -> Response:
-    no_store = {"Cache-Control": "no-store", **headers}
-    return Response(_encoder.encode(content), media_type="application/json", headers=no_store)
+async def _wait(expected: Expected, until: float, receive: Receive) -> None:
+    """For the verdict, but not past `until` on the loop's clock. Raises ClientDisconnect."""
+    leaving = asyncio.create_task(_left(receive))
+    either: set[asyncio.Future[Any]] = {expected, leaving}
+    try:
+        rest_s = max(0.0, until - asyncio.get_running_loop().time())
+        await asyncio.wait(either, timeout=rest_s, return_when=asyncio.FIRST_COMPLETED)
+        if leaving.done():
+            raise ClientDisconnect
+    finally:
+        leaving.cancel()
+
+
+async def _left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass  # a body: GET has no use for one
+
+
+def _json(body: bytes, headers: Mapping[str, str]) -> Response:
+    return Response(body, media_type="application/json", headers={"Cache-Control": "no-store", **headers})

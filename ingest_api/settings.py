@@ -5,14 +5,13 @@ from typing import Self
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from pipeline.settings import PipelineSettings
 from web.server import MAX_CONNECTIONS
+from web.settings import ApiSettings
 
 
-class IngestSettings(PipelineSettings):
+class IngestSettings(ApiSettings):
     model_config = SettingsConfigDict(env_prefix="INGEST_API_", frozen=True, extra="ignore")
 
-    host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65535)
     # Idle ones included. Past it, 503. Each is an open file, which the system must allow.
     max_connections: int = Field(default=MAX_CONNECTIONS, ge=1)
@@ -50,7 +49,10 @@ class IngestSettings(PipelineSettings):
     # How long a key is held by a request that died without an answer. Longer than any living one takes.
     idempotency_in_flight_s: float = Field(default=8.0, gt=0, le=10)
 
-    # Connections for reads. The write path has none.
+    # Requests that wait for a verdict (?wait=) at once; those past it hear at once how things stand. They are one
+    # question to PostgreSQL together, up to 20 times a second.
+    max_waiting_reads: int = Field(default=1_000, ge=0)
+    # Connections for reads, besides one that hears of verdicts. The write path has none.
     database_pool_size: int = Field(default=4, ge=1)
     database_timeout_s: float = Field(default=2.0, gt=0)
 

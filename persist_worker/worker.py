@@ -4,6 +4,7 @@ import asyncio
 
 import structlog
 
+from database.channels import VERDICTS
 from database.connection import Connection, Database
 from database.dead_letters import DeadLetter
 from persist_worker.write import STAGE, Written, each_once, write
@@ -37,6 +38,8 @@ class PersistWorker:
             return await write(connection, orders, dead)
 
         written = await self._database.until_it_works(store, self._consumer.queue_name)
+        if written.parked:
+            await self._database.notify(VERDICTS)  # they are FAILED, and nobody after us will say so
         await self._forward(to_forward(incoming, orders, written), len(orders))
         await self._consumer.settle(batch)
         self._tell(batch, incoming, written)

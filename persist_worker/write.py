@@ -19,7 +19,7 @@ from pipeline.orders import Order
 
 STAGE = "persist"
 
-_COLUMNS = ("id", "product_id", "quantity", "unit_price", "total_price", "accepted_at", "request_hash")
+_COLUMNS = ("id", "product_id", "quantity", "unit_price", "total_price", "accepted_at", "request_hash", "client")
 _COLUMN_LIST = ", ".join(_COLUMNS)
 
 # It has the constraints of `orders`: a row which that would refuse is refused here already, where halving finds it.
@@ -92,9 +92,10 @@ def _identity(order: Order) -> _Identity:
 def copy_line(order: Order) -> str:
     """One order in the text format of COPY. Pure, and first: see database.copy_text."""
     request_hash = NULL if order.request_hash is None else rf"\\x{order.request_hash}"
+    client = NULL if order.client is None else order.client
     return (
         f"{order.id}\t{order.product_id}\t{order.quantity}\t{order.unit_price}\t{order.total_price}"
-        f"\t{order.created_at.isoformat()}\t{request_hash}\n"
+        f"\t{order.created_at.isoformat()}\t{request_hash}\t{client}\n"
     )
 
 
@@ -102,9 +103,10 @@ def copy_line(order: Order) -> str:
 
 
 async def _copy(connection: Connection, table: str, orders: list[Order]) -> None:
-    hashes = sum(order.request_hash is not None for order in orders)
+    # Of each order: two before a hash, one in a NULL.
+    hashes, unowned = sum(it.request_hash is not None for it in orders), sum(it.client is None for it in orders)
     lines = [copy_line(order) for order in orders]
-    await copy_lines(connection, table, _COLUMNS, lines, backslashes=len(orders) + hashes)
+    await copy_lines(connection, table, _COLUMNS, lines, backslashes=len(orders) + hashes + unowned)
 
 
 async def _write_staged(connection: Connection, path: str, orders: list[Order], dead: list[DeadLetter]) -> Written:

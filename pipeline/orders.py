@@ -10,10 +10,10 @@ and keeps a price's decimal digits exact in both directions. orjson writes the l
 """
 
 from collections.abc import Iterable
-from datetime import datetime
-from decimal import Decimal
 
 import msgspec
+
+from pipeline.fields import Moment, OrderId, ProductId, TotalPrice, UnitPrice
 
 # The version of the message body. A reader parks what it does not know; it never guesses.
 SCHEMA = 1
@@ -26,12 +26,12 @@ class Order(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     building one costs more than the whole encode.
     """
 
-    id: str
-    product_id: str
+    id: OrderId
+    product_id: ProductId
     quantity: int
-    unit_price: Decimal
-    total_price: Decimal
-    created_at: datetime
+    unit_price: UnitPrice
+    total_price: TotalPrice
+    created_at: Moment
     """When the order was accepted: the `orders.accepted_at` column. UTC."""
     status: str | None = None
     """Always `PENDING` in the answer to the client; readers of messages ignore it."""
@@ -39,6 +39,8 @@ class Order(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """W3C Trace Context of the request that brought the order, if it had one."""
     request_hash: str | None = None
     """Hex digest of the request of an order with an Idempotency-Key."""
+    client: str | None = None
+    """Whose API key brought the order; nobody's while the service is open. Who may read it is decided by this."""
 
 
 class InvalidOrder(ValueError):
@@ -68,16 +70,17 @@ def encode_order(order: Order) -> bytes:
     return _encoder.encode(order)
 
 
-def with_context(encoded: bytes, traceparent: str | None, request_hash: str | None) -> bytes:
+def with_context(encoded: bytes, traceparent: str | None, request_hash: str | None, client: str) -> bytes:
     """An encoded order as it stands in a message: what only the workers need is put behind what the client gets.
 
-    Both values are of characters that JSON does not escape.
+    All values are of characters that JSON does not escape. `client`: "" for nobody in particular.
     """
-    if traceparent is None and request_hash is None:
+    if traceparent is None and request_hash is None and not client:
         return encoded
     trace = f',"traceparent":"{traceparent}"' if traceparent else ""
     request = f',"request_hash":"{request_hash}"' if request_hash else ""
-    return encoded[:-1] + f"{trace}{request}}}".encode()
+    owner = f',"client":"{client}"' if client else ""
+    return encoded[:-1] + f"{trace}{request}{owner}}}".encode()
 
 
 def join_orders(encoded: Iterable[bytes]) -> bytes:

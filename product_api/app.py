@@ -13,13 +13,15 @@ from pipeline import lifecycle, product_cache, redis_link, topology
 from pipeline.health import Health
 from pipeline.publisher import Publisher
 from product_api.announcer import Announcer
+from product_api.documents import documents
 from product_api.endpoints import ProductEndpoints
 from product_api.operations import OPERATIONS
 from product_api.products import Products
 from product_api.reader import ProductReader
 from product_api.settings import ProductSettings
 from web.application import make_api
-from web.operations import make_routes, unguarded
+from web.keys import Keys, load_keys
+from web.operations import Guard, make_routes
 
 DATABASE, BROKER, REDIS = "database", "broker", "redis"
 
@@ -28,14 +30,15 @@ _PING_EVERY_S = 1.0
 
 
 def make_app(settings: ProductSettings) -> Starlette:
-    """Nothing connects before the lifespan begins."""
+    """Nothing connects before the lifespan begins. Raises Misconfigured."""
+    keys = load_keys(settings)
     # Without the broker or Redis every request is still answered, only later known or slower.
     health = Health("product_api", DATABASE, optional=(BROKER, REDIS))
-    return make_api(health, partial(_running, settings, health), StoreUnavailable)
+    return make_api(health, partial(_running, settings, health, keys), StoreUnavailable, keys, documents())
 
 
 @asynccontextmanager
-async def _running(settings: ProductSettings, health: Health) -> AsyncIterator[list[Route]]:
+async def _running(settings: ProductSettings, health: Health, keys: Keys) -> AsyncIterator[list[Route]]:
     reads, writes = _pool(settings, settings.database_readers), _pool(settings, settings.database_writers)
     async with redis_link.connect(settings.redis_url) as redis, reads, writes:
         products = Products(reads, writes, settings.database_timeout_s)
@@ -44,7 +47,7 @@ async def _running(settings: ProductSettings, health: Health) -> AsyncIterator[l
         announcer = Announcer(cache, publisher, settings.event_wait_s)
         reader = ProductReader(cache, products)
         async with lifecycle.background(publisher.run(), cache.watch(health, REDIS), _watch(products, health)):
-            yield _routes(ProductEndpoints(products, reader, announcer, settings.max_body_bytes))
+            yield _routes(ProductEndpoints(products, reader, announcer, settings.max_body_bytes), keys.guard)
             await announcer.drain()
 
 
@@ -52,7 +55,7 @@ def _pool(settings: ProductSettings, size: int) -> Pool:
     return make_pool(settings.database_url, "product_api", size, settings.database_timeout_s)
 
 
-def _routes(endpoints: ProductEndpoints) -> list[Route]:
+def _routes(endpoints: ProductEndpoints, guard: Guard) -> list[Route]:
     it = endpoints
     by_operation = {
         "listProducts": it.page,
@@ -63,7 +66,7 @@ def _routes(endpoints: ProductEndpoints) -> list[Route]:
         "deleteProduct": it.delete,
         "restockProduct": it.restock,
     }
-    return make_routes(OPERATIONS, by_operation, unguarded)
+    return make_routes(OPERATIONS, by_operation, guard)
 
 
 async def _watch(products: Products, health: Health) -> None:

@@ -1,17 +1,146 @@
 """What product_api answers: the one table that its routes and its OpenAPI document are made from."""
 
+from datetime import UTC, datetime
+from decimal import Decimal
+
+from pipeline.fields import EXAMPLE_PRODUCT, ProductId
+from product_api.products import Product
+from product_api.requests import PatchRequest, ProductRequest, RestockRequest
+from web import http_fields
+from web import problem_kinds as kinds
 from web.clients import ANY_KEY, PRODUCTS_WRITE
-from web.operations import Operation
+from web.operations import Answer, Content, Header, Link, Operation, Parameter
 
 PRODUCTS = "/products"
 PRODUCT = "/products/{product_id}"
 
+TAG = "Products"
+TAG_TEXT = """\
+What can be ordered. Orders move `qty` all the time, and with it the `ETag`: to add units use restock, which is a
+difference and needs no `ETag`; to set `qty`, send the `ETag` of what you have seen as `If-Match`.
+"""
+
+# ── examples
+
+_LAPTOP = Product(EXAMPLE_PRODUCT, "Laptop Demo", Decimal("1500.00"), 50, datetime(2026, 1, 5, 9, 30, 0, 123456, UTC))
+_NEW = {"name": "Laptop Demo", "price": 1500, "qty": 50}
+
+# ── parameters and headers
+
+_ID = Parameter("product_id", "path", ProductId, "The product's id.", EXAMPLE_PRODUCT, is_required=True)
+_LOCATION = Header("Location", str, "Where the product can be read.", f"{PRODUCTS}/{EXAMPLE_PRODUCT}", True)
+
+_NEXT = tuple(
+    Link(operation_id, "product_id", "$response.body#/id")
+    for operation_id in ("getProduct", "replaceProduct", "patchProduct", "deleteProduct", "restockProduct")
+)
+_PRODUCT_NOW = Answer(
+    200, "The product as it is now.", (Content(Product, {"A product": _LAPTOP}),), (http_fields.ETAG,)
+)
+_CHANGE_PROBLEMS = (kinds.NOT_FOUND, kinds.VERSION_MISMATCH, kinds.OUTCOME_UNKNOWN, kinds.STORE_UNAVAILABLE)
+
 OPERATIONS = (
-    Operation("listProducts", "GET", PRODUCTS, ANY_KEY),
-    Operation("createProduct", "POST", PRODUCTS, PRODUCTS_WRITE),
-    Operation("getProduct", "GET", PRODUCT, ANY_KEY),
-    Operation("replaceProduct", "PUT", PRODUCT, PRODUCTS_WRITE),
-    Operation("patchProduct", "PATCH", PRODUCT, PRODUCTS_WRITE),
-    Operation("deleteProduct", "DELETE", PRODUCT, PRODUCTS_WRITE),
-    Operation("restockProduct", "POST", f"{PRODUCT}/restock", PRODUCTS_WRITE),
+    Operation(
+        "listProducts",
+        "GET",
+        PRODUCTS,
+        ANY_KEY,
+        TAG,
+        "List the products",
+        "Newest first.",
+        parameters=(http_fields.LIMIT, http_fields.BEFORE),
+        answers=(
+            Answer(
+                200,
+                "A page of products.",
+                (Content(list[Product], {"One product": [_LAPTOP]}),),
+                (http_fields.LINK,),
+            ),
+        ),
+        problems=(kinds.STORE_UNAVAILABLE,),
+    ),
+    Operation(
+        "createProduct",
+        "POST",
+        PRODUCTS,
+        PRODUCTS_WRITE,
+        TAG,
+        "Create a product",
+        "It can be ordered at once.",
+        body=(Content(ProductRequest, {"A laptop": _NEW, "A price as a string": _NEW | {"price": "19.99"}}),),
+        answers=(
+            Answer(201, "Created.", (Content(Product, {"A product": _LAPTOP}),), (_LOCATION, http_fields.ETAG), _NEXT),
+        ),
+        problems=(kinds.OUTCOME_UNKNOWN, kinds.STORE_UNAVAILABLE),
+    ),
+    Operation(
+        "getProduct",
+        "GET",
+        PRODUCT,
+        ANY_KEY,
+        TAG,
+        "Read a product",
+        parameters=(_ID, http_fields.IF_NONE_MATCH),
+        answers=(
+            _PRODUCT_NOW,
+            Answer(304, "The client has the present version already.", headers=(http_fields.ETAG,)),
+        ),
+        problems=(kinds.NOT_FOUND, kinds.STORE_UNAVAILABLE),
+    ),
+    Operation(
+        "replaceProduct",
+        "PUT",
+        PRODUCT,
+        PRODUCTS_WRITE,
+        TAG,
+        "Replace a product",
+        "Sets all of it. Orders that were accepted before keep their price.",
+        parameters=(_ID, http_fields.IF_MATCH_REQUIRED),
+        body=(Content(ProductRequest, {"All of it": _NEW}),),
+        answers=(_PRODUCT_NOW,),
+        problems=(*_CHANGE_PROBLEMS, kinds.PRECONDITION_REQUIRED),
+    ),
+    Operation(
+        "patchProduct",
+        "PATCH",
+        PRODUCT,
+        PRODUCTS_WRITE,
+        TAG,
+        "Change parts of a product",
+        "A JSON merge patch. If it sets `qty`, `If-Match` is required.",
+        parameters=(_ID, http_fields.IF_MATCH),
+        body=(
+            Content(PatchRequest, {"A new price": {"price": 1450.5}}, "application/merge-patch+json"),
+            Content(PatchRequest, {"A new price": {"price": 1450.5}, "A count of the shelf": {"qty": 48}}),
+        ),
+        answers=(_PRODUCT_NOW,),
+        problems=(*_CHANGE_PROBLEMS, kinds.PRECONDITION_REQUIRED),
+    ),
+    Operation(
+        "deleteProduct",
+        "DELETE",
+        PRODUCT,
+        PRODUCTS_WRITE,
+        TAG,
+        "Take a product off sale",
+        "It can no longer be read or ordered. Orders of it that were accepted and are not decided yet fail with"
+        " `product_deleted`.",
+        parameters=(_ID, http_fields.IF_MATCH),
+        answers=(Answer(204, "Deleted."),),
+        problems=_CHANGE_PROBLEMS,
+    ),
+    Operation(
+        "restockProduct",
+        "POST",
+        f"{PRODUCT}/restock",
+        PRODUCTS_WRITE,
+        TAG,
+        "Add units to the stock",
+        "A difference, not a total: correct whatever orders do meanwhile. If its answer is lost, GET the product before"
+        " you send it again.",
+        parameters=(_ID, http_fields.IF_MATCH),
+        body=(Content(RestockRequest, {"A delivery": {"quantity": 25}}),),
+        answers=(_PRODUCT_NOW,),
+        problems=_CHANGE_PROBLEMS,
+    ),
 )

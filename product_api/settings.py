@@ -3,14 +3,13 @@
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from pipeline.settings import PipelineSettings
 from web.server import MAX_CONNECTIONS
+from web.settings import ApiSettings
 
 
-class ProductSettings(PipelineSettings):
+class ProductSettings(ApiSettings):
     model_config = SettingsConfigDict(env_prefix="PRODUCT_API_", frozen=True, extra="ignore")
 
-    host: str = "127.0.0.1"
     port: int = Field(default=3000, ge=0, le=65535)
     # Idle ones included. Past it, 503. Each is an open file, which the system must allow.
     max_connections: int = Field(default=MAX_CONNECTIONS, ge=1)

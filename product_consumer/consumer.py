@@ -1,10 +1,15 @@
-"""One batch after another: decide and commit, bust, announce, ack."""
+"""One batch after another: decide and commit, bust, notify, announce, ack.
+
+The notification comes after the bust, so that who is woken by it finds no old page in its way. Whoever dies between the
+commit and that leaves the batch unacknowledged, and it is notified when it comes again.
+"""
 
 import asyncio
 from collections import Counter
 
 import structlog
 
+from database.channels import VERDICTS
 from database.connection import Connection, Database
 from database.dead_letters import DeadLetter, count_parked
 from database.faults import Fault, fault_of
@@ -38,6 +43,7 @@ class ProductConsumer:
         recorded = await self._record(list(orders.values()), dead)
         self._count(orders, recorded, repeated=len(incoming.orders) - len(orders))
         await self._cache.bust_or_owe((it.id, it.version) for it in recorded.products)
+        await self._database.notify(VERDICTS)
         await self._announce([it for it in recorded.products if it.qty == 0 and not it.deleted])
         await self._consumer.settle(batch)
         return len(incoming.orders)

@@ -1,28 +1,38 @@
 """The Starlette applications: health pages, errors as problems, and routes that live as long as what they need."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from starlette.applications import Starlette
 from starlette.routing import Route
 
 from pipeline.health import Health
+from pipeline.lifecycle import background
 from web.health import health_routes
+from web.keys import Keys
+from web.operations import Guard, unguarded
 from web.problems import HANDLERS, on_store_unavailable
 
 
 def make_api(
-    health: Health, running: Callable[[], AbstractAsyncContextManager[list[Route]]], store_away: type[Exception]
+    health: Health,
+    running: Callable[[], AbstractAsyncContextManager[list[Route]]],
+    store_away: type[Exception],
+    keys: Keys,
+    documents: Sequence[Route],
 ) -> Starlette:
     """`running`: entered at start-up, where it makes the routes and what is behind them; left when the last request has
     been answered. Nothing connects before. `store_away`: what endpoints raise while the database cannot be asked.
+    `keys`: watched as long; they guard the health pages here, and the routes where those are made. `documents`: for all
+    to read.
     """
-    api = health_app(health)
+    api = health_app(health, keys.guard)
+    api.router.routes.extend(documents)
     api.add_exception_handler(store_away, on_store_unavailable)
 
     @asynccontextmanager
     async def lifespan(api: Starlette) -> AsyncIterator[None]:
-        async with running() as routes:
+        async with background(keys.watch()), running() as routes:
             api.router.routes[:0] = routes
             yield
 
@@ -30,9 +40,9 @@ def make_api(
     return api
 
 
-def health_app(health: Health) -> Starlette:
+def health_app(health: Health, guard: Guard = unguarded) -> Starlette:
     """All that a worker serves. It has no lifespan."""
-    app = Starlette(routes=health_routes(health), exception_handlers=HANDLERS)
+    app = Starlette(routes=health_routes(health, guard), exception_handlers=HANDLERS)
     # A redirect to the path without its slash would send the client to the Host it named, by plain http.
     app.router.redirect_slashes = False
     return app

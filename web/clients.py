@@ -4,8 +4,11 @@ from dataclasses import dataclass
 
 from starlette.types import Scope
 
-ORDERS_WRITE, ORDERS_READ, PRODUCTS_WRITE, OPS = "orders:write", "orders:read", "products:write", "ops"
-SCOPES = (ORDERS_WRITE, ORDERS_READ, PRODUCTS_WRITE, OPS)
+from pipeline.api_keys import OPS as OPS
+from pipeline.api_keys import ORDERS_READ as ORDERS_READ
+from pipeline.api_keys import ORDERS_WRITE as ORDERS_WRITE
+from pipeline.api_keys import PRODUCTS_WRITE as PRODUCTS_WRITE
+from pipeline.api_keys import SCOPES as SCOPES
 
 # What an operation may need besides one of the scopes.
 PUBLIC = "public"
@@ -18,11 +21,13 @@ _IN_SCOPE = "headrace.client"
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Who holds an API key. A client may have several, so that keys can be changed without a gap."""
+    """Who holds an API key, as one key of theirs lets them in: a client may have several, with scopes of their own."""
 
     name: str
     """"" where the service is open, and nobody is asked for a key."""
     scopes: frozenset[str]
+    orders_per_s: int | None = None
+    """How many orders a second it may send to this process; None: as many as it likes."""
 
     @property
     def sees_all(self) -> bool:

@@ -7,10 +7,15 @@ from starlette.routing import Route
 
 from pipeline import metrics
 from pipeline.health import Health
+from web.clients import OPS, PUBLIC
+from web.operations import Guard, as_asgi
 
 
-def health_routes(health: Health) -> list[Route]:
-    """/livez asks nothing outside the process: to restart it does not mend a broker that is away."""
+def health_routes(health: Health, guard: Guard) -> list[Route]:
+    """/livez asks nothing outside the process: to restart it does not mend a broker that is away.
+
+    Whoever restarts or balances has no key, so /livez and /readyz are for all; the others tell more than those need.
+    """
 
     async def livez(_: Request) -> Response:
         return JSONResponse({"status": "alive"})
@@ -21,12 +26,13 @@ def health_routes(health: Health) -> list[Route]:
     async def summary(_: Request) -> Response:
         return JSONResponse(health.summary())
 
-    return [
-        Route("/livez", livez),
-        Route("/readyz", readyz),
-        Route("/health", summary),
-        Route("/metrics", _metrics),
+    pages = [
+        ("/livez", livez, PUBLIC),
+        ("/readyz", readyz, PUBLIC),
+        ("/health", summary, OPS),
+        ("/metrics", _metrics, OPS),
     ]
+    return [Route(path, guard(as_asgi(page), needs), methods=["GET"]) for path, page, needs in pages]
 
 
 async def _metrics(_: Request) -> Response:

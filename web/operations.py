@@ -3,15 +3,84 @@
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from web.problem_kinds import Kind
+
 Guard = Callable[[ASGIApp, str], ASGIApp]
 """Wraps an endpoint so that it is reached only by who has what the operation needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """What a request carries besides its body."""
+
+    name: str
+    place: Literal["path", "query", "header"]
+    type: Any
+    """As msgspec understands it. Says what is allowed; what happens to the rest is for the problems to say."""
+    description: str
+    """Markdown, as all descriptions are."""
+    example: Any
+    is_required: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """A header of an answer."""
+
+    name: str
+    type: Any
+    description: str
+    example: Any
+    is_always_there: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayOf:
+    """An array whose elements are of one of several structs, which msgspec could not tell apart when decoding."""
+
+    items: tuple[type, ...]
+    min_items: int
+    max_items: int
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A body in one media type."""
+
+    type: Any
+    """As msgspec understands it; or an ArrayOf; or `str` for what is no JSON."""
+    examples: Mapping[str, Any]
+    """By what each shows. At least one, of JSON values and structs."""
+    media_type: str = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """What can be done next with what was answered."""
+
+    operation_id: str
+    parameter: str
+    """The one of the next operation that takes it."""
+    expression: str
+    """A runtime expression of OpenAPI: where in the answer it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One way that an operation ends well."""
+
+    status: int
+    description: str
+    contents: tuple[Content, ...] = ()
+    headers: tuple[Header, ...] = ()
+    links: tuple[Link, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -21,9 +90,20 @@ class Operation:
     id: str
     method: str
     path: str
-    """As Starlette has it: `/products/{product_id}`."""
+    """As Starlette has it, and OpenAPI: `/products/{product_id}`."""
     needs: str
     """A scope of web.clients, or PUBLIC or ANY_KEY."""
+
+    # What follows is for its readers alone.
+    tag: str = ""
+    summary: str = ""
+    description: str = ""
+    parameters: tuple[Parameter, ...] = ()
+    body: tuple[Content, ...] = ()
+    """What it takes, one for each media type."""
+    answers: tuple[Answer, ...] = ()
+    problems: tuple[Kind, ...] = ()
+    """Those besides the ones that all operations of its sort have: see web.openapi."""
 
 
 class _RequestResponse:

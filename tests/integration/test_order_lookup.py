@@ -1,10 +1,12 @@
 """GET an order, and the orders of a product: ingest_api as a process, with no worker behind it."""
 
 import uuid
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from pipeline.order_ids import OrderIds
 from tests.ingest import ORDERS, Ingest, check_problem, execute
+from tests.order_reads import decide_order, park_order, store_order
+from tests.orders import T0
 
 # ── GET an order
 
@@ -37,23 +39,12 @@ async def test_a_path_that_is_no_id_is_404(ingest: Ingest) -> None:
         check_problem(await ingest.get(f"{ORDERS}/product/{path}"), 404, "not-found")
 
 
-_INSERT_ORDER = """
-    INSERT INTO orders (id, product_id, quantity, unit_price, total_price, accepted_at)
-    VALUES ($1, $2, 2, 9.90, 19.80, $3)
-"""
-_INSERT_VERDICT = (
-    "INSERT INTO stock_ledger (order_id, product_id, quantity, outcome, reason) VALUES ($1, $2, 2, $3, $4)"
-)
-_INSERT_DEAD = "INSERT INTO dead_letters (order_id, stage, reason, detail, body) VALUES ($1, $4, $2, '', $3)"
-_T0 = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
-
-
 async def test_a_stored_order_shows_its_verdict(ingest: Ingest, database_url: str) -> None:
     for outcome, reason in ((None, None), ("PROCESSED", None), ("FAILED", "out_of_stock")):
-        order_id, product_id = str(uuid.uuid4()), str(uuid.uuid4())
-        await execute(database_url, _INSERT_ORDER, order_id, product_id, _T0)
+        product_id = str(uuid.uuid4())
+        order_id = await store_order(database_url, product_id, at=T0)
         if outcome:
-            await execute(database_url, _INSERT_VERDICT, order_id, product_id, outcome, reason)
+            await decide_order(database_url, order_id, product_id, reason)
         response = await ingest.get(f"{ORDERS}/{order_id}")
         expected = {
             "id": order_id,
@@ -65,6 +56,7 @@ async def test_a_stored_order_shows_its_verdict(ingest: Ingest, database_url: st
             "created_at": "2026-01-02T03:04:05.678901Z",
         }
         assert response.json() == expected | ({"reason": reason} if reason else {})
+        assert response.headers["order-status-source"] == "store"
         assert b'"unit_price":9.90,"total_price":19.80,' in response.content
         assert (await ingest.get(f"{ORDERS}/product/{product_id}")).content == b"[" + response.content + b"]"
 
@@ -72,11 +64,10 @@ async def test_a_stored_order_shows_its_verdict(ingest: Ingest, database_url: st
 async def test_a_dead_letter_is_a_failed_order_until_it_is_replayed(
     ingest: Ingest, database_url: str, order_id_key: str, laptop: str
 ) -> None:
-    unstored, stored = OrderIds(order_id_key).mint(), str(uuid.uuid4())
-    await execute(database_url, _INSERT_ORDER, stored, laptop, _T0)
+    unstored, stored = OrderIds(order_id_key).mint(), await store_order(database_url, laptop)
     for order_id, stage in ((unstored, "persist"), (stored, "stock")):
-        await execute(database_url, _INSERT_DEAD, order_id, "first", order_id.encode(), stage)
-        await execute(database_url, _INSERT_DEAD, order_id, "invalid_data", b"again " + order_id.encode(), stage)
+        await park_order(database_url, order_id, stage, "first", order_id.encode())
+        await park_order(database_url, order_id, stage, "invalid_data", b"again " + order_id.encode())
         order = (await ingest.get(f"{ORDERS}/{order_id}")).json()
         assert (order["status"], order["reason"]) == ("FAILED", "invalid_data")
         await execute(database_url, "UPDATE dead_letters SET replayed_at = now()")
@@ -85,10 +76,9 @@ async def test_a_dead_letter_is_a_failed_order_until_it_is_replayed(
 
 
 async def test_a_verdict_counts_for_more_than_a_dead_letter(ingest: Ingest, database_url: str, laptop: str) -> None:
-    order_id = str(uuid.uuid4())
-    await execute(database_url, _INSERT_ORDER, order_id, laptop, _T0)
-    await execute(database_url, _INSERT_VERDICT, order_id, laptop, "PROCESSED", None)
-    await execute(database_url, _INSERT_DEAD, order_id, "id_conflict", b"", "stock")
+    order_id = await store_order(database_url, laptop)
+    await decide_order(database_url, order_id, laptop)
+    await park_order(database_url, order_id, "stock", "id_conflict")
     order = (await ingest.get(f"{ORDERS}/{order_id}")).json()
     assert (order["status"], order.get("reason")) == ("PROCESSED", None)
 
@@ -97,9 +87,8 @@ async def test_what_was_parked_under_the_id_of_a_stored_order_is_not_that_order(
     ingest: Ingest, database_url: str, laptop: str
 ) -> None:
     """It would be FAILED until its verdict, and PROCESSED then."""
-    order_id = str(uuid.uuid4())
-    await execute(database_url, _INSERT_ORDER, order_id, laptop, _T0)
-    await execute(database_url, _INSERT_DEAD, order_id, "id_conflict", b"", "persist")
+    order_id = await store_order(database_url, laptop)
+    await park_order(database_url, order_id, "persist", "id_conflict")
     for order in (
         (await ingest.get(f"{ORDERS}/{order_id}")).json(),
         *(await ingest.get(f"{ORDERS}/product/{laptop}")).json(),
@@ -113,10 +102,10 @@ async def test_what_was_parked_under_the_id_of_a_stored_order_is_not_that_order(
 async def test_pages_are_newest_first_without_gaps_or_repeats(ingest: Ingest, database_url: str, laptop: str) -> None:
     """Ties in time included, and orders that arrive while the pages are read."""
     ids = [str(uuid.uuid4()) for _ in range(25)]
-    moments = [_T0 + timedelta(microseconds=index // 4) for index in range(25)]
+    moments = [T0 + timedelta(microseconds=index // 4) for index in range(25)]
     for order_id, moment in zip(ids, moments, strict=True):
-        await execute(database_url, _INSERT_ORDER, order_id, laptop, moment)
-    await execute(database_url, _INSERT_ORDER, str(uuid.uuid4()), str(uuid.uuid4()), _T0)
+        await store_order(database_url, laptop, order_id=order_id, at=moment)
+    await store_order(database_url, at=T0)  # of another product
     expected = [order_id for _, order_id in sorted(zip(moments, ids, strict=True), reverse=True)]
 
     seen: list[str] = []
@@ -128,13 +117,13 @@ async def test_pages_are_newest_first_without_gaps_or_repeats(ingest: Ingest, da
         assert len(page) <= 7
         seen += page
         path = response.links["next"]["url"] if "next" in response.links else None
-        await execute(database_url, _INSERT_ORDER, str(uuid.uuid4()), laptop, _T0 + timedelta(seconds=1))
+        await store_order(database_url, laptop, at=T0 + timedelta(seconds=1))
     assert seen == expected
 
 
 async def test_a_last_page_that_is_full_has_no_next(ingest: Ingest, database_url: str, laptop: str) -> None:
     for _ in range(4):
-        await execute(database_url, _INSERT_ORDER, str(uuid.uuid4()), laptop, _T0)
+        await store_order(database_url, laptop)
     first = await ingest.get(f"{ORDERS}/product/{laptop}?limit=2")
     last = await ingest.get(first.links["next"]["url"])
     assert (len(first.json()), len(last.json())) == (2, 2)
@@ -143,7 +132,6 @@ async def test_a_last_page_that_is_full_has_no_next(ingest: Ingest, database_url
 
 async def test_the_list_has_bounds(ingest: Ingest, database_url: str, laptop: str) -> None:
     path = f"{ORDERS}/product/{laptop}"
-    assert (await ingest.get(path)).json() == []
     await execute(
         database_url,
         "INSERT INTO orders (id, product_id, quantity, unit_price, total_price, accepted_at)"
@@ -154,4 +142,6 @@ async def test_the_list_has_bounds(ingest: Ingest, database_url: str, laptop: st
     assert len((await ingest.get(f"{path}?limit=500")).json()) == 500
     for query in ("limit=0", "limit=501", "limit=-1", "limit=x", f"limit={'9' * 5000}", "before=x"):
         check_problem(await ingest.get(f"{path}?{query}"), 422, "invalid-value")
+    response = await ingest.get(f"{path}?limit=x&before=y")
+    assert [error["parameter"] for error in response.json()["errors"]] == ["before", "limit"]
     assert (await ingest.get(f"{ORDERS}/product/{uuid.uuid4()}")).json() == []

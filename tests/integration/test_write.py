@@ -63,6 +63,7 @@ async def test_a_row_is_the_order_to_the_last_digit(connection: Connection) -> N
         total_price=Decimal("3703703670.36"),
         created_at=datetime(2026, 2, 3, 4, 5, 6, 7, tzinfo=UTC),
         request_hash="00ff5c0a",
+        client="a.b-c_9",
     )
     assert (await write(connection, [it], [])).path == "direct"
     (row,) = await connection.fetch("SELECT * FROM orders")
@@ -74,6 +75,7 @@ async def test_a_row_is_the_order_to_the_last_digit(connection: Connection) -> N
         "total_price": Decimal("3703703670.36"),
         "accepted_at": it.created_at,
         "request_hash": b"\x00\xff\\\n",
+        "client": "a.b-c_9",
         "persisted_at": None,
     }
     assert (str(row["id"]), str(row["product_id"])) == (it.id, A)
@@ -85,6 +87,15 @@ async def test_new_orders_take_one_copy(connection: Connection, copies: list[str
     assert await write(connection, orders, []) == Written("direct", orders)
     assert copies == ["orders"]
     assert await stored_orders(connection) == {it.id: (A, 1) for it in orders}
+
+
+async def test_owned_and_unowned_orders_of_all_sorts_take_one_copy(connection: Connection, copies: list[str]) -> None:
+    sorts = [order(A, client=client, request_hash=it) for client in (None, "shop") for it in (None, "00ff")]
+    await write(connection, sorts, [])
+    rows = await connection.fetch("SELECT id::text, client, request_hash FROM orders ORDER BY id")
+    hashes = [it.request_hash and bytes.fromhex(it.request_hash) for it in sorts]
+    assert [tuple(row) for row in rows] == [(it.id, it.client, h) for it, h in zip(sorts, hashes, strict=True)]
+    assert copies == ["orders"]
 
 
 async def test_nothing_to_write_is_written(connection: Connection) -> None:
@@ -165,6 +176,10 @@ POISON: dict[str, dict[str, object]] = {
     "a row within": {"request_hash": f"ab\n{A}\t{A}\t1\t1\t1\t2026-01-01T00:00:00Z\t\\N"},
     "the end of the data": {"id": "\\."},
     "no hex": {"request_hash": "xyz"},
+    "a client without a name": {"client": ""},
+    "a client in two columns": {"client": "shop\t"},
+    "a client that is none": {"client": "\\N"},
+    "a NUL in a client": {"client": "shop\0"},
     "no uuid": {"id": "not-a-uuid"},
     "no uuid of a product": {"product_id": ""},
     "a price too high": {"unit_price": Decimal("1e10"), "total_price": Decimal("1e10")},

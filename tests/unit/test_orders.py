@@ -19,6 +19,7 @@ from pipeline.orders import (
     join_bodies,
     join_orders,
     split_body,
+    with_context,
 )
 from tests.orders import body_of, new_product_id, order
 
@@ -66,6 +67,7 @@ orders = st.builds(
     status=st.none() | st.just("PENDING"),
     traceparent=st.none() | st.text(max_size=55),
     request_hash=st.none() | st.binary(min_size=32, max_size=32).map(bytes.hex),
+    client=st.none() | st.from_regex(r"[a-z0-9][a-z0-9_.-]{0,63}", fullmatch=True),
 )
 
 
@@ -104,6 +106,19 @@ def test_joined_bodies_hold_all_their_orders_in_order(bodies: list[list[Order]],
     space = st.text(" \n\r\t", max_size=2).map(str.encode)
     written = [data.draw(space) + body_of(*body) + data.draw(space) for body in bodies]
     assert decode_body(join_bodies(written)) == [it for body in bodies for it in body]
+
+
+@given(orders)
+def test_what_only_the_workers_need_stands_behind_what_the_client_gets(it: Order) -> None:
+    bare = msgspec.structs.replace(it, traceparent=None, request_hash=None, client=None)
+    for trace in (None, "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"):
+        for request_hash in (None, "00ff"):
+            for client in ("", "shop", "a.b-c_9"):
+                encoded = with_context(encode_order(bare), trace, request_hash, client)
+                assert encoded.startswith(encode_order(bare)[:-1])
+                context = {"traceparent": trace, "request_hash": request_hash, "client": client or None}
+                assert decode_order(encoded) == msgspec.structs.replace(bare, **context)
+                assert encode_order(decode_order(encoded)) == encoded
 
 
 def test_the_reader_ignores_fields_that_it_does_not_know() -> None:

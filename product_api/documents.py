@@ -1,0 +1,20 @@
+"""What product_api tells its clients about itself."""
+
+from typing import Any
+
+from starlette.routing import Route
+
+from product_api.operations import OPERATIONS, TAG, TAG_TEXT
+from web.docs import docs_routes, document_of
+
+_ABOUT = """\
+Products and their stock. Orders are another service's, with a page like this one.
+"""
+
+
+def openapi() -> dict[str, Any]:
+    return document_of("Headrace: products", _ABOUT, {TAG: TAG_TEXT}, OPERATIONS)
+
+
+def documents() -> list[Route]:
+    return docs_routes(openapi(), OPERATIONS)

@@ -1,0 +1,118 @@
+"""Retry-After of an order that was not accepted (P8): what waits at the measured rate, and an outage as long again."""
+
+import asyncio
+import time
+
+import httpx
+from pamqp.commands import Connection as ConnectionFrames
+
+from tests.conditions import eventually
+from tests.conftest import Servers
+from tests.faults import Proxy
+from tests.ingest import Ingest, check_problem, ingesting
+from tests.ingest_faults import answers, behind, limit_queues, quickly
+
+
+def retry_after_s(response: httpx.Response, name: str) -> int:
+    check_problem(response, 503, name)
+    seconds = int(response.headers["retry-after"])
+    assert 1 <= seconds <= 30
+    return seconds
+
+
+async def _grows(ingest: Ingest, product_id: str, name: str) -> None:
+    """An outage is guessed to last as long again as it has lasted."""
+    began = time.monotonic()
+    assert retry_after_s(await ingest.order(product_id), name) <= 2
+
+    async def is_long() -> bool:
+        return retry_after_s(await ingest.order(product_id), name) > 3
+
+    await eventually(is_long)
+    assert time.monotonic() - began > 1, "at 2 s of outage, 3 to 5 s are asked for"
+
+
+async def _falls_back(ingest: Ingest, broker: Proxy, product_id: str) -> None:
+    """One confirm ends an outage. The next one begins with short waits."""
+    await eventually(answers(ingest, product_id, 202))
+    broker.go_away()
+    await eventually(answers(ingest, product_id, 503))
+    assert retry_after_s(await ingest.order(product_id), "broker-unavailable") <= 2
+
+
+async def test_p8_without_a_broker_retry_after_grows_with_the_outage(environment: dict[str, str], laptop: str) -> None:
+    async with behind(environment, "AMQP_URL") as broker, ingesting(environment) as ingest:
+        assert (await ingest.order(laptop)).status_code == 202
+        broker.go_away()
+        await eventually(answers(ingest, laptop, 503))
+        await _grows(ingest, laptop, "broker-unavailable")
+        broker.come_back()
+        await _falls_back(ingest, broker, laptop)
+
+
+async def test_p8_with_a_blocked_broker_retry_after_grows_with_the_outage(
+    environment: dict[str, str], laptop: str
+) -> None:
+    async with behind(environment, "AMQP_URL") as broker, ingesting(environment) as ingest:
+        assert (await ingest.order(laptop)).status_code == 202
+        broker.say(ConnectionFrames.Blocked("low on memory"))
+        await eventually(answers(ingest, laptop, 503))
+        await _grows(ingest, laptop, "broker-unavailable")
+        broker.say(ConnectionFrames.Unblocked())
+        await _falls_back(ingest, broker, laptop)
+
+
+async def test_p8_with_a_full_queue_retry_after_grows_until_there_is_room(
+    environment: dict[str, str], servers: Servers, laptop: str
+) -> None:
+    async with ingesting(environment) as ingest:
+        await limit_queues(servers, environment["AMQP_URL"], messages=5)
+        await eventually(answers(ingest, laptop, 503))
+        await _grows(ingest, laptop, "overloaded")
+        await limit_queues(servers, environment["AMQP_URL"], messages=50)
+        await eventually(answers(ingest, laptop, 202))
+
+
+async def test_p8_a_missed_confirm_deadline_counts_from_when_the_order_came(
+    environment: dict[str, str], laptop: str
+) -> None:
+    async with (
+        behind(environment, "AMQP_URL") as broker,
+        ingesting(environment, confirm_timeout_s=2.5) as ingest,
+    ):
+        assert (await ingest.order(laptop)).status_code == 202
+        broker.hold()
+        assert 3 <= retry_after_s(await ingest.order(laptop), "outcome-unknown") <= 6
+
+
+async def test_p8_what_waits_is_told_by_the_rate_at_which_the_broker_confirms(
+    environment: dict[str, str], laptop: str
+) -> None:
+    """A broker that takes a second for an order, and eight that wait."""
+    async with (
+        behind(environment, "AMQP_URL") as broker,
+        ingesting(environment, max_group_orders=8, max_waiting_orders=8) as ingest,
+    ):
+        waiting = await _hold_orders(ingest, broker, laptop, 1)
+        held_since = time.monotonic()
+        await eventually(lambda: time.monotonic() - held_since > 1)
+        broker.come_back()
+        assert {response.status_code for response in await asyncio.gather(*waiting)} == {202}
+        waiting = await _hold_orders(ingest, broker, laptop, 8)
+        assert 8 <= retry_after_s(await quickly(ingest.order(laptop)), "overloaded") <= 15
+        broker.come_back()
+        assert {response.status_code for response in await asyncio.gather(*waiting)} == {202}
+
+
+async def _hold_orders(
+    ingest: Ingest, broker: Proxy, product_id: str, number: int
+) -> "list[asyncio.Task[httpx.Response]]":
+    """Orders that the broker has, and does not confirm."""
+    broker.hold()
+    waiting = [asyncio.create_task(ingest.order(product_id)) for _ in range(number)]
+
+    async def are_waiting() -> bool:
+        return await ingest.metric("headrace_orders_in_flight") == number
+
+    await eventually(are_waiting)
+    return waiting

@@ -1,0 +1,62 @@
+"""Resources as HTTP wants them; and the vendored files as they came."""
+
+import gzip
+import re
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from httpx import ASGITransport, AsyncClient
+from starlette.applications import Starlette
+from starlette.routing import Route
+
+from web.resources import HTML, Resource
+
+WEB = Path(__file__).parents[2] / "web"
+VENDOR = WEB / "vendor" / "swagger-ui"
+CONTENT = b"<p>content</p>" * 20
+
+
+@pytest.fixture
+def client() -> AsyncClient:
+    app = Starlette(routes=[Route("/", Resource.of(CONTENT, HTML), methods=["GET"])])
+    return AsyncClient(transport=ASGITransport(app), base_url="http://test")
+
+
+@pytest.mark.parametrize(
+    ("accepted", "coding"),
+    [("gzip", "gzip"), ("br, GZIP;q=0.5", "gzip"), ("gzip;q=0", None), ("identity", None), ("", None)],
+)
+async def test_it_is_compressed_for_who_takes_that(client: AsyncClient, accepted: str, coding: str | None) -> None:
+    response = await client.get("/", headers={"Accept-Encoding": accepted})
+    assert response.content == CONTENT
+    assert response.headers.get("content-encoding") == coding
+    assert response.headers["vary"] == "Accept-Encoding"
+
+
+async def test_who_has_it_is_told_so(client: AsyncClient) -> None:
+    etag = (await client.get("/")).headers["etag"]
+    again = await client.get("/", headers={"If-None-Match": f'"else", {etag}'})
+    assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", etag)
+    assert (await client.get("/", headers={"If-None-Match": '"else"'})).status_code == 200
+
+
+async def test_nothing_from_elsewhere_may_run(client: AsyncClient) -> None:
+    headers = (await client.get("/")).headers
+    policy = dict(part.strip().split(" ", 1) for part in headers["content-security-policy"].split(";"))
+    assert policy["default-src"] == "'none'"
+    assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
+    assert headers["x-content-type-options"] == "nosniff"
+
+
+def test_the_vendored_files_are_those_that_are_named_beside_them() -> None:
+    sums = dict(re.findall(r"^\| `(.+)` \| `([0-9a-f]{64})` \|$", (VENDOR / "README.md").read_text(), re.MULTILINE))
+    assert sums.keys() == {path.name.removesuffix(".gz") for path in VENDOR.glob("*.gz")}
+    for name, expected in sums.items():
+        assert sha256(gzip.decompress((VENDOR / f"{name}.gz").read_bytes())).hexdigest() == expected
+    assert "Apache License" in (VENDOR / "LICENSE").read_text()
+
+
+def test_our_own_pages_name_no_other_host() -> None:
+    for path in (WEB / "static").iterdir():
+        assert not re.search(r"(https?:)?//[a-z]", path.read_text().replace("// ", "")), path

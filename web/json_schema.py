@@ -1,0 +1,54 @@
+"""JSON schemas of msgspec types, as what our encoders write.
+
+msgspec describes what its decoders read, with its defaults. What our encoders write differs in two ways: a Decimal is a
+number, and a member that has its default is left out (omit_defaults), so None is never seen.
+"""
+
+import inspect
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+Schema = dict[str, Any]
+
+REF = "#/components/schemas/{name}"
+
+
+def schemas_of(types: Sequence[Any]) -> tuple[list[Schema], dict[str, Schema]]:
+    """A schema for each of the types, and the named ones that they refer to, by name, as `components/schemas`."""
+    schemas, components = msgspec.json.schema_components(types, ref_template=REF)
+    for schema in (*schemas, *components.values()):
+        _as_written(schema)
+    return list(schemas), dict(sorted(components.items()))
+
+
+def _as_written(schema: Schema) -> None:
+    for part in _parts_of(schema):
+        if part.get("format") == "decimal":
+            del part["format"]
+            part["type"] = "number"
+        if isinstance(text := part.get("description"), str):  # it may also be a member of that name
+            # Of a docstring, what follows is for who reads the code.
+            part["description"] = inspect.cleandoc(text).partition("\n\n")[0]
+        properties = part.get("properties", {})
+        for name, member in properties.items():
+            if member.get("default", ...) is None:
+                properties[name] = _without_null(member)
+
+
+def _without_null(member: Schema) -> Schema:
+    kept = [it for it in member["anyOf"] if it != {"type": "null"}]
+    rest = {key: value for key, value in member.items() if key not in ("anyOf", "default")}
+    return rest | (kept[0] if len(kept) == 1 else {"anyOf": kept})
+
+
+def _parts_of(schema: Any) -> Iterator[Schema]:
+    """All objects in it, itself first, children after: what a parent replaces is then visited as replaced."""
+    if isinstance(schema, dict):
+        yield schema
+        for value in list(schema.values()):
+            yield from _parts_of(value)
+    elif isinstance(schema, list):
+        for value in schema:
+            yield from _parts_of(value)

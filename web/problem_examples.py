@@ -1,0 +1,51 @@
+"""One occurrence of each kind of problem, as a client gets it: for the documents."""
+
+from typing import Any
+
+import msgspec
+
+from web import problem_kinds as kinds
+from web import problems
+from web.clients import ORDERS_WRITE
+from web.problem_kinds import Kind
+from web.problems import FieldError, Problem
+
+_PRODUCT = "01a20261-5c40-7b6e-9f0a-3d5c1e8a7b42"
+
+_OCCURRENCES = (
+    problems.malformed("The body is not valid JSON: Input data was truncated"),
+    problems.unauthenticated("Send the API key: Authorization: Bearer hr_…"),
+    problems.forbidden(ORDERS_WRITE),
+    problems.not_found(f"product {_PRODUCT}"),
+    Problem(kinds.METHOD_NOT_ALLOWED, "DELETE does not work here. The Allow header says what does."),
+    problems.too_slow("body", 10),
+    problems.out_of_stock(_PRODUCT),
+    problems.request_in_flight(),
+    problems.version_mismatch(7),
+    problems.too_large(64 * 1024),
+    problems.not_json("text/plain"),
+    problems.invalid_values(
+        [
+            FieldError("quantity must be from 1 to 1000000, not 0.", pointer="#/quantity"),
+            FieldError("productId must be a UUID.", pointer="#/productId"),
+        ]
+    ),
+    problems.unknown_product(_PRODUCT),
+    problems.key_reused(),
+    problems.precondition_required(),
+    problems.too_many_requests("The API key allows 100 orders per second. Send them more slowly.", 1, {}),
+    problems.head_too_large(64 * 1024),
+    problems.broker_unavailable(),
+    problems.overloaded(4),
+    problems.outcome_unknown(),
+    problems.store_unavailable(),
+    Problem(kinds.INTERNAL_ERROR, "This is a fault of the service; it is in its log."),
+)
+
+
+def example_of(kind: Kind) -> Any:
+    """The body of one occurrence, as JSON values. Raises KeyError for a kind without an example."""
+    return _BODIES[kind]
+
+
+_BODIES: dict[Kind, Any] = {it.kind: msgspec.json.decode(it.body()) for it in _OCCURRENCES}
