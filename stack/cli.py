@@ -22,6 +22,8 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+keys = typer.Typer(help="API keys: who may use the two APIs.", no_args_is_help=True)
+app.add_typer(keys, name="keys")
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 
 
@@ -98,7 +100,7 @@ def up(
 
 @app.command()
 def down(
-    purge: Annotated[bool, typer.Option("--purge", help="Also remove data, credentials and logs.")] = False,
+    purge: Annotated[bool, typer.Option("--purge", help="Also remove data, credentials, API keys and logs.")] = False,
 ) -> None:
     """Stop everything that `up` started."""
     from stack.down import down as run
@@ -142,10 +144,46 @@ def demo(
 ) -> None:
     """Drive real orders through the running stack and account for every one. Exit code 1: lost, twice or oversold."""
     from stack.demo import demo as run
+    from stack.key_file import own_token
     from stack.status import running_urls
 
-    urls = running_urls(Home.current())
-    raise typer.Exit(run(urls, orders=orders, clients=clients, products=products, as_json=as_json))
+    home = Home.current()
+    urls = running_urls(home)
+    token = own_token(home)
+    raise typer.Exit(run(urls, orders=orders, clients=clients, products=products, token=token, as_json=as_json))
+
+
+@keys.command("add")
+def keys_add(
+    client: Annotated[str, typer.Argument(help="Whose key it is. A client may have several.")],
+    scope: Annotated[
+        list[str], typer.Option(help="orders:write, orders:read, products:write or ops; may be given again.")
+    ] = [],  # noqa: B006 - typer copies it
+    limit: Annotated[int | None, typer.Option(help="At most so many orders/s, to each ingest_api.")] = None,
+) -> None:
+    """Make a key and print it, once: KEY=$(./headrace keys add shop --scope orders:write). The first closes the door.
+
+    Products can be read with any key. `ops` is for /metrics and /health, and sees the orders of all clients.
+    """
+    from stack.keys import add as run
+
+    raise typer.Exit(run(Home.current(), client, scope, limit))
+
+
+@keys.command("list")
+def keys_list(as_json: Json = False) -> None:
+    """Show all keys, but for their secrets, which nobody has."""
+    from stack.keys import show as run
+
+    raise typer.Exit(run(Home.current(), as_json=as_json))
+
+
+@keys.command("revoke")
+def keys_revoke(key_id: Annotated[str, typer.Argument(metavar="ID", help="As the list shows it.")]) -> None:
+    """Remove a key, within a second also from services that run."""
+    from stack.keys import revoke as run
+
+    raise typer.Exit(run(Home.current(), key_id))
 
 
 @app.command("test", context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})

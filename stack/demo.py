@@ -65,14 +65,15 @@ def demo(
     orders: int,
     clients: int,
     products: int,
+    token: str | None = None,
     as_json: bool = False,
     seed: int = 1,
 ) -> int:
     """Send `orders` orders for `products` new products over `clients` connections, wait until they are decided, report.
 
-    `urls`: of `ingest_api`, `product_api` and `database`. The report, or one JSON object, goes to standard output; a
-    progress bar to the terminal, if there is one. Ctrl-C stops the sending and still accounts for what was sent; a
-    second one stops at once.
+    `urls`: of `ingest_api`, `product_api` and `database`. `token`: of an API key, if need be. The report, or one JSON
+    object, goes to standard output; a progress bar to the terminal, if there is one. Ctrl-C stops the sending and still
+    accounts for what was sent; a second one stops at once.
 
     Returns 0; 1 when anything was lost, duplicated or oversold, or the stack accepts nothing (any more); 130 after
     Ctrl-C. Raises HeadraceError when a part of the stack cannot be reached or refuses the products, or the system
@@ -81,7 +82,7 @@ def demo(
     allow_open_files(clients)
     plan = make_plan(orders, products, seed)
     try:
-        run = uvloop.run(_run(urls, plan, clients, err if as_json else out))
+        run = uvloop.run(_run(urls, plan, clients, token, err if as_json else out))
     except KeyboardInterrupt:
         return INTERRUPTED
     if as_json:
@@ -123,12 +124,12 @@ def _stock(product: int, demand: int) -> int:
     return max(1, int(demand * SCARCE_SHARE)) if is_scarce(product) else 2 * demand + 1
 
 
-async def _run(urls: dict[str, str], plan: Plan, clients: int, console: Console) -> Run:
+async def _run(urls: dict[str, str], plan: Plan, clients: int, token: str | None, console: Console) -> Run:
     await (await _connect(urls["database"])).close()  # better known now than after a million orders
-    product_ids = await _create_products(urls["product_api"], plan)
+    product_ids = await _create_products(urls["product_api"], plan, token)
     with _progress(console) as progress, _until_interrupted() as interrupted:
         told = _bar(progress, "sending", len(plan.picks))
-        requests = _until(interrupted, _requests(urls["ingest_api"], plan, product_ids))
+        requests = _until(interrupted, _requests(urls["ingest_api"], plan, product_ids, token))
         try:
             load = await drive(
                 urls["ingest_api"], requests, clients, told, patience_s=CONNECT_PATIENCE_S, acceptance_s=ACCEPTANCE_S
@@ -193,10 +194,10 @@ def _no_database(error: Exception) -> HeadraceError:
     return HeadraceError(f"the database does not answer: {error}", mend="./headrace status")
 
 
-async def _create_products(product_api: str, plan: Plan) -> list[str]:
+async def _create_products(product_api: str, plan: Plan, token: str | None) -> list[str]:
     """The ids of the plan's products, in its order. Raises HeadraceError."""
     url = f"{product_api}/products"
-    requests = [Request.post(url, _product(plan, number), number) for number in range(len(plan.stocks))]
+    requests = [Request.post(url, _product(plan, number), number, token) for number in range(len(plan.stocks))]
     try:
         result = await drive(url, requests, CREATE_CLIENTS, patience_s=CONNECT_PATIENCE_S)
     except Unreachable as error:
@@ -226,20 +227,20 @@ def _no_answer(service: str, url: str, reason: str) -> HeadraceError:
     return HeadraceError(f"{service} does not answer at {url}", reason, f"./headrace status; ./headrace logs {service}")
 
 
-def _requests(ingest_api: str, plan: Plan, product_ids: Sequence[str]) -> Iterator[Request[Order]]:
+def _requests(ingest_api: str, plan: Plan, product_ids: Sequence[str], token: str | None) -> Iterator[Request[Order]]:
     """One request object for each product and quantity, repeated as the plan says."""
     url = f"{ingest_api}/api/v1/orders"
     made = {
-        (product, quantity): _request(url, Order(product_id, quantity))
+        (product, quantity): _request(url, Order(product_id, quantity), token)
         for product, product_id in enumerate(product_ids)
         for quantity in QUANTITIES
     }
     return (made[pick] for pick in plan.picks)
 
 
-def _request(url: str, order: Order) -> Request[Order]:
+def _request(url: str, order: Order, token: str | None) -> Request[Order]:
     body = f'{{"productId":"{order.product_id}","quantity":{order.quantity}}}'
-    return Request.post(url, body.encode(), order)
+    return Request.post(url, body.encode(), order, token)
 
 
 def _until(stop: asyncio.Event, requests: Iterator[Request[Order]]) -> Iterator[Request[Order]]:

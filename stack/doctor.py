@@ -16,8 +16,10 @@ from stack import state as states
 from stack.binaries import PACKAGES, TITLES
 from stack.console import say, show_table
 from stack.environment import VARIABLES, external_urls, wanted_ports
+from stack.errors import HeadraceError
 from stack.home import Home
 from stack.install import apt_line, become_root, missing_servers
+from stack.key_file import OWN_CLIENT, read_keys
 from stack.ports import is_free
 from stack.proc import listener_of
 from stack.state import SERVERS
@@ -50,7 +52,7 @@ def doctor(home: Home) -> int:
     findings = [Finding("python", f"{platform.python_version()} on {platform.platform()}")]
     findings += [_server(server) for server in SERVERS]
     findings += [_port(name, port, state.is_running) for name, port in _ports(state.ports).items()]
-    findings += [disk(home), _memory(), _writable(home)]
+    findings += [disk(home), _memory(), _writable(home), _keys(home)]
     findings.append(Finding("stack", "running: ./headrace status" if state.is_running else "not running"))
     _print(findings)
     problems = [finding for finding in findings if finding.verdict == "problem"]
@@ -107,6 +109,16 @@ def _writable(home: Home) -> Finding:
     if os.access(directory, os.W_OK | os.X_OK):
         return Finding("state", f"{home.path} can be written")
     return Finding("state", f"{directory} cannot be written: set HEADRACE_HOME", "problem")
+
+
+def _keys(home: Home) -> Finding:
+    try:
+        clients = [key.client for key in read_keys(home)]
+    except HeadraceError as error:
+        return Finding("API keys", f"{error}: {error.mend}", "problem")
+    if not clients:
+        return Finding("API keys", "none: the services are open to everybody on this machine")
+    return Finding("API keys", f"{sum(client != OWN_CLIENT for client in clients)}: ./headrace keys list")
 
 
 def _nearest(path: Path) -> Path:

@@ -35,6 +35,16 @@ class Home:
         return self.path / "credentials.json"
 
     @property
+    def api_keys(self) -> Path:
+        """What the two APIs read: who may do what, with hashes instead of secrets."""
+        return self.path / "api-keys.json"
+
+    @property
+    def own_api_key(self) -> Path:
+        """The token of the stack's own key."""
+        return self.path / "own-api-key"
+
+    @property
     def state(self) -> Path:
         return self.path / "state.json"
 

@@ -10,15 +10,19 @@ import urllib.request
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-def get(url: str, timeout_s: float) -> tuple[int, str]:
-    """Status and body, whatever the status. Raises OSError when nobody answers."""
-    return _exchange(urllib.request.Request(url), timeout_s)  # noqa: S310 - our own http:// URLs
+def get(url: str, timeout_s: float, token: str | None = None) -> tuple[int, str]:
+    """Status and body, whatever the status. `token`: of an API key, if need be. Raises OSError when nobody answers."""
+    return _exchange(urllib.request.Request(url, headers=_with(token)), timeout_s)  # noqa: S310 - our own http:// URLs
 
 
-def post_json(url: str, body: object, timeout_s: float) -> tuple[int, str]:
+def post_json(url: str, body: object, timeout_s: float, token: str | None = None) -> tuple[int, str]:
     """As get."""
-    headers = {"Content-Type": "application/json"}
+    headers = {"Content-Type": "application/json", **_with(token)}
     return _exchange(urllib.request.Request(url, json.dumps(body).encode(), headers), timeout_s)  # noqa: S310
+
+
+def _with(token: str | None) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 def _exchange(request: urllib.request.Request, timeout_s: float) -> tuple[int, str]:

@@ -30,11 +30,12 @@ class Request(Generic[T]):
     about: T
 
     @classmethod
-    def post(cls, url: str, body: bytes, about: T) -> Request[T]:
-        """A POST of a JSON body to the absolute `url` (http only)."""
+    def post(cls, url: str, body: bytes, about: T, token: str | None = None) -> Request[T]:
+        """A POST of a JSON body to the absolute `url` (http only). `token`: an API key, if one is needed."""
         parts = urlsplit(url)
+        key = f"Authorization: Bearer {token}\r\n" if token else ""
         head = (
-            f"POST {parts.path or '/'} HTTP/1.1\r\nHost: {parts.netloc}\r\n"
+            f"POST {parts.path or '/'} HTTP/1.1\r\nHost: {parts.netloc}\r\n{key}"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         return cls(head.encode("ascii") + body, about)

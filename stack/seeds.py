@@ -15,12 +15,15 @@ PRODUCTS = (
 TIMEOUT_S = 10
 
 
-def plant(product_api: str) -> str:
-    """Create the demo products unless there are products already; says what it did. Raises HeadraceError."""
-    if products(product_api):
+def plant(product_api: str, token: str | None) -> str:
+    """Create the demo products unless there are products already; says what it did. `token`: see key_file.own_token.
+
+    Raises HeadraceError.
+    """
+    if products(product_api, token):
         return "demo products: there are products already"
     for product in PRODUCTS:
-        status, body = post_json(f"{product_api}/products", product, TIMEOUT_S)
+        status, body = post_json(f"{product_api}/products", product, TIMEOUT_S, token)
         if status != 201:
             raise HeadraceError(
                 f"product_api refused a demo product with {status}", body[:300], "./headrace logs product_api"
@@ -28,9 +31,9 @@ def plant(product_api: str) -> str:
     return f"{len(PRODUCTS)} demo products"
 
 
-def products(product_api: str) -> list[dict[str, Any]]:
+def products(product_api: str, token: str | None) -> list[dict[str, Any]]:
     """What GET /products answers. Raises HeadraceError when it is no list of products."""
-    status, body = get(f"{product_api}/products", TIMEOUT_S)
+    status, body = get(f"{product_api}/products", TIMEOUT_S, token)
     try:
         found = json.loads(body)
     except ValueError:

@@ -17,6 +17,7 @@ from stack.events import Events
 from stack.home import ROOT, Home
 from stack.http import get
 from stack.identity import wrap
+from stack.key_file import own_token
 from stack.logfile import open_log
 from stack.ports import LOOPBACK, Ports
 from stack.processes import Process, Spec, together
@@ -40,12 +41,13 @@ class Services:
 
     async def start(self, urls: dict[str, str]) -> None:
         """Migrate, start all four at once, seed. `urls`: of postgres, rabbitmq, redis. Raises HeadraceError."""
+        token = own_token(self.home)  # before the APIs read the keys: they learn it from the file
         environment = self._environment(urls)
         with self.events.step("migrations", "migrations"):
             await self._migrate(environment)
         await together(self._start_service(name, environment) for name in SERVICES)
         with self.events.step("seeds", "demo products") as step:
-            step.text = await asyncio.to_thread(seeds.plant, self.parts["product_api"].url)
+            step.text = await asyncio.to_thread(seeds.plant, self.parts["product_api"].url, token)
 
     async def stop(self) -> None:
         """All at once: each finishes what it has in hand, and none waits for another."""
@@ -65,6 +67,8 @@ class Services:
             "AMQP_URL": urls["rabbitmq"],
             "REDIS_URL": urls["redis"],
             "ORDER_ID_KEY": os.environ.get("ORDER_ID_KEY") or self.credentials.order_id_key,
+            # Also while there is no such file: the APIs see to it that the first key is heeded when it comes.
+            "API_KEYS_FILE": str(self.home.api_keys),
             "PYTHONUNBUFFERED": "1",
         }
         for name in SERVICES:

@@ -81,12 +81,15 @@ def _state(part: Part) -> str:
     return f"[{colour}]{part.state}[/]" + (f" (restarts: {part.restarts})" if part.restarts else "")
 
 
-def print_next(state: StackState, product_id: str | None) -> None:
-    """What to try now: commands that work when pasted."""
+def print_next(state: StackState, product_id: str | None, *, needs_key: bool) -> None:
+    """What to try now: commands that work when pasted. `needs_key`: nobody is let in without one any more."""
     say()
     say("passwords  ./headrace status --json")
     say("try        ./headrace demo")
     if product_id:
         body = f'{{"productId":"{product_id}","quantity":{EXAMPLE_QUANTITY}}}'
         url = f"{state.parts['ingest_api'].url}/api/v1/orders"
-        say(f"           curl -s {url} -H 'Content-Type: application/json' -d '{body}'")
+        if needs_key:
+            say("           KEY=$(./headrace keys add me --scope orders:write)")
+        key = ' -H "Authorization: Bearer $KEY"' if needs_key else ""
+        say(f"           curl -s {url}{key} -H 'Content-Type: application/json' -d '{body}'")

@@ -15,6 +15,7 @@ from stack.errors import HeadraceError
 from stack.home import Home
 from stack.http import get
 from stack.install import ensure_servers, missing_servers
+from stack.key_file import own_token
 from stack.launch import Busy, Launched, launch
 from stack.rabbitmq import UI_VARIABLE
 from stack.seeds import PRODUCTS, products
@@ -147,13 +148,13 @@ def show(home: Home) -> None:
     state = states.load(home)
     say()
     print_table(state, home)
-    print_next(state, _demo_product(state))
+    print_next(state, _demo_product(state, home), needs_key=home.api_keys.exists())
 
 
-def _demo_product(state: StackState) -> str | None:
+def _demo_product(state: StackState, home: Home) -> str | None:
     """A product to order in the example: one that has what it orders; a demo product, else the one with the most."""
     with contextlib.suppress(HeadraceError, OSError, KeyError):
-        return choose_product(products(state.parts["product_api"].url))
+        return choose_product(products(state.parts["product_api"].url, own_token(home)))
     return None
 
 

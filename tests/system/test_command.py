@@ -20,7 +20,7 @@ def checkout(tmp_path: Path) -> Path:
     root = tmp_path / "a checkout"
     (root / "stack").mkdir(parents=True)
     shutil.copy(ROOT / "headrace", root)
-    for module in ("cli", "down", "status", "logs", "doctor", "suites"):
+    for module in ("cli", "down", "status", "logs", "doctor", "keys", "suites"):
         (root / "stack" / f"{module}.py").touch()
     (root / "stack" / "__main__.py").write_text("import sys; print('stack', *sys.argv[1:])\n")
     for lock in ("requirements.lock", "requirements-dev.lock"):
@@ -75,7 +75,7 @@ def test_what_a_program_reads_is_not_mixed_with_progress(checkout: Path) -> None
     assert "making .venv" in done.stderr
 
 
-@pytest.mark.parametrize("command", ["down", "status", "logs", "doctor"])
+@pytest.mark.parametrize("command", ["down", "status", "logs", "doctor", "keys"])
 def test_a_stack_is_stopped_and_looked_at_with_the_packages_it_was_started_with(checkout: Path, command: str) -> None:
     run(checkout, "up")
     change_locks(checkout)

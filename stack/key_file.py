@@ -1,0 +1,127 @@
+"""The file of API keys, and the stack's own key in it.
+
+From the first key on, nobody gets in without one: seeds and the demo are clients like others. So with the first comes a
+key of the client `headrace`, whose token lies beside the file, for its owner alone to read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+
+from pipeline.api_keys import (
+    SCOPES,
+    ApiKey,
+    InvalidKeys,
+    ScopeName,
+    decode_keys,
+    encode_keys,
+    hash_secret,
+    new_token,
+    parse_token,
+)
+from stack.credentials import write_private
+from stack.errors import HeadraceError
+from stack.home import Home
+
+OWN_CLIENT = "headrace"
+
+
+def read_keys(home: Home) -> list[ApiKey]:
+    """All of them; none if there is no file. Raises HeadraceError for a damaged one."""
+    try:
+        return decode_keys(home.api_keys.read_bytes())
+    except FileNotFoundError:
+        return []
+    except InvalidKeys as error:
+        raise HeadraceError(
+            f"cannot read the API keys in {home.api_keys}",
+            f"the file is damaged ({error})",
+            "put it back from a copy; or remove it, and make all keys anew: ./headrace keys add",
+        ) from error
+
+
+def add_key(home: Home, client: str, scopes: Sequence[ScopeName], orders_per_s: int | None) -> str:
+    """Add a key, and with the first one the stack's own. Returns the token. Raises HeadraceError."""
+    home.create()
+    with _locked(home):
+        keys = with_own_key(home, read_keys(home))
+        token = new_token()
+        write_keys(home, [*keys, make_key(token, client, scopes, orders_per_s)])
+    return token
+
+
+def remove_key(home: Home, key_id: str) -> tuple[ApiKey | None, list[ApiKey]]:
+    """Remove the key with this id. Returns it, None if there is none or it is the stack's own, and those that are left.
+
+    Raises HeadraceError.
+    """
+    if not home.api_keys.exists():
+        return None, []
+    with _locked(home):
+        keys = read_keys(home)
+        found = next((key for key in keys if key.id == key_id and key.client != OWN_CLIENT), None)
+        if found is not None:
+            keys.remove(found)
+            write_keys(home, keys)
+    return found, keys
+
+
+def own_token(home: Home) -> str | None:
+    """The token of the stack's own key, which is made anew if it got lost; None without keys, when nobody needs one.
+
+    Raises HeadraceError.
+    """
+    if not read_keys(home):
+        return None
+    with _locked(home):
+        keys = read_keys(home)
+        if (complete := with_own_key(home, keys)) != keys:
+            write_keys(home, complete)
+    return _own_token(home)
+
+
+def with_own_key(home: Home, keys: list[ApiKey]) -> list[ApiKey]:
+    """`keys` if the stack's own is among them, else with a new one in the place of any that it lost the token of."""
+    if _is_among(_own_token(home), keys):
+        return keys
+    token = new_token()
+    write_private(home.own_api_key, token + "\n")
+    return [make_key(token, OWN_CLIENT, SCOPES, None), *(key for key in keys if key.client != OWN_CLIENT)]
+
+
+def make_key(token: str, client: str, scopes: Sequence[ScopeName], orders_per_s: int | None) -> ApiKey:
+    """`token`: one of ours."""
+    parts = parse_token(token)
+    assert parts
+    now = datetime.now(UTC).replace(microsecond=0)
+    return ApiKey(parts[0], client, tuple(scopes), hash_secret(parts[1]), now, orders_per_s)
+
+
+def write_keys(home: Home, keys: Sequence[ApiKey]) -> None:
+    write_private(home.api_keys, encode_keys(keys))
+
+
+def _own_token(home: Home) -> str | None:
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        return home.own_api_key.read_text().strip()
+    return None
+
+
+def _is_among(token: str | None, keys: Sequence[ApiKey]) -> bool:
+    parts = parse_token(token or "")
+    return parts is not None and any((key.id, key.secret_sha256) == (parts[0], hash_secret(parts[1])) for key in keys)
+
+
+@contextlib.contextmanager
+def _locked(home: Home) -> Iterator[None]:
+    """To read, change and write is one step: of two commands at once, neither loses its key."""
+    descriptor = os.open(home.path / "api-keys.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

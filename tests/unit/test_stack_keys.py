@@ -1,0 +1,208 @@
+"""`./headrace keys` while nothing runs: what it writes, what it prints where, and what it refuses."""
+
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline.api_keys import SCOPES, decode_keys, hash_secret, parse_token
+from stack import doctor
+from stack import keys as commands
+from stack.errors import HeadraceError
+from stack.home import ROOT, Home
+from stack.key_file import OWN_CLIENT, add_key, own_token, read_keys
+from stack.load_result import Request
+from web.keys import Keys
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "home")
+
+
+def start(home: Home, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "stack", "keys", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "HEADRACE_HOME": str(home.path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def keys(home: Home, *arguments: str, code: int = 0) -> tuple[str, str]:
+    """Standard output and standard error."""
+    with start(home, *arguments) as command:
+        out, err = command.communicate(timeout=60)
+        assert command.returncode == code, err
+        return out, err
+
+
+def test_add_prints_the_token_alone_and_the_apis_let_it_in(home: Home) -> None:
+    out, err = keys(home, "add", "shop", "--scope", "orders:read", "--scope", "orders:write", "--limit", "50")
+    token = out.removesuffix("\n")
+    assert parse_token(token)
+    assert token not in err
+    client = Keys(home.api_keys).client_with(token)
+    assert (client.name, client.scopes, client.orders_per_s) == ("shop", frozenset({"orders:read", "orders:write"}), 50)
+
+
+def test_no_file_but_the_stacks_own_holds_a_secret_and_none_is_for_others(home: Home) -> None:
+    secret = keys(home, "add", "shop", "--scope", "ops")[0].strip().rpartition("_")[2]
+    files = [path for path in home.path.rglob("*") if path.is_file()]
+    assert not any(secret in path.read_text() for path in files)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+    parts = parse_token(home.own_api_key.read_text().strip())
+    assert parts
+    assert [key.secret_sha256 for key in read_keys(home) if key.id == parts[0]] == [hash_secret(parts[1])]
+
+
+def test_list_shows_all_but_the_secrets_to_people_and_to_programs(home: Home) -> None:
+    assert "no keys" in keys(home, "list")[0]
+    assert json.loads(keys(home, "list", "--json")[0]) == []
+    token = add_key(home, "shop", ["orders:write"], 7)
+    own, added = json.loads(keys(home, "list", "--json")[0])
+    assert (own["client"], own["scopes"], own["orders_per_s"]) == (OWN_CLIENT, list(SCOPES), None)
+    assert added.pop("created_at").endswith("+00:00")
+    assert added == {"id": token[3:15], "client": "shop", "scopes": ["orders:write"], "orders_per_s": 7}
+    shown = keys(home, "list")[0]
+    assert re.search(rf"^{token[3:15]} +shop +orders:write +7 ", shown, re.MULTILINE)
+    assert not re.search("[0-9a-f]{64}", shown)
+
+
+def test_revoke_removes_one_key_and_says_when_it_was_the_last(home: Home) -> None:
+    first, second = (add_key(home, "shop", ["orders:write"], None) for _ in range(2))
+    assert "the last" not in keys(home, "revoke", first[3:15])[1]
+    assert first[3:15] not in keys(home, "list")[0]
+    assert second[3:15] in keys(home, "list")[0]
+    assert "It was the last" in keys(home, "revoke", second[3:15])[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("shop", [], None), "a key needs a scope"),
+        (("shop", ["orders:all"], None), "there is no scope 'orders:all'"),
+        (("Shop", ["ops"], None), "'Shop' is no name for a client"),
+        (("a\nb", ["ops"], None), "is no name for a client"),
+        (("", ["ops"], None), "'' is no name for a client"),
+        ((OWN_CLIENT, ["ops"], None), "is the stack itself"),
+        (("shop", ["ops"], 0), "0 is no limit"),
+        (("shop", ["ops"], -1), "-1 is no limit"),
+        (("shop", ["ops"], 1_000_001), "1000001 is no limit"),
+    ],
+)
+def test_what_no_key_may_be_is_an_error_with_what_to_do(
+    home: Home, arguments: tuple[str, list[str], int | None], said: str
+) -> None:
+    with pytest.raises(HeadraceError) as raised:
+        commands.add(home, *arguments)
+    assert said in str(raised.value)
+    assert raised.value.mend
+    assert not home.path.exists()
+
+
+@pytest.mark.parametrize(
+    ("key_id", "said"),
+    [("0123456789ab", "no key 0123456789ab"), (f"hr_0123456789ab_{'0' * 64}", "its id is 0123456789ab")],
+)
+def test_what_is_no_id_is_an_error_that_shows_no_secret(home: Home, key_id: str, said: str) -> None:
+    out, err = keys(home, "revoke", key_id, code=1)
+    assert out == ""
+    assert said in err
+    assert "mend:" in err
+    assert "0" * 64 not in err
+
+
+def test_the_stacks_own_key_is_not_revoked(home: Home) -> None:
+    add_key(home, "shop", ["ops"], None)
+    own = read_keys(home)[0]
+    assert "is the stack's own key" in keys(home, "revoke", own.id, code=1)[1]
+    assert own in read_keys(home)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        lambda home: commands.add(home, "shop", ["ops"], None),
+        lambda home: commands.show(home, as_json=False),
+        lambda home: commands.revoke(home, "0123456789ab"),
+        own_token,
+    ],
+)
+def test_a_damaged_file_is_an_error_and_stays_as_it_is(home: Home, command: Callable[[Home], object]) -> None:
+    home.create()
+    home.api_keys.write_text('{"keys":[')
+    with pytest.raises(HeadraceError, match="cannot read the API keys in ") as raised:
+        command(home)
+    assert raised.value.mend
+    assert home.api_keys.read_text() == '{"keys":['
+
+
+def test_of_many_that_add_at_once_none_loses_its_key(home: Home) -> None:
+    commands = [start(home, "add", f"client-{n}", "--scope", "ops") for n in range(6)]
+    tokens = [command.communicate(timeout=60)[0].strip() for command in commands]
+    known = Keys(home.api_keys)
+    assert {known.client_with(token).name for token in tokens} == {f"client-{n}" for n in range(6)}
+    assert sum(key.client == OWN_CLIENT for key in read_keys(home)) == 1
+
+
+# ── the stack's own key
+
+
+def test_without_keys_the_stack_needs_none(home: Home) -> None:
+    assert own_token(home) is None
+    assert not home.path.exists()
+
+
+def test_with_the_first_key_comes_the_stacks_own_and_stays(home: Home) -> None:
+    add_key(home, "shop", ["ops"], None)
+    token = own_token(home)
+    add_key(home, "shop", ["ops"], None)
+    assert token is not None
+    assert own_token(home) == token
+    client = Keys(home.api_keys).client_with(token)
+    assert (client.name, client.scopes, client.orders_per_s) == (OWN_CLIENT, frozenset(SCOPES), None)
+
+
+@pytest.mark.parametrize("loss", ["", "hr_0123456789ab_" + "0" * 64, None])
+def test_an_own_token_that_got_lost_is_made_anew(home: Home, loss: str | None) -> None:
+    token = add_key(home, "shop", ["ops"], None)
+    before = own_token(home)
+    if loss is None:
+        home.own_api_key.unlink()
+    else:
+        home.own_api_key.write_text(loss)
+    after = own_token(home)
+    assert after not in (None, before)
+    known = Keys(home.api_keys)
+    assert known.client_with(after or "").name == OWN_CLIENT
+    assert known.client_with(token).name == "shop"
+    assert sum(key.client == OWN_CLIENT for key in read_keys(home)) == 1
+
+
+def test_the_doctor_tells_of_keys_and_calls_a_damaged_file_a_problem(home: Home) -> None:
+    assert doctor._keys(home).text.startswith("none: the services are open")
+    add_key(home, "shop", ["ops"], None)
+    assert doctor._keys(home).text == "1: ./headrace keys list"
+    home.api_keys.write_text("{")
+    assert doctor._keys(home).verdict == "problem"
+
+
+def test_a_loads_requests_carry_the_token() -> None:
+    raw = Request.post("http://127.0.0.1:8080/api/v1/orders", b"{}", None, "hr_x_y").raw
+    assert raw.count(b"\r\nAuthorization: Bearer hr_x_y\r\n") == 1
+    assert raw.endswith(b"\r\n\r\n{}")
+    assert b"Authorization" not in Request.post("http://127.0.0.1:8080/", b"{}", None).raw
+
+
+def test_what_is_written_is_what_is_read(home: Home) -> None:
+    add_key(home, "shop", ["orders:read"], None)
+    assert decode_keys(home.api_keys.read_bytes()) == read_keys(home)
