@@ -20,7 +20,7 @@ STATIC = {
     "layers": ["-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"],
 }
 # These need no server. Any other directory in tests/ is a suite that does.
-WITHOUT_SERVERS = ("unit",)
+WITHOUT_SERVERS = ("unit", "fuzz")
 
 
 @dataclass(frozen=True)
