@@ -1,5 +1,6 @@
 """README promises nothing that no test holds, and points at nothing that is not there."""
 
+import json
 import re
 from pathlib import Path
 
@@ -13,13 +14,35 @@ def test_every_link_of_the_readme_leads_somewhere() -> None:
     assert [target for target in targets if not (ROOT / target).exists()] == []
 
 
+def named_in(row: str) -> list[tuple[str, str]]:
+    """The names of tests in a row of a table, and their files."""
+    return re.findall(r"\[([^\]]+)\]\((tests/[^)]+)\)", row)
+
+
+def assert_they_are_there(row: str) -> None:
+    held_by = named_in(row)
+    assert held_by, f"nothing holds {row}"
+    for name, path in held_by:
+        assert f"def test_{name.replace(' ', '_')}(" in (ROOT / path).read_text(), f"{path} has no {name!r}"
+
+
 def test_every_promise_names_tests_that_are_there() -> None:
-    rows = re.findall(r"^\| (P\d+) .*$", README, re.MULTILINE)
-    assert rows == [f"P{number}" for number in range(1, 11)]
-    for line in README.splitlines():
-        if not re.match(r"\| P\d+ ", line):
-            continue
-        held_by = re.findall(r"\[([^\]]+)\]\((tests/[^)]+)\)", line)
-        assert held_by
-        for name, path in held_by:
-            assert f"def test_{name.replace(' ', '_')}(" in (ROOT / path).read_text(), f"{path} has no {name!r}"
+    rows = re.findall(r"^\| P\d+ .*$", README, re.MULTILINE)
+    assert [row.split()[1] for row in rows] == [f"P{number}" for number in range(1, 11)]
+    for row in rows:
+        assert_they_are_there(row)
+
+
+def test_every_row_of_the_http_contract_names_tests_that_are_there() -> None:
+    _, _, table = README.partition("| request | answer | held by |\n|---|---|---|\n")
+    rows = table.partition("\n\n")[0].splitlines()
+    assert len(rows) > 10
+    for row in rows:
+        assert_they_are_there(row)
+
+
+def test_what_is_said_of_keys_is_what_was_measured() -> None:
+    results = json.loads((ROOT / "benchmarks/results/key_locality.json").read_text())["results"]
+    random, ordered = (next(it for it in results if it["keys"] == keys) for keys in ("UUIDv4", "UUIDv7"))
+    said = re.findall(r"([0-9.]+) times as much", README)
+    assert said == [f"{random[what] / ordered[what]:.1f}" for what in ("wal_bytes_per_row", "primary_key_mb")]
