@@ -8,13 +8,15 @@ from dataclasses import dataclass
 
 from starlette.types import Receive, Scope, Send
 
+from database.sessions import StoreUnavailable
 from ingest_api.catalogue import Catalogue
-from ingest_api.idempotency import Begun, Replay, Replays, fingerprint_of, idempotency_key
+from ingest_api.idempotency import Claim, Replay, Replays, Taken, fingerprint_of, idempotency_key, name_of
 from ingest_api.requests import OrderRequest, canonical_product_id, decode_request, price, traceparent_of
+from ingest_api.stored_orders import StoredOrders
 from pipeline import metrics
 from pipeline.group_commit import Full, GroupCommit, Unavailable
 from pipeline.order_ids import OrderIds
-from pipeline.orders import encode_order, with_context
+from pipeline.orders import Order, encode_order, with_context
 from pipeline.publisher import Outcome
 from web import problems
 from web.body import read_json_body
@@ -30,7 +32,7 @@ _PROBLEMS = {
     Outcome.UNKNOWN: problems.outcome_unknown,
 }
 
-KEY_PROBLEMS = {Begun.IN_FLIGHT: problems.request_in_flight, Begun.REUSED: problems.key_reused}
+KEY_PROBLEMS = {Taken.IN_FLIGHT: problems.request_in_flight, Taken.REUSED: problems.key_reused}
 _REPLAYED = ((b"idempotency-replayed", b"true"),)
 
 
@@ -43,6 +45,8 @@ class Intake:
     commits: GroupCommit
     replays: Replays
     limits: RateLimits
+    stored: StoredOrders
+    """Asked only before a keyed order is refused: a request before it may have made it."""
     status: int
     """Of the answer to what was accepted: 202, or 201 for clients that insist."""
 
@@ -65,35 +69,58 @@ class AcceptOrder:
             if key is not None:
                 return await self._answer_keyed(key, request, scope, send)
             order_id = self._intake.ids.mint()
-            answer = await self._accept(order_id, request, scope, None)
+            answer = await self._accept(await price(self._intake.catalogue, order_id, request), scope, None)
         except Problem as problem:
             metrics.ORDERS_REFUSED.labels(problem.name).inc()
             return await problem(scope, receive, send)
         return await _send_accepted(send, self._intake.status, order_id, answer)
 
     async def _answer_keyed(self, key: str, request: OrderRequest, scope: Scope, send: Send) -> None:
-        order_id = self._intake.ids.derive(client_of(scope).name, key)
+        client = client_of(scope).name
         fingerprint = fingerprint_of(canonical_product_id(request.product_id), request.quantity)
-        begun = await self._intake.replays.begin(order_id, fingerprint)
+        order_id = self._intake.ids.derive(client, key, fingerprint.hex())
+        begun = await self._intake.replays.begin(name_of(client, key), fingerprint)
         if isinstance(begun, Replay):
             return await _send_accepted(send, begun.status, order_id, begun.body, _REPLAYED)
-        if begun is not Begun.FIRST:
+        if isinstance(begun, Taken):
             raise KEY_PROBLEMS[begun]()
         try:
-            answer = await self._accept(order_id, request, scope, fingerprint.hex())
+            order = await self._price_keyed(order_id, request, begun)
+            answer = await self._accept(order, scope, begun.mark)
         except BaseException as error:
-            self._intake.replays.give_up(order_id, fingerprint, error)
+            self._intake.replays.give_up(begun, error)
             raise
-        self._intake.replays.remember(order_id, fingerprint, self._intake.status, answer)
+        self._intake.replays.remember(begun, self._intake.status, answer)
         return await _send_accepted(send, self._intake.status, order_id, answer)
 
-    async def _accept(self, order_id: str, request: OrderRequest, scope: Scope, request_hash: str | None) -> bytes:
-        """Price, publish, wait for the confirm. Returns the answer. Raises Problem."""
-        order = await price(self._intake.catalogue, order_id, request)
+    async def _price_keyed(self, order_id: str, request: OrderRequest, claim: Claim) -> Order:
+        """As `price`; but what is refused now may have been accepted before: then it is that order. Raises Problem."""
+        try:
+            return await price(self._intake.catalogue, order_id, request, in_doubt=claim.in_doubt)
+        except Problem as problem:
+            if problem.status == 503:
+                raise
+            stored = await stored_among(self._intake.stored, [order_id])
+            if stored:
+                return stored[order_id]
+            if claim.in_doubt:  # it had a price then, and may be on its way still
+                raise problems.outcome_unknown(self._intake.commits.retry_after_s()) from None
+            raise
+
+    async def _accept(self, order: Order, scope: Scope, request_hash: str | None) -> bytes:
+        """Publish, wait for the confirm. Returns the answer. Raises Problem."""
         answer = encode_order(order)
         context = traceparent_of(scope), request_hash, client_of(scope).name
         await confirmed(self._intake.commits, [with_context(answer, *context)])
         return answer
+
+
+async def stored_among(orders: StoredOrders, order_ids: list[str]) -> dict[str, Order]:
+    """Those of the orders that were accepted before, as far as they are stored. Raises Problem (503)."""
+    try:
+        return await orders.accepted(order_ids)
+    except StoreUnavailable:
+        raise problems.store_unavailable() from None
 
 
 async def confirmed(commits: GroupCommit, encoded: list[bytes]) -> None:

@@ -73,8 +73,8 @@ async def _running(
         waiting = (verdicts.run(), verdicts.end_with(stop))
         async with lifecycle.background(publisher.run(), events, replays.run(), *publishing, *waiting):
             ids = OrderIds(settings.order_id_key.get_secret_value())
-            intake = Intake(catalogue, ids, commits, replays, RateLimits(), settings.accepted_status)
             orders = StoredOrders(pool, settings.database_timeout_s)
+            intake = Intake(catalogue, ids, commits, replays, RateLimits(), orders, settings.accepted_status)
             lookup = OrderLookup(orders, OrderLists(lists, orders), verdicts, ids)
             yield _routes(settings, intake, lookup, keys.guard)
             await commits.drain()

@@ -12,9 +12,17 @@ from hashlib import blake2b
 from starlette.types import Receive, Scope, Send
 
 from database.sessions import StoreUnavailable
-from ingest_api.accept import KEY_PROBLEMS, Intake, confirmed
+from ingest_api.accept import KEY_PROBLEMS, Intake, confirmed, stored_among
 from ingest_api.catalogue import Product
-from ingest_api.idempotency import FINGERPRINT_BYTES, Begun, Replay, fingerprint_of, idempotency_key
+from ingest_api.idempotency import (
+    FINGERPRINT_BYTES,
+    Claim,
+    Replay,
+    Taken,
+    fingerprint_of,
+    idempotency_key,
+    name_of,
+)
 from ingest_api.requests import (
     OrderRequest,
     canonical_product_id,
@@ -39,7 +47,8 @@ Request = OrderRequest | Problem
 
 def split(body: bytes, *, is_ndjson: bool) -> list[bytes]:
     """The elements of the body, not yet looked at. Raises Problem (400, 422)."""
-    elements = [line for line in body.splitlines() if line.strip()] if is_ndjson else elements_of(body)
+    # Not splitlines(): a \r by itself is white space in JSON.
+    elements = [line for line in map(bytes.strip, body.split(b"\n")) if line] if is_ndjson else elements_of(body)
     if not 1 <= len(elements) <= MAX_ORDERS:
         raise problems.invalid("", f"A bulk request holds 1 to {MAX_ORDERS} orders, not {len(elements)}.")
     return elements
@@ -64,20 +73,22 @@ def fingerprint_of_all(requests: Sequence[Request]) -> bytes:
 
 
 def to_orders(
-    order_ids: Sequence[str], requests: Sequence[Request], products: Mapping[str, Product | None]
+    order_ids: Sequence[str], requests: Sequence[Request], products: Mapping[str, Product | None], *, in_doubt: bool
 ) -> list[Order | Problem]:
     """What becomes of each request. `products`: by canonical id; None for one that nobody could be asked about."""
-    return [_to_order(*it, products) for it in zip(order_ids, requests, strict=True)]
+    return [_to_order(*it, products, in_doubt) for it in zip(order_ids, requests, strict=True)]
 
 
-def _to_order(order_id: str, request: Request, products: Mapping[str, Product | None]) -> Order | Problem:
+def _to_order(
+    order_id: str, request: Request, products: Mapping[str, Product | None], in_doubt: bool
+) -> Order | Problem:
     if isinstance(request, Problem):
         return request
     product = products[request.product_id]
     try:
         if product is None:
             raise problems.store_unavailable()
-        check_sellable(request.product_id, product)
+        check_sellable(request.product_id, product, in_doubt=in_doubt)
     except Problem as problem:
         return problem
     return to_order(order_id, request, request.product_id, product)
@@ -107,45 +118,52 @@ class AcceptBulk:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            key = idempotency_key(scope)
-            body, is_ndjson = await read_json_or_ndjson_body(scope, receive, self._max_body_bytes)
-            elements = split(body, is_ndjson=is_ndjson)
-            send = self._intake.limits.charge(client_of(scope), len(elements), send)
+            client, limits = client_of(scope), self._intake.limits
+            limits.check(client)
+            try:
+                key = idempotency_key(scope)
+                body, is_ndjson = await read_json_or_ndjson_body(scope, receive, self._max_body_bytes)
+                elements = split(body, is_ndjson=is_ndjson)
+            except Problem:
+                send = limits.charge(client, 1, send)  # a flood of bad requests is one too
+                raise
+            send = limits.charge(client, len(elements), send)
             requests = [read(element) for element in elements]
             if key is not None:
                 return await self._answer_keyed(key, requests, scope, send)
             order_ids = [self._intake.ids.mint() for _ in requests]
-            return await _send(send, *await self._accept(order_ids, requests, scope, keyed=False))
+            return await _send(send, *await self._accept(order_ids, requests, scope, None))
         except Problem as problem:
             metrics.ORDERS_REFUSED.labels(problem.name).inc()
             return await problem(scope, receive, send)
 
     async def _answer_keyed(self, key: str, requests: list[Request], scope: Scope, send: Send) -> None:
-        # The whole has an id of its own, which is the name of its replay; no order has it.
-        client = client_of(scope).name
-        whole, fingerprint = self._intake.ids.derive(client, key, "bulk"), fingerprint_of_all(requests)
-        begun = await self._intake.replays.begin(whole, fingerprint)
+        client, fingerprint = client_of(scope).name, fingerprint_of_all(requests)
+        begun = await self._intake.replays.begin(name_of(client, key, is_bulk=True), fingerprint)
         if isinstance(begun, Replay):
             return await _send(send, begun.status, begun.body, replayed=True)
-        if begun is not Begun.FIRST:
+        if isinstance(begun, Taken):
             raise KEY_PROBLEMS[begun]()
         try:
-            order_ids = self._intake.ids.derive_many(client, key, len(requests))
-            status, answer = await self._accept(order_ids, requests, scope, keyed=True)
+            order_ids = self._intake.ids.derive_many(client, key, begun.mark, len(requests))
+            status, answer = await self._accept(order_ids, requests, scope, begun)
         except BaseException as error:
-            self._intake.replays.give_up(whole, fingerprint, error)
+            self._intake.replays.give_up(begun, error)
             raise
         if status == self._intake.status:
-            self._intake.replays.remember(whole, fingerprint, status, answer)
+            self._intake.replays.remember(begun, status, answer)
         else:
-            self._intake.replays.free(whole)
+            self._intake.replays.free(begun)
         return await _send(send, status, answer)
 
     async def _accept(
-        self, order_ids: list[str], requests: list[Request], scope: Scope, *, keyed: bool
+        self, order_ids: list[str], requests: list[Request], scope: Scope, claim: Claim | None
     ) -> tuple[int, bytes]:
         """Price all, publish the good, wait for the confirm. Returns status and answer. Raises Problem (503)."""
-        priced = to_orders(order_ids, requests, await self._products(requests))
+        in_doubt = claim is not None and claim.in_doubt
+        priced = to_orders(order_ids, requests, await self._products(requests), in_doubt=in_doubt)
+        if claim is not None:
+            priced = await self._as_accepted_before(order_ids, requests, priced)
         answers = [answer_of(it, place) for place, it in enumerate(priced)]
         trace, client = traceparent_of(scope), client_of(scope).name
         accepted = []
@@ -153,11 +171,25 @@ class AcceptBulk:
             if isinstance(it, Problem):
                 metrics.ORDERS_REFUSED.labels(it.name).inc()
             elif isinstance(request, OrderRequest):
-                request_hash = _fingerprint(request).hex() if keyed else None
+                request_hash = _fingerprint(request).hex() if claim else None
                 accepted.append(with_context(answer, trace, request_hash, client))
         if accepted:
             await confirmed(self._intake.commits, accepted)
         return self._intake.status if accepted else 422, join_orders(answers)
+
+    async def _as_accepted_before(
+        self, order_ids: list[str], requests: list[Request], priced: list[Order | Problem]
+    ) -> list[Order | Problem]:
+        """What is refused now may have been accepted by a request before, and then it is that order. Raises Problem."""
+        refused = [
+            order_id
+            for order_id, request, it in zip(order_ids, requests, priced, strict=True)
+            if isinstance(it, Problem) and isinstance(request, OrderRequest)
+        ]
+        if not refused:
+            return priced
+        stored = await stored_among(self._intake.stored, refused)
+        return [stored.get(order_id, it) for order_id, it in zip(order_ids, priced, strict=True)]
 
     async def _products(self, requests: list[Request]) -> dict[str, Product | None]:
         """The products of all requests, by id. No task and no I/O for those that are known."""

@@ -2,10 +2,13 @@
 
 Two mechanisms, of which only the first carries the promise (P5):
 
-    the id       derived from (client, key), so every retry is the same order, and the primary key sees to the rest
+    the id       derived from (client, key, what is ordered), so every retry is the same order, and the primary key
+                 sees to the rest
     the replay   Redis remembers the first answer for a day, and which keys are in flight
 
-With Redis gone, emptied or restarted, a retry is published again, answered 202 with the same id, and stored once.
+With Redis gone, emptied or restarted, a retry is published again, answered 202 with the same id, and stored once. A
+client that then sends another order with the key, which is no retry, gets that order too: were the id derived from the
+key alone, it would get a 202 for an order that the primary key keeps out.
 
 All keyed requests that wait at the same time share one round trip: while one call to Redis is in flight, what arrives
 collects; when it returns, all of that is the next call. A request without a key comes nowhere near.
@@ -13,9 +16,11 @@ collects; when it returns, all of that is the next call. A request without a key
 
 import asyncio
 import re
-from dataclasses import dataclass
+import secrets
+from dataclasses import dataclass, replace
 from enum import Enum
 from hashlib import blake2b
+from itertools import count
 
 import msgspec
 from redis.asyncio import Redis
@@ -33,44 +38,71 @@ FINGERPRINT_BYTES = 16
 # deadline for each request would cost 9 µs an order (measured), which is a tenth of all that ingest_api does.
 _CALL_TIMEOUT_S = 0.5
 
-# One argument: a MessagePack of [key, value, …] to settle and to begin, and their times to live in ms. redis-py packs
-# arguments one by one in Python: 4 keys and values an order took 4 to 5 µs, this takes 1.8 (64 orders a call).
-# An empty value to settle is a key to free. Returns [place, held, …] of those keys to begin that are taken; a "?"
-# behind the same fingerprint is as good as free. pcall: what is no string is nobody's answer, and is written over.
+# One argument: a MessagePack. redis-py packs arguments one by one in Python: 4 keys and values an order
+# took 4 to 5 µs, this takes 1.8 (64 orders a call).
+#
+# What stands at a key begins with the fingerprint of its order, its mark. Behind it is
+#   `.` or `!` and an owner   that request is in flight; `!`: a request before it may have left an order behind
+#   `?`                       none is in flight, and one may have left an order behind
+#   a status and a body       the answer
+# So whoever settles late, after another has taken the key, changes nothing of theirs; and a doubt is not forgotten by a
+# request that began in it and was refused. Returns [place, held, …] of those keys to begin at which something stood.
+# pcall: what is no string is nobody's answer, and is written over.
 _EXCHANGE = """
 local settled, begun, remember_ms, in_flight_ms = unpack(cmsgpack.unpack(ARGV[1]))
-for i = 1, #settled, 2 do
-  if settled[i + 1] == '' then redis.call('DEL', settled[i])
-  else redis.call('SET', settled[i], settled[i + 1], 'PX', remember_ms) end
+local function put(key, value, ms) redis.call('SET', key, value, 'PX', ms) end
+for i = 1, #settled, 4 do
+  local key, mark, owner, value = settled[i], settled[i + 1], settled[i + 2], settled[i + 3]
+  local held = redis.pcall('GET', key)
+  local nothing, in_doubt = type(held) ~= 'string', held == mark .. '!' .. owner
+  local ours = in_doubt or held == mark .. '.' .. owner
+  if value == '' then
+    if in_doubt then put(key, mark .. '?', remember_ms) elseif ours then redis.call('DEL', key) end
+  elseif ours or nothing or held == mark .. '?' then put(key, mark .. value, remember_ms) end
 end
-local taken = {}
-for i = 1, #begun, 2 do
-  local key, mark = begun[i], begun[i + 1]
-  if not redis.call('SET', key, mark, 'PX', in_flight_ms, 'NX') then
+local found = {}
+for i = 1, #begun, 3 do
+  local key, mark, owner = begun[i], begun[i + 1], begun[i + 2]
+  if not redis.call('SET', key, mark .. '.' .. owner, 'PX', in_flight_ms, 'NX') then
     local held = redis.pcall('GET', key)
-    if type(held) ~= 'string' or held == mark .. '?' then redis.call('SET', key, mark, 'PX', in_flight_ms)
-    else taken[#taken + 1], taken[#taken + 2] = (i - 1) / 2, held end
+    if type(held) ~= 'string' then put(key, mark .. '.' .. owner, in_flight_ms)
+    else
+      if held == mark .. '?' then put(key, mark .. '!' .. owner, in_flight_ms) end
+      found[#found + 1], found[#found + 2] = (i - 1) / 3, held
+    end
   end
 end
-return taken
+return found
 """
+_FREE, _DOUBT = "", "?"
 
 _encode = msgspec.msgpack.Encoder().encode
 # Bound once: `labels` would cost each order 0.5 µs.
 _RESULTS = {
     name: metrics.IDEMPOTENT_REQUESTS.labels(name)
-    for name in ("first", "in_flight", "reused", "replayed", "unremembered")
+    for name in ("first", "doubtful", "in_flight", "reused", "replayed", "unremembered")
 }
 
 
-class Begun(Enum):
-    """How a keyed request begins, when there is no answer to replay."""
+class Taken(Enum):
+    """Why a keyed request may not go on."""
 
-    FIRST = "first"
-    """Nobody has used the key, or nobody remembers."""
     IN_FLIGHT = "in_flight"
     REUSED = "reused"
     """The key came with another order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Leave to go on, which must be settled: by `remember`, `free` or `give_up`."""
+
+    name: str
+    """What the key is called in Redis."""
+    mark: str
+    """The order's fingerprint, in hex."""
+    owner: str
+    in_doubt: bool = False
+    """A request before this one may have left the order behind, so nobody may say that it was not accepted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,22 +136,35 @@ def fingerprint_of(product_id: str, quantity: int) -> bytes:
     return blake2b(f"{product_id} {quantity}".encode(), digest_size=FINGERPRINT_BYTES).digest()
 
 
-def judge(held: bytes, fingerprint: bytes) -> Begun | Replay:
-    """What the value at a key says to a request: nothing, a fingerprint (in hex) alone, or an answer behind it."""
+def name_of(client: str, key: str, *, is_bulk: bool = False) -> str:
+    """What a client's key is called in Redis. A client's name has no colon in it."""
+    return f"{'bulk-' if is_bulk else ''}replay:{client}:{key}"
+
+
+def judge(held: bytes, claim: Claim) -> Claim | Taken | Replay:
+    """What stood at a key when `claim` was laid to it says how the request begins."""
+    mark = claim.mark.encode()
     if not held:
-        return Begun.FIRST
-    mark = fingerprint.hex().encode()
+        return claim
     if not held.startswith(mark):
-        return Begun.REUSED
-    if len(held) == len(mark):
-        return Begun.IN_FLIGHT
-    status, body = held[len(mark) :][:3], held[len(mark) + 3 :]
-    return Replay(int(status), body) if status.isdigit() else Begun.FIRST
+        return Taken.REUSED
+    state, status = held[len(mark) :][:1], held[len(mark) :][:3]
+    if status.isdigit():
+        return Replay(int(status), held[len(mark) + 3 :])
+    return replace(claim, in_doubt=True) if state == b"?" else Taken.IN_FLIGHT
 
 
 def may_be_accepted(error: BaseException) -> bool:
     """Whether a request that ended with `error` may have left an order behind."""
     return not isinstance(error, Problem) or error.name == "outcome-unknown"
+
+
+def _result(begun: Claim | Taken | Replay) -> str:
+    if isinstance(begun, Replay):
+        return "replayed"
+    if isinstance(begun, Taken):
+        return begun.value
+    return "doubtful" if begun.in_doubt else "first"
 
 
 # ── I/O below
@@ -136,36 +181,38 @@ class Replays:
         self._remember_ms, self._in_flight_ms = round(remember_s * 1000), round(in_flight_s * 1000)
         self._max_waiting = max_waiting
         self._breaker = redis_breaker()
-        self._to_begin: list[tuple[str, bytes, asyncio.Future[bytes]]] = []
-        self._to_settle: list[str] = []  # key, value, key, value, …
+        self._to_begin: list[tuple[Claim, asyncio.Future[bytes]]] = []
+        self._to_settle: list[str] = []  # name, mark, owner, value, name, …
+        self._owners = (f"{process}{number:x}" for process in (secrets.token_hex(8),) for number in count())
         self._arrived = asyncio.Event()
         self._calling = asyncio.Lock()
 
-    async def begin(self, order_id: str, fingerprint: bytes) -> Begun | Replay:
-        """Take the key for this request, or learn who has it. Who is FIRST must `remember`, `free` or `give_up`."""
+    async def begin(self, name: str, fingerprint: bytes) -> Claim | Taken | Replay:
+        """Take the key for this request, or learn who has it."""
+        claim = Claim(name, fingerprint.hex(), next(self._owners))
         if len(self._to_begin) >= self._max_waiting or not self._breaker.may_try():
             _RESULTS["unremembered"].inc()
-            return Begun.FIRST
+            return claim
         found: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._to_begin.append((order_id, fingerprint, found))
+        self._to_begin.append((claim, found))
         self._arrived.set()
-        begun = judge(await found, fingerprint)
-        _RESULTS["replayed" if isinstance(begun, Replay) else begun.value].inc()
+        begun = judge(await found, claim)
+        _RESULTS[_result(begun)].inc()
         return begun
 
-    def remember(self, order_id: str, fingerprint: bytes, status: int, body: bytes) -> None:
+    def remember(self, claim: Claim, status: int, body: bytes) -> None:
         """Keep the answer for who asks again. The caller need not wait: until it is kept, they hear "in flight"."""
-        self._settle(order_id, f"{fingerprint.hex()}{status}{body.decode()}")
+        self._settle(claim, f"{status}{body.decode()}")
 
-    def free(self, order_id: str) -> None:
-        """The request was refused: who asks again is the first again, whatever they order."""
-        self._settle(order_id, "")
+    def free(self, claim: Claim) -> None:
+        """The request was refused: who asks again is the first again, whatever they order. A doubt stays one."""
+        self._settle(claim, _FREE)
 
-    def give_up(self, order_id: str, fingerprint: bytes, error: BaseException) -> None:
+    def give_up(self, claim: Claim, error: BaseException) -> None:
         """There is no answer to keep: who asks again is the first again. If an order may have been left behind, only
-        with the same order: another one under its id would be accepted, and parked.
+        with the same order.
         """
-        self._settle(order_id, f"{fingerprint.hex()}?" if may_be_accepted(error) else "")
+        self._settle(claim, _DOUBT if may_be_accepted(error) else _FREE)
 
     async def run(self) -> None:
         """One call to Redis after another, until cancelled."""
@@ -178,10 +225,10 @@ class Replays:
         """Settle what is left, and wait until it is."""
         await self._exchange()
 
-    def _settle(self, order_id: str, value: str) -> None:
+    def _settle(self, claim: Claim, value: str) -> None:
         # While Redis is away nothing is kept, so that what waits for it is never more than one call's time brings.
-        if len(self._to_settle) < 2 * self._max_waiting and not self._breaker.is_away:
-            self._to_settle += (_key(order_id), value)
+        if len(self._to_settle) < 4 * self._max_waiting and not self._breaker.is_away:
+            self._to_settle += (claim.name, claim.mark, claim.owner, value)
             self._arrived.set()
 
     async def _exchange(self) -> None:
@@ -189,21 +236,21 @@ class Replays:
             await self._exchange_all()
 
     async def _exchange_all(self) -> None:
-        beginning = [it for it in self._to_begin if not it[2].done()]  # done: its request was cancelled
+        beginning = [it for it in self._to_begin if not it[1].done()]  # done: its request was cancelled
         settling, self._to_settle, self._to_begin = self._to_settle, [], []
         if not beginning and not settling:
             return
-        begun = [text for order_id, fingerprint, _ in beginning for text in (_key(order_id), fingerprint.hex())]
-        taken = await self._call(settling, begun)
-        if taken is None:  # nor do those who came meanwhile wait for a Redis that hangs
+        begun = [text for claim, _ in beginning for text in (claim.name, claim.mark, claim.owner)]
+        found = await self._call(settling, begun)
+        if found is None:  # nor do those who came meanwhile wait for a Redis that hangs
             beginning += self._to_begin
-            self._to_begin, self._to_settle, taken = [], [], {}
-        for place, (_, _, waiter) in enumerate(beginning):
+            self._to_begin, self._to_settle, found = [], [], {}
+        for place, (_, waiter) in enumerate(beginning):
             if not waiter.done():
-                waiter.set_result(taken.get(place, b""))
+                waiter.set_result(found.get(place, b""))
 
     async def _call(self, settling: list[str], begun: list[str]) -> dict[int, bytes] | None:
-        """What stands at those of the keys to begin that are taken, by their place. None: Redis is away."""
+        """What stood at the keys to begin, by their place, where anything did. None: Redis is away."""
         request = _encode((settling, begun, self._remember_ms, self._in_flight_ms))
         try:
             async with asyncio.timeout(_CALL_TIMEOUT_S):
@@ -213,7 +260,3 @@ class Replays:
             return None
         self._breaker.worked()
         return dict(zip(found[::2], found[1::2], strict=True))
-
-
-def _key(order_id: str) -> str:
-    return f"replay:{order_id}"

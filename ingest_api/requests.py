@@ -52,11 +52,15 @@ _PRODUCT_ID = f"a UUID, like {EXAMPLE_PRODUCT}"
 _body = JsonBody(OrderRequest, product_id=Rule(_PRODUCT_ID, _check_product_id))
 
 
-def check_sellable(product_id: str, product: Product) -> None:
-    """Raises Problem: 422 for a product that does not exist, 409 for one that is known to be sold out."""
+def check_sellable(product_id: str, product: Product, *, in_doubt: bool = False) -> None:
+    """Raises Problem: 422 for a product that does not exist, 409 for one that is known to be sold out.
+
+    `in_doubt`: the order may have been accepted already. Then it is not refused for want of stock: it is decided as if
+    it had come before, or not at all.
+    """
     if product.price is None:
         raise problems.unknown_product(product_id)
-    if product.sold_out:
+    if product.sold_out and not in_doubt:
         raise problems.out_of_stock(product_id)
 
 
@@ -85,7 +89,7 @@ def to_order(order_id: str, request: OrderRequest, product_id: str, product: Pro
 # ── I/O below
 
 
-async def price(catalogue: Catalogue, order_id: str, request: OrderRequest) -> Order:
+async def price(catalogue: Catalogue, order_id: str, request: OrderRequest, *, in_doubt: bool = False) -> Order:
     """The order that `request` becomes, if its product can be sold. Raises Problem (409, 422, 503)."""
     product_id = request.product_id
     product = catalogue.get(product_id)
@@ -95,5 +99,5 @@ async def price(catalogue: Catalogue, order_id: str, request: OrderRequest) -> O
             product = await catalogue.find(product_id)
         except StoreUnavailable:
             raise problems.store_unavailable() from None
-    check_sellable(product_id, product)
+    check_sellable(product_id, product, in_doubt=in_doubt)
     return to_order(order_id, request, product_id, product)

@@ -46,7 +46,8 @@ class IngestSettings(ApiSettings):
 
     # How long an answer can be had again with the same Idempotency-Key: some 350 bytes of Redis for each keyed order.
     idempotency_remember_s: float = Field(default=24 * 3600.0, gt=0)
-    # How long a key is held by a request that died without an answer. Longer than any living one takes.
+    # How long a key is held by a request that died without an answer. Longer than a living one takes, unless it waits
+    # for Redis, PostgreSQL and the broker in turn; then a retry is published beside it, as the same order.
     idempotency_in_flight_s: float = Field(default=8.0, gt=0, le=10)
 
     # Requests that wait for a verdict (?wait=) at once; those past it hear at once how things stand. They are one

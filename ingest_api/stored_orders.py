@@ -12,6 +12,7 @@ import asyncpg
 
 from database.sessions import Pool, StoreUnavailable, reading
 from pipeline.breaker import Breaker
+from pipeline.orders import Order
 from web.paging import Page
 
 Row: TypeAlias = asyncpg.Record
@@ -60,6 +61,11 @@ DECIDED = f"""
     WHERE l.order_id IS NOT NULL OR d.reason IS NOT NULL
 """
 
+_ACCEPTED = """
+    SELECT id::text, product_id::text, quantity, unit_price, total_price, accepted_at AS created_at
+    FROM orders WHERE id = ANY($1::uuid[])
+"""
+
 _OF_PRODUCT = f"""
     SELECT {_columns("o.id")} FROM orders o {_verdict("o.id")}
     WHERE o.product_id = $1 AND (o.accepted_at, o.id) < ($2, $3) {{}}
@@ -82,6 +88,11 @@ class StoredOrders:
     async def get(self, order_id: str) -> Row:
         """What is known of the order, if only that it is PENDING. Raises StoreUnavailable."""
         return (await self._fetch(_BY_ID, [order_id]))[0]
+
+    async def accepted(self, order_ids: Sequence[str]) -> dict[str, Order]:
+        """Those that are stored, by id, as they were when they were accepted. Raises StoreUnavailable."""
+        rows = await self._fetch(_ACCEPTED, order_ids)
+        return {row["id"]: Order(**row, status=PENDING) for row in rows}
 
     async def of_product(self, product_id: str, client: str | None, page: Page) -> Sequence[Row]:
         """One more than the page shows, of all orders, or of one client's. Raises StoreUnavailable."""

@@ -102,7 +102,8 @@ CONFIRM_SECONDS = _histogram(
 GROUP_SIZE = _histogram("group_commit_orders", "Orders in one published message.", _SIZE_BUCKETS)
 IDEMPOTENT_REQUESTS = _counter(
     "idempotent_requests",
-    "Orders with an Idempotency-Key: first, replayed, in_flight, reused, unremembered (Redis was not asked).",
+    "Orders with an Idempotency-Key: first, doubtful (after an unknown outcome), replayed, in_flight, reused,"
+    " unremembered (Redis was not asked).",
     "result",
 )
 ORDER_LIST_READS = _counter("order_list_reads", "Reads of first pages through the cache: hit, miss, error.", "result")

@@ -19,12 +19,13 @@ the stranger.
 
 Why minted and derived ids never meet: the origin bit.
 
-A derived id is the same for every retry with the same (client, idempotency key), so the primary key is the authority on
-P5. Its 97 free bits are a keyed hash. If the key is itself a UUIDv7, its milliseconds stay the leading 48 bits, so
-that these inserts too go to the right edge of the index, and 49 bits are hash. Two of m such keys of one millisecond
-share an id with p = m**2 / 2**50: at 10,000 keyed orders/s (m = 10), one pair in 360 years. For other keys, n in all, p
-= n**2 / 2**98: with 10**12 orders 3e-6. Should it happen, the answer is 422 "key reused" while Redis remembers the
-first, and later the second order is parked.
+A derived id is the same for every retry: it comes from (client, idempotency key, what is ordered), so the primary key
+is the authority on P5. What is ordered is among it because a 202 must be kept: a client that uses a key again for
+another order, when nobody remembers the first one, is promised that order, and under the first one's id it could not
+be stored. Its 97 free bits are a keyed hash. If the key is itself a UUIDv7, its milliseconds stay the leading 48 bits,
+so that these inserts too go to the right edge of the index, and 49 bits are hash. Two of m such keys of one millisecond
+share an id with p = m**2 / 2**50: at 10,000 keyed orders/s (m = 10), one pair in 360 years. For other keys, n in all,
+p = n**2 / 2**98: with 10**12 orders 3e-6. Should it happen, the second order is parked.
 
 The orders of one bulk request have their place in the 10 lowest free bits, so they never meet. Hashed one by one, a
 thousand of them would under a UUIDv7, which is one millisecond, with p = 1000**2 / 2**50: at 25 such requests/s, every
@@ -82,19 +83,19 @@ class OrderIds:
                 self._now_ms, self._counter = self._now_ms + 1, 0
         return self._sign(_minted_bits(self._now_ms, self._node, self._counter))
 
-    def derive(self, client: str, idempotency_key: str, part: str = "") -> str:
-        """The id of the one order that `client` may make with this key, or of one `part` of what it makes with it."""
-        return self._sign(self._derived_bits(client, idempotency_key, part))
+    def derive(self, client: str, idempotency_key: str, request: str) -> str:
+        """The id of the order that `client` makes with this key. `request`: what it orders, the same in each retry."""
+        return self._sign(self._derived_bits(client, idempotency_key, request))
 
-    def derive_many(self, client: str, idempotency_key: str, count: int) -> list[str]:
+    def derive_many(self, client: str, idempotency_key: str, request: str, count: int) -> list[str]:
         """The ids of the `count` (at most 1,024) orders that `client` makes at once with this key: no two the same."""
         assert count <= 1 << _PLACE_BITS
-        bits = self._derived_bits(client, idempotency_key, "many") >> _PLACE_BITS << _PLACE_BITS
+        bits = self._derived_bits(client, idempotency_key, f"many {request}") >> _PLACE_BITS << _PLACE_BITS
         return [self._sign(bits | place) for place in range(count)]
 
-    def _derived_bits(self, client: str, idempotency_key: str, part: str) -> int:
+    def _derived_bits(self, client: str, idempotency_key: str, request: str) -> int:
         # Length-prefixed, so that ("a", "bc") and ("ab", "c") differ.
-        message = f"{len(client)}:{client}{len(part)}:{part}{idempotency_key}".encode()
+        message = f"{len(client)}:{client}{len(request)}:{request}{idempotency_key}".encode()
         bits = int.from_bytes(blake2b(message, key=self._key, digest_size=13, person=b"idempotency").digest(), "big")
         if (key_ms := _uuid7_ms(idempotency_key)) is not None:
             bits = bits & _BELOW_MS | key_ms << 56

@@ -72,6 +72,11 @@ class RateLimits:
         self._full_at_ns: dict[str, int] = {}
         self._clock_ns = clock_ns
 
+    def check(self, client: Client) -> None:
+        """Raises Problem (429) if the client may not send even one order now. Takes nothing."""
+        if client.orders_per_s is not None:
+            self._admit(client, 1, client.orders_per_s)
+
     def charge(self, client: Client, orders: int, send: Send) -> Send:
         """Take `orders` from the client's bucket, if it has a limit. Raises Problem (429).
 
@@ -79,11 +84,14 @@ class RateLimits:
         """
         if client.orders_per_s is None:
             return send
-        verdict = admit(self._full_at_ns.get(client.name, 0), self._clock_ns(), orders, client.orders_per_s)
+        self._full_at_ns[client.name], quota = self._admit(client, orders, client.orders_per_s)
+        return _telling(quota, send)
+
+    def _admit(self, client: Client, orders: int, orders_per_s: int) -> tuple[int, Quota]:
+        verdict = admit(self._full_at_ns.get(client.name, 0), self._clock_ns(), orders, orders_per_s)
         if isinstance(verdict, Quota):
             raise too_many_requests(_detail(orders, verdict), verdict.reset_s, verdict.fields())
-        self._full_at_ns[client.name], quota = verdict
-        return _telling(quota, send)
+        return verdict
 
 
 def _detail(orders: int, quota: Quota) -> str:

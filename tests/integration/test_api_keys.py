@@ -318,6 +318,16 @@ async def test_p8_a_bulk_request_costs_its_orders_and_a_bad_one_is_told_what_is_
         assert 3 <= int(single.headers["retry-after"]) <= 4  # 20 orders at 5 a second
 
 
+async def test_p8_bulk_requests_that_are_malformed_are_limited_too(guarded: dict[str, str]) -> None:
+    async with guarded_ingest(guarded) as ingest:
+        headers = bearer(SLOW) | {"Content-Type": "application/json"}
+        sending = (ingest.client.post(ORDERS_BULK, content=b"[", headers=headers) for _ in range(30))
+        answers = await asyncio.gather(*sending)
+    assert 5 <= sum(it.status_code == 400 for it in answers) < 30
+    assert {it.status_code for it in answers} == {400, 429}
+    assert all("ratelimit" in it.headers for it in answers)
+
+
 async def _is_full_again(ingest: Ingest, orders: list[dict[str, object]]) -> bool:
     """A bulk that is more than the limit gets in once nothing is owed any more."""
     answer = await ingest.client.post(ORDERS_BULK, json=orders, headers=bearer(SLOW))

@@ -2,14 +2,17 @@
 
 import json
 import uuid
+from decimal import Decimal
 
 import httpx
 import pytest
 
+from pipeline import topology
+from pipeline.product_events import ProductEvent
 from tests.conditions import eventually
 from tests.faults import proxy_to
 from tests.ingest import ORDERS, Ingest, check_problem, ingesting, insert_product
-from tests.workers import connected, persist_worker, stored_orders
+from tests.workers import connected, persist_worker, redis_client, stored_orders
 
 BULK = f"{ORDERS}/bulk"
 KEY = {"Idempotency-Key": "01a20267-97ad-7199-a6a6-540000cf26ec"}
@@ -133,6 +136,25 @@ async def test_p5_without_redis_a_bulk_request_is_stored_once(environment: dict[
     async with persist_worker(environment) as worker, connected(environment["DATABASE_URL"]) as connection:
         await worker.run_once()
         assert set(await stored_orders(connection)) == set(ids[0])
+
+
+async def test_p5_a_bulk_retry_that_redis_forgot_is_the_same_orders_although_they_are_sold_out_now(
+    environment: dict[str, str], laptop: str
+) -> None:
+    items = [item(laptop, 1), item(laptop, 0), item(laptop, 2)]
+    async with ingesting(environment) as ingest, redis_client(environment["REDIS_URL"]) as redis:
+        first = await post(ingest, items, **KEY)
+        async with persist_worker(environment) as worker:
+            await worker.run_once()
+        await ingest.tell(topology.PRODUCT_SOLD_OUT, ProductEvent(laptop, 2, Decimal(1), 0))
+
+        async def is_sold_out() -> bool:
+            return (await ingest.order(laptop)).status_code == 409
+
+        await eventually(is_sold_out)
+        await redis.flushall()
+        again = await post(ingest, items, **KEY)
+    assert (again.status_code, again.content) == (202, first.content)
 
 
 async def test_sold_out_is_a_problem_of_its_own_order(ingest: Ingest, laptop: str, database_url: str) -> None:

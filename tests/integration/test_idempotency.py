@@ -4,14 +4,16 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine
+from decimal import Decimal
 from typing import Any
 
 import httpx
 import pytest
 from redis.asyncio import Redis
 
-from ingest_api.idempotency import Begun, Replays
-from pipeline.redis_link import connect
+from ingest_api.idempotency import name_of
+from pipeline import topology
+from pipeline.product_events import ProductEvent
 from tests.conditions import eventually
 from tests.faults import Proxy, proxy_to
 from tests.ingest import ORDERS, Ingest, check_problem, ingesting, insert_product
@@ -67,8 +69,8 @@ async def test_a_retry_gets_the_same_answer_and_orders_nothing(ingest: Ingest, l
 
 
 async def test_an_answer_is_remembered_for_a_day(ingest: Ingest, laptop: str, redis: Redis) -> None:
-    order_id = (await keyed(ingest, laptop)).json()["id"]
-    ttl = await eventually(lambda: _ttl_s_above(redis, f"replay:{order_id}", 60))
+    await keyed(ingest, laptop)
+    ttl = await eventually(lambda: _ttl_s_above(redis, name_of("", KEY), 60))
     assert 24 * 3600 - 60 < ttl <= 24 * 3600
 
 
@@ -153,7 +155,6 @@ async def test_a_request_without_a_key_asks_redis_nothing(ingest: Ingest, laptop
 async def test_p5_after_an_unknown_outcome_the_key_takes_no_other_order(
     environment: dict[str, str], broker: Proxy, laptop: str
 ) -> None:
-    """It would be answered 202 under the id of the first, which may be the one that is stored."""
     async with ingesting(environment, confirm_timeout_s=0.5) as ingest:
         assert (await ingest.order(laptop)).status_code == 202
         broker.hold()
@@ -165,6 +166,58 @@ async def test_p5_after_an_unknown_outcome_the_key_takes_no_other_order(
             return (await keyed(ingest, laptop, 2)).status_code == 202
 
         assert await eventually(accepted)
+
+
+async def test_p5_a_refused_retry_of_an_unknown_outcome_is_not_told_that_nothing_was_accepted(
+    environment: dict[str, str], broker: Proxy, laptop: str
+) -> None:
+    async with ingesting(environment, confirm_timeout_s=0.5, catalogue_unknown_ttl_s=0.1) as ingest:
+        assert (await ingest.order(laptop)).status_code == 202
+        broker.hold()
+        check_problem(await keyed(ingest, laptop, 2), 503, "outcome-unknown")
+        broker.come_back()
+        await ready(ingest)
+        await ingest.tell(topology.PRODUCT_DELETED, ProductEvent(laptop, 2, Decimal(1), 5, deleted=True))
+        await eventually(lambda: _is_refused(ingest, laptop, "unknown-product"))
+
+        check_problem(await keyed(ingest, laptop, 2), 503, "outcome-unknown")
+        other = await insert_product(environment["DATABASE_URL"])
+        check_problem(await keyed(ingest, other, 2), 422, "key-reused")  # nor has the refusal freed the key
+
+
+async def test_p5_a_retry_of_an_unknown_outcome_is_not_refused_for_want_of_stock(
+    environment: dict[str, str], broker: Proxy, laptop: str
+) -> None:
+    """The first may have been accepted; if it was not, product_consumer decides."""
+    async with ingesting(environment, confirm_timeout_s=0.5) as ingest:
+        assert (await ingest.order(laptop)).status_code == 202
+        broker.hold()
+        check_problem(await keyed(ingest, laptop, 2), 503, "outcome-unknown")
+        broker.come_back()
+        await ready(ingest)
+        await ingest.tell(topology.PRODUCT_SOLD_OUT, ProductEvent(laptop, 2, Decimal(1), 0))
+        await eventually(lambda: _is_refused(ingest, laptop, "out-of-stock"))
+
+        async def accepted() -> bool:
+            answer = await keyed(ingest, laptop, 2)
+            assert answer.status_code in (202, 503), answer.text
+            return answer.status_code == 202
+
+        assert await eventually(accepted)
+
+
+async def ready(ingest: Ingest) -> None:
+    """Connected to the broker, and hearing of products, once more."""
+
+    async def is_ready() -> bool:
+        return (await ingest.get("/readyz")).status_code == 200 and await ingest.part("product events") == "ok"
+
+    await eventually(is_ready)
+
+
+async def _is_refused(ingest: Ingest, product_id: str, name: str) -> bool:
+    answer = await ingest.order(product_id)
+    return answer.status_code != 202 and answer.json()["type"].endswith(name)
 
 
 async def test_a_replay_has_the_status_that_the_first_answer_had(environment: dict[str, str], laptop: str) -> None:
@@ -195,45 +248,6 @@ async def _seconds_of(answer: Coroutine[Any, Any, httpx.Response]) -> float:
     began = time.monotonic()
     assert (await answer).status_code == 202
     return time.monotonic() - began
-
-
-async def test_those_who_come_while_redis_hangs_do_not_wait_for_a_second_try(redis_url: str) -> None:
-    async with proxy_to(redis_url) as between, connect(between.url(redis_url)) as client:
-        replays = Replays(client, remember_s=60, in_flight_s=8, max_waiting=100)
-        running = asyncio.create_task(replays.run())
-        assert await replays.begin("warm", b"f" * 16) is Begun.FIRST
-        between.hold()
-        began = time.monotonic()
-        first = asyncio.create_task(replays.begin("a", b"f" * 16))
-        await eventually(lambda: not replays._to_begin and replays._calling.locked())
-        second = asyncio.create_task(replays.begin("b", b"f" * 16))
-        assert {await first, await second} == {Begun.FIRST}
-        assert time.monotonic() - began < 1.5
-        await eventually(lambda: replays._breaker.is_away)
-        replays.remember("a", b"f" * 16, 202, b"{}")
-        assert replays._to_settle == []
-        running.cancel()
-
-
-async def test_what_others_put_at_our_key_is_written_over_and_costs_nobody_else(redis: Redis) -> None:
-    replays = Replays(redis, remember_s=60, in_flight_s=8, max_waiting=100)
-    running = asyncio.create_task(replays.run())
-    await redis.rpush("replay:a", "a list")
-    fingerprint = b"f" * 16
-    for expected in (Begun.FIRST, Begun.IN_FLIGHT):
-        begun = await asyncio.gather(*(replays.begin(it, fingerprint) for it in ("a", "b")))
-        assert set(begun) == {expected}
-    running.cancel()
-
-
-async def test_one_who_leaves_the_queue_takes_no_key(redis: Redis) -> None:
-    replays = Replays(redis, remember_s=60, in_flight_s=8, max_waiting=100)
-    leaving = asyncio.create_task(replays.begin("a", b"f" * 16))
-    await eventually(lambda: replays._to_begin)
-    leaving.cancel()
-    await asyncio.wait({leaving})
-    await replays.drain()
-    assert await redis.get("replay:a") is None
 
 
 # ── without: still one order
@@ -270,7 +284,7 @@ async def test_p5_without_redis_it_is_202_and_the_same_order(
         async with ingesting(environment) as ingest:
             first = await keyed(ingest, laptop)
             if how == "emptied":
-                await eventually(lambda: _ttl_s_above(redis, f"replay:{first.json()['id']}", 60))
+                await eventually(lambda: _ttl_s_above(redis, name_of("", KEY), 60))
                 await redis.flushall()
             elif how == "lost":
                 between.go_away()
@@ -281,6 +295,57 @@ async def test_p5_without_redis_it_is_202_and_the_same_order(
     async with persist_worker(environment) as worker, connected(environment["DATABASE_URL"]) as connection:
         await worker.run_once()
         assert list(await stored_orders(connection)) == [first.json()["id"]]
+
+
+@pytest.mark.parametrize("how", ["sold out", "deleted"])
+async def test_p5_a_retry_of_a_stored_order_that_redis_forgot_is_that_order_although_it_would_be_refused_now(
+    environment: dict[str, str], laptop: str, redis: Redis, how: str
+) -> None:
+    async with ingesting(environment) as ingest:
+        first = await keyed(ingest, laptop, 2)
+        async with persist_worker(environment) as worker:
+            await worker.run_once()
+        gone = ProductEvent(laptop, 2, Decimal(1), 0, deleted=how == "deleted")
+        await ingest.tell(topology.PRODUCT_DELETED if gone.deleted else topology.PRODUCT_SOLD_OUT, gone)
+        await eventually(lambda: _is_refused(ingest, laptop, gone_as(how)))
+        await redis.flushall()
+
+        again = await keyed(ingest, laptop, 2)
+        assert (again.status_code, again.content) == (202, first.content)
+        check_problem(await keyed(ingest, laptop, 2, key="another"), 422 if gone.deleted else 409, gone_as(how))
+
+
+def gone_as(how: str) -> str:
+    return {"sold out": "out-of-stock", "deleted": "unknown-product"}[how]
+
+
+async def test_p5_nobody_is_told_that_an_order_was_not_accepted_while_it_cannot_be_known(
+    environment: dict[str, str], laptop: str, redis: Redis
+) -> None:
+    async with proxy_to(environment["DATABASE_URL"]) as database:
+        environment["DATABASE_URL"] = database.url(environment["DATABASE_URL"])
+        async with ingesting(environment) as ingest:
+            assert (await keyed(ingest, laptop)).status_code == 202
+            await ingest.tell(topology.PRODUCT_SOLD_OUT, ProductEvent(laptop, 2, Decimal(1), 0))
+            await eventually(lambda: _is_refused(ingest, laptop, "out-of-stock"))
+            await redis.flushall()
+            database.go_away()
+            check_problem(await keyed(ingest, laptop), 503, "store-unavailable")
+
+
+async def test_p1_another_order_with_a_key_that_redis_forgot_is_an_order_of_its_own(
+    environment: dict[str, str], laptop: str, redis: Redis
+) -> None:
+    """It was answered 202, so it must not be lost to the primary key of the first."""
+    async with ingesting(environment) as ingest:
+        first = (await keyed(ingest, laptop, 2)).json()
+        await eventually(lambda: _ttl_s_above(redis, name_of("", KEY), 60))
+        await redis.flushall()
+        second = (await keyed(ingest, laptop, 3)).json()
+    async with persist_worker(environment) as worker, connected(environment["DATABASE_URL"]) as connection:
+        while second["id"] not in (stored := await stored_orders(connection)):
+            await worker.run_once()
+    assert stored == {first["id"]: (laptop, 2), second["id"]: (laptop, 3)}
 
 
 async def test_p5_fifty_at_once_are_the_same_order_when_redis_was_emptied_and_by_another_process(
