@@ -79,7 +79,7 @@ _KEY = Parameter(
     "header",
     # ingest_api.idempotency checks it, in bytes.
     Annotated[str, Meta(pattern=r'^("[!#-\[\]-~]{1,255}"|[!#-~][!-~]{0,254})$')],
-    "Makes the request safe to send again: one order for each key and client, whatever happens (draft-ietf-httpapi-"
+    "Makes the request safe to send again: however often, it is one order, whatever happens (draft-ietf-httpapi-"
     "idempotency-key-header-07). The first answer is given again for a day. 1 to 255 visible ASCII characters, bare or"
     " in quotes; UUIDv7 keys are best, because they keep the ids of orders in the order of time.",
     "01a20267-9000-7c3d-8a1e-2b4c6d8e0f11",

@@ -11,8 +11,10 @@ are busted in one round trip, and owed together.
 import asyncio
 import re
 from collections.abc import Iterable
+from itertools import islice
 from typing import NamedTuple, cast
 
+import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
@@ -31,32 +33,44 @@ _FENCE_S = 300
 _MAX_OWED = 10_000
 
 # What somebody else has put at our key is as good as nothing, and makes way.
-_VERSION_THERE = """
-local kind = redis.call('TYPE', KEYS[1]).ok
-if kind ~= 'hash' and kind ~= 'none' then redis.call('DEL', KEYS[1]) end
-local text = redis.call('HGET', KEYS[1], 'version') or ''
-local there = #text <= 18 and tonumber(string.match(text, '^%d+$')) or -1
+_VERSION_AT = """
+local function version_at(key)
+  local text = redis.pcall('HGET', key, 'version') or ''
+  if type(text) == 'table' then redis.call('DEL', key) text = '' end
+  return #text <= 18 and tonumber(string.match(text, '^%d+$')) or -1
+end
 """
 
-_FILL = f"""{_VERSION_THERE}
-if there > tonumber(ARGV[1]) then return 0 end
+_FILL = f"""{_VERSION_AT}
+if version_at(KEYS[1]) > tonumber(ARGV[1]) then return 0 end
 redis.call('HSET', KEYS[1], 'version', ARGV[1], 'body', ARGV[2])
 redis.call('EXPIRE', KEYS[1], ARGV[3])
 return 1
 """
 
+# One argument: a MessagePack of [[product, version, list, …], how long a fence lives]. An EVAL for each product in a
+# pipeline cost product_consumer 22 to 26 µs of CPU, which is more than all else that it does for an order, when each
+# order of a batch is for another product; this costs 2.2 (256 products a batch, three interleaved pairs).
 # A body of the same version is what this bust makes way for: it was filled after the commit, so it stays.
-_BUST = f"""{_VERSION_THERE}
-if there < tonumber(ARGV[1]) then
-  redis.call('HSET', KEYS[1], 'version', ARGV[1])
-  redis.call('HDEL', KEYS[1], 'body')
-  redis.call('EXPIRE', KEYS[1], ARGV[2])
-  return 1
+_BUST = f"""{_VERSION_AT}
+local busts, fence_s = unpack(cmsgpack.unpack(ARGV[1]))
+local lists = {{}}
+for i = 1, #busts, 3 do
+  local key, version = busts[i], busts[i + 1]
+  if version_at(key) < tonumber(version) then
+    redis.call('HSET', key, 'version', version)
+    redis.call('HDEL', key, 'body')
+    redis.call('EXPIRE', key, fence_s)
+  end
+  lists[#lists + 1] = busts[i + 2]
 end
-return 0
+return redis.call('DEL', unpack(lists))
 """
+# Redis does nothing else meanwhile: 5 ms.
+_MAX_BUSTS_AT_ONCE = 1_000
 
 _VERSION = re.compile(rb"[0-9]{1,18}")
+_encode = msgspec.msgpack.Encoder().encode
 
 
 class CachedProduct(NamedTuple):
@@ -111,7 +125,8 @@ class ProductCache:
     async def bust_or_owe(self, versions: Iterable[tuple[str, int]]) -> bool:
         """Forget all bodies older than the (product id, committed version) given, and those owed from before.
 
-        One round trip. False: Redis is away, and the busts are owed. The next call makes up for them, or `pay_owed`.
+        One round trip for each thousand. False: Redis is away, and the busts are owed. The next call makes up for them,
+        or `pay_owed`.
         """
         new = 0
         for product_id, version in versions:
@@ -156,12 +171,11 @@ class ProductCache:
             await asyncio.sleep(PROBE_EVERY_S)
 
     async def _bust(self, versions: dict[str, int]) -> None:
-        async with self._redis.pipeline(transaction=False) as pipe:
-            for product_id, version in versions.items():
-                pipe.eval(_BUST, 1, _key(product_id), version, _FENCE_S)
-            pipe.delete(*map(order_list_cache.key_of, versions))
-            await pipe.execute()
-        metrics.CACHE_BUSTS.labels("done").inc(len(versions))
+        busts = iter(versions.items())
+        while some := list(islice(busts, _MAX_BUSTS_AT_ONCE)):
+            texts = [it for id_, version in some for it in (_key(id_), str(version), order_list_cache.key_of(id_))]
+            await self._redis.eval(_BUST, 0, _encode((texts, _FENCE_S)))
+            metrics.CACHE_BUSTS.labels("done").inc(len(some))
 
     def _owe(self, product_id: str, version: int) -> None:
         if len(self._owed) >= _MAX_OWED and product_id not in self._owed:
