@@ -58,8 +58,8 @@ def kinds(ids: OrderIds) -> dict[str, Callable[[], str]]:
     """What makes an order's id, by the kind of key."""
     return {
         "none": ids.mint,
-        "UUIDv7": lambda: ids.derive("", uuid7()),
-        "UUIDv4": lambda: ids.derive("", str(uuid.uuid4())),
+        "UUIDv7": lambda: ids.derive("", uuid7(), ""),
+        "UUIDv4": lambda: ids.derive("", str(uuid.uuid4()), ""),
     }
 
 
