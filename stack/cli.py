@@ -153,6 +153,20 @@ def demo(
     raise typer.Exit(run(urls, orders=orders, clients=clients, products=products, token=token, as_json=as_json))
 
 
+@app.command()
+def bench(
+    quick: Annotated[bool, typer.Option("--quick", help="6 minutes instead of 40: fewer and shorter runs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The verdict as JSON on standard output.")] = False,
+    only: Annotated[
+        str | None, typer.Option(metavar="NAME", help="One experiment or contender; a wrong name lists them.")
+    ] = None,
+) -> None:
+    """Measure how fast it is, beside what, at what price, on servers of its own. Exit code 1: a run was void."""
+    from stack.bench import bench as run
+
+    raise typer.Exit(run(Home.current(), quick=quick, as_json=as_json, only=only))
+
+
 @keys.command("add")
 def keys_add(
     client: Annotated[str, typer.Argument(help="Whose key it is. A client may have several.")],

@@ -1,0 +1,154 @@
+"""What is measured, in the order of its worth. An experiment is a list of steps, those to be compared side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from benchmarks import headrace
+from benchmarks.ablations import ABLATIONS, ablated
+from benchmarks.contender import Contender
+from benchmarks.contenders import CONTENDERS as OTHERS
+from benchmarks.contenders import SYNC_TUNED
+from benchmarks.generators import Load
+from benchmarks.limits import LIMITS, Limit
+from benchmarks.measure import Place
+from benchmarks.plan import Report, Scale, Step
+from benchmarks.results import SATURATION, Run
+from benchmarks.servers import PRODUCTS, Servers
+from benchmarks.steps import AROUND_S, under_loads
+from benchmarks.stored import backlog, growth, soak
+
+CONTENDERS = (*headrace.CONTENDERS, *OTHERS, headrace.NOOP)
+BULK_CONNECTIONS = 8
+RATES = (250, 500, 1_000, 2_000, 4_000, 8_000)
+# The knee is where one of these is passed.
+KNEE_P99_MS = 1_000.0
+KNEE_ERRORS = 0.01
+
+Experiment = Callable[[Scale], list[Step]]
+
+
+def at_limit(limit: Limit, pair: int, seconds: float) -> Step:
+    """One of the limits, which are no contenders: see limits."""
+
+    async def run(servers: Servers, report: Report) -> None:
+        report(await limit.measure(servers, pair, seconds))
+
+    return Step(Place(limit.experiment, pair), limit.contender, limit.load, seconds + AROUND_S, run)
+
+
+def pairs(scale: Scale) -> range:
+    return range(1, scale.pairs + 1)
+
+
+def is_past_knee(run: Run) -> bool:
+    """Whether the contender no longer keeps up with the rate."""
+    late = run.latency_ms.p99 is None or run.latency_ms.p99 > KNEE_P99_MS
+    return not run.counts or late or run.errors > KNEE_ERRORS * (run.accepted + run.errors)
+
+
+def saturation(scale: Scale) -> list[Step]:
+    """Everybody with 256 connections, and in the first pairs with 64 as well."""
+    taking_part = [it for it in CONTENDERS if it.stores and it.request != "bulk" and it.name not in scale.left_out]
+    return [_saturated(scale, contender, pair) for pair in pairs(scale) for contender in taking_part]
+
+
+def _saturated(scale: Scale, contender: Contender, pair: int) -> Step:
+    loads = [(Load(scale.load_s, 256), ""), *[(Load(scale.load_s / 2, 64), "")] * (pair <= scale.few_pairs)]
+    return under_loads(SATURATION, contender, pair, loads, warm_up_s=scale.warm_up_s)
+
+
+def single(scale: Scale) -> list[Step]:
+    """One connection, one order at a time, beside one bare confirmed publish of the same bytes at a time."""
+    load_s = scale.other_s / 2
+    steps = []
+    for pair in pairs(scale):
+        steps.append(at_limit(LIMITS["bare-publish"], pair, load_s))
+        steps.append(under_loads("single", headrace.HEADRACE, pair, [(Load(load_s, 1), "")], warm_up_s=1))
+    return steps
+
+
+def open_loop(scale: Scale) -> list[Step]:
+    """1,000 orders/s on a timetable."""
+    load = Load(scale.open_loop_s, rate=1_000)
+    return [under_loads("open_loop", headrace.HEADRACE, 1, [(load, "")], warm_up_s=scale.warm_up_s)]
+
+
+def knee(scale: Scale) -> list[Step]:
+    """Growing rates until latency or errors say that it is too much."""
+    loads = [(Load(scale.knee_s, rate=rate), "") for rate in RATES]
+    return [
+        under_loads("knee", contender, 1, loads, warm_up_s=scale.warm_up_s, until=is_past_knee)
+        for contender in (headrace.HEADRACE, SYNC_TUNED)
+    ]
+
+
+def ingest(scale: Scale) -> list[Step]:
+    """ingest_api without its workers, beside an endpoint that does nothing."""
+    load = [(Load(scale.other_s, 256), "")]
+    late = (headrace.PERSIST, headrace.CONSUMER)
+    steps = []
+    for pair in pairs(scale):
+        steps.append(under_loads("ingest", headrace.NOOP, pair, load, warm_up_s=1))
+        steps.append(under_loads("ingest", headrace.ALONE, pair, load, warm_up_s=1, late=late))
+    return steps
+
+
+def limits(scale: Scale) -> list[Step]:
+    """What is left when a part is taken by itself: publishing without HTTP, COPY without a pipeline."""
+    names = ("amqp-publish", "psql-copy")
+    return [at_limit(LIMITS[name], pair, scale.other_s / 2) for pair in pairs(scale) for name in names]
+
+
+def bulk(scale: Scale) -> list[Step]:
+    """500 orders a request."""
+    load = [(Load(scale.other_s, BULK_CONNECTIONS), "")]
+    return [under_loads("bulk", headrace.BULK, pair, load, warm_up_s=1) for pair in pairs(scale)]
+
+
+def hot_product(scale: Scale) -> list[Step]:
+    """All orders on one product, beside orders for 10,000; each comes first every other time."""
+    hot = (Load(scale.other_s, 256, products=1), "1 product")
+    spread = (Load(scale.other_s, 256, products=PRODUCTS), f"{PRODUCTS:,} products")
+    orders = {pair: [hot, spread] if pair % 2 else [spread, hot] for pair in pairs(scale)}
+    return [
+        under_loads("hot_product", headrace.HEADRACE, pair, loads, warm_up_s=scale.warm_up_s)
+        for pair, loads in orders.items()
+    ]
+
+
+def ablations(scale: Scale) -> list[Step]:
+    """Headrace as it is, then with one thing taken away or put back, each in turn."""
+    load = Load(scale.ablation_s, 256)
+    return [
+        under_loads("ablations", contender, pair, [(load, variant)], warm_up_s=1)
+        for pair in range(1, scale.ablation_pairs + 1)
+        for variant, contender in [("as it is", headrace.HEADRACE), *((it.title, ablated(it)) for it in ABLATIONS)]
+    ]
+
+
+def by_itself(contender: Contender, scale: Scale) -> list[Step]:
+    """One contender, under the load that the verdict speaks of."""
+    if contender.request == "bulk":
+        return bulk(scale)
+    return [_saturated(scale, contender, pair) for pair in pairs(scale)]
+
+
+EXPERIMENTS: dict[str, Experiment] = {
+    SATURATION: saturation,
+    "single": single,
+    "open_loop": open_loop,
+    "ingest": ingest,
+    "bulk": bulk,
+    "hot_product": hot_product,
+    "limits": limits,
+    "knee": knee,
+    "growth": growth,
+    "backlog": backlog,
+    "ablations": ablations,
+    "soak": soak,
+}
+# Ten minutes of the same: only when asked for by name.
+ONLY_BY_NAME = ("soak",)
+# What a quick run has time for.
+IN_QUICK = (SATURATION, "single", "open_loop", "ingest", "bulk", "hot_product")
