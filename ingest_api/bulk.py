@@ -48,7 +48,9 @@ Request = OrderRequest | Problem
 def split(body: bytes, *, is_ndjson: bool) -> list[bytes]:
     """The elements of the body, not yet looked at. Raises Problem (400, 422)."""
     # Not splitlines(): a \r by itself is white space in JSON.
-    elements = [line for line in map(bytes.strip, body.split(b"\n")) if line] if is_ndjson else elements_of(body)
+    elements = (
+        [line for line in map(bytes.strip, body.split(b"\n")) if line] if is_ndjson else elements_of(body, MAX_ORDERS)
+    )
     if not 1 <= len(elements) <= MAX_ORDERS:
         raise problems.invalid("", f"A bulk request holds 1 to {MAX_ORDERS} orders, not {len(elements)}.")
     return elements

@@ -5,7 +5,7 @@ come twice; so what it refuses, and what may hold a member twice, is looked at a
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, NamedTuple, TypeVar, get_args, get_type_hints
 
 import msgspec
@@ -73,15 +73,22 @@ class JsonBody(Generic[S]):
         return invalid_values(errors)
 
 
-def elements_of(body: bytes) -> list[bytes]:
-    """The elements of a JSON array, not yet looked at. Raises Problem (400, 422)."""
+def elements_of(body: bytes, most: int | None = None) -> list[bytes]:
+    """The elements of a JSON array, not yet looked at. Raises Problem (400; 422 for no array, or for more than `most`).
+
+    They are counted before they are copied: half a million of them are a megabyte, and twice that time (82 of 134 ms,
+    measured) went into copies that nobody wanted.
+    """
     try:
-        return [bytes(raw) for raw in _elements.decode(body)]
+        elements = _elements.decode(body)
     except msgspec.ValidationError:
         check_strictly(body)
         raise invalid("", "The body must be a JSON array.") from None
     except _NOT_JSON as error:
         raise _malformed(error) from None
+    if most is not None and len(elements) > most:
+        raise invalid("", f"The array has {len(elements)} elements. Send {most} at the most.")
+    return [bytes(element) for element in elements]
 
 
 def check_strictly(body: bytes) -> None:
@@ -156,11 +163,20 @@ def _not(raw: bytes) -> str:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = json.dumps(next(name for name in members if names.count(name) > 1))
+        twice = json.dumps(_first_repeated(name for name, _ in pairs))
         shown = twice if len(twice) <= _MAX_SHOWN else f"{twice[:_MAX_SHOWN]}…"
         raise malformed(f"The member {shown} comes twice in one object. Send it once.")
     return members
+
+
+def _first_repeated(names: Iterable[str]) -> str:
+    """One pass: a body of the largest size has 100,000 names, and to count each among all of them takes minutes."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    raise AssertionError("no name comes twice")
 
 
 def _refuse_constant(name: str) -> None:
