@@ -6,15 +6,14 @@ from msgspec import Meta
 
 from web.operations import Header, Parameter
 from web.paging import DEFAULT_LIMIT, MAX_LIMIT
+from web.preconditions import TAG
 
 # ── of requests
 
-# product_api.preconditions checks it.
-_TAG = r'(W/)?"[!#-~]*"'
 IF_MATCH = Parameter(
     "If-Match",
     "header",
-    Annotated[str, Meta(pattern=rf"^(\*|{_TAG}([ \t]*,[ \t]*{_TAG})*)$")],
+    Annotated[str, Meta(pattern=rf"^(\*|{TAG}([ \t]*,[ \t]*{TAG})*)$")],
     "The ETag of the version that the change is meant for, or `*` for whatever is there (RFC 9110). Another version is"
     " 412.",
     '"3"',

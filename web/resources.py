@@ -1,11 +1,14 @@
 """What does not change while a process runs, ready to be sent: compressed, and with an ETag."""
 
 import gzip
+from functools import cached_property
 from hashlib import sha256
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
+
+from web.preconditions import client_has
 
 HTML, CSS, JAVASCRIPT, JSON = "text/html; charset=utf-8", "text/css", "text/javascript", "application/json"
 
@@ -40,21 +43,23 @@ class Resource:
         await self._answer(Request(scope))(scope, receive, send)
 
     def _answer(self, request: Request) -> Response:
-        if self._headers["ETag"] in _listed(request, "if-none-match"):
+        if client_has(request.headers.getlist("if-none-match"), self._headers["ETag"]):
             return Response(status_code=304, headers=self._headers)
         if _takes_gzip(request):
             headers = self._headers | {"Content-Encoding": "gzip"}
             return Response(self._gzipped, headers=headers, media_type=self._media_type)
-        # Kept compressed alone: every browser takes that.
-        return Response(gzip.decompress(self._gzipped), headers=self._headers, media_type=self._media_type)
+        return Response(self._content, headers=self._headers, media_type=self._media_type)
 
-
-def _listed(request: Request, header: str) -> list[str]:
-    return [part.strip() for value in request.headers.getlist(header) for part in value.split(",")]
+    @cached_property
+    def _content(self) -> bytes:
+        """Made once, for the first who asks: nearly every client takes gzip. Made for each, 1.7 MB of JavaScript would
+        stop the process for 7 ms a time, and stay with a client that does not read it.
+        """
+        return gzip.decompress(self._gzipped)
 
 
 def _takes_gzip(request: Request) -> bool:
-    for coding in _listed(request, "accept-encoding"):
+    for coding in ",".join(request.headers.getlist("accept-encoding")).split(","):
         name, _, weight = coding.partition(";")
         if name.strip().lower() == "gzip":
             return weight.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")

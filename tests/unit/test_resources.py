@@ -41,6 +41,35 @@ async def test_who_has_it_is_told_so(client: AsyncClient) -> None:
     assert (await client.get("/", headers={"If-None-Match": '"else"'})).status_code == 200
 
 
+@pytest.mark.parametrize("values", [["*"], ['"else"', "{}"], ["{}"], ["W/{}"], ['W/"x",,{} ,']])
+async def test_a_get_is_conditional_as_http_has_it(client: AsyncClient, values: list[str]) -> None:
+    opaque = (await client.get("/")).headers["etag"].removeprefix("W/")
+    sent = [("If-None-Match", value.format(opaque)) for value in values]
+    assert (await client.get("/", headers=sent)).status_code == 304
+
+
+@pytest.mark.parametrize("value", ["", "{}x", "x, {}", "*, {}"])
+async def test_what_are_no_etags_is_ignored(client: AsyncClient, value: str) -> None:
+    etag = (await client.get("/")).headers["etag"]
+    assert (await client.get("/", headers={"If-None-Match": value.format(etag)})).status_code == 200
+
+
+async def test_it_is_decompressed_once_however_often_it_is_asked_for(
+    client: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decompressed: list[bytes] = []
+    decompress = gzip.decompress
+
+    def counted(content: bytes) -> bytes:
+        decompressed.append(content)
+        return decompress(content)
+
+    monkeypatch.setattr(gzip, "decompress", counted)
+    for _ in range(3):
+        assert (await client.get("/", headers={"Accept-Encoding": "identity"})).content == CONTENT
+    assert len(decompressed) == 1
+
+
 async def test_nothing_from_elsewhere_may_run(client: AsyncClient) -> None:
     headers = (await client.get("/")).headers
     policy = dict(part.strip().split(" ", 1) for part in headers["content-security-policy"].split(";"))
