@@ -14,15 +14,14 @@ that was smuggled behind is ever read as a request.
 """
 
 import asyncio
-import resource
 from collections import deque
 from typing import Any
 
 import httptools
-import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from web import problems
+from web import connection_limits, problems
+from web.connection_limits import Config, make_room
 from web.flow import Flow, drop
 from web.problems import Problem
 
@@ -42,31 +41,8 @@ MAX_UNREAD_BYTES = 256 * 1024
 # How much of what has come is parsed at a time. Once a request has to wait for the one before it, the rest waits as it
 # came: parsed, the smallest requests are eighty times as large (2.2 kB each, measured).
 PARSED_BYTES = 8 * 1024
-# Connections past the limit that are told so, at the same time. Those past these are closed without a word.
-REFUSED_AT_ONCE = 128
 # Where trailers go: nobody here reads them, and they must not pass for headers.
 _NOWHERE: Any = deque(maxlen=0)
-# Files that are no clients: database, broker and Redis, standard streams, what the interpreter opens.
-_OTHER_FILES = 128
-
-
-class Config(uvicorn.Config):
-    """uvicorn's, and the most connections there may be at once, idle ones included."""
-
-    max_connections: int
-
-
-def allow_open_files(max_connections: int) -> None:
-    """Let the process have a file for each connection. Raises RuntimeError if the system does not."""
-    needed = max_connections + REFUSED_AT_ONCE + _OTHER_FILES
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        if hard != resource.RLIM_INFINITY and hard < needed:
-            raise RuntimeError(
-                f"max_connections={max_connections} needs {needed} open files, and the system allows {hard}:"
-                " raise its limit (ulimit -Hn, LimitNOFILE=), or set *_MAX_CONNECTIONS lower"
-            )
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 class _Refused(Exception):
@@ -110,12 +86,24 @@ class Connection(HttpToolsProtocol):
         super().connection_made(transport)
         self.flow = Flow(transport, self.loop, self.pipeline)
         self._unanswered: deque[RequestResponseCycle] = deque()
+        self._idle = self.config.idle
+        # Those that were closed to make room are counted until the loop comes round: so one is, for each that comes.
         surplus = len(self.connections) - self.config.max_connections
-        if surplus > REFUSED_AT_ONCE:
+        self._is_surplus = surplus > 0 and not make_room(self._idle)
+        if self._is_surplus and surplus > connection_limits.REFUSED_AT_ONCE:
             transport.abort()
-        self._is_surplus = surplus > 0
-        silence_s = LINGER_S if self._is_surplus else KEEP_ALIVE_S
+        self._close_after(LINGER_S if self._is_surplus else KEEP_ALIVE_S)
+
+    def _close_after(self, silence_s: float) -> None:
         self.timeout_keep_alive_task = self.loop.call_later(silence_s, self.timeout_keep_alive_handler)
+        if not self._is_surplus:  # those have no place that they could leave to others
+            self._idle[self] = None
+
+    def _unset_keepalive_if_required(self) -> None:
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
+            self._idle.pop(self, None)
 
     def data_received(self, data: bytes) -> None:
         if self._is_over:
@@ -177,7 +165,9 @@ class Connection(HttpToolsProtocol):
         if self._is_over:
             return
         super().on_response_complete()
-        if self.transport.is_closing():
+        if self.timeout_keep_alive_task is not None:
+            self._idle[self] = None
+        elif self.transport.is_closing():
             self.flow.watch()
         elif self._unparsed and not self.pipeline:
             self._take(self._unparsed)
@@ -232,7 +222,7 @@ class Connection(HttpToolsProtocol):
         """As between two requests. uvicorn stops that clock at the first byte, be it an empty line or the rest of a
         body that nobody waits for.
         """
-        self.timeout_keep_alive_task = self.loop.call_later(KEEP_ALIVE_S, self.timeout_keep_alive_handler)
+        self._close_after(KEEP_ALIVE_S)
         if cycle is not None and cycle.more_body and self._new_bytes > MAX_UNREAD_BYTES:
             self.linger()
 
@@ -283,7 +273,7 @@ class Connection(HttpToolsProtocol):
         self.transport.write_eof()
         self.flow.resume_reading()
         self._unset_keepalive_if_required()
-        self.timeout_keep_alive_task = self.loop.call_later(LINGER_S, self.timeout_keep_alive_handler)
+        self._close_after(LINGER_S)
 
     def _forget_waiting(self) -> None:
         self.pipeline.clear()

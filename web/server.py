@@ -2,13 +2,15 @@
 
 import asyncio
 import contextlib
+from collections import OrderedDict
 from collections.abc import Iterator
 
 import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
-from web.connections import KEEP_ALIVE_S, Config, Connection, allow_open_files
+from web.connection_limits import Config, allow_open_files
+from web.connections import KEEP_ALIVE_S, Connection
 
 log = structlog.get_logger()
 
@@ -37,7 +39,8 @@ async def serve(
     most.
 
     Without a lifespan it may be cancelled at any moment. With one, uvicorn would leave the lifespan's task behind, and
-    log its end as an error. `max_connections`: the most at once, idle ones included; the default is for health pages.
+    log its end as an error. `max_connections`: the most at once, idle ones included, which make room for new ones;
+    the default is for health pages.
     Raises RuntimeError if the app does not start, the port is taken, or the system allows fewer open files.
     """
     allow_open_files(max_connections)
@@ -57,7 +60,7 @@ async def serve(
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=max(1, round(grace_s)),
     )
-    config.max_connections = max_connections
+    config.max_connections, config.idle = max_connections, OrderedDict()
     server = _Server(config)
     serving = asyncio.create_task(_serve(server, f"{host}:{port}"))
     stopping = asyncio.create_task(stop.wait())

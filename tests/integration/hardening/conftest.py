@@ -25,7 +25,7 @@ async def ingest(shared_environment: dict[str, str], product: str) -> AsyncItera
     """A process of ingest_api with the settings that it ships with. Whatever is done to it here, it finds nothing to
     report.
     """
-    async with ingesting(shared_environment, max_connections=11_000) as it:
+    async with ingesting(shared_environment) as it:
         assert (await it.order(product)).status_code == 202
         yield it
         assert (await it.order(product)).status_code == 202
