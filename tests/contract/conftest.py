@@ -7,8 +7,10 @@ import pytest_asyncio
 
 from pipeline.api_keys import ORDERS_READ, ORDERS_WRITE, PRODUCTS_WRITE, new_token
 from pipeline.fields import EXAMPLE_PRODUCT
+from product_api.requests import MAX_QTY
 from tests.api_keys import key_of, write_keys
 from tests.conftest import Servers, emptied_redis, environment_of, own_database, own_vhost
+from tests.contract.provocations import FULL_PRODUCT
 from tests.contract.schemathesis_run import Target
 from tests.deployment import Deployment, deployed
 from tests.ingest import execute, insert_product
@@ -59,11 +61,12 @@ async def products(guarded: Deployment, guarded_environment: dict[str, str]) -> 
 
 
 async def _target(url: str, database_url: str) -> Target:
-    """With products of its own, and that of the documents' examples, so that these are good as they stand."""
-    example = (
+    """With products of its own, a full one, and that of the examples in the documents, so that these are good."""
+    known = (
         "INSERT INTO products (id, name, price, qty) VALUES ($1, 'Laptop Demo', 1500, $2) ON CONFLICT (id) DO NOTHING"
     )
-    await execute(database_url, example, EXAMPLE_PRODUCT, _ENOUGH)
+    await execute(database_url, known, EXAMPLE_PRODUCT, _ENOUGH)
+    await execute(database_url, known, FULL_PRODUCT, MAX_QTY)
     products = [EXAMPLE_PRODUCT, *[await insert_product(database_url, qty=_ENOUGH) for _ in range(2)]]
     tokens = {client: TOKENS[client] for client in ("alice", "bob", "carol")}
     return Target(url, tokens, ("alice", "bob"), products)

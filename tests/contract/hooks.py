@@ -1,4 +1,4 @@
-"""What schemathesis loads: how NDJSON is made, and which failures are none.
+"""What schemathesis loads: how NDJSON is made, what is sent in any case, and which failures are none.
 
 Reads HEADRACE_CONTRACT_PRODUCTS, a JSON array of the ids that can be ordered. Leaves at
 HEADRACE_CONTRACT_EXCUSED how often each excuse held, when the process ends.
@@ -8,14 +8,18 @@ import atexit
 import json
 import os
 from collections import Counter
+from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import schemathesis
+from requests.structures import CaseInsensitiveDict
 from schemathesis.core.failures import Failure
 
 from ingest_api.requests import MAX_QUANTITY
 from tests.contract.excuses import Refusal, Sent, excuses_for, refusals
+from tests.contract.provocations import PROVOCATIONS
 
 PRODUCTS: list[str] = json.loads(os.environ["HEADRACE_CONTRACT_PRODUCTS"])
 EXCUSES = excuses_for(PRODUCTS)
@@ -48,6 +52,28 @@ def _lines_of(text: str) -> str:
     numbers = [ord(character) for character in text or "0"]
     orders = [{"productId": PRODUCTS[it % len(PRODUCTS)], "quantity": 1 + it % MAX_QUANTITY} for it in numbers]
     return "\n".join(map(json.dumps, orders))
+
+
+@schemathesis.hook
+def before_add_examples(context: schemathesis.HookContext, examples: "list[schemathesis.Case[Any]]") -> None:
+    """Send the provocations too. An operation has an example, for each has one in its document."""
+    assert context.operation is not None
+    changes = PROVOCATIONS.get(context.operation.definition.raw["operationId"], ())
+    examples.extend([_changed(examples[0], change) for change in changes])
+
+
+def _changed(case: "schemathesis.Case[Any]", change: Mapping[str, Any]) -> "schemathesis.Case[Any]":
+    """Another case, which is checked against the schema again: if it is not valid, no excuse is needed for it."""
+    other = case.derive(keep_auth=True)
+    other._meta = deepcopy(case.meta)  # each is judged by itself
+    for container, value in change.items():
+        setattr(other, container, _headers(case, value) if container == "headers" else value)
+    return other
+
+
+def _headers(case: "schemathesis.Case[Any]", others: Mapping[str, str]) -> "CaseInsensitiveDict[str]":
+    """`others` in the place of its own, but for whose it is."""
+    return CaseInsensitiveDict({**others, "Authorization": case.headers["Authorization"]})
 
 
 # ── what comes back

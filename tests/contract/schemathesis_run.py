@@ -1,7 +1,8 @@
 """schemathesis as a process of its own against one API, and what came of it.
 
 With everything on that it has: all checks, all phases, data that is valid and data that is not. What it finds and is
-right all the same stands in excuses.py. Without randomness: the same run for everyone.
+right all the same stands in excuses.py. Without random numbers: two runs of the same code differ in ids alone. Another
+code is another run, and so what must be in each of them stands in provocations.py.
 """
 
 import asyncio

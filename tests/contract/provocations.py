@@ -1,0 +1,37 @@
+"""One request for each excuse that chance alone would bring about, sent in every run.
+
+What schemathesis makes up is not the same for ever, although it uses no random numbers: it takes values out of the code
+that is loaded, and ids out of the answers. So a new number anywhere in the services changes the draws, and an excuse
+that one draw in eight hundred needs is not needed any more. These are valid by the schema, which schemathesis checks.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipeline.fields import EXAMPLE_PRODUCT
+from product_api.requests import MAX_QTY
+
+FULL_PRODUCT = "01a20267-9000-7000-8000-000000000f01"
+"""Of this product there are MAX_QTY, and no run takes it off sale before the examples are sent."""
+
+_KEY = {"Idempotency-Key": "provoked-0001"}
+_PATH = {"product_id": FULL_PRODUCT}
+_NOBODYS = "01a20267-9000-7000-8000-0000000000ff"
+
+# By operation: what to change in its first example, container by container.
+PROVOCATIONS: Mapping[str, Sequence[Mapping[str, Any]]] = {
+    "acceptOrder": (
+        {"body": {"productId": _NOBODYS, "quantity": 1}},
+        {"body": {"productId": EXAMPLE_PRODUCT, "quantity": 2.0}},
+        {"body": {"productId": EXAMPLE_PRODUCT, "quantity": 1}, "headers": _KEY},
+        {"body": {"productId": EXAMPLE_PRODUCT, "quantity": 2}, "headers": _KEY},
+    ),
+    "listProducts": ({"query": {"before": "no cursor"}},),
+    "createProduct": ({"body": {"name": "Laptop Demo", "price": 19.999, "qty": 50}},),
+    "patchProduct": (
+        {"path_parameters": _PATH, "headers": {"If-Match": '"999999999"'}, "body": {"name": "Laptop Demo"}},
+        {"path_parameters": _PATH, "headers": {}, "body": {"qty": MAX_QTY}},
+        {"path_parameters": _PATH, "headers": {"If-Match": "*"}, "body": {"qty": 23.0}},
+    ),
+    "restockProduct": ({"path_parameters": _PATH, "headers": {}, "body": {"quantity": 1}},),
+}
