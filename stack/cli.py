@@ -194,10 +194,24 @@ def keys_list(as_json: Json = False) -> None:
 
 @keys.command("revoke")
 def keys_revoke(key_id: Annotated[str, typer.Argument(metavar="ID", help="As the list shows it.")]) -> None:
-    """Remove a key, within a second also from services that run."""
+    """Remove a key, within a second also from services that run.
+
+    The last one closes the door to all but the stack itself, also after a restart: to do without keys, say `keys open`.
+    """
     from stack.keys import revoke as run
 
     raise typer.Exit(run(Home.current(), key_id))
+
+
+@keys.command("open")
+def keys_open() -> None:
+    """Do without keys: remove all of them. From the next `up` on, who can reach this machine's loopback is let in.
+
+    Only while nothing runs. Nothing else opens the door: without its key file, a stack that had keys does not start.
+    """
+    from stack.keys import open_door as run
+
+    raise typer.Exit(run(Home.current()))
 
 
 @app.command("test", context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})

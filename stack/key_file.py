@@ -2,6 +2,9 @@
 
 From the first key on, nobody gets in without one: seeds and the demo are clients like others. So with the first comes a
 key of the client `headrace`, whose token lies beside the file, for its owner alone to read.
+
+That token also tells that there have been keys. A file that is not there is then not the same as no keys: it got lost,
+and nothing starts until somebody has said what is to be.
 """
 
 from __future__ import annotations
@@ -31,10 +34,12 @@ OWN_CLIENT = "headrace"
 
 
 def read_keys(home: Home) -> list[ApiKey]:
-    """All of them; none if there is no file. Raises HeadraceError for a damaged one."""
+    """All of them; none if there never were any. Raises HeadraceError for a file that is damaged or got lost."""
     try:
         return decode_keys(home.api_keys.read_bytes())
     except FileNotFoundError:
+        if home.own_api_key.exists():
+            raise _lost(home) from None
         return []
     except InvalidKeys as error:
         raise HeadraceError(
@@ -44,11 +49,20 @@ def read_keys(home: Home) -> list[ApiKey]:
         ) from error
 
 
+def has_keys(home: Home) -> bool:
+    """Whether the APIs ask for a key. Also if they cannot be read: whoever has lost them is not open for it."""
+    try:
+        return bool(read_keys(home))
+    except HeadraceError:
+        return True
+
+
 def add_key(home: Home, client: str, scopes: Sequence[ScopeName], orders_per_s: int | None) -> str:
     """Add a key, and with the first one the stack's own. Returns the token. Raises HeadraceError."""
     home.create()
     with _locked(home):
-        keys = with_own_key(home, read_keys(home))
+        # One that got lost is made anew so, with this key: see _lost.
+        keys = with_own_key(home, read_keys(home) if home.api_keys.exists() else [])
         token = new_token()
         write_keys(home, [*keys, make_key(token, client, scopes, orders_per_s)])
     return token
@@ -60,7 +74,7 @@ def remove_key(home: Home, key_id: str) -> tuple[ApiKey | None, list[ApiKey]]:
     Raises HeadraceError.
     """
     if not home.api_keys.exists():
-        return None, []
+        return None, read_keys(home)
     with _locked(home):
         keys = read_keys(home)
         found = next((key for key in keys if key.id == key_id and key.client != OWN_CLIENT), None)
@@ -68,6 +82,22 @@ def remove_key(home: Home, key_id: str) -> tuple[ApiKey | None, list[ApiKey]]:
             keys.remove(found)
             write_keys(home, keys)
     return found, keys
+
+
+def ensure_file(home: Home) -> None:
+    """See to it that there is a file before the APIs start, which refuse to without one: if there never were keys, one
+    that holds none. Raises HeadraceError if it got lost.
+    """
+    with _locked(home):
+        if not home.api_keys.exists():
+            write_keys(home, read_keys(home))
+
+
+def forget_keys(home: Home) -> None:
+    """Remove all keys, the stack's own among them: APIs that start from now on are open."""
+    with _locked(home):
+        write_keys(home, [])
+        home.own_api_key.unlink(missing_ok=True)
 
 
 def own_token(home: Home) -> str | None:
@@ -103,6 +133,14 @@ def make_key(token: str, client: str, scopes: Sequence[ScopeName], orders_per_s:
 
 def write_keys(home: Home, keys: Sequence[ApiKey]) -> None:
     write_private(home.api_keys, encode_keys(keys))
+
+
+def _lost(home: Home) -> HeadraceError:
+    return HeadraceError(
+        f"the API keys in {home.api_keys} are gone",
+        f"there have been keys ({home.own_api_key} is the stack's own), and without the file all doors would open",
+        "put it back from a copy; or make new keys: ./headrace keys add; or do without: ./headrace keys open",
+    )
 
 
 def _own_token(home: Home) -> str | None:

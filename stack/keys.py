@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -16,9 +17,11 @@ from stack.console import err, say, show_table
 from stack.errors import HeadraceError
 from stack.home import Home
 from stack.http import get
-from stack.key_file import OWN_CLIENT, add_key, read_keys, remove_key
+from stack.key_file import OWN_CLIENT, add_key, forget_keys, read_keys, remove_key
 
 EXAMPLE = "./headrace keys add shop --scope orders:write --scope orders:read"
+
+DO_WITHOUT = "./headrace down; ./headrace keys open; ./headrace up -d"
 
 # The APIs look once a second; on a busy machine they are late.
 KNOWN_WITHIN_S = 5.0
@@ -58,10 +61,27 @@ def revoke(home: Home, key_id: str) -> int:
     """Remove a key: the running APIs let it in for another second at the most. Returns 0. Raises HeadraceError."""
     found, left = remove_key(home, key_id)
     if found is None:
-        raise _not_revoked(home, key_id, left)
+        raise _not_revoked(key_id, left)
     _tell(f"revoked {key_id} of {found.client}; the running services know within a second")
     if all(key.client == OWN_CLIENT for key in left):
-        _tell(f"It was the last: nobody but the stack itself gets in now. Without {home.api_keys}, `up` starts open.")
+        _tell("It was the last: nobody but the stack itself gets in now, nor after a restart.")
+        _tell(f"To do without keys: {DO_WITHOUT}")
+    return 0
+
+
+def open_door(home: Home) -> int:
+    """Remove all keys, so that the next `up` starts open. Returns 0. Raises HeadraceError while the stack runs: its
+    services have had keys, and stay closed until they end; but the first that crashed would come back open.
+    """
+    home.create()
+    lock = home.try_lock()
+    if lock is None:
+        raise HeadraceError("the stack is running", "its services do not open while they run", DO_WITHOUT)
+    try:
+        forget_keys(home)
+    finally:
+        os.close(lock)
+    _tell("no keys: from the next `up` on, who can reach this machine's loopback is let in")
     return 0
 
 
@@ -86,9 +106,9 @@ def _chosen(scopes: Sequence[str]) -> list[ScopeName]:
     return [scope for scope in SCOPES if scope in scopes]
 
 
-def _not_revoked(home: Home, key_id: str, keys: Sequence[ApiKey]) -> HeadraceError:
+def _not_revoked(key_id: str, keys: Sequence[ApiKey]) -> HeadraceError:
     if any(key.id == key_id for key in keys):
-        mend = f"to do without keys: ./headrace down; rm {home.api_keys}; ./headrace up"
+        mend = f"to do without keys: {DO_WITHOUT}"
         return HeadraceError(f"{key_id} is the stack's own key", "its seeds and the demo need it", mend)
     shown = parse_token(key_id)
     cause = f"that is a whole key; its id is {shown[0]}" if shown else "the id is the first column of the list"

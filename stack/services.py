@@ -17,7 +17,7 @@ from stack.events import Events
 from stack.home import ROOT, Home
 from stack.http import get
 from stack.identity import wrap
-from stack.key_file import own_token
+from stack.key_file import ensure_file, own_token
 from stack.logfile import open_log
 from stack.ports import LOOPBACK, Ports
 from stack.processes import Process, Spec, together
@@ -41,7 +41,9 @@ class Services:
 
     async def start(self, urls: dict[str, str]) -> None:
         """Migrate, start all four at once, seed. `urls`: of postgres, rabbitmq, redis. Raises HeadraceError."""
-        token = own_token(self.home)  # before the APIs read the keys: they learn it from the file
+        # Before the APIs read the keys: they do not start without the file, and learn the stack's own key from it.
+        ensure_file(self.home)
+        token = own_token(self.home)
         environment = self._environment(urls)
         with self.events.step("migrations", "migrations"):
             await self._migrate(environment)
@@ -67,7 +69,7 @@ class Services:
             "AMQP_URL": urls["rabbitmq"],
             "REDIS_URL": urls["redis"],
             "ORDER_ID_KEY": os.environ.get("ORDER_ID_KEY") or self.credentials.order_id_key,
-            # Also while there is no such file: the APIs see to it that the first key is heeded when it comes.
+            # Also while it holds no keys: the APIs see to it that the first one is heeded when it comes.
             "API_KEYS_FILE": str(self.home.api_keys),
             "PYTHONUNBUFFERED": "1",
         }

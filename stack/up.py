@@ -15,7 +15,7 @@ from stack.errors import HeadraceError
 from stack.home import Home
 from stack.http import get
 from stack.install import ensure_servers, missing_servers
-from stack.key_file import own_token
+from stack.key_file import has_keys, own_token
 from stack.launch import Busy, Launched, launch
 from stack.rabbitmq import UI_VARIABLE
 from stack.seeds import PRODUCTS, products
@@ -148,7 +148,7 @@ def show(home: Home) -> None:
     state = states.load(home)
     say()
     print_table(state, home)
-    print_next(state, _demo_product(state, home), needs_key=home.api_keys.exists())
+    print_next(state, _demo_product(state, home), needs_key=has_keys(home))
 
 
 def _demo_product(state: StackState, home: Home) -> str | None:

@@ -1,8 +1,11 @@
 """Who may do what: API keys from a file, verified at each request, read again when the file changes.
 
-Without keys the service is open to everybody, which it says at its start, and which only the loopback may be. Once it
-has seen a key it never opens again while it runs: a file that was emptied or removed lets nobody in. Whatever goes
-wrong with the file later, the last good keys stay.
+Without keys the service is open to everybody, which it says at its start, and which only the loopback may be. That
+there are none must be said: by no file being named, or by one that holds no keys. A file that is named and not there
+keeps the service from starting, because it may have held keys; a crash must not open a door that was closed.
+
+Once a service has seen a key it never opens again while it runs: a file that was emptied or removed lets nobody in.
+Whatever else goes wrong with the file later, the last good keys stay.
 """
 
 import asyncio
@@ -79,7 +82,7 @@ class Keys:
     """The keys that a service knows."""
 
     def __init__(self, path: Path | None) -> None:
-        """`path`: of the key file; None, or a file that is not there: no keys. Raises InvalidKeys, OSError."""
+        """`path`: of the key file; None: no keys. Raises InvalidKeys, OSError, also if it is not there."""
         self._path = path
         self._version = self._look()
         self._known = _by_id(self._read())
@@ -137,10 +140,7 @@ class Keys:
         return (found.st_mtime_ns, found.st_ino, found.st_size) if found else None
 
     def _read(self) -> list[ApiKey]:
-        try:
-            return decode_keys(self._path.read_bytes()) if self._path else []
-        except FileNotFoundError:
-            return []
+        return decode_keys(self._path.read_bytes()) if self._path else []
 
 
 def _is_gone(version: _Version) -> bool:
@@ -174,11 +174,17 @@ class _Guarded:
 
 
 def load_keys(settings: ApiSettings) -> Keys:
-    """The keys to start with. Raises Misconfigured if they cannot be read, or if the service would be open to others
-    than this machine without being told to.
+    """The keys to start with. Raises Misconfigured if they are gone or cannot be read, or if the service would be open
+    to others than this machine without being told to.
     """
     try:
         keys = Keys(settings.api_keys_file)
+    except FileNotFoundError:
+        raise Misconfigured(
+            f"API_KEYS_FILE: {settings.api_keys_file} is not there, and without its keys the service would be open. Put"
+            " it back from a copy; or make new keys with ./headrace keys add; or, if there are to be none, write"
+            ' {"keys": []} into it'
+        ) from None
     except (InvalidKeys, OSError) as error:
         raise Misconfigured(
             f"API_KEYS_FILE: {settings.api_keys_file} cannot be read: {error}. Put it back from a copy;"

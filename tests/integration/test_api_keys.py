@@ -202,6 +202,7 @@ async def test_p5_an_idempotency_key_is_its_clients_and_outlives_a_change_of_api
 async def test_keys_are_added_and_revoked_while_the_service_runs(environment: dict[str, str], tmp_path: Path) -> None:
     """Also the first one: an open service closes. And the last one: it does not open again."""
     file, first, second = tmp_path / "api-keys.json", new_token(), new_token()
+    write_keys(file)
     product_id = await insert_product(environment["DATABASE_URL"])
     async with ingesting({**environment, "API_KEYS_FILE": str(file)}) as ingest:
 
@@ -236,7 +237,8 @@ async def _is(status: Callable[[str | None], Awaitable[int]], token: str | None,
 @pytest.mark.parametrize(
     ("host", "content", "said"),
     [
-        ("0.0.0.0", None, r"there are no API keys, and on 0\.0\.0\.0 anybody could .*headrace keys add"),
+        ("0.0.0.0", None, r"API_KEYS_FILE: .*api-keys\.json is not there.*headrace keys add"),
+        ("127.0.0.1", None, r"API_KEYS_FILE: .*api-keys\.json is not there.*headrace keys add"),
         ("0.0.0.0", '{"keys":[]}', r"there are no API keys, and on 0\.0\.0\.0 anybody could .*headrace keys add"),
         ("127.0.0.1", "{", r"API_KEYS_FILE: .*api-keys\.json cannot be read"),
         ("127.0.0.1", "", r"API_KEYS_FILE: .*api-keys\.json cannot be read"),

@@ -1,7 +1,9 @@
 """API keys on the running stack: the next command may use a new key, and the stack goes on working with its own."""
 
 import json
+import os
 import re
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,9 +38,10 @@ def orders_url(stack: Stack) -> str:
 
 
 def product_ids(stack: Stack, token: str) -> list[str]:
+    """Of those in stock: the demo sells some of them out."""
     status, body = get(f"{stack.status()['services']['product_api']['url']}/products", 5, token)
     assert status == 200
-    return [product["id"] for product in json.loads(body)]
+    return [product["id"] for product in json.loads(body) if product["qty"] > 0]
 
 
 async def test_keys_come_and_go_on_the_running_stack(stack: Stack) -> None:
@@ -81,6 +84,51 @@ def test_with_keys_the_stack_starts_again_and_plants_its_products(stack: Stack) 
     order = {"productId": product_ids(stack, token)[0], "quantity": 1}
     assert post_json(orders_url(stack), order, 10)[0] == 401
     assert post_json(orders_url(stack), order, 10, token)[0] == 202
+
+
+async def test_a_service_that_comes_back_without_its_key_file_lets_nobody_in(stack: Stack) -> None:
+    token = add(stack, "shop", "orders:write")
+    order = {"productId": product_ids(stack, token)[0], "quantity": 1}
+    url, log = orders_url(stack), stack.home.log("ingest_api")
+    kept = stack.home.api_keys.read_bytes()
+    stack.home.api_keys.unlink()
+    os.kill(stack.status()["services"]["ingest_api"]["pid"], signal.SIGKILL)
+    await eventually(lambda: "api-keys.json is not there" in log.read_text(), timeout_s=30)
+    assert answers(url, order, None) is None
+    stack.home.api_keys.write_bytes(kept)
+    await eventually(lambda: answers(url, order, None) == 401, timeout_s=60)
+    await eventually(lambda: answers(url, order, token) == 202)
+
+
+def answers(url: str, order: dict[str, object], token: str | None) -> int | None:
+    """The status; None while nobody listens."""
+    try:
+        return post_json(url, order, 10, token)[0]
+    except OSError:
+        return None
+
+
+def test_a_stack_whose_key_file_is_gone_does_not_start(stack: Stack) -> None:
+    token = add(stack, "shop", "orders:write")
+    stack.run("down")
+    kept = stack.home.api_keys.read_bytes()
+    stack.home.api_keys.unlink()
+    assert "are gone" in stack.run("up", "-d", code=1)
+    assert not stack.home.api_keys.exists()
+    stack.home.api_keys.write_bytes(kept)
+    stack.up()
+    assert product_ids(stack, token)
+
+
+def test_only_after_keys_open_the_stack_starts_open_again(stack: Stack) -> None:
+    token = add(stack, "shop", "orders:write")
+    assert "the stack is running" in stack.run("keys", "open", code=1)
+    order = {"productId": product_ids(stack, token)[0], "quantity": 1}
+    stack.run("down")
+    stack.run("keys", "open")
+    shown = stack.up()
+    assert "$KEY" not in shown
+    assert post_json(orders_url(stack), order, 10)[0] == 202
 
 
 def test_keys_that_are_made_before_the_first_up_are_heeded_from_the_start(tmp_path: Path) -> None:

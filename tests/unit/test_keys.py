@@ -210,6 +210,7 @@ def test_only_ops_and_an_open_service_see_the_orders_of_others() -> None:
 
 
 async def test_an_open_service_asks_nobody_and_an_endpoint_sees_no_client(file: Path) -> None:
+    write_keys(file)
     found = await call(Keys(file), "orders:write", "hr_any_thing")
     assert isinstance(found, Client)
     assert (found.name, found.sees_all, found.orders_per_s) == ("", True, None)
@@ -219,6 +220,7 @@ async def test_an_open_service_asks_nobody_and_an_endpoint_sees_no_client(file: 
 
 
 def test_a_key_that_is_added_or_revoked_is_heeded_without_a_restart(file: Path) -> None:
+    write_keys(file)
     keys = Keys(file)
     assert keys.is_open
     first, second = new_token(), new_token()
@@ -294,6 +296,7 @@ def test_a_change_within_the_clocks_tick_is_seen(file: Path) -> None:
 
 async def test_the_watch_reloads_by_itself(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("web.keys._RELOAD_EVERY_S", 0.001)
+    write_keys(file)
     keys = Keys(file)
     watching = asyncio.create_task(keys.watch())
     write_keys(file, key_of(new_token()))
@@ -319,13 +322,24 @@ def start(file: Path | None, host: str, **changes: object) -> Keys:
 
 
 def test_without_keys_the_loopback_is_open_and_says_so(file: Path) -> None:
+    write_keys(file)
     with capture_logs() as logs:
         assert start(file, "127.0.0.1").is_open
         assert start(None, "127.0.0.1").is_open
     assert {line["event"] for line in logs} == {"no API keys: open to everybody on 127.0.0.1"}
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+@pytest.mark.parametrize("danger", ["false", "true"])
+def test_a_file_that_is_named_and_is_not_there_is_not_the_same_as_no_keys(file: Path, host: str, danger: str) -> None:
+    with pytest.raises(
+        Misconfigured, match=r"API_KEYS_FILE: .* is not there.* copy; .* keys add; .* \{\"keys\": \[\]\}"
+    ):
+        start(file, host, ALLOW_UNAUTHENTICATED_ACCESS_FROM_ANYWHERE=danger)
+
+
 def test_without_keys_no_other_address_is_served_unless_the_danger_is_named(file: Path) -> None:
+    write_keys(file)
     with pytest.raises(Misconfigured, match=r"on 0\.0\.0\.0 anybody could .* keys add .* 127\.0\.0\.1"):
         start(file, "0.0.0.0")
     with capture_logs() as logs:
@@ -344,7 +358,11 @@ def test_a_file_that_is_out_of_reach_keeps_a_service_from_starting_and_later_is_
     write_keys(file, key_of(token := new_token()))
     with pytest.raises(Misconfigured, match="cannot be read"):
         start(file / "no directory", "127.0.0.1")
-    keys = Keys(moved := file.with_name("directory") / file.name)
+    (moved := file.with_name("directory") / file.name).parent.mkdir()
+    write_keys(moved)
+    keys = Keys(moved)
+    moved.unlink()
+    moved.parent.rmdir()
     moved.parent.touch()
     with capture_logs() as logs:
         keys.reload()

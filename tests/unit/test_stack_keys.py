@@ -16,7 +16,7 @@ from stack import doctor
 from stack import keys as commands
 from stack.errors import HeadraceError
 from stack.home import ROOT, Home
-from stack.key_file import OWN_CLIENT, add_key, own_token, read_keys
+from stack.key_file import OWN_CLIENT, add_key, ensure_file, own_token, read_keys, remove_key
 from stack.load_result import Request
 from web.keys import Keys
 
@@ -82,7 +82,9 @@ def test_revoke_removes_one_key_and_says_when_it_was_the_last(home: Home) -> Non
     assert "the last" not in keys(home, "revoke", first[3:15])[1]
     assert first[3:15] not in keys(home, "list")[0]
     assert second[3:15] in keys(home, "list")[0]
-    assert "It was the last" in keys(home, "revoke", second[3:15])[1]
+    said = keys(home, "revoke", second[3:15])[1]
+    assert "It was the last" in said
+    assert "keys open" in said
 
 
 @pytest.mark.parametrize(
@@ -152,6 +154,72 @@ def test_of_many_that_add_at_once_none_loses_its_key(home: Home) -> None:
     known = Keys(home.api_keys)
     assert {known.client_with(token).name for token in tokens} == {f"client-{n}" for n in range(6)}
     assert sum(key.client == OWN_CLIENT for key in read_keys(home)) == 1
+
+
+# ── with and without keys: what starts open, and what does not
+
+
+def starts_open(home: Home) -> bool:
+    """What the next `up` does. Raises HeadraceError if it does not start."""
+    ensure_file(home)
+    return Keys(home.api_keys).is_open
+
+
+def test_before_the_first_key_the_stack_starts_open_and_says_so_in_a_file(home: Home) -> None:
+    home.create()
+    assert starts_open(home)
+    assert starts_open(home)
+    assert json.loads(home.api_keys.read_text()) == {"keys": []}
+    assert own_token(home) is None
+    assert not home.own_api_key.exists()
+
+
+def test_the_last_key_that_is_revoked_does_not_open_the_door(home: Home) -> None:
+    token = add_key(home, "shop", ["ops"], None)
+    keys(home, "revoke", token[3:15])
+    assert not starts_open(home)
+
+
+@pytest.mark.parametrize("command", [starts_open, own_token, read_keys, lambda home: remove_key(home, "0123456789ab")])
+def test_keys_that_got_lost_open_nothing(home: Home, command: Callable[[Home], object]) -> None:
+    add_key(home, "shop", ["ops"], None)
+    home.api_keys.unlink()
+    with pytest.raises(HeadraceError, match="are gone") as raised:
+        command(home)
+    assert all(way in raised.value.mend for way in ("copy", "keys add", "keys open"))
+    assert not home.api_keys.exists()
+    assert doctor._keys(home).verdict == "problem"
+
+
+def test_keys_that_got_lost_are_made_anew_by_the_next_that_is_added(home: Home) -> None:
+    lost = add_key(home, "shop", ["ops"], None)
+    home.api_keys.unlink()
+    token = add_key(home, "shop", ["ops"], None)
+    assert not starts_open(home)
+    assert Keys(home.api_keys).client_with(token).name == "shop"
+    assert Keys(home.api_keys).client_with(own_token(home) or "").name == OWN_CLIENT
+    assert lost[3:15] not in {key.id for key in read_keys(home)}
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_only_who_says_so_does_without_keys_again(home: Home, is_lost: bool) -> None:
+    add_key(home, "shop", ["ops"], None)
+    if is_lost:
+        home.api_keys.unlink()
+    assert "is let in" in keys(home, "open")[1]
+    assert starts_open(home)
+    assert "no keys" in keys(home, "list")[0]
+    add_key(home, "shop", ["ops"], None)
+    assert not starts_open(home)
+
+
+def test_while_the_stack_runs_it_is_not_opened(home: Home) -> None:
+    token = add_key(home, "shop", ["ops"], None)
+    lock = home.try_lock()
+    assert lock is not None
+    assert "./headrace down; ./headrace keys open" in keys(home, "open", code=1)[1]
+    os.close(lock)
+    assert Keys(home.api_keys).client_with(token)
 
 
 # ── the stack's own key
