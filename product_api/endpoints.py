@@ -86,7 +86,7 @@ class ProductEndpoints:
         except ChangeUnanswered as error:
             await self._announcer.doubt(error.change)
             raise problems.change_unanswered(_path(error.change), is_new=error.change.before is None) from None
-        if change is not None:
+        if change is not None and not change.changes_nothing:
             await self._announcer.announce(change)
         return change
 

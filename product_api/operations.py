@@ -107,7 +107,8 @@ OPERATIONS = (
         PRODUCTS_WRITE,
         TAG,
         "Change parts of a product",
-        "A JSON merge patch. If it sets `qty`, `If-Match` is required.",
+        "A JSON merge patch. If it sets `qty`, `If-Match` is required. One that changes nothing leaves the `ETag` as it"
+        " is.",
         parameters=(_ID, http_fields.IF_MATCH),
         body=(
             Content(PatchRequest, {"A new price": {"price": 1450.5}}, "application/merge-patch+json"),

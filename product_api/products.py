@@ -1,8 +1,8 @@
 """Products in PostgreSQL.
 
 Every change is one transaction that holds the row's lock from before it reads until it commits, adds one to `version`,
-and writes a row of stock_adjustments for what it does to `qty`. So at every commit
-qty = sum of adjustments - sum of PROCESSED orders, whatever product_consumer does to the same row meanwhile.
+and writes a row of stock_adjustments for what it does to `qty`; one that leaves all as it is writes nothing. So at every
+commit qty = sum of adjustments - sum of PROCESSED orders, whatever product_consumer does to the same row meanwhile.
 """
 
 import secrets
@@ -73,6 +73,11 @@ class Change(NamedTuple):
     after: StoredProduct
     reason: Reason
     deleted: bool = False
+
+    @property
+    def changes_nothing(self) -> bool:
+        """The product was asked to be as it is: nothing was written, and there is nothing to tell."""
+        return self.before == self.after
 
 
 class ChangeUnanswered(Exception):
@@ -150,6 +155,8 @@ class Products:
                 return None
             before = _stored(row)
             values = edit(before)
+            if values == before.values:
+                return Change(before, before, reason)
             after = _stored(await connection.fetchrow(_UPDATE, product_id, *values))
             await _adjust(connection, product_id, values.qty - before.product.qty, reason)
             return Change(before, after, reason)
@@ -181,12 +188,17 @@ class Products:
         committing: Change | None = None
         try:
             async with borrow(self._writes, self._timeout_s) as connection, connection.transaction():
-                committing = change = await work(connection)
+                change = await work(connection)
+                committing = _to_commit(change)
             return change
         except Exception as error:
             if fault_of(error) is not Fault.PASSING:
                 raise
             raise (ChangeUnanswered(committing) if committing else StoreUnavailable(str(error))) from error
+
+
+def _to_commit(change: Change | None) -> Change | None:
+    return None if change is None or change.changes_nothing else change
 
 
 async def _adjust(connection: Connection, product_id: str, delta: int, reason: Reason) -> None:

@@ -220,6 +220,30 @@ async def test_a_client_that_has_the_version_is_told_so(api: httpx.AsyncClient) 
     assert (await api.get(path, headers={"If-None-Match": '"1"'})).status_code == 200
 
 
+@pytest.mark.parametrize(
+    "patch", [{}, {"colour": "blue"}, {"price": "1500.00"}, {"name": " Laptop Demo ", "price": 1500, "qty": 50}]
+)
+async def test_a_change_that_changes_nothing_writes_nothing_and_tells_nobody(
+    api: httpx.AsyncClient, audit: Audit, amqp_url: str, patch: dict[str, object]
+) -> None:
+    path = await _create(api)
+    product_id = path.rpartition("/")[2]
+    row = "SELECT xmin::text FROM products WHERE id = $1"
+    written = await audit.connection.fetchval(row, product_id)
+    async with await aio_pika.connect(amqp_url) as connection:
+        queue = await topology.declare_product_events(await connection.channel())
+        same = await api.patch(path, json=patch, headers=OVERWRITE)
+        assert (same.status_code, same.headers["ETag"], same.content) == (200, '"1"', (await api.get(path)).content)
+        assert await audit.connection.fetchval(row, product_id) == written
+        assert (await api.put(path, json=LAPTOP, headers=OVERWRITE)).headers["ETag"] == '"1"'
+        assert (await api.patch(path, json=patch, headers={"If-Match": '"7"'})).status_code == 412
+        # What is told comes in order: the next change is the first that is heard of.
+        assert (await api.patch(path, json={"price": 2})).headers["ETag"] == '"2"'
+        told = await queue.get(timeout=5)
+    assert decode_event(told.body) == ProductEvent(product_id, 2, Decimal("2.00"), 50)
+    assert await audit.adjustments(product_id) == [(50, "creation")]
+
+
 # ── stock
 
 
@@ -261,8 +285,9 @@ async def test_concurrent_restocks_corrections_and_orders_keep_the_books_balance
     async with asyncpg.create_pool(database_url, min_size=3, max_size=3) as pool:
         answers = await asyncio.gather(
             *(api.post(f"{path}/restock", json={"quantity": 7}) for _ in range(30)),
-            *(api.put(path, json={**LAPTOP, "qty": 50 + n}, headers=OVERWRITE) for n in range(15)),
-            *(api.patch(path, json={"qty": 60 + n}, headers=OVERWRITE) for n in range(15)),
+            # Each with a name of its own: one that happens to set the qty that there is would be no change.
+            *(api.put(path, json={**LAPTOP, "name": f"put {n}", "qty": 50 + n}, headers=OVERWRITE) for n in range(15)),
+            *(api.patch(path, json={"name": f"patch {n}", "qty": 60 + n}, headers=OVERWRITE) for n in range(15)),
             *(_sell(pool, product_id, 3) for _ in range(30)),
         )
     assert {answer.status_code for answer in answers if answer is not None} == {200}
