@@ -1,8 +1,8 @@
 """Products in PostgreSQL.
 
 Every change is one transaction that holds the row's lock from before it reads until it commits, adds one to `version`,
-and writes a row of stock_adjustments for what it does to `qty`; one that leaves all as it is writes nothing. So at every
-commit qty = sum of adjustments - sum of PROCESSED orders, whatever product_consumer does to the same row meanwhile.
+and writes a row of stock_adjustments for what it does to `qty`; one that leaves all as it is writes nothing. So at
+every commit qty = sum of adjustments - sum of PROCESSED orders, whatever product_consumer does to the row meanwhile.
 """
 
 import secrets
