@@ -9,8 +9,8 @@ order from there would be 400.
 
 What is no HTTP/1.1, or can be read in two ways, is refused by the parser (llhttp, strict): Content-Length together with
 Transfer-Encoding, either of them twice or anything but digits and "chunked", a space before a colon, folded lines, bare
-line feeds. What it lets pass and RFC 9112 does not is refused here. The connection ends with each refusal, so nothing
-that was smuggled behind is ever read as a request.
+line feeds. What it lets pass and RFC 9112 does not, web/heads.py refuses. The connection ends with each refusal, so
+nothing that was smuggled behind is ever read as a request.
 """
 
 import asyncio
@@ -23,6 +23,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from web import connection_limits, problems
 from web.connection_limits import Config, make_room
 from web.flow import Flow, drop
+from web.heads import Refused, check_head
 from web.problems import Problem
 
 # Several times what browsers and proxies send. What comes in the same read as the head before it is not counted.
@@ -43,13 +44,6 @@ MAX_UNREAD_BYTES = 256 * 1024
 PARSED_BYTES = 8 * 1024
 # Where trailers go: nobody here reads them, and they must not pass for headers.
 _NOWHERE: Any = deque(maxlen=0)
-
-
-class _Refused(Exception):
-    """Raised in what the parser calls, which ends the parsing."""
-
-    def __init__(self, detail: str) -> None:
-        self.problem = problems.malformed(detail)
 
 
 class _StillSending:
@@ -140,21 +134,10 @@ class Connection(HttpToolsProtocol):
         self._head_ended()
         self._offers_upgrade = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
         if not self._offers_upgrade:
-            self._check_head(self.parser.get_http_version())
+            check_head(self.parser.get_http_version(), self.headers)
             super().on_headers_complete()
             self._unanswered.append(self.cycle)
             self.headers = _NOWHERE
-
-    def _check_head(self, version: str) -> None:
-        """RFC 9112, sections 2.3 and 3.2."""
-        hosts = 0
-        for name, _ in self.headers:
-            if name == b"host":
-                hosts += 1
-        if version != "1.1" and version != "1.0":
-            raise _Refused(f"This is HTTP/{version}. Send HTTP/1.1.")
-        if hosts != 1 and (hosts or version == "1.1"):
-            raise _Refused(f"The request has {hosts} Host headers. Send one.")
 
     def on_message_complete(self) -> None:
         if not self._offers_upgrade:
@@ -295,7 +278,7 @@ class Connection(HttpToolsProtocol):
 
 
 def _problem_of(error: httptools.HttpParserError) -> Problem:
-    if isinstance(error.__context__, _Refused):
+    if isinstance(error.__context__, Refused):
         return error.__context__.problem
     if isinstance(error, httptools.HttpParserCallbackError):  # uvicorn could not take the target apart
         return problems.malformed("The target of the request is none that is served here. Send a path, like /livez.")

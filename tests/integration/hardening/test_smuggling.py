@@ -11,6 +11,11 @@ pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 NO_BODY = b"0\r\n\r\n"
 
+HOSTS_THAT_ARE_NONE = (
+    *(b"a b", b"a\tb", b"a/b?c@d", b"a@b", b"x#y", b"a\\b", b'"x"', b"%zz", b"\xc3\xa4", b"http://x"),
+    *(b"x:80:80", b"x:http", b"::1", b"[::1", b"[x]"),
+)
+
 # What two servers in a row may read differently, each with an order behind it. Names, and what comes before the order.
 SHAPES = {
     "length and chunked": head(b"Content-Length: 5", TE) + NO_BODY,
@@ -60,6 +65,16 @@ SHAPES = {
     "NUL in a value": head(b"X: a\0b", b"Content-Length: 0"),
     "NUL in a name": head(b"X\0: a", b"Content-Length: 0"),
     "NUL in the target": head(line=b"GET /livez\0 HTTP/1.1"),
+    "gzip, chunked": head(b"Transfer-Encoding: gzip, chunked") + NO_BODY,
+    "gzip and chunked": head(b"Transfer-Encoding: gzip", TE) + NO_BODY,
+    "identity, chunked": head(b"Transfer-Encoding: identity, chunked") + NO_BODY,
+    "chunked with a parameter": head(TE + b";q=1") + NO_BODY,
+    "nothing, and chunked": head(b"Transfer-Encoding: , chunked") + NO_BODY,
+    "chunked in HTTP/1.0": head(TE, line=b"POST /api/v1/orders HTTP/1.0") + NO_BODY,
+    **{
+        f"host {host.decode('latin-1')!r}": head(line=b"GET /livez HTTP/1.1").replace(b"Host: x", b"Host: " + host)
+        for host in HOSTS_THAT_ARE_NONE
+    },
     "no host": head(line=b"GET /livez HTTP/1.1").replace(b"Host: x\r\n", b""),
     "two hosts": head(b"Host: y", line=b"GET /livez HTTP/1.1"),
     "HTTP/0.9": b"GET /livez\r\n",
@@ -101,6 +116,17 @@ async def test_what_can_be_read_in_two_ways_is_refused_and_what_is_behind_it_is_
     client.send(order_of(product))
     assert await client.is_closed()
     assert await accepted(ingest) == before
+
+
+@pytest.mark.parametrize(
+    "host",
+    [b"", b"x", b"x:", b"X-1.example:8080", b"a_b", b"127.0.0.1:80", b"[::1]:80", b"[::ffff:1.2.3.4]", b"%C3%A4"],
+)
+async def test_what_names_a_host_is_taken(ingest: Ingest, host: bytes) -> None:
+    client = await RawClient.connect(ingest.service.url)
+    client.send(head(line=b"GET /livez HTTP/1.1").replace(b"Host: x", b"Host: " + host))
+    assert (await client.answer())[0] == 200
+    client.close()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,46 @@
+"""What the parser lets pass in the head of a request, and HTTP does not."""
+
+import re
+from collections.abc import Iterable
+
+from web import problems
+from web.problems import Problem
+
+# A name or an address, and a port (RFC 9112, section 3.2; RFC 3986, section 3.2.2); or nothing, for a target without an
+# authority. Whatever else two servers in a row may take for two different hosts.
+_HOST = re.compile(
+    rb"(?:(?:[\w.~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*|\[[0-9A-Fa-f:.]+\]|\[v[0-9A-Fa-f]+\.[\w.~!$&'()*+,;=:-]+\])(?::[0-9]*)?"
+)
+
+
+class Refused(Exception):
+    """Raised in what the parser calls, which ends the parsing."""
+
+    def __init__(self, detail: str) -> None:
+        self.problem: Problem = problems.malformed(detail)
+
+
+def check_head(version: str, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """`headers`: names in lower case. Raises Refused."""
+    hosts = 0
+    if version != "1.1" and version != "1.0":
+        raise Refused(f"This is HTTP/{version}. Send HTTP/1.1.")
+    for name, value in headers:
+        if name == b"host":
+            hosts += 1
+            if not _HOST.fullmatch(value.strip(b" \t")):
+                raise Refused("The Host header is no host. Send a name or an address, and a port if there is one.")
+        elif name == b"transfer-encoding":
+            _check_transfer_encoding(version, value)
+    if hosts != 1 and (hosts or version == "1.1"):
+        raise Refused(f"The request has {hosts} Host headers. Send one.")
+
+
+def _check_transfer_encoding(version: str, value: bytes) -> None:
+    """Any other coding would be ignored here, and its bytes taken for what was sent (RFC 9112, section 6.1).
+    HTTP/1.0 does not even know chunked: what is in front of us may have ended the body somewhere else.
+    """
+    if value.strip(b" \t").lower() != b"chunked":
+        raise Refused("The Transfer-Encoding is not understood. Send chunked alone, or Content-Length.")
+    if version == "1.0":
+        raise Refused("HTTP/1.0 has no Transfer-Encoding. Send Content-Length, or HTTP/1.1.")
