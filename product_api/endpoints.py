@@ -26,7 +26,7 @@ class ProductEndpoints:
         found = await self._reader.read(product_id)
         if found is None:
             raise _no_product(product_id)
-        if matches_if_none_match(request.headers.getlist("if-none-match"), found.version):
+        if matches_if_none_match(_if_none_match(request), found.version):
             return Response(status_code=304, headers=_validators(found.version))
         return _json(found.body, headers=_validators(found.version))
 
@@ -58,7 +58,7 @@ class ProductEndpoints:
         product_id = id_in_path(request, "product")
 
         def check(current: StoredProduct) -> None:
-            check_if_match(_if_match(request), current.version)
+            _check_version(request, current.version)
 
         if await self._told(self._products.delete(product_id, check)) is None:
             raise _no_product(product_id)
@@ -71,7 +71,7 @@ class ProductEndpoints:
             require_if_match(_if_match(request))
 
         def checked_edit(current: StoredProduct) -> ProductValues:
-            check_if_match(_if_match(request), current.version)
+            _check_version(request, current.version)
             return edit(current.values)
 
         change = await self._told(self._products.change(product_id, reason, checked_edit))
@@ -94,8 +94,19 @@ class ProductEndpoints:
         return await read_json_body(request.scope, request.receive, self._max_body_bytes)
 
 
+def _check_version(request: Request, version: int) -> None:
+    """Raises Problem (400, 412) if the client does not want to change this one. In the order of RFC 9110, 13.2.2."""
+    check_if_match(_if_match(request), version)
+    if matches_if_none_match(_if_none_match(request), version):
+        raise problems.version_excluded(version)
+
+
 def _if_match(request: Request) -> list[str]:
     return request.headers.getlist("if-match")
+
+
+def _if_none_match(request: Request) -> list[str]:
+    return request.headers.getlist("if-none-match")
 
 
 def _path(change: Change) -> str:

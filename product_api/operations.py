@@ -95,7 +95,7 @@ OPERATIONS = (
         TAG,
         "Replace a product",
         "Sets all of it. Orders that were accepted before keep their price.",
-        parameters=(_ID, http_fields.IF_MATCH_REQUIRED),
+        parameters=(_ID, http_fields.IF_MATCH_REQUIRED, http_fields.IF_NONE_MATCH_CHANGE),
         body=(Content(ProductRequest, {"All of it": _NEW}),),
         answers=(_PRODUCT_NOW,),
         problems=(*_CHANGE_PROBLEMS, kinds.PRECONDITION_REQUIRED),
@@ -109,7 +109,7 @@ OPERATIONS = (
         "Change parts of a product",
         "A JSON merge patch. If it sets `qty`, `If-Match` is required. One that changes nothing leaves the `ETag` as it"
         " is.",
-        parameters=(_ID, http_fields.IF_MATCH),
+        parameters=(_ID, http_fields.IF_MATCH, http_fields.IF_NONE_MATCH_CHANGE),
         body=(
             Content(PatchRequest, {"A new price": {"price": 1450.5}}, "application/merge-patch+json"),
             Content(PatchRequest, {"A new price": {"price": 1450.5}, "A count of the shelf": {"qty": 48}}),
@@ -126,7 +126,7 @@ OPERATIONS = (
         "Take a product off sale",
         "It can no longer be read or ordered. Orders of it that were accepted and are not decided yet fail with"
         " `product_deleted`.",
-        parameters=(_ID, http_fields.IF_MATCH),
+        parameters=(_ID, http_fields.IF_MATCH, http_fields.IF_NONE_MATCH_CHANGE),
         answers=(Answer(204, "Deleted."),),
         problems=_CHANGE_PROBLEMS,
     ),
@@ -139,7 +139,7 @@ OPERATIONS = (
         "Add units to the stock",
         "A difference, not a total: correct whatever orders do meanwhile. If its answer is lost, GET the product before"
         " you send it again.",
-        parameters=(_ID, http_fields.IF_MATCH),
+        parameters=(_ID, http_fields.IF_MATCH, http_fields.IF_NONE_MATCH_CHANGE),
         body=(Content(RestockRequest, {"A delivery": {"quantity": 25}}),),
         answers=(_PRODUCT_NOW,),
         problems=_CHANGE_PROBLEMS,

@@ -33,6 +33,13 @@ IF_NONE_MATCH = Parameter(
     "The ETag of what the client has already: 304 if that is still the present version.",
     '"3"',
 )
+IF_NONE_MATCH_CHANGE = Parameter(
+    IF_NONE_MATCH.name,
+    "header",
+    str,
+    "Versions that the change is not meant for: ETags, or `*` for any. 412 if the present one is among them.",
+    '"2"',
+)
 TRACEPARENT = Parameter(
     "traceparent",
     "header",

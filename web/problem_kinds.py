@@ -91,10 +91,10 @@ REQUEST_IN_FLIGHT = Kind(
 VERSION_MISMATCH = Kind(
     "version-mismatch",
     412,
-    "The product has changed",
-    "None of the ETags in `If-Match` is the product's present one. Orders move `qty`, and with it the ETag. Nothing was"
-    " changed.",
-    "GET the product again, and repeat the change on what you find.",
+    "The product has another version than was asked for",
+    "None of the ETags in `If-Match` is the product's present one, because it has changed: orders move `qty`, and with"
+    " it the ETag. Or one in `If-None-Match` is, or that is `*`. Nothing was changed.",
+    "GET the product again, and repeat the change on what you find, with its ETag as `If-Match`.",
 )
 TOO_LARGE = Kind(
     "too-large",

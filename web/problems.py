@@ -176,6 +176,14 @@ def version_mismatch(current: int) -> Problem:
     return Problem(kinds.VERSION_MISMATCH, detail)
 
 
+def version_excluded(current: int) -> Problem:
+    detail = (
+        f'The product is there with the ETag "{current}", which If-None-Match excludes. Nothing was changed. To change'
+        " it, leave If-None-Match out, and send the ETag as If-Match."
+    )
+    return Problem(kinds.VERSION_MISMATCH, detail)
+
+
 def precondition_required() -> Problem:
     detail = "Orders move qty meanwhile: send the product's ETag as If-Match, or If-Match: * to overwrite."
     return Problem(kinds.PRECONDITION_REQUIRED, detail)

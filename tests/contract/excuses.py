@@ -71,6 +71,10 @@ def _has_if_match(refusal: Refusal) -> bool:
     return "If-Match" in refusal.sent.headers
 
 
+def _names_versions(refusal: Refusal) -> bool:
+    return _has_if_match(refusal) or "If-None-Match" in refusal.sent.headers
+
+
 def _has_key(refusal: Refusal) -> bool:
     return "Idempotency-Key" in refusal.sent.headers
 
@@ -109,7 +113,7 @@ def excuses_for(known_products: Sequence[str]) -> tuple[Excuse, ...]:
             rejected,
             "version-mismatch",
             "",
-            _has_if_match,
+            _names_versions,
             "A schema cannot say which version a product has. schemathesis takes no 412 for an answer to valid data.",
         ),
         Excuse(

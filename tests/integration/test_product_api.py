@@ -184,6 +184,37 @@ async def test_a_change_with_an_old_etag_is_refused_and_changes_nothing(api: htt
     assert await audit.unbalanced() == []
 
 
+@pytest.mark.parametrize("tags", ["*", '"1"', 'W/"1"', '"7", "1"'])
+async def test_a_change_of_a_version_that_is_excluded_is_refused_and_changes_nothing(
+    api: httpx.AsyncClient, audit: Audit, tags: str
+) -> None:
+    """RFC 9110, section 13.1.2: what If-None-Match matches, no method but GET and HEAD is performed on."""
+    path = await _create(api)
+    excluded = {"If-None-Match": tags}
+    for response in (
+        await api.put(path, json={**LAPTOP, "qty": 1}, headers=excluded | OVERWRITE),
+        await api.patch(path, json={"price": 1}, headers=excluded),
+        await api.patch(path, json={"qty": 1}, headers=excluded | {"If-Match": '"1"'}),
+        await api.post(f"{path}/restock", json={"quantity": 1}, headers=excluded),
+        await api.delete(path, headers=excluded),
+    ):
+        assert (response.status_code, response.json()["type"]) == (412, "/docs/problems/version-mismatch")
+        assert "If-None-Match" in response.json()["detail"]
+    found = await api.get(path)
+    assert (found.json() | LAPTOP, found.headers["ETag"]) == (found.json(), '"1"')
+    assert await audit.adjustments(path.rpartition("/")[2]) == [(50, "creation")]
+
+
+async def test_a_change_of_another_version_than_the_excluded_is_made(api: httpx.AsyncClient) -> None:
+    path = await _create(api)
+    others = {"If-None-Match": '"2", "3"'}
+    assert (await api.patch(path, json={"price": 1}, headers=others)).status_code == 200
+    assert (await api.patch(path, json={"price": 2}, headers=others)).status_code == 412
+    assert (await api.delete(path, headers={"If-None-Match": '"1"'})).status_code == 204
+    # Of what is not there, no version is excluded.
+    assert (await api.delete(path, headers={"If-None-Match": "*"})).status_code == 404
+
+
 async def test_what_would_write_over_qty_unseen_is_refused_without_an_if_match(
     api: httpx.AsyncClient, audit: Audit
 ) -> None:
