@@ -75,7 +75,12 @@ LINK = Header(
     '</products?limit=50&before=MjAyNi…>; rel="next"',
 )
 WWW_AUTHENTICATE = Header(
-    "WWW-Authenticate", str, "RFC 6750: what is missing.", 'Bearer realm="headrace"', is_always_there=True
+    "WWW-Authenticate",
+    str,
+    "RFC 6750: `error` is `invalid_token` for a key that is none, `insufficient_scope` for one that may not do this;"
+    " without any key there is no `error`.",
+    'Bearer realm="headrace"',
+    is_always_there=True,
 )
 RATE_LIMIT_POLICY = Header(
     "RateLimit-Policy",

@@ -34,6 +34,7 @@ _RELOAD_EVERY_S = 1.0
 
 # The scheme in any case (RFC 9110, section 11.1), then the token as RFC 6750 spells it.
 _BEARER = re.compile(rb"bearer +([A-Za-z0-9._~+/-]+=*)", re.IGNORECASE)
+_IS_BEARER = re.compile(rb"bearer(?: |$)", re.IGNORECASE)
 
 _HOW = "Send Authorization: Bearer KEY; ./headrace keys add makes a key."
 
@@ -68,10 +69,12 @@ def bearer_token(headers: Sequence[tuple[bytes, bytes]]) -> str:
     if not found:
         raise problems.unauthenticated(f"The request has no API key. {_HOW}")
     if len(found) > 1:
-        raise problems.unauthenticated("There is more than one Authorization header. Send one.")
+        raise problems.invalid_token("There is more than one Authorization header. Send one.")
     match = _BEARER.fullmatch(found[0])
     if match is None:
-        raise problems.unauthenticated(f"The Authorization header holds no API key. {_HOW}")
+        # Of another scheme nothing is said: it is no try with a key.
+        refuse = problems.invalid_token if _IS_BEARER.match(found[0]) else problems.unauthenticated
+        raise refuse(f"The Authorization header holds no API key. {_HOW}")
     return match[1].decode()
 
 
@@ -99,7 +102,7 @@ class Keys:
         known = self._known.get(key_id, _NOBODY)
         is_right = hmac.compare_digest(hash_secret(secret), known.secret_sha256)
         if known is _NOBODY or not is_right:
-            raise problems.unauthenticated(f"This API key is not known, or was revoked. {_HOW}")
+            raise problems.invalid_token(f"This API key is not known, or was revoked. {_HOW}")
         return known.client
 
     async def watch(self) -> None:

@@ -24,6 +24,7 @@ log = structlog.get_logger()
 
 MEDIA_TYPE = "application/problem+json"
 _CLOSE = {"Connection": "close"}
+_CHALLENGE = 'Bearer realm="headrace"'
 
 
 class FieldError(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -100,11 +101,18 @@ def malformed(detail: str) -> Problem:
 
 
 def unauthenticated(detail: str) -> Problem:
-    return Problem(kinds.UNAUTHENTICATED, detail, headers={"WWW-Authenticate": 'Bearer realm="headrace"'})
+    """Nobody has said who is asking. Then the challenge has no error (RFC 6750, section 3.1)."""
+    return Problem(kinds.UNAUTHENTICATED, detail, headers={"WWW-Authenticate": _CHALLENGE})
+
+
+def invalid_token(detail: str) -> Problem:
+    """A key was sent, and is none: unknown, revoked or malformed."""
+    challenge = f'{_CHALLENGE}, error="invalid_token"'
+    return Problem(kinds.UNAUTHENTICATED, detail, headers={"WWW-Authenticate": challenge})
 
 
 def forbidden(scope: str) -> Problem:
-    challenge = f'Bearer realm="headrace", error="insufficient_scope", scope="{scope}"'
+    challenge = f'{_CHALLENGE}, error="insufficient_scope", scope="{scope}"'
     detail = f"The API key does not have the scope {scope}. Use one that has."
     return Problem(kinds.FORBIDDEN, detail, headers={"WWW-Authenticate": challenge})
 

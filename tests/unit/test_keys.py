@@ -128,26 +128,30 @@ def test_the_scheme_is_read_in_any_case(scheme: bytes) -> None:
     assert bearer_token([(b"host", b"x"), (b"authorization", scheme + b"hr_a_b")]) == "hr_a_b"
 
 
+NO_KEY, NO_GOOD_KEY = 'Bearer realm="headrace"', 'Bearer realm="headrace", error="invalid_token"'
+
+
 @pytest.mark.parametrize(
-    "values",
+    ("values", "challenge"),
     [
-        [],
-        [b""],
-        [b"Bearer"],
-        [b"Bearer "],
-        [b"Basic aHI6eA=="],
-        [b"hr_secret"],
-        [b"Bearer a b"],
-        [b"Bearer a,Bearer b"],
-        [b"Bearer \xff\xfe"],
-        [b"Bearer hr_secret", b"Bearer hr_secret"],
+        ([], NO_KEY),
+        ([b""], NO_KEY),
+        ([b"Basic aHI6eA=="], NO_KEY),
+        ([b"hr_secret"], NO_KEY),
+        ([b"Bearerhr_secret"], NO_KEY),
+        ([b"Bearer"], NO_GOOD_KEY),
+        ([b"Bearer "], NO_GOOD_KEY),
+        ([b"bearer a b"], NO_GOOD_KEY),
+        ([b"Bearer a,Bearer b"], NO_GOOD_KEY),
+        ([b"Bearer \xff\xfe"], NO_GOOD_KEY),
+        ([b"Bearer hr_secret", b"Bearer hr_secret"], NO_GOOD_KEY),
     ],
 )
-def test_what_is_no_key_is_401_with_a_challenge_and_without_an_echo(values: list[bytes]) -> None:
+def test_what_is_no_key_is_401_with_a_challenge_and_without_an_echo(values: list[bytes], challenge: str) -> None:
     with pytest.raises(Problem) as raised:
         bearer_token([(b"authorization", value) for value in values])
     problem = raised.value
-    assert (problem.status, problem.headers["WWW-Authenticate"]) == (401, 'Bearer realm="headrace"')
+    assert (problem.status, problem.headers["WWW-Authenticate"]) == (401, challenge)
     assert "secret" not in problem.detail
     assert "aHI6eA" not in problem.detail
 
@@ -161,7 +165,7 @@ def test_only_the_right_secret_of_a_known_id_lets_in(file: Path) -> None:
     for wrong in (stranger, other_secret, token[:-1], f"{token}0", token.upper(), "", "hr__", "hr_" + "0" * 12 + "_"):
         with pytest.raises(Problem, match="not known, or was revoked") as raised:
             keys.client_with(wrong)
-        assert raised.value.status == 401
+        assert (raised.value.status, raised.value.headers["WWW-Authenticate"]) == (401, NO_GOOD_KEY)
 
 
 # ── the guard
@@ -195,12 +199,13 @@ async def test_each_key_reaches_what_its_scopes_say_and_no_more(file: Path) -> N
             else:
                 assert isinstance(found, Problem)
                 assert (found.status, needs in found.detail) == (403, True)
+                assert found.headers["WWW-Authenticate"] == f'{NO_KEY}, error="insufficient_scope", scope="{needs}"'
         assert isinstance(await call(keys, ANY_KEY, token), Client)
     assert isinstance(await call(keys, PUBLIC), Client)
     for wanted in (*SCOPES, ANY_KEY):
         found = await call(keys, wanted)
         assert isinstance(found, Problem)
-        assert found.status == 401
+        assert (found.status, found.headers["WWW-Authenticate"]) == (401, NO_KEY)
 
 
 def test_only_ops_and_an_open_service_see_the_orders_of_others() -> None:
