@@ -98,7 +98,6 @@ _SOURCE = Header(
     "store",
     True,
 )
-_LIMITS = (http_fields.RATE_LIMIT_POLICY, http_fields.RATE_LIMIT)
 _PRODUCT_ID = Parameter("product_id", "path", ProductId, "The product's id.", EXAMPLE_PRODUCT, is_required=True)
 _ORDER_ID = Parameter("order_id", "path", OrderId, "The order's id.", EXAMPLE_ORDER, is_required=True)
 _WAIT = Parameter(
@@ -135,7 +134,7 @@ _ACCEPT_ORDER = Operation(
             ACCEPTED,
             f"Accepted. {_DURABLE}",
             (Content(AcceptedOrder, {"Accepted": _ACCEPTED}),),
-            (_LOCATION, _REPLAYED, *_LIMITS),
+            (_LOCATION, _REPLAYED),
             (Link("getOrder", "order_id", "$response.body#/id"),),
         ),
     ),
@@ -152,7 +151,8 @@ _ACCEPT_ORDERS = Operation(
     f"1 to {MAX_ORDERS} orders, as a JSON array or as NDJSON with one order on each line. Each is judged by itself: the"
     " answer has the order or the problem of each, in the order that they came in; the pointer of a problem begins with"
     " the place, as in `#/3/quantity`. Those that are good are accepted together, or, if the whole request is answered"
-    " with a problem, none of them is.\n\nCounts as that many orders against the key's limit.",
+    " with a problem, none of them is.\n\nCounts as that many orders against the key's limit, and as none if it cannot"
+    " be read.",
     parameters=(_KEY, http_fields.TRACEPARENT),
     body=(
         Content(ArrayOf((OrderRequest,), 1, MAX_ORDERS), {"Two orders": [_REQUEST, _REQUEST | {"quantity": 1}]}),
@@ -163,13 +163,12 @@ _ACCEPT_ORDERS = Operation(
             ACCEPTED,
             f"At least one was accepted. {_DURABLE}",
             (Content(ArrayOf((AcceptedOrder, ProblemDetails), 1, MAX_ORDERS), {"One of two": [_ACCEPTED, _REFUSED]}),),
-            (_REPLAYED, *_LIMITS),
+            (_REPLAYED,),
         ),
         Answer(
             422,
             "None was accepted.",
             (Content(ArrayOf((ProblemDetails,), 1, MAX_ORDERS), {"None of one": [_REFUSED]}),),
-            _LIMITS,
         ),
     ),
     problems=_NOT_ACCEPTED,

@@ -37,12 +37,16 @@ _HEADERS: Mapping[Kind, tuple[Header, ...]] = {
     kinds.UNAUTHENTICATED: (http_fields.WWW_AUTHENTICATE,),
     kinds.FORBIDDEN: (http_fields.WWW_AUTHENTICATE,),
     kinds.REQUEST_IN_FLIGHT: (http_fields.RETRY_AFTER,),
-    kinds.TOO_MANY_REQUESTS: (http_fields.RETRY_AFTER, http_fields.RATE_LIMIT_POLICY, http_fields.RATE_LIMIT),
+    kinds.TOO_MANY_REQUESTS: (http_fields.RETRY_AFTER,),
     kinds.BROKER_UNAVAILABLE: (http_fields.RETRY_AFTER,),
     kinds.OVERLOADED: (http_fields.RETRY_AFTER,),
     kinds.OUTCOME_UNKNOWN: (http_fields.RETRY_AFTER,),
     kinds.STORE_UNAVAILABLE: (http_fields.RETRY_AFTER,),
 }
+
+_LIMITS = (http_fields.RATE_LIMIT_POLICY, http_fields.RATE_LIMIT)
+# Answered before it is known whose limit it would be, or by what does not know of limits.
+_UNLIMITED = (kinds.UNAUTHENTICATED, kinds.FORBIDDEN, kinds.HEAD_TOO_LARGE, kinds.INTERNAL_ERROR)
 
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
@@ -84,6 +88,12 @@ def problems_of(operation: Operation) -> list[Kind]:
     return sorted(found, key=lambda kind: (kind.status, kind.name))
 
 
+def _headers_of(operation: Operation, it: Answer | Kind) -> tuple[Header, ...]:
+    """Of one of its answers or problems. Where a key's limit counts, all tell what is left of it: good and bad."""
+    own = it.headers if isinstance(it, Answer) else _HEADERS.get(it, ())
+    return (*own, *_LIMITS) if kinds.TOO_MANY_REQUESTS in operation.problems and it not in _UNLIMITED else own
+
+
 class _Schemas:
     """The schemas of all types in a table. What is only ever answered has no other members than its own."""
 
@@ -112,11 +122,11 @@ def _asked(operation: Operation) -> Iterable[Any]:
 
 def _answered(operation: Operation) -> Iterable[Any]:
     for answer in operation.answers:
-        yield from (it.type for it in answer.headers)
         for content in answer.contents:
             yield from _types_in(content)
-    for kind in problems_of(operation):
-        yield from (it.type for it in _HEADERS.get(kind, ()))
+    answered: list[Answer | Kind] = [*operation.answers, *problems_of(operation)]
+    for it in answered:
+        yield from (header.type for header in _headers_of(operation, it))
 
 
 def _types_in(content: Content) -> tuple[Any, ...]:
@@ -167,9 +177,9 @@ def _contents(contents: Iterable[Content], schemas: _Schemas) -> dict[str, Any]:
 
 
 def _responses(operation: Operation, schemas: _Schemas) -> dict[str, Any]:
-    responses = {it.status: _answer(it, schemas) for it in operation.answers}
+    responses = {it.status: _answer(operation, it, schemas) for it in operation.answers}
     for status, same in groupby(problems_of(operation), key=lambda kind: kind.status):
-        refusal = _refusal(list(same), schemas)
+        refusal = _refusal(operation, list(same), schemas)
         responses[status] = _either(responses[status], refusal) if status in responses else refusal
     return {str(status): responses[status] for status in sorted(responses)}
 
@@ -179,10 +189,10 @@ def _either(answer: dict[str, Any], refusal: dict[str, Any]) -> dict[str, Any]:
     return {"description": f"{answer['description']} Or: {refusal['description']}", **both}
 
 
-def _answer(answer: Answer, schemas: _Schemas) -> dict[str, Any]:
+def _answer(operation: Operation, answer: Answer, schemas: _Schemas) -> dict[str, Any]:
     described: dict[str, Any] = {"description": answer.description}
-    if answer.headers:
-        described["headers"] = {it.name: _header(it, schemas) for it in answer.headers}
+    if headers := _headers_of(operation, answer):
+        described["headers"] = {it.name: _header(it, schemas) for it in headers}
     if answer.contents:
         described["content"] = _contents(answer.contents, schemas)
     if answer.links:
@@ -194,7 +204,7 @@ def _link(link: Link) -> dict[str, Any]:
     return {"operationId": link.operation_id, "parameters": {link.parameter: link.expression}}
 
 
-def _refusal(same_status: Sequence[Kind], schemas: _Schemas) -> dict[str, Any]:
+def _refusal(operation: Operation, same_status: Sequence[Kind], schemas: _Schemas) -> dict[str, Any]:
     status = same_status[0].status
     schema = {
         "$ref": REF.format(name=ProblemDetails.__name__),
@@ -205,7 +215,7 @@ def _refusal(same_status: Sequence[Kind], schemas: _Schemas) -> dict[str, Any]:
         "description": " Or: ".join(f"{it.title} ([{it.name}]({it.type}))." for it in same_status),
         "content": {MEDIA_TYPE: {"schema": schema, "examples": examples}},
     }
-    headers = {header.name: header for it in same_status for header in _HEADERS.get(it, ())}
+    headers = {header.name: header for it in same_status for header in _headers_of(operation, it)}
     if headers:
         described["headers"] = {name: _header(it, schemas) for name, it in headers.items()}
     return described

@@ -285,6 +285,8 @@ async def test_the_named_danger_lets_an_open_service_start_on_any_address(enviro
 
 # ── how much
 
+JSON = {"Content-Type": "application/json"}
+
 
 async def test_p8_a_limited_client_is_told_what_is_left_and_then_429(guarded: dict[str, str]) -> None:
     product_id = await insert_product(guarded["DATABASE_URL"])
@@ -311,6 +313,11 @@ async def test_p8_a_bulk_request_costs_its_orders_and_a_bad_one_is_told_what_is_
         bad = await ingest.order(product_id, 0, **bearer(SLOW))
         check_problem(bad, 422, "invalid-value")
         assert bad.headers["ratelimit"] == '"orders";r=4;t=1'
+        # What cannot be read has no number of orders: it costs nothing, and nothing is told.
+        no_bulk = await ingest.client.post(ORDERS_BULK, content="[{", headers=bearer(SLOW) | JSON)
+        assert (no_bulk.status_code, "ratelimit" in no_bulk.headers) == (400, False)
+        no_order = await ingest.client.post(ORDERS, content="{", headers=bearer(SLOW) | JSON)
+        assert (no_order.status_code, "ratelimit" in no_order.headers) == (400, True)
         too_many = await ingest.client.post(ORDERS_BULK, json=orders, headers=bearer(SLOW))
         check_problem(too_many, 429, "too-many-requests")
         await eventually(lambda: _is_full_again(ingest, orders), timeout_s=10)

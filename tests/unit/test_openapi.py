@@ -118,6 +118,16 @@ def test_what_can_be_sent_again_later_says_when(document: Json) -> None:
             assert "Retry-After" in operation["responses"][status]["headers"]
 
 
+def test_whoever_is_limited_is_told_what_is_left_with_every_answer_that_knows_it() -> None:
+    limited = {it["operationId"] for it in operations_of(ORDERS) if "429" in it["responses"]}
+    assert limited == {"acceptOrder", "acceptOrders"}
+    for operation in operations_of(ORDERS):
+        for status, answer in operation["responses"].items():
+            told = {"RateLimit", "RateLimit-Policy"} & answer.get("headers", {}).keys()
+            knows = operation["operationId"] in limited and status not in ("401", "403", "431", "500")
+            assert len(told) == 2 * knows, (operation["operationId"], status)
+
+
 def test_every_kind_of_problem_is_answered_by_someone() -> None:
     answered = {kind for operation in OPERATIONS for kind in problems_of(operation)}
     assert answered <= set(KINDS.values())
