@@ -177,7 +177,10 @@ def keys_add(
 ) -> None:
     """Make a key and print it, once: KEY=$(./headrace keys add shop --scope orders:write). The first closes the door.
 
-    Products can be read with any key. `ops` is for /metrics and /health, and sees the orders of all clients.
+    Products can be read with any key. `ops` is for /metrics and /health; with orders:read, it reads the orders of all.
+
+    A client's name is its identity for ever: whoever gets a key of that name has its orders and its Idempotency-Keys,
+    however long ago the last key was revoked. Never give a name to somebody else.
     """
     from stack.keys import add as run
 

@@ -17,11 +17,17 @@ from stack.console import err, say, show_table
 from stack.errors import HeadraceError
 from stack.home import Home
 from stack.http import get
-from stack.key_file import OWN_CLIENT, add_key, forget_keys, read_keys, remove_key
+from stack.key_file import OWN_CLIENT, add_key, forget_keys, has_keys, read_keys, remove_key
 
 EXAMPLE = "./headrace keys add shop --scope orders:write --scope orders:read"
 
 DO_WITHOUT = "./headrace down; ./headrace keys open; ./headrace up -d"
+
+FIRST = "It is the first: from now on nobody gets in without a key."
+FIRST_ORDERS = (
+    "What was sent without a key is no client's. Its orders are read with orders:read and ops alone, and are 404 to all"
+    " others; an Idempotency-Key of then makes a new order now."
+)
 
 # The APIs look once a second; on a busy machine they are late.
 KNOWN_WITHIN_S = 5.0
@@ -34,11 +40,14 @@ def add(home: Home, client: str, scopes: Sequence[str], orders_per_s: int | None
     """
     _check(client, orders_per_s)
     chosen = _chosen(scopes)
+    warnings = _warnings(home, client)
     token = add_key(home, client, chosen, orders_per_s)
     print(token, flush=True)
     limit = "" if orders_per_s is None else f", at most {orders_per_s} orders/s"
     _tell(f"a key of {client} for {', '.join(chosen)}{limit}. It is shown once, and kept nowhere.")
     _tell("Send it as: Authorization: Bearer KEY")
+    for warning in warnings:
+        _tell(warning)
     if not _is_known(home, token):
         _tell("The running services have not read it yet: see ./headrace logs ingest_api")
     return 0
@@ -63,6 +72,8 @@ def revoke(home: Home, key_id: str) -> int:
     if found is None:
         raise _not_revoked(key_id, left)
     _tell(f"revoked {key_id} of {found.client}; the running services know within a second")
+    if all(key.client != found.client for key in left):
+        _tell(f"{found.client} has no key any more. Its orders stay its own: do not give the name to somebody else.")
     if all(key.client == OWN_CLIENT for key in left):
         _tell("It was the last: nobody but the stack itself gets in now, nor after a restart.")
         _tell(f"To do without keys: {DO_WITHOUT}")
@@ -83,6 +94,18 @@ def open_door(home: Home) -> int:
         os.close(lock)
     _tell("no keys: from the next `up` on, who can reach this machine's loopback is let in")
     return 0
+
+
+def _warnings(home: Home, client: str) -> list[str]:
+    """What changes with the first key, or who has the name already. What the name was before is not kept here."""
+    if not has_keys(home):
+        return [FIRST, FIRST_ORDERS]
+    keys = read_keys(home) if home.api_keys.exists() else []
+    if any(key.client == client for key in keys):
+        return [
+            f"{client} has other keys: with this one it is the same client, which reads all the orders of {client}."
+        ]
+    return []
 
 
 # ── what may be

@@ -56,7 +56,8 @@ NOT_FOUND = Kind(
     404,
     "Not found",
     "There is nothing at this path, or it is not this client's. An order that was answered 202 is never 404 for the"
-    " client that made it.",
+    " client that made it. One that was made without a key, before the service had any, is no client's: a key finds it"
+    " that has both `orders:read` and `ops`.",
     "Check the path and the id. Paths have no slash at their end.",
 )
 METHOD_NOT_ALLOWED = Kind(

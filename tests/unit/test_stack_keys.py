@@ -87,6 +87,24 @@ def test_revoke_removes_one_key_and_says_when_it_was_the_last(home: Home) -> Non
     assert "keys open" in said
 
 
+def test_the_first_key_says_what_becomes_of_what_was_sent_without(home: Home) -> None:
+    said = keys(home, "add", "shop", "--scope", "orders:read")[1]
+    assert "from now on nobody gets in without a key" in said
+    assert re.search(r"orders:read and ops alone, and are 404 .* Idempotency-Key of then makes a new order", said)
+    assert "first" not in keys(home, "add", "other", "--scope", "orders:read")[1]
+
+
+def test_a_clients_name_is_its_identity_and_whoever_uses_it_again_is_told(home: Home) -> None:
+    tokens = [keys(home, "add", "shop", "--scope", "ops")[0].strip() for _ in range(2)]
+    assert "shop has other keys" in keys(home, "add", "shop", "--scope", "ops")[1]
+    assert "other keys" not in keys(home, "add", "others", "--scope", "ops")[1]
+    third = next(key.id for key in read_keys(home) if key.client == "shop" and key.id not in "".join(tokens))
+    for key_id in (tokens[0][3:15], third):
+        assert "has no key any more" not in keys(home, "revoke", key_id)[1]
+    assert "shop has no key any more" in keys(home, "revoke", tokens[1][3:15])[1]
+    assert "its identity for ever" in keys(home, "add", "--help")[0]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
