@@ -4,9 +4,12 @@ from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
+from redis.asyncio import Redis
 
+from tests.faults import Proxy, proxy_to
 from tests.ingest import Ingest, ingesting, insert_product
 from tests.products import Audit
+from tests.workers import redis_client
 
 
 @pytest.fixture
@@ -27,3 +30,17 @@ async def audit(database_url: str) -> AsyncIterator[Audit]:
     connection = await asyncpg.connect(database_url)
     yield Audit(connection)
     await connection.close()
+
+
+@pytest.fixture
+async def broker(environment: dict[str, str]) -> AsyncIterator[Proxy]:
+    """Between RabbitMQ and what is started after this."""
+    async with proxy_to(environment["AMQP_URL"]) as proxy:
+        environment["AMQP_URL"] = proxy.url(environment["AMQP_URL"])
+        yield proxy
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncIterator[Redis]:
+    async with redis_client(redis_url) as client:
+        yield client

@@ -29,12 +29,6 @@ _KEY = f"orders-of-product:{_ID}"
 
 
 @pytest.fixture
-async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    async with connect(redis_url) as client:
-        yield client
-
-
-@pytest.fixture
 def cache(redis: Redis) -> OrderListCache:
     return OrderListCache(redis)
 

@@ -20,12 +20,6 @@ _OLD, _NEW = b'{"qty":50}', b'{"qty":48}'
 
 
 @pytest.fixture
-async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    async with connect(redis_url) as client:
-        yield client
-
-
-@pytest.fixture
 def cache(redis: Redis) -> ProductCache:
     return ProductCache(redis)
 

@@ -34,7 +34,6 @@ from tests.workers import (
     locked,
     product_consumer,
     qty_of,
-    redis_client,
     verdicts,
     wait_20_ms_for_locks,
 )
@@ -54,12 +53,6 @@ async def connection(database_url: str) -> AsyncIterator[Connection]:
     async with connected(database_url) as it:
         yield it
         await assert_conserved(it)
-
-
-@pytest.fixture
-async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    async with redis_client(redis_url) as it:
-        yield it
 
 
 @pytest.fixture

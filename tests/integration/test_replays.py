@@ -5,24 +5,16 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import pytest
 from redis.asyncio import Redis
 
 from ingest_api.idempotency import Claim, Replay, Replays, Taken
 from pipeline.redis_link import connect
 from tests.conditions import eventually
 from tests.faults import proxy_to
-from tests.workers import redis_client
 from web import problems
 
 ORDER, OTHER = b"f" * 16, b"o" * 16
 DOUBT, REFUSAL = problems.outcome_unknown(), problems.out_of_stock("x")
-
-
-@pytest.fixture
-async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    async with redis_client(redis_url) as client:
-        yield client
 
 
 @asynccontextmanager

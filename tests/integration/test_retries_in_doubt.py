@@ -1,0 +1,160 @@
+"""P5 and P1 when nobody knows: after an unknown outcome, and after Redis has forgotten."""
+
+from decimal import Decimal
+
+import httpx
+import pytest
+from redis.asyncio import Redis
+
+from ingest_api.idempotency import name_of
+from pipeline import topology
+from pipeline.product_events import ProductEvent
+from tests.conditions import eventually
+from tests.faults import Proxy, proxy_to
+from tests.ingest import Ingest, check_problem, ingesting, insert_product
+from tests.keyed import KEY, keyed, ttl_s_above
+from tests.workers import connected, persist_worker, stored_orders
+
+# ── after an unknown outcome
+
+
+async def test_p5_after_an_unknown_outcome_the_key_takes_no_other_order(
+    environment: dict[str, str], broker: Proxy, laptop: str
+) -> None:
+    async with ingesting(environment, confirm_timeout_s=0.5) as ingest:
+        assert (await ingest.order(laptop)).status_code == 202
+        broker.hold()
+        check_problem(await keyed(ingest, laptop, 2), 503, "outcome-unknown")
+        broker.come_back()
+        check_problem(await keyed(ingest, laptop, 3), 422, "key-reused")
+
+        async def accepted() -> bool:
+            return (await keyed(ingest, laptop, 2)).status_code == 202
+
+        assert await eventually(accepted)
+
+
+async def test_p5_a_refused_retry_of_an_unknown_outcome_is_not_told_that_nothing_was_accepted(
+    environment: dict[str, str], broker: Proxy, laptop: str
+) -> None:
+    async with ingesting(environment, confirm_timeout_s=0.5, catalogue_unknown_ttl_s=0.1) as ingest:
+        assert (await ingest.order(laptop)).status_code == 202
+        broker.hold()
+        check_problem(await keyed(ingest, laptop, 2), 503, "outcome-unknown")
+        broker.come_back()
+        await ready(ingest)
+        await ingest.tell(topology.PRODUCT_DELETED, ProductEvent(laptop, 2, Decimal(1), 5, deleted=True))
+        await eventually(lambda: _is_refused(ingest, laptop, "unknown-product"))
+
+        check_problem(await keyed(ingest, laptop, 2), 503, "outcome-unknown")
+        other = await insert_product(environment["DATABASE_URL"])
+        check_problem(await keyed(ingest, other, 2), 422, "key-reused")  # nor has the refusal freed the key
+
+
+async def test_p5_a_retry_of_an_unknown_outcome_is_not_refused_for_want_of_stock(
+    environment: dict[str, str], broker: Proxy, laptop: str
+) -> None:
+    """The first may have been accepted; if it was not, product_consumer decides."""
+    async with ingesting(environment, confirm_timeout_s=0.5) as ingest:
+        assert (await ingest.order(laptop)).status_code == 202
+        broker.hold()
+        check_problem(await keyed(ingest, laptop, 2), 503, "outcome-unknown")
+        broker.come_back()
+        await ready(ingest)
+        await ingest.tell(topology.PRODUCT_SOLD_OUT, ProductEvent(laptop, 2, Decimal(1), 0))
+        await eventually(lambda: _is_refused(ingest, laptop, "out-of-stock"))
+
+        async def accepted() -> bool:
+            answer = await keyed(ingest, laptop, 2)
+            assert answer.status_code in (202, 503), answer.text
+            return answer.status_code == 202
+
+        assert await eventually(accepted)
+
+
+async def ready(ingest: Ingest) -> None:
+    """Connected to the broker, and hearing of products, once more."""
+
+    async def is_ready() -> bool:
+        return (await ingest.get("/readyz")).status_code == 200 and await ingest.part("product events") == "ok"
+
+    await eventually(is_ready)
+
+
+async def _is_refused(ingest: Ingest, product_id: str, name: str) -> bool:
+    answer = await ingest.order(product_id)
+    return answer.status_code != 202 and answer.json()["type"].endswith(name)
+
+
+async def test_p5_a_retry_of_an_unknown_outcome_is_one_row(
+    environment: dict[str, str], broker: Proxy, laptop: str
+) -> None:
+    async with ingesting(environment, confirm_timeout_s=0.5) as ingest:
+        assert (await ingest.order(laptop)).status_code == 202
+        broker.hold()
+        check_problem(await keyed(ingest, laptop, 2), 503, "outcome-unknown")
+        broker.come_back()
+
+        async def accepted() -> httpx.Response | None:
+            answer = await keyed(ingest, laptop, 2)
+            return answer if answer.status_code == 202 else None
+
+        order_id = (await eventually(accepted)).json()["id"]
+    async with persist_worker(environment) as worker, connected(environment["DATABASE_URL"]) as connection:
+        while order_id not in await stored_orders(connection):
+            await worker.run_once()
+        assert sorted((await stored_orders(connection)).values()) == [(laptop, 1), (laptop, 2)]
+
+
+# ── after Redis has forgotten
+
+
+@pytest.mark.parametrize("how", ["sold out", "deleted"])
+async def test_p5_a_retry_of_a_stored_order_that_redis_forgot_is_that_order_although_it_would_be_refused_now(
+    environment: dict[str, str], laptop: str, redis: Redis, how: str
+) -> None:
+    async with ingesting(environment) as ingest:
+        first = await keyed(ingest, laptop, 2)
+        async with persist_worker(environment) as worker:
+            await worker.run_once()
+        gone = ProductEvent(laptop, 2, Decimal(1), 0, deleted=how == "deleted")
+        await ingest.tell(topology.PRODUCT_DELETED if gone.deleted else topology.PRODUCT_SOLD_OUT, gone)
+        await eventually(lambda: _is_refused(ingest, laptop, gone_as(how)))
+        await redis.flushall()
+
+        again = await keyed(ingest, laptop, 2)
+        assert (again.status_code, again.content) == (202, first.content)
+        check_problem(await keyed(ingest, laptop, 2, key="another"), 422 if gone.deleted else 409, gone_as(how))
+
+
+def gone_as(how: str) -> str:
+    return {"sold out": "out-of-stock", "deleted": "unknown-product"}[how]
+
+
+async def test_p5_nobody_is_told_that_an_order_was_not_accepted_while_it_cannot_be_known(
+    environment: dict[str, str], laptop: str, redis: Redis
+) -> None:
+    async with proxy_to(environment["DATABASE_URL"]) as database:
+        environment["DATABASE_URL"] = database.url(environment["DATABASE_URL"])
+        async with ingesting(environment) as ingest:
+            assert (await keyed(ingest, laptop)).status_code == 202
+            await ingest.tell(topology.PRODUCT_SOLD_OUT, ProductEvent(laptop, 2, Decimal(1), 0))
+            await eventually(lambda: _is_refused(ingest, laptop, "out-of-stock"))
+            await redis.flushall()
+            database.go_away()
+            check_problem(await keyed(ingest, laptop), 503, "store-unavailable")
+
+
+async def test_p1_another_order_with_a_key_that_redis_forgot_is_an_order_of_its_own(
+    environment: dict[str, str], laptop: str, redis: Redis
+) -> None:
+    """It was answered 202, so it must not be lost to the primary key of the first."""
+    async with ingesting(environment) as ingest:
+        first = (await keyed(ingest, laptop, 2)).json()
+        await eventually(lambda: ttl_s_above(redis, name_of("", KEY), 60))
+        await redis.flushall()
+        second = (await keyed(ingest, laptop, 3)).json()
+    async with persist_worker(environment) as worker, connected(environment["DATABASE_URL"]) as connection:
+        while second["id"] not in (stored := await stored_orders(connection)):
+            await worker.run_once()
+    assert stored == {first["id"]: (laptop, 2), second["id"]: (laptop, 3)}
