@@ -15,6 +15,7 @@ from pipeline.fields import EXAMPLE_ORDER, EXAMPLE_PRODUCT, OrderId, ProductId
 from pipeline.orders import Order
 from web import http_fields
 from web import problem_kinds as kinds
+from web.body import NDJSON
 from web.clients import ORDERS_READ, ORDERS_WRITE
 from web.openapi import ProblemDetails
 from web.operations import Answer, ArrayOf, Content, Header, Link, Operation, Parameter
@@ -156,7 +157,7 @@ _ACCEPT_ORDERS = Operation(
     parameters=(_KEY, http_fields.TRACEPARENT),
     body=(
         Content(ArrayOf((OrderRequest,), 1, MAX_ORDERS), {"Two orders": [_REQUEST, _REQUEST | {"quantity": 1}]}),
-        Content(str, {"Two orders, on two lines": _NDJSON}, "application/x-ndjson"),
+        *(Content(str, {"Two orders, on two lines": _NDJSON}, name) for name in NDJSON),
     ),
     answers=(
         Answer(

@@ -6,7 +6,8 @@ from typing import ClassVar
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope
 
-from web.problems import Problem, not_json, too_large, too_many_bodies, too_slow
+from web.operations import media_types_of
+from web.problems import Problem, coded_body, not_json, too_large, too_many_bodies, too_slow
 
 # What comes in one piece, as every order does, never waits for this.
 _DEADLINE_S = 10.0
@@ -14,7 +15,10 @@ _DEADLINE_S = 10.0
 # Of all the bodies together that come in pieces and have not ended: 64 of the largest, 1,000 of the largest orders.
 _MAX_UNFINISHED_BYTES = 64 * 1024**2
 
-_NDJSON = (b"application/x-ndjson", b"application/ndjson", b"application/jsonl")
+# Every operation that takes a body takes this.
+_JSON = b"application/json"
+NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl")
+"""The names that it goes by; none is registered."""
 
 
 async def read_json_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
@@ -24,17 +28,17 @@ async def read_json_body(scope: Scope, receive: Receive, limit_bytes: int) -> by
     What is refused is refused at once; the connection sees to it that the answer arrives.
     """
     content_type, length = _declared(scope)
-    if not _is_json(content_type):
-        raise not_json(content_type.decode("latin-1"))
+    if content_type != _JSON:
+        _media_type(content_type, scope)
     return await _read(receive, length, limit_bytes)
 
 
 async def read_json_or_ndjson_body(scope: Scope, receive: Receive, limit_bytes: int) -> tuple[bytes, bool]:
-    """The whole body, and whether it is NDJSON: a JSON text on each line. Raises Problem (408, 413, 415)."""
+    """The whole body, and whether it is NDJSON: a JSON text on each line, where the operation takes that. Raises
+    Problem (408, 413, 415), or ClientDisconnect.
+    """
     content_type, length = _declared(scope)
-    is_ndjson = _media_type(content_type) in _NDJSON
-    if not is_ndjson and not _is_json(content_type):
-        raise not_json(content_type.decode("latin-1"))
+    is_ndjson = content_type != _JSON and _media_type(content_type, scope) in NDJSON
     return await _read(receive, length, limit_bytes), is_ndjson
 
 
@@ -111,7 +115,7 @@ async def _read_rest(message: Message, receive: Receive, limit_bytes: int) -> by
 
 def _declared(scope: Scope) -> tuple[bytes, int]:
     """Content-Type and Content-Length; empty, and 0, where it is not there. The parser has seen to it that it is a
-    number, and there once.
+    number, and there once. Raises Problem (415) for a body that is compressed: nothing here would undo that.
     """
     content_type, length = b"", 0
     for name, value in scope["headers"]:
@@ -119,16 +123,15 @@ def _declared(scope: Scope) -> tuple[bytes, int]:
             content_type = content_type or value
         elif name == b"content-length":
             length = int(value)
+        elif name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
+            raise coded_body(value.decode("latin-1"))
     return content_type, length
 
 
-def _media_type(content_type: bytes) -> bytes:
-    return content_type.partition(b";")[0].strip().lower()
-
-
-def _is_json(content_type: bytes) -> bool:
-    """Also what ends in +json (RFC 6839), such as application/merge-patch+json."""
-    if content_type == b"application/json":
-        return True
-    media_type = _media_type(content_type)
-    return media_type == b"application/json" or media_type.endswith(b"+json")
+def _media_type(content_type: bytes, scope: Scope) -> str:
+    """Without its parameters. Raises Problem (415) for one that is not in the operation's row of its table."""
+    media_type = content_type.partition(b";")[0].strip().lower().decode("latin-1")
+    takes = media_types_of(scope)
+    if media_type not in takes:
+        raise not_json(content_type.decode("latin-1"), takes, is_patch=scope["method"] == "PATCH")
+    return media_type

@@ -67,6 +67,9 @@ BEFORE = Parameter(
 _Seconds = Annotated[int, Meta(ge=1)]
 
 RETRY_AFTER = Header("Retry-After", _Seconds, "Seconds until it makes sense to send the request again.", 2)
+ACCEPT = Header("Accept", str, "The media types that would do.", "application/json")
+ACCEPT_PATCH = Header("Accept-Patch", str, "The same (RFC 5789). Only to `PATCH`.", "application/json")
+ACCEPT_ENCODING = Header("Accept-Encoding", str, "There if the body was compressed.", "identity")
 ETAG = Header("ETag", str, "The product's version. Every change moves it, and so do orders.", '"3"', True)
 LINK = Header(
     "Link",

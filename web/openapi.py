@@ -36,6 +36,7 @@ _WITH_BODY = (kinds.TOO_LARGE, kinds.NOT_JSON, kinds.INVALID_VALUE)
 _HEADERS: Mapping[Kind, tuple[Header, ...]] = {
     kinds.UNAUTHENTICATED: (http_fields.WWW_AUTHENTICATE,),
     kinds.FORBIDDEN: (http_fields.WWW_AUTHENTICATE,),
+    kinds.NOT_JSON: (http_fields.ACCEPT, http_fields.ACCEPT_PATCH, http_fields.ACCEPT_ENCODING),
     kinds.REQUEST_IN_FLIGHT: (http_fields.RETRY_AFTER,),
     kinds.TOO_MANY_REQUESTS: (http_fields.RETRY_AFTER,),
     kinds.BROKER_UNAVAILABLE: (http_fields.RETRY_AFTER,),

@@ -117,11 +117,27 @@ class _RequestResponse:
         await response(scope, receive, send)
 
 
+_TAKES = "headrace.media_types"
+
+
+def media_types_of(scope: Scope) -> tuple[str, ...]:
+    """Those that the operation of this request takes a body in."""
+    media_types: tuple[str, ...] = scope[_TAKES]
+    return media_types
+
+
 class _Path(Route):
     """A path that is answered here whatever the method: `bulk` is no order's id, so GET is 405 and not 404."""
 
+    def __init__(self, path: str, app: ASGIApp, takes: Mapping[str, tuple[str, ...]]) -> None:
+        """`takes`: the media types of bodies, by the method."""
+        # An app, not a function: to a function, Starlette gives a Request and takes a Response.
+        super().__init__(path, app, methods=list(takes))
+        self._takes = takes
+
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         match, child = super().matches(scope)
+        child[_TAKES] = self._takes.get(scope["method"], ())
         return Match.FULL if match is Match.PARTIAL else match, child
 
 
@@ -144,12 +160,11 @@ def make_routes(operations: Sequence[Operation], endpoints: Mapping[str, Any], g
     """A route for each path. `endpoints`: one for each operation, by its id: a function of a request that returns a
     response, or, where that would cost too much, an ASGI application.
     """
-    by_path: dict[str, dict[str, ASGIApp]] = {}
-    for operation in operations:
-        endpoint = guard(as_asgi(endpoints[operation.id]), operation.needs)
-        by_path.setdefault(operation.path, {})[operation.method] = endpoint
     assert endpoints.keys() == {it.id for it in operations}
-    return [_route(path, methods) for path, methods in by_path.items()]
+    by_path: dict[str, list[Operation]] = {}
+    for operation in operations:
+        by_path.setdefault(operation.path, []).append(operation)
+    return [_route(path, methods, endpoints, guard) for path, methods in by_path.items()]
 
 
 def as_asgi(endpoint: Any) -> ASGIApp:
@@ -158,7 +173,7 @@ def as_asgi(endpoint: Any) -> ASGIApp:
     return app
 
 
-def _route(path: str, endpoints: dict[str, ASGIApp]) -> Route:
-    # A class, not a function: to a function, Starlette gives a Request and takes a Response.
-    only = next(iter(endpoints.values())) if len(endpoints) == 1 else _ByMethod(endpoints)
-    return _Path(path, only, methods=list(endpoints))
+def _route(path: str, operations: Sequence[Operation], endpoints: Mapping[str, Any], guard: Guard) -> Route:
+    by_method = {it.method: guard(as_asgi(endpoints[it.id]), it.needs) for it in operations}
+    only = next(iter(by_method.values())) if len(by_method) == 1 else _ByMethod(by_method)
+    return _Path(path, only, {it.method: tuple(content.media_type for content in it.body) for it in operations})

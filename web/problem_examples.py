@@ -23,7 +23,7 @@ _OCCURRENCES = (
     problems.request_in_flight(),
     problems.version_mismatch(7),
     problems.too_large(64 * 1024),
-    problems.not_json("text/plain"),
+    problems.not_json("text/plain", ["application/json"]),
     problems.invalid_values(
         [
             FieldError("quantity must be from 1 to 1000000, not 0.", pointer="#/quantity"),

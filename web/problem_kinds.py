@@ -109,8 +109,9 @@ NOT_JSON = Kind(
     "not-json",
     415,
     "The body is not JSON",
-    "`Content-Type` does not say that the body is JSON (or, for bulk orders, NDJSON).",
-    "Send `Content-Type: application/json`.",
+    "`Content-Type` does not say that the body is JSON of the sort that this operation takes (for bulk orders, also"
+    " NDJSON; for `PATCH`, also a merge patch), or `Content-Encoding` says that it is compressed. Nothing was done.",
+    "Send `Content-Type: application/json`, or another that `Accept` lists, and no `Content-Encoding`.",
 )
 INVALID_VALUE = Kind(
     "invalid-value",

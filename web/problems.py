@@ -161,9 +161,18 @@ def too_large(limit_bytes: int) -> Problem:
     return Problem(kinds.TOO_LARGE, f"The body is larger than {limit_bytes} bytes. Send less.", headers=_CLOSE)
 
 
-def not_json(content_type: str) -> Problem:
-    detail = f"The body is {content_type or 'of no declared type'}. Send it with Content-Type: application/json."
-    return Problem(kinds.NOT_JSON, detail)
+def not_json(content_type: str, takes: Sequence[str], *, is_patch: bool = False) -> Problem:
+    """`takes`: the media types that would do."""
+    listed = ", ".join(takes)
+    detail = f"The body is {content_type or 'of no declared type'}. Send it with Content-Type: {' or '.join(takes)}."
+    # RFC 9110, section 12.5.1; RFC 5789, section 2.2.
+    headers = {"Accept": listed, "Accept-Patch": listed} if is_patch else {"Accept": listed}
+    return Problem(kinds.NOT_JSON, detail, headers=headers)
+
+
+def coded_body(coding: str) -> Problem:
+    detail = f"The body is compressed: its Content-Encoding is {coding}. Send it as it is."
+    return Problem(kinds.NOT_JSON, detail, headers={"Accept-Encoding": "identity"})
 
 
 def head_too_large(limit_bytes: int) -> Problem:

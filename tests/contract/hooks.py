@@ -20,6 +20,7 @@ from schemathesis.core.failures import Failure
 from ingest_api.requests import MAX_QUANTITY
 from tests.contract.excuses import Refusal, Sent, excuses_for, refusals
 from tests.contract.provocations import PROVOCATIONS
+from web.body import NDJSON
 
 PRODUCTS: list[str] = json.loads(os.environ["HEADRACE_CONTRACT_PRODUCTS"])
 EXCUSES = excuses_for(PRODUCTS)
@@ -31,7 +32,7 @@ excused: Counter[str] = Counter()
 # ── what is sent
 
 
-@schemathesis.serializer("application/x-ndjson")
+@schemathesis.serializer(*NDJSON)
 def _ndjson(_: schemathesis.SerializationContext, value: Any) -> bytes:
     """schemathesis knows no NDJSON, and to OpenAPI its body is any text. So the text that it makes up becomes orders;
     the examples are sent as they are, and so is what is no text.

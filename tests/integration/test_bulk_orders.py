@@ -91,6 +91,18 @@ async def test_what_is_no_bulk_request_is_a_problem(
     check_problem(response, status, name)
 
 
+async def test_who_sends_something_else_is_told_what_would_do(ingest: Ingest, laptop: str) -> None:
+    for media_type in ("application/merge-patch+json", "text/x-ndjson"):
+        refused = await ingest.client.post(BULK, content=b"[]", headers={"Content-Type": media_type})
+        check_problem(refused, 415, "not-json")
+        takes = refused.headers["Accept"].split(", ")
+        assert takes[:2] == ["application/json", "application/x-ndjson"]
+        for would_do in takes:
+            content = json.dumps(item(laptop) if "nd" in would_do or "jsonl" in would_do else [item(laptop)])
+            taken = await ingest.client.post(BULK, content=content, headers={"Content-Type": would_do})
+            assert taken.status_code == 202, would_do
+
+
 async def test_without_a_broker_all_of_it_is_refused(environment: dict[str, str], laptop: str) -> None:
     async with proxy_to(environment["AMQP_URL"]) as broker:
         environment["AMQP_URL"] = broker.url(environment["AMQP_URL"])

@@ -93,6 +93,19 @@ async def test_patch_changes_only_what_it_names(api: httpx.AsyncClient, media_ty
     assert (await api.get(path)).content == patched.content
 
 
+@pytest.mark.parametrize("media_type", ["application/problem+json", "application/json-patch+json", "text/json"])
+async def test_a_patch_in_any_other_format_is_not_applied(api: httpx.AsyncClient, media_type: str) -> None:
+    path = await _create(api)
+    refused = await api.patch(path, content=b'{"name": "x"}', headers={"Content-Type": media_type})
+    assert (refused.status_code, refused.json()["type"]) == (415, "/docs/problems/not-json")
+    assert refused.headers["Accept-Patch"] == "application/merge-patch+json, application/json"
+    assert (await api.get(path)).json()["name"] == LAPTOP["name"]
+    restock = await api.post(
+        f"{path}/restock", content=b'{"quantity": 1}', headers={"Content-Type": "application/merge-patch+json"}
+    )
+    assert (restock.status_code, restock.headers["Accept"]) == (415, "application/json")
+
+
 async def test_a_deleted_product_is_gone_for_reads_and_changes(api: httpx.AsyncClient) -> None:
     path = await _create(api)
     await api.get(path)

@@ -14,11 +14,12 @@ from web.problems import Problem
 
 LIMIT_BYTES = 100
 JSON = b"application/json"
+TAKES = ("application/json", "application/merge-patch+json")
 
 
 def scope_of(content_type: bytes | None = JSON) -> Scope:
     headers = [] if content_type is None else [(b"content-type", content_type)]
-    return {"type": "http", "method": "POST", "path": "/", "headers": headers}
+    return {"type": "http", "method": "POST", "path": "/", "headers": headers, "headrace.media_types": TAKES}
 
 
 class Client:
@@ -130,9 +131,16 @@ async def test_a_client_that_leaves_is_no_problem_of_its_own(sent: list[Message]
 
 
 @pytest.mark.parametrize(
-    "content_type", [JSON, b"Application/JSON", b"application/json;charset=utf-8", b"application/json ; charset=utf-8"]
+    "content_type",
+    [
+        JSON,
+        b"Application/JSON",
+        b"application/json;charset=utf-8",
+        b"application/json ; charset=utf-8",
+        b"application/merge-patch+json",
+    ],
 )
-async def test_json_is_taken_by_any_of_its_names(content_type: bytes) -> None:
+async def test_what_the_operation_lists_is_taken(content_type: bytes) -> None:
     assert await read(Client([chunk(b"{}", more=False)]).receive, content_type) == b"{}"
 
 
@@ -143,6 +151,9 @@ async def test_json_is_taken_by_any_of_its_names(content_type: bytes) -> None:
         b"",
         b"text/plain",
         b"application/jsonp",
+        b"application/problem+json",
+        b"application/json-patch+json",
+        b"application/x-ndjson",
         b"application/x-www-form-urlencoded",
         b"\xff",
         b";application/json",
@@ -152,6 +163,31 @@ async def test_anything_else_is_415_and_is_not_read(content_type: bytes | None) 
     client = Client([chunk(b"{}", more=False)])
     with pytest.raises(Problem) as raised:
         await read(client.receive, content_type)
-    assert raised.value.status == 415
+    assert (raised.value.status, raised.value.headers) == (415, {"Accept": ", ".join(TAKES)})
+    assert "Send it with Content-Type: application/json or application/merge-patch+json." in raised.value.detail
     assert client.read == 0
     raised.value.body()
+
+
+async def test_a_patch_is_told_so_in_its_own_words() -> None:
+    scope = scope_of(b"text/plain")
+    scope["method"] = "PATCH"
+    with pytest.raises(Problem) as raised:
+        await read_json_body(scope, Client([]).receive, LIMIT_BYTES)
+    assert raised.value.headers["Accept-Patch"] == ", ".join(TAKES)
+
+
+@pytest.mark.parametrize("coding", [b"gzip", b"identity, gzip", b"Deflate", b"x"])
+async def test_a_compressed_body_is_415_and_is_not_read(coding: bytes) -> None:
+    client, scope = Client([chunk(b"{}", more=False)]), scope_of()
+    scope["headers"].append((b"content-encoding", coding))
+    with pytest.raises(Problem) as raised:
+        await read_json_body(scope, client.receive, LIMIT_BYTES)
+    assert (raised.value.status, raised.value.headers, client.read) == (415, {"Accept-Encoding": "identity"}, 0)
+
+
+@pytest.mark.parametrize("coding", [b"", b"identity", b" Identity "])
+async def test_a_body_that_is_said_to_be_as_it_is_is_taken(coding: bytes) -> None:
+    scope = scope_of()
+    scope["headers"].append((b"content-encoding", coding))
+    assert await read_json_body(scope, Client([chunk(b"{}", more=False)]).receive, LIMIT_BYTES) == b"{}"

@@ -146,6 +146,16 @@ async def test_a_chunked_order_is_an_order_and_the_next_one_too(
     client.close()
 
 
+async def test_a_compressed_order_is_none_and_the_next_one_is(ingest: Ingest, product: str) -> None:
+    before = await accepted(ingest)
+    client = await RawClient.connect(ingest.service.url)
+    client.send(order_of(product, 3, b"Content-Encoding: gzip") + order_of(product))
+    assert (await client.answer())[0] == 415
+    assert (await client.answer())[0] == 202
+    assert await accepted(ingest) == before + 1
+    client.close()
+
+
 async def test_a_trailer_is_no_idempotency_key(ingest: Ingest, product: str) -> None:
     content = in_chunks(msgspec.json.encode({"productId": product, "quantity": 1}))
     locations = set()
