@@ -1,0 +1,30 @@
+"""An application that says what it was told, and one path that is answered when the test says so."""
+
+import asyncio
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+
+async def _echo(request: Request) -> Response:
+    return Response(await request.body(), headers={"X-Path": request.url.path})
+
+
+async def _held(request: Request) -> Response:
+    request.app.state.held.append(request.method)
+    await request.app.state.release.wait()
+    return Response()
+
+
+def make_echo() -> Starlette:
+    """`/held` adds to `app.state.held`, and is answered once `app.state.release` is set."""
+    app = Starlette(routes=[Route("/echo", _echo, methods=["GET", "POST"]), Route("/held", _held)])
+    app.state.held, app.state.release = [], asyncio.Event()
+    return app
+
+
+def request(body: bytes, *headers: bytes) -> bytes:
+    head = [b"POST /echo HTTP/1.1", b"Host: x", b"Content-Length: %d" % len(body), *headers]
+    return b"\r\n".join(head) + b"\r\n\r\n" + body
