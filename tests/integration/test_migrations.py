@@ -60,6 +60,24 @@ async def test_a_revision_that_fails_leaves_nothing_behind(
         assert await connection.fetchval("SELECT count(*) FROM schema_revisions") == 0
 
 
+async def test_what_looks_at_all_orders_keeps_no_reader_waiting(
+    empty_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = migrations._revisions()
+    until = [path.stem for path in paths].index("0002_order_client") + 1
+    is_checked = "SELECT convalidated FROM pg_constraint WHERE conname = 'orders_client_check'"
+    async with connected(empty_database) as reader:
+        monkeypatch.setattr(migrations, "_revisions", lambda: paths[:until])
+        await migrate(empty_database)
+        assert await reader.fetchval(is_checked) is False
+        assert await reader.fetchval("SELECT to_regclass('orders_of_product_by_client')") is None
+        monkeypatch.setattr(migrations, "_revisions", lambda: paths)
+        async with reader.transaction(), asyncio.timeout(10):
+            await reader.fetch("SELECT FROM orders")  # and holds its lock
+            assert await migrate(empty_database) == REVISIONS[until:]
+        assert await reader.fetchval(is_checked) is True
+
+
 async def _run_migrations(database_url: str | None) -> tuple[int | None, str]:
     environment = {} if database_url is None else {"DATABASE_URL": database_url}
     process = await asyncio.create_subprocess_exec(
@@ -97,6 +115,7 @@ async def test_the_program_says_what_is_missing() -> None:
         "INSERT INTO products (id, name, price, qty) VALUES ($1, 'a', -1, 1)",
         "INSERT INTO orders VALUES ($1, $1, 0, 1, 0, now())",
         "INSERT INTO orders VALUES ($1, $1, 2, 1, 3, now())",
+        "INSERT INTO orders VALUES ($1, $1, 1, 1, 1, now(), NULL, now(), '')",
         "INSERT INTO stock_ledger VALUES ($1, $1, 0, 'PROCESSED')",
         "INSERT INTO stock_ledger VALUES ($1, $1, 1, 'PENDING')",
         "INSERT INTO stock_ledger VALUES ($1, $1, 1, 'FAILED')",
