@@ -318,13 +318,13 @@ async def test_p8_a_bulk_request_costs_its_orders_and_a_bad_one_is_told_what_is_
         assert (no_bulk.status_code, "ratelimit" in no_bulk.headers) == (400, False)
         no_order = await ingest.client.post(ORDERS, content="{", headers=bearer(SLOW) | JSON)
         assert (no_order.status_code, "ratelimit" in no_order.headers) == (400, True)
-        too_many = await ingest.client.post(ORDERS_BULK, json=orders, headers=bearer(SLOW))
-        check_problem(too_many, 429, "too-many-requests")
         await eventually(lambda: _is_full_again(ingest, orders), timeout_s=10)
-        assert len(await ingest.queued_orders()) == 20
         single = await ingest.order(product_id, **bearer(SLOW))
         check_problem(single, 429, "too-many-requests")
-        assert 3 <= int(single.headers["retry-after"]) <= 4  # 20 orders at 5 a second
+        assert 2 <= int(single.headers["retry-after"]) <= 4  # 20 orders at 5 a second
+        another = await ingest.client.post(ORDERS_BULK, json=orders, headers=bearer(SLOW))
+        check_problem(another, 429, "too-many-requests")
+        assert len(await ingest.queued_orders()) == 20
 
 
 async def test_p8_bulk_requests_that_are_malformed_are_limited_too(guarded: dict[str, str]) -> None:
