@@ -18,14 +18,19 @@ from tests.workers import connected, persist_worker, stored_orders
 # ── after an unknown outcome
 
 
+async def leave_in_doubt(ingest: Ingest, broker: Proxy, product_id: str) -> None:
+    """A keyed order for two, of which nobody knows whether it was accepted."""
+    assert (await ingest.order(product_id)).status_code == 202
+    broker.hold()
+    check_problem(await keyed(ingest, product_id, 2), 503, "outcome-unknown")
+    broker.come_back()
+
+
 async def test_p5_after_an_unknown_outcome_the_key_takes_no_other_order(
     environment: dict[str, str], broker: Proxy, laptop: str
 ) -> None:
     async with ingesting(environment, confirm_timeout_s=0.5) as ingest:
-        assert (await ingest.order(laptop)).status_code == 202
-        broker.hold()
-        check_problem(await keyed(ingest, laptop, 2), 503, "outcome-unknown")
-        broker.come_back()
+        await leave_in_doubt(ingest, broker, laptop)
         check_problem(await keyed(ingest, laptop, 3), 422, "key-reused")
 
         async def accepted() -> bool:
@@ -38,10 +43,7 @@ async def test_p5_a_refused_retry_of_an_unknown_outcome_is_not_told_that_nothing
     environment: dict[str, str], broker: Proxy, laptop: str
 ) -> None:
     async with ingesting(environment, confirm_timeout_s=0.5, catalogue_unknown_ttl_s=0.1) as ingest:
-        assert (await ingest.order(laptop)).status_code == 202
-        broker.hold()
-        check_problem(await keyed(ingest, laptop, 2), 503, "outcome-unknown")
-        broker.come_back()
+        await leave_in_doubt(ingest, broker, laptop)
         await ready(ingest)
         await ingest.tell(topology.PRODUCT_DELETED, ProductEvent(laptop, 2, Decimal(1), 5, deleted=True))
         await eventually(lambda: _is_refused(ingest, laptop, "unknown-product"))
@@ -56,10 +58,7 @@ async def test_p5_a_retry_of_an_unknown_outcome_is_not_refused_for_want_of_stock
 ) -> None:
     """The first may have been accepted; if it was not, product_consumer decides."""
     async with ingesting(environment, confirm_timeout_s=0.5) as ingest:
-        assert (await ingest.order(laptop)).status_code == 202
-        broker.hold()
-        check_problem(await keyed(ingest, laptop, 2), 503, "outcome-unknown")
-        broker.come_back()
+        await leave_in_doubt(ingest, broker, laptop)
         await ready(ingest)
         await ingest.tell(topology.PRODUCT_SOLD_OUT, ProductEvent(laptop, 2, Decimal(1), 0))
         await eventually(lambda: _is_refused(ingest, laptop, "out-of-stock"))
@@ -90,10 +89,7 @@ async def test_p5_a_retry_of_an_unknown_outcome_is_one_row(
     environment: dict[str, str], broker: Proxy, laptop: str
 ) -> None:
     async with ingesting(environment, confirm_timeout_s=0.5) as ingest:
-        assert (await ingest.order(laptop)).status_code == 202
-        broker.hold()
-        check_problem(await keyed(ingest, laptop, 2), 503, "outcome-unknown")
-        broker.come_back()
+        await leave_in_doubt(ingest, broker, laptop)
 
         async def accepted() -> httpx.Response | None:
             answer = await keyed(ingest, laptop, 2)
