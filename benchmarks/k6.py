@@ -1,7 +1,9 @@
 """The open-loop generator: k6, which sends on a timetable whether or not it was answered.
 
 Latency counts from the moment a request was due, so a stall costs every request that was due meanwhile, and not only
-the one that ran into it (coordinated omission). The moment is known to a millisecond: k6 has no finer clock.
+the one that ran into it (coordinated omission). The moment is known to a millisecond: k6 has no finer clock. Once a
+request went unsent for want of a client it is not known at all, because k6 gives such a request no number: then latency
+counts from sending, the unsent ones are errors, and the run says so.
 """
 
 from __future__ import annotations
@@ -72,18 +74,19 @@ def to_sent(metrics: Mapping[str, Any], ids: list[str], used: Used) -> Sent:
     if "http_reqs" not in metrics:
         raise GeneratorFailed("k6 sent nothing")
     refused, unknown, dropped = (_count(metrics, name) for name in ("refused", "unknown", "dropped_iterations"))
-    moments, due = metrics["moments"]["values"], metrics["from_due"]["values"]
+    moments = metrics["moments"]["values"]
+    latency = metrics["http_req_duration" if dropped else "from_due"]["values"]
     return Sent(
         generator="k6",
         first_s=moments["min"] / 1000,
         last_s=moments["max"] / 1000,
         errors=refused + dropped,
         unknown=unknown,
-        latency_ms=Percentiles(*(round(due[name], 3) for name in ("med", "p(90)", "p(99)", "max"))),
+        latency_ms=Percentiles(*(round(latency[name], 3) for name in ("med", "p(90)", "p(99)", "max"))),
         ids=ids,
         used=used,
         cores=CORES,
-        first_refusal=f"{dropped} requests were due and no client was free" if dropped else "",
+        first_refusal=f"{dropped} were due and no client was free; latency is from sending" if dropped else "",
     )
 
 

@@ -30,6 +30,7 @@ def metrics(**counts: int) -> dict[str, Any]:
         "http_reqs": {"values": {"count": 100}},
         "moments": {"values": {"min": 1_700_000_000_500, "max": 1_700_000_010_500}},
         "from_due": {"values": trend},
+        "http_req_duration": {"values": dict.fromkeys(trend, 1.25)},
         **{name: {"values": {"count": count}} for name, count in counts.items()},
     }
 
@@ -61,7 +62,8 @@ def test_wrk_stays_for_the_last_answers(tmp_path: Path) -> None:
 def test_a_request_that_k6_could_not_send_in_time_is_an_error_and_told() -> None:
     sent = k6.to_sent(metrics(refused=3, unknown=1, dropped_iterations=7), ["id"] * 97, Used(5.0))
     assert (sent.errors, sent.unknown) == (10, 1)
-    assert sent.first_refusal == "7 requests were due and no client was free"
+    assert sent.first_refusal == "7 were due and no client was free; latency is from sending"
+    assert sent.latency_ms == Percentiles(1.25, 1.25, 1.25, 1.25)
 
 
 def test_k6_tells_latency_from_when_a_request_was_due() -> None:
