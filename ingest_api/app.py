@@ -119,5 +119,7 @@ def _group_commit(settings: IngestSettings, publisher: Publisher) -> GroupCommit
         max_group_bytes=settings.max_group_bytes,
         max_waiting_orders=settings.max_waiting_orders,
         max_waiting_bytes=settings.max_waiting_bytes,
+        overlap_orders=settings.publish_overlap_orders,
+        overlap_after_s=settings.publish_overlap_after_s,
         timeout_s=settings.confirm_timeout_s,
     )

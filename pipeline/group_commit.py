@@ -1,10 +1,12 @@
 """The group commit: many orders, one message, one confirm.
 
 While one message is in flight, what arrives collects; when it returns, all of that is the next message. One order alone
-waits for nobody; ten thousand share one fsync.
+waits for nobody; ten thousand share one fsync. A second message joins one in flight only when it is worth its cost:
+large, or kept waiting by a broker that is slow to answer.
 """
 
 import asyncio
+import contextlib
 from collections import deque
 
 from pipeline import metrics
@@ -52,16 +54,22 @@ class GroupCommit:
         max_group_bytes: int,
         max_waiting_orders: int,
         max_waiting_bytes: int,
+        overlap_orders: int,
+        overlap_after_s: float,
         timeout_s: float,
     ) -> None:
-        """`timeout_s`: from an order's arrival to its outcome, at the most."""
+        """`overlap_orders`, `overlap_after_s`: a message that holds so many, or comes so long after the one before,
+        goes beside those in flight. `timeout_s`: from an order's arrival to its outcome, at the most.
+        """
         self._publisher, self._exchange, self._key = publisher, exchange, key
         self._max_group_orders, self._max_group_bytes = max_group_orders, max_group_bytes
         self._max_waiting_orders, self._max_waiting_bytes = max_waiting_orders, max_waiting_bytes
+        self._overlap_orders, self._overlap_after_s = overlap_orders, overlap_after_s
         self._timeout_s = timeout_s
         self._loop = asyncio.get_running_loop()
         self._groups: deque[_Group] = deque()
-        self._arrived = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._in_flight, self._last_sent = 0, 0.0
         self._idle = asyncio.Event()
         self._idle.set()
         self._waiting_orders = self._waiting_bytes = 0
@@ -79,6 +87,8 @@ class GroupCommit:
             raise Full
         group = self._open_group(size)
         group.encoded.append(encoded)
+        if len(group.encoded) == self._overlap_orders:
+            self._changed.set()
         group.size_bytes += size
         self._waiting_orders += 1
         self._waiting_bytes += size
@@ -103,12 +113,15 @@ class GroupCommit:
         return waiter
 
     async def run(self) -> None:
-        """Publish group after group until cancelled. Run it N times at once to have N messages in flight."""
+        """Publish group after group until cancelled. Run it N times at once to have up to N messages in flight."""
         while True:
-            while not self._groups:
-                self._arrived.clear()
-                await self._arrived.wait()
-            await self._publish(self._groups.popleft())
+            group = await self._next_group()
+            self._in_flight, self._last_sent = self._in_flight + 1, self._loop.time()
+            try:
+                await self._publish(group)
+            finally:
+                self._in_flight -= 1
+                self._changed.set()
 
     def retry_after_s(self) -> int:
         """When to send again what was refused, or not confirmed: in 1 to 30 s, by the measured rate of confirms."""
@@ -140,9 +153,24 @@ class GroupCommit:
             raise Unavailable
         group = _Group(now + self._timeout_s)
         self._groups.append(group)
-        self._arrived.set()
+        self._changed.set()
         self._idle.clear()
         return group
+
+    async def _next_group(self) -> _Group:
+        while True:
+            due = self._due(self._groups[0]) if self._groups else None
+            if due is not None and due <= self._loop.time():
+                return self._groups.popleft()
+            self._changed.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(due):
+                    await self._changed.wait()
+
+    def _due(self, group: _Group) -> float:
+        """Until when a group goes on collecting, in loop time; 0: it goes at once."""
+        is_large = group.is_closed or len(group.encoded) >= self._overlap_orders
+        return 0.0 if is_large or not self._in_flight else self._last_sent + self._overlap_after_s
 
     async def _publish(self, group: _Group) -> None:
         started, size = self._loop.time(), len(group.encoded)

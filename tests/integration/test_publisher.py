@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pamqp.frame
 import pytest
@@ -19,7 +19,7 @@ from pipeline.publisher import Outcome, Publisher
 from tests.broker import Management, broker_settings, plain_channel, running_task, take, unsettled
 from tests.conditions import eventually
 from tests.conftest import Servers
-from tests.faults import proxy_to
+from tests.faults import Proxy, proxy_to
 from tests.metrics import grown, sample
 
 EXCHANGE, QUEUE = "things_exchange", "things"
@@ -234,10 +234,13 @@ async def _survives(amqp_url: str, cut_after: int, last_words: bytes) -> None:
 
 
 @asynccontextmanager
-async def running_commits(publisher: Publisher, **changes: float) -> AsyncIterator[GroupCommit]:
+async def running_commits(publisher: Publisher, window: int = 1, **changes: float) -> AsyncIterator[GroupCommit]:
     limits = {"max_group_orders": 100, "max_group_bytes": 1000, "max_waiting_orders": 1000, "max_waiting_bytes": 10_000}
-    commits = GroupCommit(publisher, EXCHANGE, "thing", **{**limits, "timeout_s": 5.0, **changes})  # type: ignore[arg-type]
-    async with running_task(commits.run()):
+    overlap = {"overlap_orders": 1, "overlap_after_s": 0.0, "timeout_s": 5.0}
+    commits = GroupCommit(publisher, EXCHANGE, "thing", **{**limits, **overlap, **changes})  # type: ignore[arg-type]
+    async with AsyncExitStack() as stack:
+        for _ in range(window):
+            await stack.enter_async_context(running_task(commits.run()))
         yield commits
 
 
@@ -260,6 +263,49 @@ async def test_what_arrives_while_a_message_is_in_flight_is_the_next_message(amq
         assert await first is Outcome.CONFIRMED
         assert set(await asyncio.gather(*others)) == {Outcome.CONFIRMED}
         assert [await take(channel, QUEUE) for _ in range(2)] == [b"[1]", b"[2,3,4,5]"]
+
+
+@asynccontextmanager
+async def one_in_flight(amqp_url: str, **changes: float) -> AsyncIterator[tuple[GroupCommit, Proxy]]:
+    """Two messages may be in flight; one is, and has no answer before the proxy lets it through."""
+    async with (
+        proxy_to(amqp_url) as proxy,
+        running_publisher(proxy.url(amqp_url)) as publisher,
+        running_commits(publisher, window=2, **changes) as commits,
+    ):
+        proxy.hold()
+        commits.submit(b"1")
+        await eventually(lambda: _in_queue(amqp_url, 1))
+        yield commits, proxy
+
+
+async def test_beside_one_in_flight_a_message_collects_until_it_is_large(amqp_url: str) -> None:
+    async with one_in_flight(amqp_url, overlap_orders=3, overlap_after_s=60) as (commits, _):
+        for number in numbered(2, 3, 4):
+            commits.submit(number)
+            await asyncio.sleep(0)  # a message that waits for nothing would be on its way with one order
+        await eventually(lambda: _in_queue(amqp_url, 2))
+        async with plain_channel(amqp_url) as channel:
+            assert [await take(channel, QUEUE) for _ in range(2)] == [b"[1]", b"[2,3,4]"]
+
+
+async def test_a_small_message_goes_when_the_one_in_flight_has_landed(amqp_url: str) -> None:
+    async with one_in_flight(amqp_url, overlap_orders=3, overlap_after_s=60) as (commits, proxy):
+        second = commits.submit(b"2")
+        proxy.release()
+        assert await second is Outcome.CONFIRMED
+
+
+async def test_a_small_message_does_not_wait_for_a_broker_that_is_slow_to_answer(amqp_url: str) -> None:
+    async with one_in_flight(amqp_url, overlap_orders=3, overlap_after_s=0.05) as (commits, _):
+        commits.submit(b"2")
+        await eventually(lambda: _in_queue(amqp_url, 2))
+
+
+async def test_a_bulk_waits_for_no_message_in_flight(amqp_url: str) -> None:
+    async with one_in_flight(amqp_url, overlap_orders=3, overlap_after_s=60) as (commits, _):
+        commits.submit_all(numbered(2))
+        await eventually(lambda: _in_queue(amqp_url, 2))
 
 
 async def test_p8_a_message_is_bounded_by_orders_and_by_bytes_and_keeps_their_order(amqp_url: str) -> None:
