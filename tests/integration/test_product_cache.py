@@ -47,6 +47,26 @@ async def test_a_body_is_read_as_it_was_filled_byte_by_byte(cache: ProductCache)
     assert await cache.read(_ID) == CachedProduct(1, body)
 
 
+async def test_many_are_read_at_once_and_what_is_not_there_or_not_ours_is_left_out(
+    cache: ProductCache, redis: Redis
+) -> None:
+    there, busted, strange, absent = (f"{_ID[:-1]}{place}" for place in range(4))
+    await cache.fill(there, 3, _OLD)
+    await cache.bust_or_owe([(busted, 2)])
+    await redis.set(f"product:{strange}", "no hash")
+    assert await cache.read_many([absent, there, busted, strange]) == {there: CachedProduct(3, _OLD)}
+    assert await cache.read_many([]) == {}
+
+
+async def test_many_are_none_while_redis_is_away_or_owed_a_bust(far_cache: ProductCache, proxy: Proxy) -> None:
+    await far_cache.fill(_ID, 1, _OLD)
+    proxy.go_away()
+    assert await far_cache.read_many([_ID]) == {}
+    await far_cache.bust_or_owe([(_ID, 2)])
+    proxy.come_back()
+    assert await far_cache.read_many([_ID]) == {}
+
+
 async def test_a_slow_reader_cannot_put_an_old_value_back_after_a_bust(cache: ProductCache) -> None:
     await cache.bust_or_owe([(_ID, 2)])
     assert not await cache.fill(_ID, 1, _OLD)
