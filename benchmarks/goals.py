@@ -75,7 +75,7 @@ def _percent(value: float) -> str:
 
 
 def _unit(unit: str, digits: int = 0) -> Callable[[float], str]:
-    return lambda value: f"{value:,.{digits}f} {unit}"
+    return lambda value: f"{round(value, digits) + 0.0:,.{digits}f} {unit}"  # no minus before a zero
 
 
 # ── what was measured
