@@ -97,10 +97,11 @@ class ProductCache:
         self._redis = redis
         self._owed: dict[str, int] = {}
         self._breaker = redis_breaker()
+        self._is_watched = False
 
     async def read(self, product_id: str) -> CachedProduct | None:
         """The product as it is cached, or None: not there, busted, owed a bust, or Redis is away."""
-        if product_id in self._owed or not self._breaker.may_try():
+        if product_id in self._owed or not self._may_try():
             metrics.CACHE_READS.labels("error").inc()
             return None
         try:
@@ -136,7 +137,7 @@ class ProductCache:
 
     async def fill(self, product_id: str, version: int, body: bytes) -> bool:
         """Put a row that was read at `version`. False if a newer version has been there, or Redis is away."""
-        if not self._breaker.may_try():
+        if not self._may_try():
             metrics.CACHE_FILLS.labels("error").inc()
             return False
         try:
@@ -168,7 +169,7 @@ class ProductCache:
         """Make up for the busts that are owed. True if none is left. Costs nothing if there were none."""
         if not self._owed:
             return True
-        if not self._breaker.may_try():
+        if not self._may_try():
             return False
         # Owed until done: whoever reads one of these meanwhile gets no body, rather than an old one.
         paying = dict(self._owed)
@@ -185,6 +186,7 @@ class ProductCache:
 
     async def watch(self, health: Health, part: str) -> None:
         """Tell `health` every second whether Redis is there, and pay what is owed as soon as it is. Until cancelled."""
+        self._is_watched = True
         while True:
             try:
                 await self._redis.ping()
@@ -196,6 +198,10 @@ class ProductCache:
                 health.up(part)
                 await self.pay_owed()
             await asyncio.sleep(PROBE_EVERY_S)
+
+    def _may_try(self) -> bool:
+        """While Redis is away and a watch asks after it, nobody else does: one that hangs costs each a deadline."""
+        return not self._breaker.is_away if self._is_watched else self._breaker.may_try()
 
     async def _bust(self, versions: dict[str, int]) -> None:
         busts = iter(versions.items())

@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from pipeline.health import Health
 from pipeline.product_cache import TTL_S, CachedProduct, ProductCache
 from pipeline.redis_link import connect
+from tests.broker import running_task
 from tests.conditions import eventually
 from tests.faults import Proxy, proxy_to
 from tests.processes import free_port
@@ -229,6 +230,30 @@ async def test_a_redis_that_hangs_costs_its_readers_one_deadline_and_then_nothin
     for _ in range(100):
         assert await far_cache.read(_ID) is None
     assert time.monotonic() - began < 0.5
+
+
+async def test_while_a_redis_that_hangs_is_watched_nobody_else_waits_for_it_twice(
+    far_cache: ProductCache, proxy: Proxy
+) -> None:
+    """A batch every few milliseconds would otherwise find itself asking every second or so, and wait for a deadline."""
+    health = Health("test", optional=("redis",))
+    async with running_task(far_cache.watch(health, "redis")):
+        await eventually(lambda: health.is_up("redis"))
+        proxy.hold()
+        waits: list[float] = []
+        began = time.monotonic()
+
+        async def has_gone_on_for_long() -> bool:
+            asked = time.monotonic()
+            await far_cache.bust_or_owe([(_ID, 2)])
+            waits.append(time.monotonic() - asked)
+            return asked > began + 5
+
+        await eventually(has_gone_on_for_long)
+        assert sum(it > 0.3 for it in waits) <= 1
+        assert max(waits) < 2.5
+        proxy.come_back()
+        await eventually(lambda: far_cache.bust_or_owe([(_ID, 3)]))
 
 
 async def test_after_an_outage_the_cache_is_used_again(far_cache: ProductCache, proxy: Proxy) -> None:

@@ -254,6 +254,23 @@ async def test_without_redis_orders_are_decided(environment: dict[str, str], con
     assert await unsettled(environment["AMQP_URL"], CREATED) == 0
 
 
+async def test_a_redis_that_hangs_costs_a_batch_its_deadline_and_no_more(
+    environment: dict[str, str], connection: Connection
+) -> None:
+    await add_product(connection, A, 5)
+    async with proxy_to(environment["REDIS_URL"]) as proxy:
+        far = {**environment, "REDIS_URL": proxy.url(environment["REDIS_URL"])}
+        async with product_consumer(far) as worker:
+            proxy.hold()
+            for _ in range(3):
+                await create(environment, [order(A)])
+                began = time.monotonic()
+                assert await worker.run_once() == 1
+                assert time.monotonic() - began < 3
+    assert await qty_of(connection, A) == 2
+    assert await unsettled(environment["AMQP_URL"], CREATED) == 0
+
+
 async def test_p7_busts_owed_to_redis_are_paid_although_no_order_comes(
     environment: dict[str, str], connection: Connection, cache: ProductCache
 ) -> None:
