@@ -12,6 +12,7 @@ from database.sessions import session_settings
 from pipeline import metrics
 from pipeline.broker import backoff_s
 from pipeline.health import Health
+from pipeline.lifecycle import wait_to_retry
 
 log = structlog.get_logger()
 
@@ -33,16 +34,24 @@ _PING_TIMEOUT_S = 5.0
 class Database:
     """For one batch at a time, and for a watch that looks after the connection between batches."""
 
-    def __init__(self, database_url: str, health: Health, prepare: Callable[[Connection], Awaitable[None]]) -> None:
-        """`prepare`: run on every new connection, for temporary tables."""
+    def __init__(
+        self,
+        database_url: str,
+        health: Health,
+        prepare: Callable[[Connection], Awaitable[None]],
+        stop: asyncio.Event | None = None,
+    ) -> None:
+        """`prepare`: run on every new connection, for temporary tables. `stop`: once it is set, nothing is retried."""
         self._url, self._health, self._prepare = database_url, health, prepare
+        self._stop = stop or asyncio.Event()
         self._connection: Connection | None = None
         self._in_use = asyncio.Lock()
 
     async def until_it_works(self, work: Callable[[Connection], Awaitable[T]], queue: str) -> T:
         """The result of `work`, retried with backoff for as long as its failures are not its own fault.
 
-        `work` must be safe to repeat: a commit whose answer was lost may have happened. Raises what is DATA or a bug.
+        `work` must be safe to repeat: a commit whose answer was lost may have happened. Raises what is DATA or a bug,
+        and LetGo if it fails while the process is to end.
         """
         attempt = 0
         async with self._in_use:
@@ -122,7 +131,7 @@ class Database:
             retry_in_s=round(wait_s, 2),
         )
         self._give_up(error)
-        await asyncio.sleep(wait_s)
+        await wait_to_retry(self._stop, wait_s)
 
     def _give_up(self, error: Exception) -> None:
         self._health.down(PART, f"PostgreSQL: {describe(error)}")

@@ -19,7 +19,7 @@ CONSUMER = "consumer"
 
 async def main(settings: PersistSettings, stop: asyncio.Event) -> None:
     health = Health("persist_worker", DATABASE, CONSUMER, PUBLISHER)
-    database = Database(settings.database_url, health, prepare)
+    database = Database(settings.database_url, health, prepare, stop)
     publisher = Publisher(settings, health, PUBLISHER, topology.declare_created)
     consumer = BatchConsumer(
         settings,
@@ -30,7 +30,7 @@ async def main(settings: PersistSettings, stop: asyncio.Event) -> None:
         settings.prefetch,
         watched=(topology.ORDERS_DEAD_QUEUE,),
     )
-    worker = PersistWorker(consumer, database, publisher, health)
+    worker = PersistWorker(consumer, database, publisher, health, stop)
     serving = server.serve(health_app(health), settings.host, settings.port, stop, grace_s=1, lifespan=False)
     async with lifecycle.background(publisher.run(), consumer.run(), database.watch(), serving):
         await lifecycle.work_until_stopped(worker.run_once, stop, consumer.stop, settings.stop_grace_s)

@@ -13,6 +13,7 @@ from pipeline.batches import Batch, BatchConsumer
 from pipeline.broker import backoff_s
 from pipeline.health import Health
 from pipeline.incoming import Incoming, read
+from pipeline.lifecycle import wait_to_retry
 from pipeline.orders import Order, encode_order, join_orders
 from pipeline.publisher import Outcome, Publisher
 
@@ -22,11 +23,23 @@ PUBLISHER = "publisher"
 
 
 class PersistWorker:
-    def __init__(self, consumer: BatchConsumer, database: Database, publisher: Publisher, health: Health) -> None:
+    def __init__(
+        self,
+        consumer: BatchConsumer,
+        database: Database,
+        publisher: Publisher,
+        health: Health,
+        stop: asyncio.Event,
+    ) -> None:
+        """`stop`: once it is set, a batch that cannot be stored or forwarded at once is left to the broker."""
         self._consumer, self._database, self._publisher, self._health = consumer, database, publisher, health
+        self._stop = stop
 
     async def run_once(self) -> int | None:
-        """One batch, from its close to its ack. Returns how many orders it brought; None when there is no more."""
+        """One batch, from its close to its ack. Returns how many orders it brought; None when there is no more.
+
+        Raises LetGo.
+        """
         batch = await self._consumer.next()
         if batch is None:
             return None
@@ -46,7 +59,10 @@ class PersistWorker:
         return len(incoming.orders)
 
     async def _forward(self, body: bytes | None, orders: int) -> None:
-        """Publish until confirmed. The orders are stored; whoever takes over after a crash forwards them once more."""
+        """Publish until confirmed. The orders are stored; whoever takes over after a crash forwards them once more.
+
+        Raises LetGo.
+        """
         attempt = 0
         while body is not None:
             outcome = await self._publisher.publish(
@@ -62,7 +78,7 @@ class PersistWorker:
             wait_s = backoff_s(attempt)
             log.warning("order.created not confirmed; trying again", outcome=outcome.value, retry_in_s=round(wait_s, 2))
             attempt += 1
-            await asyncio.sleep(wait_s)
+            await wait_to_retry(self._stop, wait_s)
 
     def _tell(self, batch: Batch, incoming: Incoming, written: Written) -> None:
         repeated = len(incoming.orders) - len(written.stored) - len(written.refused)

@@ -20,6 +20,10 @@ from pipeline.settings import PipelineSettings
 S = TypeVar("S", bound=PipelineSettings)
 
 
+class LetGo(Exception):
+    """The process is to end, and what is in hand cannot be done now: it is left to the broker, for another."""
+
+
 class Misconfigured(Exception):
     """What the settings name cannot be used: exit 78, like settings that are wrong. The text says what to do."""
 
@@ -95,7 +99,8 @@ async def work_until_stopped(
     """Take batch after batch until `stop` is set; then `drain`, and `grace_s` to finish what is in hand.
 
     `run_once`: takes one batch; None when there is no more. `drain`: after it, `run_once` waits for no new ones. What
-    is not finished in time is dropped unacknowledged: the broker gives it to another. Raises what `run_once` raises.
+    is not finished in time, or lets go, is dropped unacknowledged: the broker gives it to another. Raises what else
+    `run_once` raises.
     """
     working, stopping = asyncio.create_task(_work(run_once)), asyncio.create_task(stop.wait())
     await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -106,14 +111,35 @@ async def work_until_stopped(
     if working.done():
         working.result()
         return
-    structlog.get_logger().warning("stopping with a batch in hand; it will be delivered again", grace_s=grace_s)
+    _tell_of_the_batch_in_hand(f"not done within {grace_s:g} s")
     working.cancel()
     await asyncio.wait({working})
 
 
+async def wait_to_retry(stop: asyncio.Event, seconds: float) -> None:
+    """Wait before another attempt at what is in hand. Raises LetGo, at once, when `stop` is or gets set.
+
+    Whoever is stopped should not be waiting for a database that may be away for hours, and need not: nothing that is
+    in hand was acknowledged.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            await stop.wait()
+    except TimeoutError:
+        return
+    raise LetGo
+
+
 async def _work(run_once: Callable[[], Awaitable[int | None]]) -> None:
-    while await run_once() is not None:
-        pass
+    try:
+        while await run_once() is not None:
+            pass
+    except LetGo:
+        _tell_of_the_batch_in_hand("cannot be done now")
+
+
+def _tell_of_the_batch_in_hand(why: str) -> None:
+    structlog.get_logger().warning("stopping with a batch in hand; it will be delivered again", why=why)
 
 
 async def _crash_if_it_fails(coroutine: Coroutine[Any, Any, None]) -> None:

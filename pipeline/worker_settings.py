@@ -29,6 +29,10 @@ class WorkerSettings(PipelineSettings):
     # Below the deliveries of a batch it would never close by size; twice, so that the next collects meanwhile.
     prefetch: Prefetch
 
+    # Shorter than an API's: nobody waits for a worker's answer. A batch takes a tenth of a second, and what is not
+    # finished comes again. `docker stop` waits 10 s and then kills, and hanging up on what is silent takes up to 2 s.
+    stop_grace_s: float = Field(default=6.0, gt=0)
+
     @field_validator("prefetch")
     @classmethod
     def _two_batches(cls, prefetch: int, info: ValidationInfo) -> int:

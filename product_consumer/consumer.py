@@ -33,7 +33,10 @@ class ProductConsumer:
         self._consumer, self._database, self._cache, self._publisher = consumer, database, cache, publisher
 
     async def run_once(self) -> int | None:
-        """One batch, from its close to its ack. Returns how many orders it brought; None when there is no more."""
+        """One batch, from its close to its ack. Returns how many orders it brought; None when there is no more.
+
+        Raises LetGo.
+        """
         batch = await self._consumer.next()
         if batch is None:
             return None

@@ -60,6 +60,8 @@ class Worker:
     database: Database
     publisher: Publisher
     service: Any
+    stop: asyncio.Event
+    """What SIGTERM sets."""
 
     async def run_once(self) -> int | None:
         count: int | None = await self.service.run_once()
@@ -102,8 +104,10 @@ async def persist_worker(environment: Mapping[str, str], **changes: object) -> A
         settings.prefetch,
         watched=(topology.ORDERS_DEAD_QUEUE,),
     )
-    database = Database(settings.database_url, health, prepare)
-    worker = Worker(consumer, database, publisher, PersistWorker(consumer, database, publisher, health))
+    stop = asyncio.Event()
+    database = Database(settings.database_url, health, prepare, stop)
+    service = PersistWorker(consumer, database, publisher, health, stop)
+    worker = Worker(consumer, database, publisher, service, stop)
     async with _running(worker, health):
         yield worker
 
@@ -117,10 +121,12 @@ async def product_consumer(environment: Mapping[str, str], **changes: object) ->
     consumer = BatchConsumer(
         settings, health, "consumer", topology.declare_created, settings.limits(), settings.prefetch
     )
-    database = Database(settings.database_url, health, unprepared)
+    stop = asyncio.Event()
+    database = Database(settings.database_url, health, unprepared, stop)
     async with redis_link.connect(settings.redis_url) as redis:
         cache = product_cache.ProductCache(redis)
-        worker = Worker(consumer, database, publisher, ProductConsumer(consumer, database, cache, publisher))
+        service = ProductConsumer(consumer, database, cache, publisher)
+        worker = Worker(consumer, database, publisher, service, stop)
         async with _running(worker, health):
             yield worker
 

@@ -5,11 +5,13 @@ from decimal import Decimal
 
 import msgspec
 import pytest
+from aio_pika.abc import AbstractChannel
 
 from database import connection as database_connection
 from database.dead_letters import ID_CONFLICT, INVALID_DATA, UNKNOWN_SCHEMA, UNREADABLE
 from persist_worker import worker as worker_module
 from pipeline import batches, topology
+from pipeline.lifecycle import LetGo
 from pipeline.orders import SCHEMA, Order, encode_order, join_orders
 from tests.broker import Management, plain_channel, send, send_orders, take, unsettled
 from tests.conditions import eventually
@@ -254,11 +256,18 @@ async def test_p1_a_batch_that_is_held_is_not_acknowledged(environment: dict[str
     assert len(await stored(environment)) == 1
 
 
-async def test_p1_a_forward_that_nobody_takes_holds_the_batch(environment: dict[str, str], servers: Servers) -> None:
-    """The queue is gone: stored orders that nobody would ever decide."""
+async def nothing(_: AbstractChannel) -> None:
+    """Declare nothing."""
+
+
+async def test_p1_a_forward_that_nobody_takes_holds_the_batch(
+    environment: dict[str, str], servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The queue is gone, and cannot be declared again: stored orders that nobody would ever decide."""
     it = order(A)
     await accept(environment, [it])
     async with persist_worker(environment) as worker, Management(servers.rabbitmq_api, environment["AMQP_URL"]) as api:
+        monkeypatch.setattr(worker.publisher, "_declare", nothing)
         await api.delete_queue(CREATED)
         retries = sample("headrace_batch_retries_total", queue=ACCEPTED, reason="unroutable")
         publishes = 0
@@ -282,6 +291,27 @@ async def test_p1_a_forward_that_nobody_takes_holds_the_batch(environment: dict[
         assert worker.database._health.is_ready
     assert await forwarded(environment) == [body_of(it)]
     assert await unsettled(environment["AMQP_URL"], ACCEPTED) == 0
+
+
+async def test_p9_stored_orders_that_cannot_be_forwarded_are_left_to_the_broker_as_soon_as_the_worker_is_to_stop(
+    environment: dict[str, str], servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    it = order(A)
+    await accept(environment, [it])
+    monkeypatch.setattr(worker_module, "backoff_s", lambda attempt: 3600.0)
+    async with persist_worker(environment) as worker, Management(servers.rabbitmq_api, environment["AMQP_URL"]) as api:
+        monkeypatch.setattr(worker.publisher, "_declare", nothing)
+        await api.delete_queue(CREATED)
+        batch = asyncio.create_task(worker.run_once())
+        await eventually(lambda: "not confirmed: unroutable" in str(worker.database._health.summary()))
+        worker.stop.set()
+        with pytest.raises(LetGo):
+            async with asyncio.timeout(5):
+                await batch
+    async with persist_worker(environment) as worker:
+        assert await worker.run_once() == 1
+    assert await stored(environment) == {it.id: (A, 1)}
+    assert await forwarded(environment) == [body_of(it)]
 
 
 async def test_p1_a_killed_backend_delays_a_batch_and_that_is_all(environment: dict[str, str]) -> None:

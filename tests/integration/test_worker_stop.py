@@ -9,29 +9,68 @@ from tests.broker import plain_channel, send_orders, unsettled
 from tests.conditions import eventually
 from tests.orders import new_product_id, order
 from tests.processes import service_process
+from tests.workers import connected, locked
+
+AWAY = {"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing"}
 
 
 @pytest.mark.parametrize("name", ["persist_worker", "product_consumer"])
 async def test_p9_with_nothing_in_hand_a_worker_stops_at_once_although_the_database_is_away(
     environment: dict[str, str], name: str
 ) -> None:
-    away = {**environment, "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing"}
-    async with service_process(name, away, ready="/livez") as service:
+    async with service_process(name, {**environment, **AWAY}, ready="/livez") as service:
         began = time.monotonic()
         assert await service.stop() == 0
         assert time.monotonic() - began < 5
         assert "with a batch in hand" not in service.log()
 
 
-async def test_p9_a_batch_that_cannot_be_stored_within_the_grace_is_left_to_the_broker(
+QUEUES = {
+    "persist_worker": (topology.declare_accepted, topology.ORDER_ACCEPTED),
+    "product_consumer": (topology.declare_created, topology.ORDER_CREATED),
+}
+
+
+async def send_one(environment: dict[str, str], name: str) -> str:
+    """An order for a worker. The queue it is in."""
+    declare, key = QUEUES[name]
+    async with plain_channel(environment["AMQP_URL"]) as channel:
+        queue = await declare(channel)
+        await send_orders(channel, topology.ORDERS_EXCHANGE, key, order(new_product_id()))
+        return queue.name
+
+
+@pytest.mark.parametrize("name", QUEUES)
+async def test_p9_a_batch_that_is_held_because_the_database_is_away_does_not_hold_up_a_stop(
+    environment: dict[str, str], name: str
+) -> None:
+    """Nothing of it is committed: it is left to the broker at once."""
+    queue = await send_one(environment, name)
+    async with service_process(name, {**environment, **AWAY}, ready="/livez") as service:
+        await eventually(lambda: "holding the batch" in service.log())
+        began = time.monotonic()
+        assert await service.stop() == 0
+        assert time.monotonic() - began < 5
+        assert "stopping with a batch in hand" in service.log()
+    assert await unsettled(environment["AMQP_URL"], queue) == 1
+
+
+async def test_p9_a_batch_that_is_not_stored_within_the_grace_is_left_to_the_broker(
     environment: dict[str, str],
 ) -> None:
-    async with plain_channel(environment["AMQP_URL"]) as channel:
-        await topology.declare_accepted(channel)
-        await send_orders(channel, topology.ORDERS_EXCHANGE, topology.ORDER_ACCEPTED, order(new_product_id()))
-    away = {"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing", "PERSIST_WORKER_STOP_GRACE_S": "0.1"}
-    async with service_process("persist_worker", {**environment, **away}, ready="/livez") as service:
-        await eventually(lambda: "holding the batch" in service.log())
+    hasty = {**environment, "PERSIST_WORKER_STOP_GRACE_S": "0.1"}
+    async with (
+        connected(environment["DATABASE_URL"]) as connection,
+        service_process("persist_worker", hasty) as service,
+        locked(environment["DATABASE_URL"], "orders"),
+    ):
+        queue = await send_one(environment, "persist_worker")
+        await eventually(lambda: connection.fetch(_WAITS_FOR_A_LOCK))
         assert await service.stop() == 0
-        assert "stopping with a batch in hand" in service.log()
-    assert await unsettled(environment["AMQP_URL"], topology.ORDERS_ACCEPTED_QUEUE) == 1
+        assert "not done within 0.1 s" in service.log()
+        assert await unsettled(environment["AMQP_URL"], queue) == 1
+
+
+_WAITS_FOR_A_LOCK = (
+    "SELECT 1 FROM pg_stat_activity WHERE application_name = 'persist_worker' AND wait_event_type = 'Lock'"
+)

@@ -2,8 +2,9 @@
 
 import pytest
 
+from database import connection
 from persist_worker.settings import PersistSettings
-from pipeline import lifecycle
+from pipeline import broker, lifecycle
 from pipeline.worker_settings import WorkerSettings
 from product_consumer.settings import ConsumerSettings
 
@@ -53,3 +54,10 @@ def test_what_contradicts_is_one_line_and_exit_78(
 def test_the_defaults_agree(settings_type: type[WorkerSettings]) -> None:
     settings = settings_type.model_validate(REQUIRED)
     assert settings.prefetch >= 2 * settings.limits().deliveries
+
+
+@pytest.mark.parametrize("settings_type", WORKERS.values())
+def test_p9_a_worker_ends_before_who_is_in_a_hurry_kills_it(settings_type: type[WorkerSettings]) -> None:
+    """`docker stop` and `./headrace down` give it ten seconds, with which it has to hang up on who is silent, too."""
+    settings = settings_type.model_validate(REQUIRED)
+    assert settings.stop_grace_s + broker._CLOSE_TIMEOUT_S + connection._CLOSE_TIMEOUT_S <= 10
