@@ -167,3 +167,6 @@ PRODUCT_EVENTS = _counter(
 # ── every process
 
 BROKER_RECONNECTS = _counter("broker_connection_losses", "Connections to the broker that were lost.", "connection")
+REDECLARATIONS = _counter(
+    "broker_redeclarations", "Times that all was declared again because no queue took a message.", "connection"
+)

@@ -6,7 +6,7 @@ from enum import Enum
 
 import aiormq
 import structlog
-from aio_pika.abc import AbstractChannel, AbstractConnection
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractQueue
 from aiormq.exceptions import DeliveryError, PublishError
 from pamqp.commands import Basic
 
@@ -20,6 +20,8 @@ log = structlog.get_logger()
 
 # The client tells nobody when the broker blocks or unblocks a connection, so readiness asks.
 _BLOCKED_INTERVAL_S = 0.5
+# An unroutable message is refused at once, and at most so often all is declared again.
+_DECLARE_EVERY_S = 1.0
 
 
 class Outcome(Enum):
@@ -30,25 +32,30 @@ class Outcome(Enum):
     REFUSED = "refused"
     """The broker said no: the queue is full. Not stored."""
     UNROUTABLE = "unroutable"
-    """No queue is bound to the key. Not stored."""
+    """No queue is bound to the key. Not stored. All is declared again, so the next may be."""
     NOT_SENT = "not_sent"
     """There was no broker to send it to, or it had said that it takes nothing. Not stored."""
     UNKNOWN = "unknown"
     """Sent, and the answer never came. May be stored."""
 
 
-Declare = Callable[[AbstractChannel], Awaitable[object]]
+Declare = Callable[[AbstractChannel], Awaitable[AbstractQueue | None]]
+"""Returns the queue that is to take the messages, or None if it is no fault when nobody does."""
 
 
 class Publisher:
     """A connection that only publishes. Blocked or broken, it says so at once; it never waits past its deadline."""
 
     def __init__(self, settings: PipelineSettings, health: Health, part: str, declare: Declare) -> None:
-        """`part`: what readiness calls this connection. `declare`: run on every channel before its first publish."""
+        """`part`: what readiness calls this connection.
+
+        `declare`: run before the first publish of each connection, and again after a message that no queue took.
+        """
         self._settings, self._health, self._part, self._declare = settings, health, part, declare
         self._connection: AbstractConnection | None = None
         self._channel: aiormq.Channel | None = None
         self._lost: asyncio.Future[None] | None = None
+        self._is_unroutable, self._declared_at = False, 0.0
 
     async def run(self) -> None:
         """Keep the connection up until cancelled."""
@@ -84,6 +91,7 @@ class Publisher:
                     wait=False,
                 )
         except PublishError:  # a DeliveryError too, so it comes first
+            self._is_unroutable = True
             return Outcome.UNROUTABLE
         except DeliveryError:
             return Outcome.REFUSED
@@ -104,21 +112,39 @@ class Publisher:
         self._connection, self._channel = connection, underlay
         self._health.up(self._part)
         try:
-            await self._tell_blocked(self._lost)
+            await self._look_after(connection, self._lost)
         finally:
             self._connection = self._channel = None
 
-    async def _tell_blocked(self, lost: asyncio.Future[None]) -> None:
-        """Keep readiness true until the connection is lost, and raise that."""
+    async def _look_after(self, connection: AbstractConnection, lost: asyncio.Future[None]) -> None:
+        """Keep readiness true, and declared what must be, until the connection is lost, and raise that."""
         was_blocked = False
         while not await ends_within(lost, _BLOCKED_INTERVAL_S):
-            if (blocked := self._is_blocked()) == was_blocked:
+            blocked = self._is_blocked()
+            if self._is_unroutable and not blocked:
+                await self._declare_again(connection)
+            if blocked == was_blocked:
                 continue
             was_blocked = blocked
             if blocked:
                 self._health.down(self._part, "blocked by the broker: memory or disk alarm")
             else:
                 self._health.up(self._part)
+
+    async def _declare_again(self, connection: AbstractConnection) -> None:
+        """Somebody has deleted a queue or a binding, and nobody tells a publisher. Whoever meets it mends it."""
+        now = asyncio.get_running_loop().time()
+        if now < self._declared_at + _DECLARE_EVERY_S:
+            return
+        self._is_unroutable, self._declared_at = False, now
+        metrics.REDECLARATIONS.labels(self._part).inc()
+        async with asyncio.timeout(self._settings.confirm_timeout_s):
+            # A channel of its own: what waits for its confirm should not wait for this.
+            channel = await connection.channel(publisher_confirms=False)
+            queue = await self._declare(channel)
+            await channel.close()
+        if queue is not None:
+            log.error("a message was refused for want of a queue; declared all again", queue=queue.name)
 
     def _is_blocked(self) -> bool:
         """Whether the broker has sent connection.blocked (an alarm for memory or disk) and not yet unblocked."""

@@ -128,14 +128,17 @@ async def test_a_full_queue_refuses_and_keeps_nothing_of_what_it_refused(
         assert sorted(queued) == sorted(response.content for response in accepted)
 
 
-async def test_a_queue_that_was_deleted_is_503_and_not_a_lost_order(
+async def test_a_queue_that_was_deleted_is_503_and_not_a_lost_order_and_then_is_there_again(
     environment: dict[str, str], servers: Servers, laptop: str
 ) -> None:
-    """Unroutable: the broker returns the message and confirms it all the same."""
+    """Unroutable: the broker returns the message and confirms it all the same. No worker runs that would declare it."""
     async with ingesting(environment) as ingest, Management(servers.rabbitmq_api, environment["AMQP_URL"]) as broker:
         assert (await ingest.order(laptop)).status_code == 202
         await broker.delete_queue("orders.accepted")
         check_problem(await ingest.order(laptop), 503, "broker-unavailable")
+        await eventually(answers(ingest, laptop, 202))
+        assert len(await ingest.queued_orders()) == 1
+        assert "a message was refused for want of a queue" in ingest.service.log()
 
 
 # ── the database

@@ -293,6 +293,18 @@ async def test_p1_a_forward_that_nobody_takes_holds_the_batch(
     assert await unsettled(environment["AMQP_URL"], ACCEPTED) == 0
 
 
+async def test_p1_a_forward_whose_queue_was_deleted_declares_it_again(
+    environment: dict[str, str], servers: Servers
+) -> None:
+    it = order(A)
+    await accept(environment, [it])
+    async with persist_worker(environment) as worker, Management(servers.rabbitmq_api, environment["AMQP_URL"]) as api:
+        await api.delete_queue(CREATED)
+        assert await worker.run_once() == 1
+        assert worker.database._health.is_ready
+    assert await forwarded(environment) == [body_of(it)]
+
+
 async def test_p9_stored_orders_that_cannot_be_forwarded_are_left_to_the_broker_as_soon_as_the_worker_is_to_stop(
     environment: dict[str, str], servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:

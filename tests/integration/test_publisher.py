@@ -1,7 +1,7 @@
 """Publishing to a real broker, through faults: every outcome is told, truly, and within its deadline (P1, P8)."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pamqp.frame
@@ -150,6 +150,75 @@ async def test_a_channel_that_the_broker_closes_is_replaced(amqp_url: str) -> No
         assert await publisher.publish("no such exchange", "thing", b"[]") is Outcome.UNKNOWN
         await eventually(lambda: publisher.is_open)
         assert await publish(publisher) is Outcome.CONFIRMED
+
+
+async def delete_the_queue(channel: AbstractChannel) -> None:
+    await channel.queue_delete(QUEUE)
+
+
+async def remove_the_binding(channel: AbstractChannel) -> None:
+    await (await channel.get_queue(QUEUE, ensure=False)).unbind(EXCHANGE, "thing")
+
+
+async def delete_the_exchange(channel: AbstractChannel) -> None:
+    await channel.exchange_delete(EXCHANGE)
+
+
+@pytest.mark.parametrize(
+    ("destroy", "refusal"),
+    [
+        (delete_the_queue, Outcome.UNROUTABLE),
+        (remove_the_binding, Outcome.UNROUTABLE),
+        (delete_the_exchange, Outcome.UNKNOWN),  # the broker closes the channel, which says nothing of a message
+    ],
+)
+async def test_p8_what_somebody_deletes_at_the_broker_is_declared_again(
+    amqp_url: str, destroy: Callable[[AbstractChannel], Awaitable[None]], refusal: Outcome
+) -> None:
+    """Nobody tells a publisher, so the first message pays for it, and it is told the truth."""
+    async with running_publisher(amqp_url) as publisher, plain_channel(amqp_url) as channel:
+        for _ in range(2):
+            assert await publish(publisher, b"[1]") is Outcome.CONFIRMED
+            assert await take(channel, QUEUE) == b"[1]"
+            await destroy(channel)
+            assert await publish(publisher, b"[2]") is refusal
+            await eventually(lambda: _confirms(publisher))
+            assert await take(channel, QUEUE) == b"[3]"
+
+
+async def _confirms(publisher: Publisher) -> bool:
+    return await publish(publisher, b"[3]") is Outcome.CONFIRMED
+
+
+async def test_p8_however_much_is_unroutable_all_is_declared_once_a_second(
+    amqp_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher_module, "_BLOCKED_INTERVAL_S", 0.01)
+    loop = asyncio.get_running_loop()
+    redeclared = sample("headrace_broker_redeclarations_total", connection="publisher")
+    async with running_publisher(amqp_url) as publisher, grown(redeclared) as growth:
+        began = loop.time()
+
+        async def is_refused_for_long() -> bool:
+            assert await publish(publisher, key="nobody listens") is Outcome.UNROUTABLE
+            return loop.time() > began + 2.5
+
+        await eventually(is_refused_for_long)
+        assert 2 <= growth()[0] <= 1 + (loop.time() - began)
+
+
+async def test_p8_what_cannot_be_declared_again_is_told_and_tried_until_it_can(amqp_url: str) -> None:
+    """Somebody has put another queue of that name in the place of ours."""
+    async with running_publisher(amqp_url) as publisher, plain_channel(amqp_url) as channel:
+        await channel.queue_delete(QUEUE)
+        await channel.declare_queue(QUEUE, durable=True)
+        assert await publish(publisher) is Outcome.UNROUTABLE
+        await eventually(lambda: "PRECONDITION_FAILED" in str(publisher._health.summary()))
+        assert not publisher._health.is_ready
+        assert await publish(publisher) is Outcome.NOT_SENT
+        await channel.queue_delete(QUEUE)
+        await eventually(lambda: _confirms(publisher))
+        assert publisher._health.is_ready
 
 
 async def test_p8_a_blocked_connection_is_not_sent_at_once_and_open_again_when_unblocked(amqp_url: str) -> None:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import pytest
 
+from pipeline import topology
+from tests.broker import plain_channel
 from tests.conditions import eventually
 from tests.deployment import Deployment, deployed
 from tests.faults import Proxy, proxy_to
@@ -118,6 +120,39 @@ async def test_after_a_redis_outage_the_busts_are_made_up_for(
         return bool((await deployment.product(product_id))["qty"] == QTY - 3)
 
     await eventually(is_true)
+
+
+async def test_what_somebody_deletes_at_the_broker_is_declared_again_by_whoever_misses_it(
+    environment: dict[str, str], deployment: Deployment, products: list[str]
+) -> None:
+    """By the first order that is refused for it, or the consumer that is cancelled: nobody has to lend a hand."""
+    services = dict(deployment.services)
+
+    async def is_decided() -> bool:
+        response = await deployment.order(products[0])
+        if response.status_code != 202:
+            assert response.status_code == 503, response.text
+            return False
+        return bool(await eventually(lambda: deployment.verdict(response.json()["id"])))
+
+    async with plain_channel(environment["AMQP_URL"]) as channel:
+        await eventually(is_decided)
+        for queue, key in _QUEUES:
+            await channel.queue_delete(queue)
+            await eventually(is_decided)
+            await (await channel.get_queue(queue, ensure=False)).unbind(topology.ORDERS_EXCHANGE, key)
+            await eventually(is_decided)
+        await channel.exchange_delete(topology.ORDERS_EXCHANGE)
+        await eventually(is_decided)
+    for name in deployment.services:
+        await eventually(lambda name=name: deployment.is_ready(name))  # type: ignore[misc]
+    assert [it.process.returncode for it in services.values()] == [None] * len(services)
+
+
+_QUEUES = [
+    (topology.ORDERS_ACCEPTED_QUEUE, topology.ORDER_ACCEPTED),
+    (topology.ORDERS_CREATED_QUEUE, topology.ORDER_CREATED),
+]
 
 
 async def is_unready(deployment: Deployment, name: str) -> bool:
