@@ -13,7 +13,7 @@ from aiormq.abc import DeliveredMessage
 from database.sessions import Pool, StoreUnavailable, reading
 from ingest_api.catalogue import Catalogue
 from pipeline import metrics, topology
-from pipeline.broker import keep_connected, when_lost
+from pipeline.broker import ends_within, keep_connected, when_lost
 from pipeline.health import Health
 from pipeline.product_cache import CachedProduct, ProductCache
 from pipeline.product_events import ProductEvent, decode_event
@@ -22,6 +22,9 @@ from pipeline.settings import PipelineSettings
 log = structlog.get_logger()
 
 EVENTS = "product events"
+
+# How long events may pass unheard after somebody has deleted what brings them. Prices have their TTL meanwhile.
+_BIND_EVERY_S = 10.0
 
 _PRODUCTS = """
     SELECT id::text, version, price, qty, deleted_at IS NOT NULL AS deleted FROM products WHERE id = ANY($1::uuid[])
@@ -116,7 +119,8 @@ async def follow_events(settings: PipelineSettings, health: Health, catalogue: C
         await underlay.basic_consume(queue.name, on_event, no_ack=True)
         catalogue.distrust()  # whatever happened before the queue was bound was not heard
         health.up(EVENTS)
-        await lost
+        while not await ends_within(lost, _BIND_EVERY_S):
+            await topology.bind_product_events(channel, queue)
 
     await keep_connected(settings, health, EVENTS, session)
 

@@ -68,10 +68,15 @@ async def declare_products(channel: AbstractChannel) -> None:
 
 async def declare_product_events(channel: AbstractChannel) -> AbstractQueue:
     """A private queue that gets every product event for as long as its connection lives."""
-    await declare_products(channel)
     queue = await channel.declare_queue(exclusive=True, auto_delete=True, arguments={"x-max-length": 100_000})
-    await queue.bind(PRODUCTS_EXCHANGE, "product.*")
+    await bind_product_events(channel, queue)
     return queue
+
+
+async def bind_product_events(channel: AbstractChannel, queue: AbstractQueue) -> None:
+    """Once more, as no one who listens is told that somebody has deleted the exchange or the binding."""
+    await declare_products(channel)
+    await queue.bind(PRODUCTS_EXCHANGE, "product.*")
 
 
 async def _declare_order_queue(channel: AbstractChannel, name: str, routing_key: str) -> AbstractQueue:

@@ -1,0 +1,50 @@
+"""What ingest_api hears of products, and goes on hearing."""
+
+from decimal import Decimal
+
+import aio_pika
+import pytest
+
+from ingest_api import product_source
+from ingest_api.catalogue import Catalogue
+from ingest_api.settings import IngestSettings
+from pipeline import topology
+from pipeline.health import Health
+from pipeline.product_events import ProductEvent, encode_event
+from tests.broker import plain_channel, running_task
+from tests.conditions import eventually
+from tests.orders import new_product_id
+from tests.settings import settings_from
+
+A = new_product_id()
+
+
+async def sold_out(product_id: str, _: int) -> ProductEvent:
+    """What the catalogue finds when it asks."""
+    return ProductEvent(product_id, 1, Decimal("12.50"), 0)
+
+
+async def test_product_events_are_heard_again_after_somebody_has_deleted_their_exchange(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The binding went with it, and who only listens is told nothing of that."""
+    monkeypatch.setattr(product_source, "_BIND_EVERY_S", 0.05)
+    settings = settings_from(IngestSettings, environment)
+    health, catalogue = Health("test", product_source.EVENTS), Catalogue(settings, sold_out)
+    restocked = encode_event(ProductEvent(A, 2, Decimal("12.50"), 3))
+    async with (
+        plain_channel(environment["AMQP_URL"]) as channel,
+        running_task(product_source.follow_events(settings, health, catalogue)),
+    ):
+        await eventually(lambda: health.is_ready)
+        assert (await catalogue.find(A)).sold_out
+        await channel.exchange_delete(topology.PRODUCTS_EXCHANGE)
+        await topology.declare_products(channel)  # as who publishes does
+        exchange = await channel.get_exchange(topology.PRODUCTS_EXCHANGE)
+
+        async def is_heard() -> bool:
+            await exchange.publish(aio_pika.Message(restocked), topology.PRODUCT_RESTOCKED, mandatory=False)
+            product = catalogue.get(A)
+            return product is not None and not product.sold_out
+
+        await eventually(is_heard)
