@@ -9,8 +9,9 @@ from database.connection import Connection, Database
 from database.dead_letters import DeadLetter
 from persist_worker.write import STAGE, Written, each_once, write
 from pipeline import metrics, topology
-from pipeline.batches import Batch, BatchConsumer
+from pipeline.batches import BatchConsumer
 from pipeline.broker import backoff_s
+from pipeline.deliveries import Batch
 from pipeline.health import Health
 from pipeline.incoming import Incoming, read
 from pipeline.lifecycle import wait_to_retry

@@ -3,80 +3,41 @@
 Batching is a scope, not a state machine: wait for the first delivery untimed, linger a little, take what has collected.
 A batch knows why it closed and to which epoch it belongs.
 
-An epoch is one life of the channel. Delivery tags mean nothing on another channel, and what was not acknowledged on a
-dead one is delivered again. So when the channel dies, what is buffered is forgotten, and a batch that is being written
-goes on being written but is not acknowledged: its orders come again, and their primary keys tell.
+An epoch is one consumer on one channel. Delivery tags mean nothing on another channel, and what was not acknowledged on
+a dead one is delivered again. So when the channel dies, what is buffered is forgotten, and a batch that is being
+written goes on being written but is not acknowledged: its orders come again, and their primary keys tell.
+
+A batch that cannot be written is held, and meanwhile at most `prefetch` messages are. The broker closes the channel of
+whoever holds a message for 30 minutes, and counts each delivery of a message: after `topology`'s limit it is taken for
+poison. So what has been held for too long is given back, once, and an epoch does not begin before the batch of the last
+one has been written: that is the sign that there is somewhere to write to. However long the database is away, and
+however often the broker goes meanwhile, that costs a message one delivery.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from enum import Enum
 from typing import Any
 
 import aiormq.abc
 import structlog
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractQueue
 from aiormq.abc import DeliveredMessage
-from pamqp.commands import Basic
 
 from pipeline import metrics
 from pipeline.broker import BrokerLost, describe, ends_within, is_broker_fault, keep_connected, when_lost
+from pipeline.deliveries import Batch, BatchLimits, ClosedBy, Delivery, delivery_of
 from pipeline.health import Health
 from pipeline.settings import PipelineSettings
+from pipeline.watchdog import Seen, Watchdog
 
 log = structlog.get_logger()
 
+# How often the broker is asked for its side of things, and how exact `hold_s` is.
 _DEPTH_INTERVAL_S = 5.0
 _CANCEL_TIMEOUT_S = 2.0
 
 DeclareQueue = Callable[[AbstractChannel], Awaitable[AbstractQueue]]
-
-
-class ClosedBy(Enum):
-    """Why a batch was closed."""
-
-    IDLE = "idle"
-    """Nothing to linger for: the setting is 0, or the first delivery had already waited that long."""
-    LINGER = "linger"
-    SIZE = "size"
-    """As many orders or deliveries as a batch may have."""
-    BYTES = "bytes"
-    DRAIN = "drain"
-    """The process is stopping."""
-
-
-@dataclass(frozen=True, slots=True)
-class BatchLimits:
-    """What closes a batch. A delivery is never split: a batch may exceed `orders` and `size_bytes` by one."""
-
-    orders: int
-    size_bytes: int
-    deliveries: int
-    linger_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """One message: a body of orders and what its headers say."""
-
-    tag: int
-    body: bytes
-    schema: object
-    """The version of the body as the header has it; anything at all if the header is wrong, None if it is missing."""
-    orders: int
-    """How many orders the header promises; 1 if it does not say."""
-    redelivered: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    deliveries: list[Delivery]
-    closed_by: ClosedBy
-    epoch: int
-    taken_at: float
-    """Loop time."""
 
 
 class BatchConsumer:
@@ -103,6 +64,10 @@ class BatchConsumer:
         self._buffered_orders = self._buffered_bytes = 0
         self._arrived, self._full = asyncio.Event(), asyncio.Event()
         self._stopping = False
+        self._in_hand: Batch | None = None
+        self._let_go = asyncio.Event()
+        self._let_go.set()
+        self._delivered = 0
         self._epoch = 0
         self._channel: aiormq.abc.AbstractChannel | None = None
         self._consumer_tag = ""
@@ -113,7 +78,11 @@ class BatchConsumer:
         await keep_connected(self._settings, self._health, self._part, self._session)
 
     async def next(self) -> Batch | None:
-        """The next batch, or None once the consumer was stopped and its buffer is empty."""
+        """The next batch, or None once the consumer was stopped and its buffer is empty.
+
+        It is in hand until it is settled, or the next one is asked for.
+        """
+        self._put_down()
         while True:
             closed_by = await self._wait_until_closed()
             if self._buffer:
@@ -123,7 +92,8 @@ class BatchConsumer:
             # A new epoch began while we lingered, and took the buffer with it.
 
     async def settle(self, batch: Batch) -> bool:
-        """Acknowledge a batch: all of it is durably elsewhere. False if its channel is gone: it will come again."""
+        """Acknowledge a batch: all of it is durably elsewhere. False if its epoch is over: it will come again."""
+        self._put_down()
         channel = self._channel
         if channel is not None and batch.epoch == self._epoch:
             try:
@@ -158,34 +128,107 @@ class BatchConsumer:
         lost = when_lost(connection, channel)
         underlay = await channel.get_underlay_channel()
         underlay.on_consumer_cancel_callbacks.add(lambda _: _fail(lost, "the broker cancelled the consumer"))
+        while True:
+            await self._until_let_go(underlay, lost)
+            await self._consume(underlay, lost)
+            await self._give_back(underlay)
+
+    async def _until_let_go(self, channel: aiormq.abc.AbstractChannel, lost: asyncio.Future[None]) -> None:
+        """Wait until the batch of an earlier epoch, if there is one, is no longer in hand."""
+        if self._in_hand is None:
+            return
+        log.warning("consuming nothing before the batch in hand is done", queue=self.queue_name)
+        self._forget()
+        self._health.down(self._part, "consumes nothing before the batch in hand is done")
+        letting_go = asyncio.create_task(self._let_go.wait())
+        try:
+            while self._in_hand is not None:
+                either: set[asyncio.Future[Any]] = {lost, letting_go}
+                await asyncio.wait(either, timeout=_DEPTH_INTERVAL_S, return_when=asyncio.FIRST_COMPLETED)
+                if lost.done():
+                    lost.result()
+                await self._look(channel)
+        finally:
+            letting_go.cancel()
+
+    async def _consume(self, channel: aiormq.abc.AbstractChannel, lost: asyncio.Future[None]) -> None:
+        """One epoch. It ends when a batch has been in hand for too long; raises BrokerLost when the channel is gone."""
         # No await from here to the start of basic_consume: what `stop` cancels must have begun, or never begin.
         if self._stopping:
             await lost
-        self._begin_epoch(underlay)
+        self._begin_epoch(channel)
+        watchdog = Watchdog(self._delivered)
         self._consumer_tag = f"{self._health.service}-{self._epoch}"
-        await underlay.basic_consume(queue.name, self._on_delivery, consumer_tag=self._consumer_tag)
-        self._health.up(self._part)
         try:
+            await channel.basic_consume(self.queue_name, self._on_delivery, consumer_tag=self._consumer_tag)
+            self._health.up(self._part)
             while not await ends_within(lost, _DEPTH_INTERVAL_S):
-                for name in (queue.name, *self._watched):
-                    metrics.QUEUE_DEPTH.labels(name).set(await _depth(underlay, name))
+                ready, consumers = await self._look(channel)
+                if self._held_s() > self._limits.hold_s:
+                    return
+                if not self._stopping:
+                    is_busy = self._in_hand is not None or bool(self._buffer)
+                    seen = watchdog.look(ready=ready, consumers=consumers, delivered=self._delivered, is_busy=is_busy)
+                    self._heed(seen, ready, consumers)
         finally:
             self._channel = None
+
+    async def _give_back(self, channel: aiormq.abc.AbstractChannel) -> None:
+        """Let the broker have all that is unacknowledged. What is in hand goes on being written."""
+        log.error("held for too long; given back to the broker", queue=self.queue_name, held_s=round(self._held_s()))
+        metrics.GIVEN_BACK.labels(self.queue_name).inc()
+        self._forget()
+        # First the consumer, or all of it would come back here at once.
+        await channel.basic_cancel(self._consumer_tag)
+        await channel.basic_nack(0, multiple=True, requeue=True)
+
+    async def _look(self, channel: aiormq.abc.AbstractChannel) -> tuple[int, int]:
+        """How many messages are ready, and how many consume them."""
+        for name in self._watched:
+            metrics.QUEUE_DEPTH.labels(name).set((await _look_at(channel, name))[0])
+        ready, consumers = await _look_at(channel, self.queue_name)
+        metrics.QUEUE_DEPTH.labels(self.queue_name).set(ready)
+        return ready, consumers
+
+    def _heed(self, seen: Seen, ready: int, consumers: int) -> None:
+        """Say what the watchdog has seen. Raises BrokerLost if a new session is all that is left to try."""
+        metrics.CONSUMER_STALLED.labels(self.queue_name).set(seen is not Seen.FINE)
+        if seen is Seen.FINE:
+            self._health.up(self._part)
+            return
+        why = f"{ready} messages are ready and none is delivered; the queue has {consumers} consumers"
+        self._health.down(self._part, why)
+        log.error("consumer stalled", queue=self.queue_name, ready=ready, consumers=consumers)
+        if seen is Seen.DEAD:
+            raise BrokerLost(why)
 
     def _begin_epoch(self, channel: aiormq.abc.AbstractChannel) -> None:
         self._epoch += 1
         self._channel = channel
+        self._forget()
+
+    def _forget(self) -> None:
+        """Empty the buffer."""
         self._buffer.clear()
         self._buffered_orders = self._buffered_bytes = 0
         if not self._stopping:
             self._arrived.clear()
             self._full.clear()
 
+    def _put_down(self) -> None:
+        self._in_hand = None
+        self._let_go.set()
+
+    def _held_s(self) -> float:
+        """How long the batch in hand has been here; 0 if there is none."""
+        return self._loop.time() - self._in_hand.arrived_at if self._in_hand is not None else 0.0
+
     async def _on_delivery(self, message: DeliveredMessage) -> None:
         # No await in here: the client starts a task for each delivery, and tags must enter the buffer in their order.
         if message.channel is not self._channel:
             return
-        delivery = _delivery(message)
+        delivery = delivery_of(message)
+        self._delivered += 1
         if delivery.redelivered:
             metrics.REDELIVERIES.labels(self.queue_name).inc()
         self._buffer.append((self._loop.time(), delivery))
@@ -219,6 +262,7 @@ class BatchConsumer:
         deliveries: list[Delivery] = []
         orders = size_bytes = 0
         limits = self._limits
+        arrived_at = self._buffer[0][0]
         while self._buffer and orders < limits.orders and size_bytes < limits.size_bytes:
             if len(deliveries) == limits.deliveries:
                 break
@@ -231,7 +275,9 @@ class BatchConsumer:
         self._reset_events()
         metrics.BATCHES_CLOSED.labels(self.queue_name, closed_by.value).inc()
         metrics.BATCH_ORDERS.labels(self.queue_name).observe(orders)
-        return Batch(deliveries, closed_by, self._epoch, self._loop.time())
+        self._in_hand = Batch(deliveries, closed_by, self._epoch, arrived_at, self._loop.time())
+        self._let_go.clear()
+        return self._in_hand
 
     def _reset_events(self) -> None:
         if self._stopping:
@@ -242,29 +288,16 @@ class BatchConsumer:
             self._full.clear()
 
 
-async def _depth(channel: aiormq.abc.AbstractChannel, queue: str) -> int:
-    """Messages ready, by a passive declare: the broker's CLI would start a virtual machine to answer.
+async def _look_at(channel: aiormq.abc.AbstractChannel, queue: str) -> tuple[int, int]:
+    """Messages ready and consumers, by a passive declare: the broker's CLI would start a virtual machine to answer.
 
     Without a timeout: the client closes a channel whose call timed out, and a broker that is slow for a moment would
     have to deliver everything again. One that is gone is noticed by the heartbeat.
     """
-    return (await channel.queue_declare(queue, passive=True)).message_count or 0
+    declared = await channel.queue_declare(queue, passive=True)
+    return declared.message_count or 0, declared.consumer_count or 0
 
 
 def _fail(lost: asyncio.Future[None], why: str) -> None:
     if not lost.done():
         lost.set_exception(BrokerLost(why))
-
-
-def _delivery(message: DeliveredMessage) -> Delivery:
-    frame = message.delivery
-    assert isinstance(frame, Basic.Deliver)
-    headers: dict[str, Any] = message.header.properties.headers or {}
-    orders = headers.get("orders")
-    return Delivery(
-        tag=frame.delivery_tag or 0,
-        body=message.body,
-        schema=headers.get("schema"),
-        orders=orders if isinstance(orders, int) and orders > 0 else 1,
-        redelivered=bool(frame.redelivered),
-    )

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pipeline.batches import Delivery
+from pipeline.deliveries import Delivery
 from pipeline.orders import SCHEMA, InvalidOrder, Order, decode_body, decode_order, id_in, join_bodies, split_body
 
 

@@ -131,6 +131,12 @@ REDELIVERIES = _counter("redeliveries", "Messages that the broker says it had de
 STALE_BATCHES = _counter(
     "stale_batches", "Batches that were done after their channel had died: not acked, redelivered.", "queue"
 )
+GIVEN_BACK = _counter(
+    "given_back", "Times that all that was unacknowledged was given back: a batch had been held for too long.", "queue"
+)
+CONSUMER_STALLED = _gauge(
+    "consumer_stalled", "1 while messages are ready and nothing is in hand, but none is delivered.", "queue"
+)
 QUEUE_DEPTH = _gauge("queue_depth_messages", "Messages ready in the queue, when last asked.", "queue")
 PARKED = _counter(
     "orders_parked", "Rows written to dead_letters: poison that comes again counts once.", "stage", "reason"

@@ -4,7 +4,7 @@ from typing import Annotated, TypeAlias
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from pipeline.batches import BatchLimits
+from pipeline.deliveries import BatchLimits
 from pipeline.settings import PipelineSettings
 
 Count: TypeAlias = Annotated[int, Field(ge=1)]
@@ -29,6 +29,9 @@ class WorkerSettings(PipelineSettings):
     # Below the deliveries of a batch it would never close by size; twice, so that the next collects meanwhile.
     prefetch: Prefetch
 
+    # How long a message is held, unacknowledged, while its batch cannot be written. Then it is given back, and nothing
+    # is taken until that batch is written after all. Whoever holds one for 30 minutes loses its channel.
+    batch_hold_s: float = Field(default=600.0, gt=0, le=1200)
     # Shorter than an API's: nobody waits for a worker's answer. A batch takes a tenth of a second, and what is not
     # finished comes again. `docker stop` waits 10 s and then kills, and hanging up on what is silent takes up to 2 s.
     stop_grace_s: float = Field(default=6.0, gt=0)
@@ -43,5 +46,9 @@ class WorkerSettings(PipelineSettings):
 
     def limits(self) -> BatchLimits:
         return BatchLimits(
-            self.batch_max_orders, self.batch_max_bytes, self.batch_max_deliveries, self.linger_ms / 1000
+            self.batch_max_orders,
+            self.batch_max_bytes,
+            self.batch_max_deliveries,
+            self.linger_ms / 1000,
+            self.batch_hold_s,
         )

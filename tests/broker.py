@@ -117,3 +117,20 @@ async def unsettled(amqp_url: str, queue: str) -> int:
     async with plain_channel(amqp_url) as channel:
         declared = await channel.declare_queue(queue, passive=True)
         return declared.declaration_result.message_count or 0
+
+
+async def consumers_of(amqp_url: str, queue: str) -> int:
+    """How many consumers the broker knows."""
+    async with plain_channel(amqp_url) as channel:
+        declared = await channel.declare_queue(queue, passive=True)
+        return declared.declaration_result.consumer_count or 0
+
+
+async def delivery_counts(amqp_url: str, queue: str) -> list[int]:
+    """How often each message that is ready has been delivered in vain, as the broker counts. To look is one more."""
+    counts = []
+    async with plain_channel(amqp_url) as channel:
+        plain = await channel.get_queue(queue, ensure=False)
+        while message := await plain.get(fail=False):
+            counts.append(int(str(message.headers.get("x-delivery-count", 0))))
+    return counts

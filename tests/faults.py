@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 import pamqp.frame
 from pamqp.base import Frame
 
+from tests.conditions import eventually
+
 
 class Proxy:
     """Between a client and one server. Bytes from the client always pass; what the server answers is what breaks."""
@@ -122,6 +124,13 @@ class Proxy:
                 return
             client.write(answer)
             await client.drain()
+
+
+async def cut_until_reconnected(proxy: Proxy) -> None:
+    """Reset all connections, and wait until one of the clients is back."""
+    before = proxy.connections
+    proxy.cut()
+    await eventually(lambda: proxy.connections > before)
 
 
 @asynccontextmanager

@@ -1,64 +1,19 @@
 """Batches from a real broker: why they close, that an ack settles exactly one, that nothing is lost with a channel."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
-from aio_pika import ExchangeType
 from aio_pika.abc import AbstractChannel, AbstractQueue
 
 from pipeline import batches, broker, metrics
-from pipeline.batches import Batch, BatchConsumer, BatchLimits, ClosedBy
-from pipeline.health import Health
-from tests.broker import Management, broker_settings, plain_channel, running_task, send, unsettled
+from pipeline.batches import BatchConsumer
+from pipeline.deliveries import ClosedBy
+from tests.batches import EXCHANGE, QUEUE, bodies_of, buffered, declare, make_consumer, queue_of, ready
+from tests.broker import Management, running_task, send
 from tests.conditions import eventually
 from tests.conftest import Servers
 from tests.faults import Proxy, proxy_to
 from tests.metrics import grown, sample
-
-EXCHANGE, QUEUE = "things_exchange", "things"
-
-
-async def declare(channel: AbstractChannel) -> AbstractQueue:
-    exchange = await channel.declare_exchange(EXCHANGE, ExchangeType.TOPIC, durable=True)
-    queue = await channel.declare_queue(QUEUE, durable=True, arguments={"x-queue-type": "quorum"})
-    await queue.bind(exchange, "thing")
-    return queue
-
-
-def make_consumer(
-    amqp_url: str,
-    *,
-    orders: int = 100,
-    size_bytes: int = 10_000,
-    deliveries: int = 8,
-    linger_s: float = 0,
-    declare: batches.DeclareQueue = declare,
-) -> BatchConsumer:
-    limits = BatchLimits(orders, size_bytes, deliveries, linger_s)
-    health = Health("test", "consumer")
-    return BatchConsumer(broker_settings(amqp_url), health, "consumer", declare, limits, prefetch=2 * deliveries)
-
-
-@asynccontextmanager
-async def queue_of(amqp_url: str, *bodies: bytes, orders: int | None = None) -> AsyncIterator[AbstractChannel]:
-    """The queue, with messages in it; and a channel to send more."""
-    async with plain_channel(amqp_url) as channel:
-        await declare(channel)
-        headers = {"schema": 1} if orders is None else {"schema": 1, "orders": orders}
-        await send(channel, EXCHANGE, "thing", *bodies, headers=headers)
-        yield channel
-
-
-def bodies_of(batch: Batch | None) -> list[bytes]:
-    assert batch is not None
-    return [it.body for it in batch.deliveries]
-
-
-async def buffered(consumer: BatchConsumer, count: int) -> None:
-    """Wait until that many deliveries are in the buffer."""
-    await eventually(lambda: len(consumer._buffer) == count)
 
 
 def closed_count(why: ClosedBy) -> float:
@@ -159,11 +114,7 @@ async def test_p1_an_ack_settles_exactly_its_batch(amqp_url: str) -> None:
             batch = await consumer.next()
             assert batch is not None
             assert await consumer.settle(batch)
-        await eventually(lambda: _in_queue(amqp_url, 3))
-
-
-async def _in_queue(amqp_url: str, count: int) -> bool:
-    return await unsettled(amqp_url, QUEUE) == count
+        await eventually(lambda: ready(amqp_url, 3))
 
 
 async def test_p1_a_batch_in_hand_when_its_channel_dies_comes_again(amqp_url: str) -> None:
@@ -174,16 +125,17 @@ async def test_p1_a_batch_in_hand_when_its_channel_dies_comes_again(amqp_url: st
             batch = await consumer.next()
             assert batch is not None
             proxy.cut()
-            await buffered(consumer, 2)
+            await eventually(lambda: proxy.connections == 2)
             async with grown(sample("headrace_batch_seconds_count", queue=QUEUE)) as growth:
                 assert not await consumer.settle(batch)
             assert growth() == [0]
+            await buffered(consumer, 2)
             again = await consumer.next()
             assert again is not None
             assert bodies_of(again) == [b"1", b"2"]
             assert all(it.redelivered for it in again.deliveries)
             assert await consumer.settle(again)
-        await eventually(lambda: _in_queue(amqp_url, 0))
+        await eventually(lambda: ready(amqp_url, 0))
 
 
 async def test_p1_a_batch_is_not_settled_on_a_channel_that_has_just_died(amqp_url: str) -> None:
@@ -215,7 +167,7 @@ async def test_p1_what_lingers_when_its_channel_dies_comes_once(amqp_url: str) -
                 assert batch is not None
             assert bodies_of(batch) == [b"1", b"2"]
             assert await consumer.settle(batch)
-        await eventually(lambda: _in_queue(amqp_url, 0))
+        await eventually(lambda: ready(amqp_url, 0))
 
 
 # ── the consumer's life
@@ -225,7 +177,9 @@ async def test_a_consumer_that_the_broker_cancels_consumes_again(amqp_url: str, 
     async with queue_of(amqp_url, b"1") as channel, Management(servers.rabbitmq_api, amqp_url) as management:
         consumer = make_consumer(amqp_url)
         async with running_task(consumer.run()):
-            await consumer.next()
+            batch = await consumer.next()
+            assert batch is not None
+            assert await consumer.settle(batch)
             await management.delete_queue(QUEUE)
             await eventually(lambda: consumer._epoch == 2)
             await send(channel, EXCHANGE, "thing", b"2")
@@ -295,7 +249,7 @@ async def test_p9_a_stopped_consumer_gives_what_it_has_and_takes_no_more(amqp_ur
                 assert (bodies_of(batch), batch.closed_by) == (expected, ClosedBy.DRAIN)
                 assert await consumer.settle(batch)
             assert await consumer.next() is None
-        await eventually(lambda: _in_queue(amqp_url, 1))
+        await eventually(lambda: ready(amqp_url, 1))
 
 
 async def test_p9_a_consumer_that_is_stopped_while_it_connects_takes_nothing(amqp_url: str) -> None:

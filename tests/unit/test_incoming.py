@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.batches import Delivery
+from pipeline.deliveries import Delivery
 from pipeline.incoming import read
 from pipeline.orders import SCHEMA, decode_body, encode_order
 from tests.orders import body_of, new_product_id, order

@@ -28,6 +28,7 @@ async def never(*_: object) -> None:
         ({"PREFETCH": "10", "BATCH_MAX_DELIVERIES": "6"}, "PREFETCH: Value error, 10 is below twice the 6 deliveries"),
         ({"BATCH_MAX_DELIVERIES": "200"}, "is below twice the 200 deliveries"),
         ({"PREFETCH": "65536"}, "PREFETCH: Input should be less than or equal to 65535"),
+        ({"BATCH_HOLD_S": "1800"}, "BATCH_HOLD_S: Input should be less than or equal to 1200"),
         ({"BATCH_MAX_DELIVERIES": "many"}, "BATCH_MAX_DELIVERIES: Input should be a valid integer"),
     ],
     ids=str,
@@ -54,6 +55,12 @@ def test_what_contradicts_is_one_line_and_exit_78(
 def test_the_defaults_agree(settings_type: type[WorkerSettings]) -> None:
     settings = settings_type.model_validate(REQUIRED)
     assert settings.prefetch >= 2 * settings.limits().deliveries
+
+
+@pytest.mark.parametrize("settings_type", WORKERS.values())
+def test_what_is_held_is_given_back_long_before_the_broker_takes_it_away(settings_type: type[WorkerSettings]) -> None:
+    """A delivery that is unacknowledged for half an hour costs the channel, and so do the next ones."""
+    assert settings_type.model_validate(REQUIRED).limits().hold_s <= 30 * 60 / 2
 
 
 @pytest.mark.parametrize("settings_type", WORKERS.values())

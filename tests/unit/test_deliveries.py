@@ -8,13 +8,13 @@ from aiormq.abc import DeliveredMessage
 from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
-from pipeline.batches import Delivery, _delivery
+from pipeline.deliveries import Delivery, delivery_of
 
 
 def read(headers: dict[str, Any] | None, *, redelivered: bool = False) -> Delivery:
     frame = Basic.Deliver("consumer", 7, redelivered, "exchange", "key")
     header = ContentHeader(properties=Basic.Properties(headers=headers))
-    return _delivery(DeliveredMessage(delivery=frame, header=header, body=b"[]", channel=Mock()))
+    return delivery_of(DeliveredMessage(delivery=frame, header=header, body=b"[]", channel=Mock()))
 
 
 def test_a_delivery_says_what_its_headers_say() -> None:
