@@ -17,7 +17,7 @@ from aio_pika.abc import AbstractChannel, AbstractConnection
 
 from pipeline import metrics
 from pipeline.health import Health
-from pipeline.settings import PipelineSettings
+from pipeline.settings import BrokerSettings
 
 log = structlog.get_logger()
 
@@ -64,7 +64,7 @@ def backoff_s(attempt: int, first_s: float = _FIRST_RETRY_S, last_s: float = _LA
     return min(last_s, doubled) * random.uniform(0.5, 1.0)
 
 
-async def keep_connected(settings: PipelineSettings, health: Health, part: str, session: Session) -> None:
+async def keep_connected(settings: BrokerSettings, health: Health, part: str, session: Session) -> None:
     """Run `session` on a connection of its own, named `part`, and again on a new one whenever it is lost.
 
     Runs until it is cancelled. A session marks `part` as up when it is ready for work, and ends by raising.
@@ -119,7 +119,7 @@ def _retrieved(future: asyncio.Future[None]) -> None:
 
 
 @asynccontextmanager
-async def _connection(settings: PipelineSettings, name: str) -> AsyncIterator[AbstractConnection]:
+async def _connection(settings: BrokerSettings, name: str) -> AsyncIterator[AbstractConnection]:
     try:
         connection = await aio_pika.connect(
             settings.amqp_url,

@@ -14,7 +14,7 @@ from pipeline import metrics
 from pipeline.broker import BrokerLost, describe, ends_within, is_broker_fault, keep_connected, when_lost
 from pipeline.health import Health
 from pipeline.orders import SCHEMA
-from pipeline.settings import PipelineSettings
+from pipeline.settings import BrokerSettings
 
 log = structlog.get_logger()
 
@@ -46,7 +46,7 @@ Declare = Callable[[AbstractChannel], Awaitable[AbstractQueue | None]]
 class Publisher:
     """A connection that only publishes. Blocked or broken, it says so at once; it never waits past its deadline."""
 
-    def __init__(self, settings: PipelineSettings, health: Health, part: str, declare: Declare) -> None:
+    def __init__(self, settings: BrokerSettings, health: Health, part: str, declare: Declare) -> None:
         """`part`: what readiness calls this connection.
 
         `declare`: run before the first publish of each connection, and again after a message that no queue took.

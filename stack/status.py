@@ -48,9 +48,9 @@ def _all_ready(state: StackState) -> bool:
 
 
 def running_urls(home: Home) -> dict[str, str]:
-    """`ingest_api`, `product_api` and `database`. Raises HeadraceError when the stack does not run."""
+    """`ingest_api`, `product_api`, `database` and `broker`. Raises HeadraceError when the stack does not run."""
     state = states.load(home)
     if not (state.is_running and state.phase == "ready"):
         raise HeadraceError("headrace is not running", "`up` has not been run, or has not finished", "./headrace up -d")
     urls = {name: state.parts[name].url for name in ("ingest_api", "product_api")}
-    return {**urls, "database": state.parts["postgres"].url}
+    return {**urls, "database": state.parts["postgres"].url, "broker": state.parts["rabbitmq"].url}

@@ -1,0 +1,55 @@
+"""A publisher for a command: connected, or an error that says why not; gone when the block ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator
+
+import structlog
+
+from pipeline.health import Health
+from pipeline.publisher import Declare, Outcome, Publisher
+from pipeline.settings import BrokerSettings
+from stack.errors import HeadraceError
+
+CONNECT_PATIENCE_S = 10.0
+POLL_S = 0.02
+PART = "publisher"
+
+CAUSES = {
+    Outcome.REFUSED: "the queue is full",
+    Outcome.UNROUTABLE: "no queue is bound to the key",
+    Outcome.NOT_SENT: "the connection is gone, or the broker takes nothing: memory or disk alarm",
+    Outcome.UNKNOWN: "the broker did not answer in time",
+}
+
+
+@contextlib.asynccontextmanager
+async def publishing(amqp_url: str, name: str, declare: Declare) -> AsyncIterator[Publisher]:
+    """`name`: of the command, as the broker shows it. Raises HeadraceError when there is no broker to be had."""
+    # What it logs is for people here, and standard output may be for programs.
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    health = Health(name, PART)
+    publisher = Publisher(BrokerSettings.model_validate({"AMQP_URL": amqp_url}), health, PART, declare)
+    running = asyncio.create_task(publisher.run())
+    try:
+        await _connected(publisher, health, running)
+        yield publisher
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def _connected(publisher: Publisher, health: Health, running: asyncio.Task[None]) -> None:
+    try:
+        async with asyncio.timeout(CONNECT_PATIENCE_S):
+            while not publisher.is_open:
+                if running.done():
+                    running.result()
+                await asyncio.sleep(POLL_S)
+    except TimeoutError:
+        parts = health.summary()["parts"]
+        cause = parts[PART] if isinstance(parts, dict) else ""
+        raise HeadraceError("the broker cannot be used", cause, "./headrace status; ./headrace logs rabbitmq") from None
