@@ -13,9 +13,14 @@ class Unreadable:
 
     body: bytes
     detail: str
-    unknown_schema: bool = False
+    schema: object = SCHEMA
+    """What the message says of its version."""
     order_id: str | None = None
     """Of the one order that it was meant to be, if that can be read: who asks for it gets an answer (P4)."""
+
+    @property
+    def unknown_schema(self) -> bool:
+        return self.schema != SCHEMA
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +58,7 @@ def read(deliveries: Iterable[Delivery]) -> Incoming:
 def _decode(delivery: Delivery) -> list[Order] | Unreadable:
     if delivery.schema != SCHEMA:
         detail = f"the message says schema {delivery.schema!r}; this worker reads {SCHEMA}"
-        return Unreadable(delivery.body, detail, unknown_schema=True)
+        return Unreadable(delivery.body, detail, delivery.schema)
     return decode_body(delivery.body)
 
 

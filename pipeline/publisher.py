@@ -67,12 +67,20 @@ class Publisher:
         return self._channel is not None and not self._is_blocked()
 
     async def publish(
-        self, exchange: str, key: str, body: bytes, *, orders: int = 0, timeout_s: float | None = None
+        self,
+        exchange: str,
+        key: str,
+        body: bytes,
+        *,
+        orders: int = 0,
+        schema: int | None = SCHEMA,
+        timeout_s: float | None = None,
     ) -> Outcome:
         """Send one persistent message and wait for its confirm. Never raises for what the broker or the network does.
 
         `orders`: how many the body holds, told in a header so that a reader can bound its batches without decoding.
-        `timeout_s`: for the confirm, instead of the setting's.
+        `schema`: the version of the body, if it is not ours; None: the message does not say. `timeout_s`: for the
+        confirm, instead of the setting's.
         """
         channel = self._channel
         if channel is None or self._is_blocked():
@@ -86,7 +94,7 @@ class Publisher:
                     body,
                     exchange=exchange,
                     routing_key=key,
-                    properties=_properties(orders),
+                    properties=_properties(orders, schema),
                     mandatory=True,
                     wait=False,
                 )
@@ -172,9 +180,10 @@ class Publisher:
                 self._lost.set_exception(BrokerLost(f"publish failed: {describe(error)}"))
 
 
-def _properties(orders: int) -> Basic.Properties:
+def _properties(orders: int, schema: int | None = SCHEMA) -> Basic.Properties:
+    said = {"schema": schema, "orders": orders or None}
     return Basic.Properties(
         content_type="application/json",
         delivery_mode=2,
-        headers={"schema": SCHEMA, "orders": orders} if orders else {"schema": SCHEMA},
+        headers={name: value for name, value in said.items() if value is not None},
     )

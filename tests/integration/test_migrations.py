@@ -78,6 +78,29 @@ async def test_what_looks_at_all_orders_keeps_no_reader_waiting(
         assert await reader.fetchval(is_checked) is True
 
 
+async def test_letters_that_were_there_before_keep_the_version_of_their_body(
+    empty_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = migrations._revisions()
+    until = [path.stem for path in paths].index("0004_dead_letter_schema")
+    monkeypatch.setattr(migrations, "_revisions", lambda: paths[:until])
+    await migrate(empty_database)
+    letters = [
+        ("invalid_data", "22003 numeric field overflow", 1),
+        ("unknown_schema", "the message says schema 9; this worker reads 1", 9),
+        ("unknown_schema", "the message says schema None; this worker reads 1", None),
+        ("unknown_schema", f"the message says schema {10**30}; this worker reads 1", None),
+    ]
+    async with connected(empty_database) as connection:
+        insert = "INSERT INTO dead_letters (stage, reason, detail, body) VALUES ('persist', $1, $2, $3)"
+        for number, (reason, detail, _) in enumerate(letters):
+            await connection.execute(insert, reason, detail, b"%d" % number)
+        monkeypatch.setattr(migrations, "_revisions", lambda: paths)
+        await migrate(empty_database)
+        rows = await connection.fetch("SELECT schema_version FROM dead_letters ORDER BY id")
+    assert [row[0] for row in rows] == [schema for _, _, schema in letters]
+
+
 async def _run_migrations(database_url: str | None) -> tuple[int | None, str]:
     environment = {} if database_url is None else {"DATABASE_URL": database_url}
     process = await asyncio.create_subprocess_exec(

@@ -248,7 +248,7 @@ async def test_p10_what_could_not_be_read_is_parked_with_the_good_rows(connectio
     letters = [
         DeadLetter.of(Unreadable(b"\x00\xff", "no JSON")),
         DeadLetter.of(Unreadable(b"[{}]", "no quantity", order_id=known)),
-        DeadLetter.of(Unreadable(b"[]", "schema 9", unknown_schema=True)),
+        DeadLetter.of(Unreadable(b"[]", "schema 9", schema=9)),
     ]
     assert (await write(connection, [good], letters)).stored == [good]
     assert await stored_orders(connection) == {good.id: (A, 1)}
