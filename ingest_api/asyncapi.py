@@ -64,6 +64,7 @@ _OPERATIONS = (
     Operation(topology.ORDERS_ACCEPTED_QUEUE, "receive", "persist_worker", "Stores the orders."),
     Operation(topology.ORDER_CREATED, "send", "persist_worker", "Stored orders. The ack of their input waits for it."),
     Operation(topology.ORDERS_CREATED_QUEUE, "receive", "product_consumer", "Takes the stock, and decides."),
+    Operation(topology.ORDERS_DEAD_QUEUE, "receive", "persist_worker", "Parks what the broker has given up on."),
     *(Operation(key, "send", "product_api", f"Tells that {what}.") for key, what in _PRODUCT_EVENTS.items()),
     Operation(topology.PRODUCT_SOLD_OUT, "send", "product_consumer", "Tells that an order took the last unit."),
     Operation(_EVENT_QUEUE, "receive", "ingest_api", "Keeps prices, and what is sold out, fresh in each process."),

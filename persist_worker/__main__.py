@@ -4,6 +4,8 @@ import asyncio
 
 from database.connection import PART as DATABASE
 from database.connection import Database
+from persist_worker.second_net import PART as DEAD_LETTERS
+from persist_worker.second_net import SecondNet
 from persist_worker.settings import PersistSettings
 from persist_worker.worker import PUBLISHER, PersistWorker
 from persist_worker.write import prepare
@@ -18,7 +20,7 @@ CONSUMER = "consumer"
 
 
 async def main(settings: PersistSettings, stop: asyncio.Event) -> None:
-    health = Health("persist_worker", DATABASE, CONSUMER, PUBLISHER)
+    health = Health("persist_worker", DATABASE, CONSUMER, PUBLISHER, optional=(DEAD_LETTERS,))
     database = Database(settings.database_url, health, prepare, stop)
     publisher = Publisher(settings, health, PUBLISHER, topology.declare_created)
     consumer = BatchConsumer(
@@ -31,8 +33,9 @@ async def main(settings: PersistSettings, stop: asyncio.Event) -> None:
         watched=(topology.ORDERS_DEAD_QUEUE,),
     )
     worker = PersistWorker(consumer, database, publisher, health, stop)
+    net = SecondNet.of(settings, health)
     serving = server.serve(health_app(health), settings.host, settings.port, stop, grace_s=1, lifespan=False)
-    async with lifecycle.background(publisher.run(), consumer.run(), database.watch(), serving):
+    async with lifecycle.background(publisher.run(), consumer.run(), database.watch(), net.run(), serving):
         await lifecycle.work_until_stopped(worker.run_once, stop, consumer.stop, settings.stop_grace_s)
     await database.close()
 

@@ -45,6 +45,8 @@ class Delivery:
     orders: int
     """How many orders the header promises; 1 if it does not say."""
     redelivered: bool
+    deaths: object = None
+    """The header x-death, which the broker gives what it dead-letters: a list of tables, the latest death first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,4 +72,5 @@ def delivery_of(message: DeliveredMessage) -> Delivery:
         schema=headers.get("schema"),
         orders=orders if isinstance(orders, int) and orders > 0 else 1,
         redelivered=bool(frame.redelivered),
+        deaths=headers.get("x-death"),
     )

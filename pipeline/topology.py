@@ -4,6 +4,8 @@
                     └─ order.created  ──▶ orders.created  ──(the same)─────────────────────────▶ orders.dead
     products_exchange ── product.* ──▶ one private queue for each ingest_api
 
+What is in orders.dead is parked by persist_worker, like what the workers themselves give up on.
+
 Every queue that holds orders is a quorum queue: a confirm means that the message is fsynced.
 """
 
@@ -49,6 +51,9 @@ _ORDER_QUEUE: FieldTable = _BOUNDED_QUORUM_QUEUE | {
     "x-dead-letter-exchange": DEAD_EXCHANGE,
     "x-dead-letter-strategy": "at-least-once",
 }
+# Behind the second net there is none. RabbitMQ 4 drops what has come back 20 times to a queue without a limit of its
+# own, and 3.10 knows no value for "never": so, a number that no restarts and no outages add up to.
+_DEAD_QUEUE: FieldTable = _BOUNDED_QUORUM_QUEUE | {"x-delivery-limit": 1_000_000_000}
 
 
 async def declare_accepted(channel: AbstractChannel) -> AbstractQueue:
@@ -59,6 +64,14 @@ async def declare_accepted(channel: AbstractChannel) -> AbstractQueue:
 async def declare_created(channel: AbstractChannel) -> AbstractQueue:
     """Where persist_worker publishes and product_consumer consumes."""
     return await _declare_order_queue(channel, ORDERS_CREATED_QUEUE, ORDER_CREATED)
+
+
+async def declare_dead(channel: AbstractChannel) -> AbstractQueue:
+    """Where the broker puts what it gives up on, and persist_worker parks it."""
+    await channel.declare_exchange(DEAD_EXCHANGE, ExchangeType.TOPIC, durable=True)
+    queue = await channel.declare_queue(ORDERS_DEAD_QUEUE, durable=True, arguments=dict(_DEAD_QUEUE))
+    await queue.bind(DEAD_EXCHANGE, "#")
+    return queue
 
 
 async def declare_products(channel: AbstractChannel) -> None:
@@ -81,9 +94,7 @@ async def bind_product_events(channel: AbstractChannel, queue: AbstractQueue) ->
 
 async def _declare_order_queue(channel: AbstractChannel, name: str, routing_key: str) -> AbstractQueue:
     await channel.declare_exchange(ORDERS_EXCHANGE, ExchangeType.TOPIC, durable=True)
-    await channel.declare_exchange(DEAD_EXCHANGE, ExchangeType.TOPIC, durable=True)
-    dead = await channel.declare_queue(ORDERS_DEAD_QUEUE, durable=True, arguments=dict(_BOUNDED_QUORUM_QUEUE))
-    await dead.bind(DEAD_EXCHANGE, "#")
+    await declare_dead(channel)
     queue = await channel.declare_queue(name, durable=True, arguments=dict(_ORDER_QUEUE))
     await queue.bind(ORDERS_EXCHANGE, routing_key)
     return queue

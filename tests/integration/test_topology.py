@@ -32,7 +32,7 @@ async def test_p1_p8_a_queue_of_orders_is_durable_bounded_and_dead_letters_safel
     async with plain_channel(amqp_url) as channel, Management(servers.rabbitmq_api, amqp_url) as api:
         await declare(channel)
         assert await api.arguments(queue) == BOUNDED | DEAD_LETTERED
-        assert await api.arguments(topology.ORDERS_DEAD_QUEUE) == BOUNDED
+        assert await api.arguments(topology.ORDERS_DEAD_QUEUE) == BOUNDED | {"x-delivery-limit": 1_000_000_000}
 
 
 @pytest.mark.parametrize(("declare", "queue", "key"), WAYS)

@@ -1,0 +1,214 @@
+"""The second net: what the broker has given up on becomes dead letters, like what the workers give up on themselves.
+
+A message that came back more often than its queue allows, or that somebody rejected, is in orders.dead with all its
+orders, and nobody would ever answer for them (P4). Each becomes a dead letter of its own, byte for byte. Which one, the
+database says, and not the queue that it comes from: what is still to be done for an order is what a replay has to do.
+
+    decided                         none: this was a repetition, and the verdict stands
+    stored, and without a verdict   stage stock: it is FAILED until it is replayed to orders.created
+    not stored, or another's id     stage persist: it is FAILED until it is replayed to orders.accepted
+    no order, or no order of ours   one letter for all that cannot be told apart, of the stage that its queue was for
+
+This net must not take the first one down: it has a consumer and a database connection of its own, and a bug in it ends
+it and not the process.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from database.channels import VERDICTS
+from database.connection import PART as DATABASE
+from database.connection import Connection, Database
+from database.dead_letters import DeadLetter, count_parked, park
+from persist_worker.write import STAGE as PERSIST
+from pipeline import topology
+from pipeline.batches import BatchConsumer
+from pipeline.deliveries import BatchLimits, Delivery
+from pipeline.health import Health
+from pipeline.orders import SCHEMA, InvalidOrder, Order, decode_order, id_in, split_body
+from pipeline.settings import PipelineSettings
+
+log = structlog.get_logger()
+
+PART = "dead letters"
+STOCK = "stock"
+
+# What RabbitMQ calls the ways into a dead-letter exchange that our queues have. GET shows the word as the reason.
+_REASONS = frozenset({"delivery_limit", "rejected", "expired"})
+DEAD_LETTERED = "dead_lettered"
+"""The reason if the broker does not say."""
+_STAGES = {topology.ORDERS_ACCEPTED_QUEUE: PERSIST, topology.ORDERS_CREATED_QUEUE: STOCK}
+
+# Nobody is in a hurry here. At 1 MiB a message, persist_worker's largest, what waits here is 8 MB at the worst.
+LIMITS = BatchLimits(orders=2_000, size_bytes=1024**2, deliveries=4, linger_s=0)
+PREFETCH = 8
+
+_KNOWN = """
+    SELECT id::text, orders.product_id::text, orders.quantity, order_id IS NOT NULL AS is_decided
+    FROM orders LEFT JOIN stock_ledger ON order_id = id WHERE id = ANY($1::uuid[])
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """How a message came here, as far as its header says so: anybody can publish to the exchange."""
+
+    queue: str
+    reason: str
+    detail: str
+
+    @classmethod
+    def of(cls, deaths: object) -> "Death":
+        latest: Mapping[str, Any] = deaths[0] if isinstance(deaths, list) and deaths else {}
+        if not isinstance(latest, Mapping):
+            latest = {}
+        queue, reason = (str(latest.get(name, "")) for name in ("queue", "reason"))
+        if reason not in _REASONS:
+            return cls(queue, DEAD_LETTERED, f"the broker does not say why: {latest!r:.300}")
+        since = f"{latest.get('count')} time(s), first at {latest.get('time')}"
+        return cls(queue, reason, f"the broker gave it up in {queue!r}: {reason}, {since}")
+
+
+@dataclass(frozen=True, slots=True)
+class Fallen:
+    """One order of a dead-lettered message, or what cannot be told apart."""
+
+    letter: DeadLetter
+    stage: str
+    """By its queue. One that the broker does not name: persist, because its worker stores what is not stored, and
+    passes on what is.
+    """
+    order: Order | None
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """An order as the database has it."""
+
+    product_id: str
+    quantity: int
+    is_decided: bool
+
+    def is_the_same(self, order: Order) -> bool:
+        """Whether it is this order, and not another that is stored under its id."""
+        return (self.product_id, self.quantity) == (order.product_id, order.quantity)
+
+
+def fallen(deliveries: Iterable[Delivery]) -> list[Fallen]:
+    """What has come through. Never raises."""
+    return [it for delivery in deliveries for it in _told_apart(delivery)]
+
+
+def sort_letters(those: Iterable[Fallen], known: Mapping[str, Known]) -> dict[str, list[DeadLetter]]:
+    """What is to be parked, by stage. `known`: what the database has of them, by id."""
+    letters: dict[str, list[DeadLetter]] = {PERSIST: [], STOCK: []}
+    for it in those:
+        stage = it.stage if it.order is None else _stage_of(it.order, known.get(it.order.id))
+        if stage is not None:
+            letters[stage].append(it.letter)
+    return letters
+
+
+def _stage_of(order: Order, known: Known | None) -> str | None:
+    """What is still to be done for the order; None: nothing."""
+    if known is None or not known.is_the_same(order):
+        return PERSIST
+    return None if known.is_decided else STOCK
+
+
+def _told_apart(delivery: Delivery) -> list[Fallen]:
+    death = Death.of(delivery.deaths)
+    stage = _STAGES.get(death.queue, PERSIST)
+    try:
+        if delivery.schema != SCHEMA:
+            raise InvalidOrder("of another schema")
+        elements = split_body(delivery.body)
+    except InvalidOrder:
+        whole = DeadLetter(None, death.reason, death.detail, delivery.body, delivery.schema)
+        return [Fallen(whole, stage, None)]
+    return [_one(element, death, stage) for element in elements]
+
+
+def _one(element: bytes, death: Death, stage: str) -> Fallen:
+    letter = DeadLetter(id_in(element), death.reason, death.detail, b"[" + element + b"]")
+    try:
+        return Fallen(letter, stage, decode_order(element))
+    except InvalidOrder:
+        return Fallen(letter, stage, None)
+
+
+# ── I/O below
+
+
+class SecondNet:
+    def __init__(self, consumer: BatchConsumer, database: Database, health: Health) -> None:
+        """`consumer`: of orders.dead. `database`: nobody else's."""
+        self._consumer, self._database, self._health = consumer, database, health
+
+    @classmethod
+    def of(cls, settings: PipelineSettings, health: Health) -> "SecondNet":
+        """`health`: its part is PART, and optional: without this net, orders are stored."""
+        consumer = BatchConsumer(settings, health, PART, topology.declare_dead, LIMITS, PREFETCH)
+        # A connection is made when there is something to park. What is wrong with it is in the log.
+        own = Health(f"{health.service} {PART}", DATABASE)
+        return cls(consumer, Database(settings.database_url, own, _prepare), health)
+
+    async def run(self) -> None:
+        """Consume and park until cancelled. A bug ends it, and what comes then stays in orders.dead."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._consumer.run())
+                tasks.create_task(self._park_all())
+        except Exception:
+            log.critical("bug in the second net; what the broker gives up on is not parked any more", exc_info=True)
+            self._health.down(PART, "a bug, see the log: what the broker gives up on stays in orders.dead")
+        finally:
+            await self._database.close()
+
+    async def _park_all(self) -> None:
+        while await self.run_once() is not None:
+            pass
+
+    async def run_once(self) -> int | None:
+        """One batch, from its close to its ack. Returns how many letters are new; None when there is no more."""
+        batch = await self._consumer.next()
+        if batch is None:
+            return None
+        those = fallen(batch.deliveries)
+
+        async def work(connection: Connection) -> dict[str, list[DeadLetter]]:
+            return await _park(connection, those)
+
+        parked = await self._database.until_it_works(work, self._consumer.queue_name)
+        letters = sum(map(len, parked.values()))
+        if letters:
+            await self._database.notify(VERDICTS)  # they are FAILED, and nobody after us will say so
+        await self._consumer.settle(batch)
+        _tell(batch.deliveries, parked)
+        return letters
+
+
+async def _prepare(_: Connection) -> None:
+    """Nothing: parking needs no temporary tables."""
+
+
+async def _park(connection: Connection, those: Sequence[Fallen]) -> dict[str, list[DeadLetter]]:
+    """In one commit. Safe to repeat. Returns what is new, by stage."""
+    ids = [it.order.id for it in those if it.order is not None]
+    async with connection.transaction():
+        rows = await connection.fetch(_KNOWN, ids)
+        known = {row["id"]: Known(row["product_id"], row["quantity"], row["is_decided"]) for row in rows}
+        letters = sort_letters(those, known)
+        return {stage: await park(connection, stage, letters[stage]) for stage in letters}
+
+
+def _tell(deliveries: Sequence[Delivery], parked: Mapping[str, Sequence[DeadLetter]]) -> None:
+    for stage, letters in parked.items():
+        count_parked(stage, letters)
+        for reason, detail in {(it.reason, it.detail) for it in letters}:
+            log.error("given up by the broker, and parked", stage=stage, reason=reason, detail=detail)
+    log.info("dead letters", messages=len(deliveries), parked={stage: len(it) for stage, it in parked.items()})

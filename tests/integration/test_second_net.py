@@ -1,0 +1,215 @@
+"""What the broker gives up on becomes dead letters: on a real broker, which is made to give up."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from database import connection as database_connection
+from database.connection import Connection
+from persist_worker import second_net as second_net_module
+from persist_worker.second_net import DEAD_LETTERED, PART, SecondNet
+from persist_worker.settings import PersistSettings
+from pipeline import topology
+from pipeline.health import Health
+from pipeline.orders import SCHEMA, Order
+from tests.broker import plain_channel, running_task, send, send_orders, unsettled
+from tests.conditions import eventually
+from tests.dead_letters import reject, return_too_often, second_net
+from tests.metrics import grown, sample
+from tests.orders import body_of, new_product_id, order
+from tests.processes import service_process
+from tests.settings import settings_from
+from tests.workers import (
+    DeadRow,
+    add_product,
+    connected,
+    dead_letters,
+    locked,
+    persist_worker,
+    product_consumer,
+    wait_20_ms_for_locks,
+)
+
+A = new_product_id()
+ACCEPTED, CREATED, DEAD = topology.ORDERS_ACCEPTED_QUEUE, topology.ORDERS_CREATED_QUEUE, topology.ORDERS_DEAD_QUEUE
+
+
+@pytest.fixture(autouse=True)
+def _fast_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database_connection, "backoff_s", lambda attempt: 0.01)
+
+
+@pytest.fixture
+async def connection(database_url: str) -> AsyncIterator[Connection]:
+    async with connected(database_url) as it:
+        yield it
+
+
+async def publish(environment: dict[str, str], key: str, *orders: Order) -> None:
+    """All of them as one message."""
+    async with plain_channel(environment["AMQP_URL"]) as channel:
+        await topology.declare_accepted(channel)
+        await topology.declare_created(channel)
+        await send_orders(channel, topology.ORDERS_EXCHANGE, key, *orders)
+
+
+async def give_up(environment: dict[str, str], *orders: Order, queue: str = ACCEPTED) -> None:
+    """One message of these orders, in orders.dead."""
+    await publish(environment, topology.ORDER_ACCEPTED if queue == ACCEPTED else topology.ORDER_CREATED, *orders)
+    await reject(environment["AMQP_URL"], queue)
+
+
+async def store(environment: dict[str, str], *orders: Order) -> None:
+    """Through the first net. They are in orders.created then, as one message."""
+    await publish(environment, topology.ORDER_ACCEPTED, *orders)
+    async with persist_worker(environment) as worker:
+        await worker.run_once()
+
+
+async def decide(environment: dict[str, str]) -> None:
+    async with product_consumer(environment) as worker:
+        await worker.run_once()
+
+
+async def park_all(environment: dict[str, str], letters: int) -> None:
+    """Whatever is in the net, of which so many are new; and all of it is acknowledged then."""
+    async with second_net(environment) as net:
+        while letters > 0:
+            letters -= await net.run_once() or 0
+    assert letters == 0
+    assert await unsettled(environment["AMQP_URL"], DEAD) == 0
+
+
+async def is_in_the_net(environment: dict[str, str]) -> bool:
+    return await unsettled(environment["AMQP_URL"], DEAD) == 1
+
+
+def parked(stage: str, *orders: Order, reason: str = "rejected") -> list[DeadRow]:
+    return [DeadRow(it.id, stage, reason, body_of(it)) for it in orders]
+
+
+async def test_p4_a_message_that_comes_back_too_often_is_a_dead_letter_for_each_of_its_orders(
+    environment: dict[str, str], connection: Connection
+) -> None:
+    """With the process as it is deployed: the net is in persist_worker."""
+    orders = [order(A), order(A, 2)]
+    await publish(environment, topology.ORDER_ACCEPTED, *orders)
+    assert await return_too_often(environment["AMQP_URL"], ACCEPTED) == 101
+    async with service_process("persist_worker", environment) as service:
+        await eventually(lambda: dead_letters(connection))
+        assert await dead_letters(connection) == parked("persist", *orders, reason="delivery_limit")
+        async with httpx.AsyncClient(base_url=service.url) as client:
+            assert (await client.get("/health")).json()["parts"][PART] == "ok"
+        assert await service.stop() == 0
+    (detail,) = await connection.fetchrow("SELECT DISTINCT detail FROM dead_letters") or [""]
+    assert detail.startswith("the broker gave it up in 'orders.accepted': delivery_limit, 1 time(s), first at 20")
+    assert await unsettled(environment["AMQP_URL"], DEAD) == 0
+
+
+async def test_p4_what_was_stored_is_parked_for_the_stock_stage_whichever_queue_it_comes_from(
+    environment: dict[str, str], connection: Connection
+) -> None:
+    orders = [order(A), order(A)]
+    await store(environment, *orders)
+    await reject(environment["AMQP_URL"], CREATED)
+    await give_up(environment, orders[1], unstored := order(A))
+    await park_all(environment, 3)
+    letters = {it.order_id: it for it in await dead_letters(connection)}
+    assert letters == {it.order_id: it for it in (*parked("stock", *orders), *parked("persist", unstored))}
+
+
+async def test_p2_an_order_that_is_decided_does_not_become_a_dead_letter(
+    environment: dict[str, str], connection: Connection
+) -> None:
+    await add_product(connection, A, 5)
+    decided, undecided = order(A), order(A)
+    await store(environment, decided)
+    await decide(environment)
+    await give_up(environment, decided, undecided, queue=CREATED)
+    await park_all(environment, 1)
+    assert await dead_letters(connection) == parked("persist", undecided)
+
+
+async def test_p10_what_nobody_can_read_is_parked_byte_by_byte_with_its_version(
+    environment: dict[str, str], connection: Connection
+) -> None:
+    bodies = {b"\x00\xff no JSON": SCHEMA, body_of(order(A)): 9, b'[{"id":7}]': SCHEMA, b"[1": "two"}
+    async with plain_channel(environment["AMQP_URL"]) as channel:
+        await topology.declare_dead(channel)
+        for body, schema in bodies.items():  # and none of them says where it comes from
+            await send(channel, topology.DEAD_EXCHANGE, "x", body, headers={"schema": schema})
+    await park_all(environment, len(bodies))
+    assert await dead_letters(connection) == [DeadRow(None, "persist", DEAD_LETTERED, body) for body in bodies]
+    rows = await connection.fetch("SELECT schema_version FROM dead_letters ORDER BY id")
+    assert [row[0] for row in rows] == [SCHEMA, 9, SCHEMA, None]
+
+
+async def test_p2_a_death_before_the_ack_parks_nothing_twice(
+    environment: dict[str, str], connection: Connection
+) -> None:
+    it = order(A)
+    await give_up(environment, it)
+    letters = sample("headrace_orders_parked_total", stage="persist", reason="rejected")
+    async with grown(letters) as growth:
+        async with second_net(environment) as net:
+            batch = await net._consumer.next()
+            assert batch is not None
+            await second_net_module._park(connection, second_net_module.fallen(batch.deliveries))
+        for _ in range(2):
+            async with second_net(environment) as net:
+                assert await net.run_once() == 0
+            assert await unsettled(environment["AMQP_URL"], DEAD) == 0
+            await give_up(environment, it)
+        assert await dead_letters(connection) == parked("persist", it)
+    assert growth() == [0]
+
+
+async def test_p1_while_the_database_is_away_nothing_is_acknowledged_and_afterwards_all_is_parked(
+    environment: dict[str, str], connection: Connection
+) -> None:
+    it = order(A)
+    await give_up(environment, it)
+    await wait_20_ms_for_locks(environment["DATABASE_URL"])
+    async with second_net(environment) as net:
+        async with locked(environment["DATABASE_URL"], "dead_letters"):
+            parking = asyncio.create_task(net.run_once())
+            await eventually(lambda: "55P03" in str(net._database._health.summary()))
+            assert not parking.done()
+        assert await parking == 1
+    assert await dead_letters(connection) == parked("persist", it)
+    assert await unsettled(environment["AMQP_URL"], DEAD) == 0
+
+
+async def test_who_waits_for_the_verdict_of_what_is_parked_is_told(
+    environment: dict[str, str], connection: Connection
+) -> None:
+    heard = asyncio.Event()
+    await connection.add_listener("headrace_verdicts", lambda *_: heard.set())
+    await give_up(environment, order(A))
+    async with second_net(environment) as net:
+        await net.run_once()
+        async with asyncio.timeout(5):
+            await heard.wait()
+
+
+async def test_p1_a_bug_in_the_net_ends_the_net_alone_and_loses_nothing(
+    environment: dict[str, str], connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def buggy(*_: object) -> None:
+        raise ZeroDivisionError
+
+    await give_up(environment, it := order(A))
+    health = Health("persist_worker", optional=(PART,))
+    net = SecondNet.of(settings_from(PersistSettings, environment), health)
+    with monkeypatch.context() as patched:
+        patched.setattr(second_net_module, "_park", buggy)
+        await net.run()
+    assert not health.is_up(PART)
+    assert health.is_ready
+    await eventually(lambda: is_in_the_net(environment))
+    net = SecondNet.of(settings_from(PersistSettings, environment), health)
+    async with running_task(net.run()):
+        await eventually(lambda: dead_letters(connection))
+    assert await dead_letters(connection) == parked("persist", it)
