@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from stack.dead_cli import dead
 from stack.errors import HeadraceError, disk_full
 from stack.home import ROOT, Home
 from stack.logfile import open_log
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 keys = typer.Typer(help="API keys: who may use the two APIs.", no_args_is_help=True)
 app.add_typer(keys, name="keys")
+app.add_typer(dead, name="dead")
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 
 

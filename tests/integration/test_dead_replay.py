@@ -1,0 +1,329 @@
+"""Replaying dead letters: marked if confirmed, at the worst sent twice, and then one order all the same (P2, P10)."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import aio_pika
+import pytest
+
+from database.connection import Connection
+from database.dead_letters import INVALID_DATA, DeadLetter, park
+from pipeline import topology
+from pipeline.incoming import Unreadable
+from pipeline.orders import SCHEMA, Order
+from pipeline.publisher import Outcome
+from stack.dead_sql import Filters, Taken
+from stack.publishing import publishing
+from stack.replay import Replayed, Send, at_once, declare, replay, send_by
+from tests.broker import Management, plain_channel, unsettled
+from tests.conditions import eventually
+from tests.conftest import Servers
+from tests.ingest import messages_in
+from tests.orders import body_of, new_product_id, order
+from tests.workers import (
+    DeadRow,
+    add_product,
+    assert_conserved,
+    connected,
+    dead_letters,
+    persist_worker,
+    product_consumer,
+    stored_orders,
+    verdicts,
+)
+
+A, B = new_product_id(), new_product_id()
+ALL = Filters()
+ACCEPTED, CREATED = topology.ORDERS_ACCEPTED_QUEUE, topology.ORDERS_CREATED_QUEUE
+
+
+@pytest.fixture
+async def connection(database_url: str) -> AsyncIterator[Connection]:
+    async with connected(database_url) as it:
+        yield it
+
+
+@asynccontextmanager
+async def sending(environment: dict[str, str]) -> AsyncIterator[Send]:
+    async with publishing(environment["AMQP_URL"], "test", declare) as publisher:
+        yield send_by(publisher)
+
+
+async def replayed(
+    connection: Connection, send: Send, filters: Filters = ALL, *, limit: int | None = None, rate: float = 1000
+) -> Replayed:
+    done = Replayed()
+    await replay(connection, send, filters, done, limit=limit, rate=rate)
+    return done
+
+
+async def replay_all(environment: dict[str, str]) -> Replayed:
+    async with connected(environment["DATABASE_URL"]) as connection, sending(environment) as send:
+        return await replayed(connection, send)
+
+
+async def park_orders(connection: Connection, stage: str, *orders: Order, reason: str = INVALID_DATA) -> None:
+    await park(connection, stage, [DeadLetter.of_order(it, reason, "") for it in orders])
+
+
+async def waiting(connection: Connection) -> list[str]:
+    """The orders whose letters wait for their replay, the oldest first."""
+    query = "SELECT order_id::text FROM dead_letters WHERE replayed_at IS NULL ORDER BY id"
+    return [row[0] for row in await connection.fetch(query)]
+
+
+async def queued(environment: dict[str, str], queue: str) -> list[aio_pika.abc.AbstractIncomingMessage]:
+    return await messages_in(environment["AMQP_URL"], queue)
+
+
+def said_by(message: aio_pika.abc.AbstractIncomingMessage) -> dict[str, Any]:
+    """Its headers, without the broker's own."""
+    return {name: value for name, value in message.headers.items() if not name.startswith("x-")}
+
+
+async def confirmed(_: Taken) -> Outcome:
+    """A broker that takes everything, for what is about the database alone."""
+    return Outcome.CONFIRMED
+
+
+# ── where to, and as what
+
+
+async def test_a_letter_goes_to_the_queue_that_it_came_from_as_it_came(
+    environment: dict[str, str], connection: Connection
+) -> None:
+    unstored, undecided = order(A), order(A)
+    await park_orders(connection, "persist", unstored)
+    await park_orders(connection, "stock", undecided)
+    assert (await replay_all(environment)).confirmed == {"persist": 1, "stock": 1}
+    for queue, it in ((ACCEPTED, unstored), (CREATED, undecided)):
+        (message,) = await queued(environment, queue)
+        assert message.body == body_of(it)
+        assert said_by(message) == {"schema": SCHEMA, "orders": 1}
+        assert message.delivery_mode == aio_pika.DeliveryMode.PERSISTENT
+    assert await waiting(connection) == []
+
+
+async def test_a_body_of_another_version_is_sent_as_that_version(
+    environment: dict[str, str], connection: Connection
+) -> None:
+    """Or it would be read as ours, and guessed at."""
+    bodies: dict[bytes, Any] = {body_of(order(A)): 9, b"[2]": None, b"\x00": SCHEMA}
+    await park(connection, "persist", [DeadLetter.of(Unreadable(*it)) for it in _unreadable(bodies)])
+    await replay_all(environment)
+    messages = {it.body: said_by(it) for it in await queued(environment, ACCEPTED)}
+    assert messages == {body: {} if schema is None else {"schema": schema} for body, schema in bodies.items()}
+
+
+def _unreadable(bodies: dict[bytes, Any]) -> list[tuple[bytes, str, Any]]:
+    return [(body, "", schema) for body, schema in bodies.items()]
+
+
+# ── what is marked
+
+
+async def test_only_what_was_confirmed_is_marked_and_the_first_that_was_not_ends_it(connection: Connection) -> None:
+    orders = [order(A) for _ in range(120)]
+    await park_orders(connection, "persist", *orders)
+    bodies = [body_of(it) for it in orders]
+
+    async def send(letter: Taken) -> Outcome:
+        return Outcome.REFUSED if letter.body in bodies[60::2] else Outcome.CONFIRMED
+
+    done = await replayed(connection, send)
+    assert (done.confirmed, done.unconfirmed) == ({"persist": 80}, {Outcome.REFUSED: 20})
+    left = [it.id for index, it in enumerate(orders) if index >= 100 or (index >= 60 and index % 2 == 0)]
+    assert await waiting(connection) == left
+
+
+async def test_what_no_queue_takes_is_not_marked(
+    environment: dict[str, str], connection: Connection, servers: Servers
+) -> None:
+    await park_orders(connection, "persist", it := order(A))
+    async with sending(environment) as send, Management(servers.rabbitmq_api, environment["AMQP_URL"]) as api:
+        await api.delete_queue(ACCEPTED)
+        done = await replayed(connection, send)
+    assert (done.confirmed, done.unconfirmed) == ({}, {Outcome.UNROUTABLE: 1})
+    assert await waiting(connection) == [it.id]
+    assert (await replay_all(environment)).confirmed == {"persist": 1}
+
+
+async def test_p2_twice_is_one_order(environment: dict[str, str], connection: Connection) -> None:
+    """The second time there is nothing to send; after a death between the confirm and the mark there is."""
+    await add_product(connection, A, 5)
+    await park_orders(connection, "persist", it := order(A, 2))
+    async with sending(environment) as send:
+        is_sent = asyncio.Event()
+
+        async def send_and_die(letter: Taken) -> Outcome:
+            await send(letter)
+            is_sent.set()
+            await asyncio.get_running_loop().create_future()
+            raise AssertionError("nobody wakes it")
+
+        dying = asyncio.create_task(replayed(connection, send_and_die))
+        await asyncio.wait_for(is_sent.wait(), 5)
+        dying.cancel()
+        await asyncio.wait({dying})
+    assert await waiting(connection) == [it.id]
+    assert [(await replay_all(environment)).count for _ in range(2)] == [1, 0]
+    assert [m.body for m in await queued(environment, ACCEPTED)] == [body_of(it)] * 2
+    await run_pipeline(environment)
+    assert await stored_orders(connection) == {it.id: (A, 2)}
+    assert await verdicts(connection) == {it.id: None}
+    assert await connection.fetchval("SELECT qty FROM products") == 3
+    await assert_conserved(connection)
+
+
+async def run_pipeline(environment: dict[str, str]) -> None:
+    """All that waits in the two queues."""
+    for queue, worker_of in ((ACCEPTED, persist_worker), (CREATED, product_consumer)):
+        messages = await unsettled(environment["AMQP_URL"], queue)
+        async with worker_of(environment, batch_max_deliveries=1) as worker:
+            for _ in range(messages):
+                await worker.run_once()
+
+
+async def test_p2_two_replays_at_once_send_no_letter_twice(environment: dict[str, str], connection: Connection) -> None:
+    orders = [order(A) for _ in range(300)]
+    await park_orders(connection, "persist", *orders)
+    done = await asyncio.gather(*(replay_all(environment) for _ in range(3)))
+    assert sum(it.confirmed["persist"] for it in done) == 300
+    messages = Counter(it.body for it in await queued(environment, ACCEPTED))
+    assert messages == Counter(body_of(it) for it in orders)
+    assert await waiting(connection) == []
+
+
+# ── what fails again
+
+
+async def test_p10_what_is_replayed_without_mending_is_parked_again_and_what_is_mended_becomes_an_order(
+    environment: dict[str, str], connection: Connection
+) -> None:
+    await add_product(connection, A, 10)
+    await connection.execute("ALTER TABLE orders ADD CONSTRAINT too_strict CHECK (quantity <> 7)")
+    good, bad = order(A, 2), order(A, 7)
+    async with plain_channel(environment["AMQP_URL"]) as channel:
+        await topology.declare_accepted(channel)
+        exchange = await channel.get_exchange(topology.ORDERS_EXCHANGE)
+        await exchange.publish(
+            aio_pika.Message(body_of(good, bad), headers={"schema": SCHEMA}), topology.ORDER_ACCEPTED
+        )
+    await run_pipeline(environment)
+    letter = DeadRow(bad.id, "persist", INVALID_DATA, body_of(bad))
+    assert await dead_letters(connection) == [letter]
+    for times in (2, 3):
+        assert (await replay_all(environment)).confirmed == {"persist": 1}
+        assert await waiting(connection) == []
+        await run_pipeline(environment)
+        assert await waiting(connection) == [bad.id]
+        assert await dead_letters(connection) == [letter] * times
+    assert await verdicts(connection) == {good.id: None}
+
+    await connection.execute("ALTER TABLE orders DROP CONSTRAINT too_strict")
+    await replay_all(environment)
+    await run_pipeline(environment)
+    assert await waiting(connection) == []
+    assert await stored_orders(connection) == {good.id: (A, 2), bad.id: (A, 7)}
+    assert await verdicts(connection) == {good.id: None, bad.id: None}
+    await assert_conserved(connection)
+
+
+@pytest.mark.parametrize("outcome", [Outcome.CONFIRMED, Outcome.UNKNOWN])
+async def test_p4_what_fails_again_before_it_is_marked_still_waits_for_a_replay(
+    connection: Connection, database_url: str, outcome: Outcome
+) -> None:
+    """The worker is quicker than the confirm: were its letter taken for the one that is being replayed, the order would
+    be nowhere.
+    """
+    await park_orders(connection, "persist", bad := order(A, 0, total_price=Decimal(0)))
+    async with connected(database_url) as of_the_worker:
+        parking: list[asyncio.Task[None]] = []
+
+        async def send(letter: Taken) -> Outcome:
+            parking.append(asyncio.create_task(park_orders(of_the_worker, "persist", bad)))
+            await eventually(lambda: _waits_for_a_lock(database_url, of_the_worker))
+            return outcome
+
+        done = await replayed(connection, send)
+        assert done.count == 1
+        await parking[0]
+    assert await waiting(connection) == [bad.id]
+    assert len(await dead_letters(connection)) == (2 if outcome is Outcome.CONFIRMED else 1)
+
+
+async def _waits_for_a_lock(database_url: str, who: Connection) -> bool:
+    async with connected(database_url) as connection:
+        query = "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = $1"
+        return bool(await connection.fetchval(query, who.get_server_pid()))
+
+
+async def test_what_is_parked_meanwhile_is_left_for_the_next_time(connection: Connection, database_url: str) -> None:
+    """Or a replay of what is not mended would never end."""
+    await park_orders(connection, "persist", order(A), order(A))
+    new: list[Order] = []
+
+    async with connected(database_url) as of_the_worker:
+
+        async def send(_: Taken) -> Outcome:
+            new.append(order(A))
+            await park_orders(of_the_worker, "persist", new[-1])
+            return Outcome.CONFIRMED
+
+        done = await replayed(connection, send, rate=4)
+    assert done.confirmed == {"persist": 2}
+    assert await waiting(connection) == [it.id for it in new]
+
+
+# ── which, how many, how fast
+
+
+async def test_the_oldest_go_first_and_no_more_than_the_limit(connection: Connection) -> None:
+    orders = [order(A) for _ in range(70)]
+    await park_orders(connection, "persist", *orders)
+    for limit, sent, left in ((60, 60, 10), (3, 3, 7), (100, 7, 0)):
+        assert (await replayed(connection, confirmed, limit=limit)).count == sent
+        assert await waiting(connection) == [it.id for it in orders[70 - left :]]
+
+
+async def test_no_more_are_sent_in_a_second_than_the_rate(connection: Connection) -> None:
+    await park_orders(connection, "persist", *(order(A) for _ in range(10)))
+    began = time.monotonic()
+    assert (await replayed(connection, confirmed, rate=20)).count == 10
+    assert time.monotonic() - began >= 0.5
+
+
+def test_a_transaction_is_short_at_any_rate() -> None:
+    assert [at_once(rate) for rate in (0.1, 1, 4, 8, 100, 1000, 1e9)] == [1, 1, 1, 2, 25, 50, 50]
+
+
+async def test_a_filter_is_for_what_it_says(connection: Connection) -> None:
+    mine, other = order(A), order(B)
+    await park_orders(connection, "persist", mine)
+    await park_orders(connection, "stock", other, reason="delivery_limit")
+    moment = await connection.fetchval("SELECT first_seen_at FROM dead_letters ORDER BY id DESC LIMIT 1")
+    first, second = [row[0] for row in await connection.fetch("SELECT id FROM dead_letters ORDER BY id")]
+    a_day = timedelta(days=1)
+    for filters, expected in (
+        (Filters(ids=(first,)), [mine.id]),
+        (Filters(ids=(first, second)), [mine.id, other.id]),
+        (Filters(stage="stock"), [other.id]),
+        (Filters(reason=INVALID_DATA), [mine.id]),
+        (Filters(order_id=mine.id), [mine.id]),
+        (Filters(product_id=B), [other.id]),
+        (Filters(since=moment), [other.id]),
+        (Filters(until=moment), [mine.id]),
+        (Filters(since=datetime.now(UTC) - a_day, until=datetime.now(UTC) + a_day), [mine.id, other.id]),
+        (Filters(stage="stock", reason=INVALID_DATA), []),
+        (Filters(), [mine.id, other.id]),
+    ):
+        assert (await replayed(connection, confirmed, filters)).count == len(expected), filters
+        query = "SELECT order_id::text FROM dead_letters WHERE replayed_at IS NOT NULL ORDER BY id"
+        assert [row[0] for row in await connection.fetch(query)] == expected, filters
+        await connection.execute("UPDATE dead_letters SET replayed_at = NULL")

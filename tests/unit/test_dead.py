@@ -1,0 +1,54 @@
+"""What `./headrace dead` understands and how it shows what it was given."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from stack import dead as commands
+from stack.dead import moment, printable, server_urls
+from stack.errors import HeadraceError
+from stack.home import Home
+
+
+def test_a_time_is_iso_8601_or_how_long_ago() -> None:
+    expected = datetime(2026, 1, 31, 9, tzinfo=UTC)
+    for text in ("2026-01-31T09:00", "2026-01-31T09:00Z", "2026-01-31T10:00+01:00", "2026-01-31 09:00:00.0"):
+        assert moment(text) == expected
+    assert moment("2026-01-31") == datetime(2026, 1, 31, tzinfo=UTC)
+    assert moment(None) is None
+    for text, ago in (("90s", 90), ("15m", 900), ("2h", 7200), ("7d", 604_800)):
+        given = moment(text)
+        assert given is not None
+        assert timedelta(0) <= datetime.now(UTC) - timedelta(seconds=ago) - given < timedelta(seconds=10)
+    assert moment("999999999d") is not None
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "2 h", "-2h", "2026-13-01", "1e3s", "2hh"])
+def test_what_is_no_time_is_an_error_with_an_example(text: str) -> None:
+    with pytest.raises(HeadraceError, match="is no time"):
+        moment(text)
+
+
+def test_what_a_terminal_would_obey_is_told_instead() -> None:
+    assert printable("Grüße \x1b[2J\r\n\t\x00\x7f\x9b\u202e\u200b\ud800") == (
+        r"Grüße \x1b[2J\r\n\t\x00\x7f\x9b\u202e\u200b\ud800"
+    )
+
+
+def test_letters_of_one_deployment_are_never_replayed_into_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = {"database": "postgresql://here/x", "broker": "amqp://here/"}
+    monkeypatch.setattr(commands, "running_urls", lambda _: running)
+    for name in ("DATABASE_URL", "AMQP_URL", "REDIS_URL"):
+        monkeypatch.delenv(name, raising=False)
+    home = Home(tmp_path)
+    assert server_urls(home) == running
+    monkeypatch.setenv("DATABASE_URL", "postgresql://here/x")
+    assert server_urls(home) == running
+    monkeypatch.setenv("DATABASE_URL", "postgresql://there/x")
+    with pytest.raises(HeadraceError, match="not of one deployment"):
+        server_urls(home)
+    monkeypatch.setenv("AMQP_URL", "amqp://there/")
+    assert server_urls(home) == {"database": "postgresql://there/x", "broker": "amqp://there/"}
