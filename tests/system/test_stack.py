@@ -3,6 +3,7 @@
 One state directory for all; most tests share the stack that runs on it, and `Stack.up` is quick when it runs already.
 """
 
+import asyncio
 import json
 import os
 import re
@@ -22,6 +23,7 @@ from stack.home import ROOT, Home
 from stack.http import get, post_json
 from stack.ports import LOOPBACK
 from tests.conditions import eventually
+from tests.ingest import execute
 
 SERVICES = {"ingest_api", "persist_worker", "product_consumer", "product_api"}
 SERVERS = {"postgres", "rabbitmq", "redis"}
@@ -101,6 +103,16 @@ def test_up_prints_each_step_with_its_time_and_where_everything_is(stack: Stack)
     for part in SERVICES | {"postgresql://", "amqp://", "redis://", "./headrace demo", str(stack.home.logs)}:
         assert part in output
     assert "\x1b" not in output, "colours are for terminals"
+
+
+def test_dead_letters_are_replayed_into_the_stack_that_runs(stack: Stack) -> None:
+    stack.up()
+    columns = "(stage, reason, detail, body, schema_version)"
+    insert = f"INSERT INTO dead_letters {columns} VALUES ('persist', 'x', '', '[]', 1)"
+    asyncio.run(execute(stack.status()["postgres"]["url"], insert))
+    assert stack.run("dead", "list").endswith("\n1 wait for their replay: 1 persist x\n")
+    assert stack.run("dead", "replay") == "replayed 1 dead letters: 1 to order.accepted\n"
+    assert stack.run("dead", "list") == "0 wait for their replay\n"
 
 
 def test_the_printed_curl_works_when_pasted(stack: Stack) -> None:
