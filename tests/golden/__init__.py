@@ -1,0 +1,64 @@
+"""What is in queues and in dead letters, byte by byte: messages of every schema that was ever written.
+
+A file here is never changed. A change of what is written is either a superset that the readers of before take as well
+(then there is a new file beside these), or a new schema (then there is a new directory, and this one stays).
+"""
+
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from pipeline.orders import Order
+
+_V1 = Path(__file__).parent / "v1"
+
+ACCEPTED = (_V1 / "order.accepted.json").read_bytes()
+"""The body of an `order.accepted`, as ingest_api publishes it."""
+CREATED = (_V1 / "order.created.json").read_bytes()
+"""The body of the `order.created` that persist_worker makes of it: the same, today."""
+PROPERTIES: dict[str, Any] = json.loads((_V1 / "properties.json").read_text())
+"""Of both messages. Beside these, AMQP has nothing that a reader looks at."""
+
+_LAPTOP, _PEN = "8c1f4f0e-3c51-4f58-9c0a-0d6f3c1f7a11", "01a20261-5c40-7b6e-9f0a-3d5c1e8a7b42"
+_TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+_AT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+
+ORDERS = [
+    Order("019b7cb6-152e-8ad2-a96d-2d2a00000001", _LAPTOP, 2, Decimal("1500.00"), Decimal("3000.00"), _AT, "PENDING"),
+    Order(
+        "019b7cb6-152e-8ad2-a96d-2d2a01000002",
+        _PEN,
+        1,
+        Decimal("0.10"),
+        Decimal("0.10"),
+        datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+        "PENDING",
+        traceparent=_TRACE,
+    ),
+    Order(
+        "019b7cb6-152e-8ad2-a96d-2d2a02000003",
+        _LAPTOP,
+        1_000_000,
+        Decimal("9999999999.99"),
+        Decimal("9999999999990000.00"),
+        _AT,
+        "PENDING",
+        request_hash="00ff" * 16,
+        client="shop",
+    ),
+    Order(
+        "5f0c9e5e-0a4d-8b7c-9d1f-6a1b2c3d4e5f",
+        _PEN,
+        3,
+        Decimal("89.90"),
+        Decimal("269.70"),
+        _AT,
+        "PENDING",
+        traceparent=_TRACE,
+        request_hash="a0" * 32,
+        client="a.b-c_9",
+    ),
+]
+"""What both bodies say."""

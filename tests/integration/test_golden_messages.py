@@ -1,0 +1,38 @@
+"""A message of schema 1, from a queue to its verdicts: whoever wrote it, whenever that was."""
+
+import msgspec
+
+from pipeline import topology
+from pipeline.orders import Order
+from tests.broker import plain_channel, send, take
+from tests.golden import ACCEPTED, CREATED, ORDERS, PROPERTIES
+from tests.orders import by_id
+from tests.workers import add_product, connected, dead_letters, persist_worker, product_consumer, verdicts
+
+_STORED = """
+    SELECT id::text, product_id::text, quantity, unit_price, total_price, accepted_at AS created_at,
+           encode(request_hash, 'hex') AS request_hash, client
+    FROM orders
+"""
+
+
+async def test_golden_messages_are_stored_and_decided(environment: dict[str, str]) -> None:
+    async with connected(environment["DATABASE_URL"]) as connection:
+        for product_id in {it.product_id for it in ORDERS}:
+            await add_product(connection, product_id, 2_000_000)
+        async with plain_channel(environment["AMQP_URL"]) as channel:
+            await topology.declare_accepted(channel)
+            copy = await channel.declare_queue(exclusive=True)
+            await copy.bind(topology.ORDERS_EXCHANGE, topology.ORDER_CREATED)
+            await send(
+                channel, topology.ORDERS_EXCHANGE, topology.ORDER_ACCEPTED, ACCEPTED, headers=PROPERTIES["headers"]
+            )
+            async with persist_worker(environment) as first, product_consumer(environment) as second:
+                assert await first.run_once() == len(ORDERS)
+                assert await take(channel, copy.name) == CREATED
+                assert await second.run_once() == len(ORDERS)
+        stored = [Order(**row, status="PENDING") for row in await connection.fetch(_STORED)]
+        # The trace context is for logs, and kept in no table.
+        assert by_id(*stored) == by_id(*(msgspec.structs.replace(it, traceparent=None) for it in ORDERS))
+        assert await verdicts(connection) == dict.fromkeys([it.id for it in ORDERS])
+        assert await dead_letters(connection) == []
