@@ -79,15 +79,15 @@ async def measure(database_url: str, keys: str, make_id: Callable[[], str], rows
     for _ in range(4 * watched):
         await write(connection, batch(make_id), [])
     batches = [batch(make_id) for _ in range(watched)]
-    wal, cpu_s, since = await _wal_bytes(connection), _cpu_s(connection), time.perf_counter()
+    wal, before_s, since = await _wal_bytes(connection), cpu_s(connection), time.perf_counter()
     for orders in batches:
         await write(connection, orders, [])
     seconds = time.perf_counter() - since
-    wal, cpu_s = await _wal_bytes(connection) - wal, _cpu_s(connection) - cpu_s
+    wal, used_s = await _wal_bytes(connection) - wal, cpu_s(connection) - before_s
     index_bytes = await connection.fetchval("SELECT pg_relation_size('orders_pkey')")
     await connection.close()
     count = watched * BATCH_ORDERS
-    cpu_us = round(cpu_s / count * 1e6, 1)
+    cpu_us = round(used_s / count * 1e6, 1)
     return Measured(keys, rows, round(count / seconds), cpu_us, round(wal / count), round(index_bytes / 1e6, 1))
 
 
@@ -95,7 +95,7 @@ async def _wal_bytes(connection: Connection) -> int:
     return int(await connection.fetchval("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn"))
 
 
-def _cpu_s(connection: Connection) -> float:
+def cpu_s(connection: Connection) -> float:
     """User and system time of the connection's server process so far."""
     fields = Path(f"/proc/{connection.get_server_pid()}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S

@@ -156,6 +156,25 @@ def demo(
 
 
 @app.command()
+def verify(
+    lag: Annotated[float, typer.Option(min=0, help="How many seconds an order may be without a verdict.")] = 60,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="First send once more what has no verdict, and wait for the verdicts.")
+    ] = False,
+    database_url: Annotated[
+        str | None, typer.Option(help="Another database than DATABASE_URL's or the running stack's.")
+    ] = None,
+    amqp_url: Annotated[str | None, typer.Option(help="The broker of that database, for --repair.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Audit the database of a running system: each order, verdict and product. Exit code 1: something is wrong."""
+    from stack.verify import verify as run
+
+    servers = {"database_url": database_url, "amqp_url": amqp_url}
+    raise typer.Exit(run(Home.current(), lag_s=lag, repair=repair, as_json=as_json, **servers))
+
+
+@app.command()
 def bench(
     quick: Annotated[bool, typer.Option("--quick", help="6 minutes instead of 40: fewer and shorter runs.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The verdict as JSON on standard output.")] = False,

@@ -27,14 +27,15 @@ def external_urls() -> dict[str, str]:
     """The servers that the environment names, by our name for them. Raises HeadraceError for what is no such URL."""
     urls = {server: os.environ[name] for server, name in VARIABLES.items() if os.environ.get(name)}
     for server, url in urls.items():
-        if not _is_url(url, SCHEMES[server]):
-            name = VARIABLES[server]
-            raise HeadraceError(
-                f"{name} is not a URL that can be used",
-                f"a good one looks like {GOOD_URLS[server]}",
-                f"correct {name}, or `unset {name}` for a private instance",
-            )
+        name = VARIABLES[server]
+        check_url(server, name, url, f"correct {name}, or `unset {name}` for a private instance")
     return urls
+
+
+def check_url(server: str, name: str, url: str, mend: str) -> None:
+    """Raise HeadraceError for what is no URL of such a server. `name`: what the caller gave it as."""
+    if not _is_url(url, SCHEMES[server]):
+        raise HeadraceError(f"{name} is not a URL that can be used", f"a good one looks like {GOOD_URLS[server]}", mend)
 
 
 def _is_url(text: str, schemes: tuple[str, ...]) -> bool:

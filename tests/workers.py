@@ -12,12 +12,14 @@ from redis.asyncio import Redis
 from database.connection import Connection, Database
 from persist_worker.settings import PersistSettings
 from persist_worker.worker import PersistWorker
-from persist_worker.write import prepare
+from persist_worker.write import prepare, write
 from pipeline import product_cache, redis_link, topology
 from pipeline.batches import BatchConsumer
 from pipeline.health import Health
+from pipeline.orders import Order
 from pipeline.publisher import Publisher
 from product_consumer.consumer import ProductConsumer
+from product_consumer.ledger import record
 from product_consumer.settings import ConsumerSettings
 from tests.broker import running_task
 from tests.conditions import eventually
@@ -185,6 +187,31 @@ async def add_product(connection: Connection, product_id: str, qty: int, price: 
             await connection.execute(
                 "INSERT INTO stock_adjustments (product_id, delta, reason) VALUES ($1, $2, 'creation')", product_id, qty
             )
+
+
+async def settle(connection: Connection, orders: list[Order]) -> None:
+    """Store and decide, as the two workers do it. The connection: as persist_worker prepares it."""
+    await write(connection, orders, [])
+    await record(connection, orders, [])
+
+
+async def park(
+    connection: Connection,
+    it: Order,
+    *,
+    stage: str = "persist",
+    reason: str = "invalid_data",
+    replayed: bool = False,
+) -> None:
+    """A dead letter of this order, unlike any other."""
+    await connection.execute(
+        "INSERT INTO dead_letters (order_id, stage, reason, detail, body, replayed_at)"
+        " VALUES ($1, $2, $3, '', gen_random_uuid()::text::bytea, CASE WHEN $4 THEN now() END)",
+        it.id,
+        stage,
+        reason,
+        replayed,
+    )
 
 
 _UNBALANCED = """

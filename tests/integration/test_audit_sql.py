@@ -17,7 +17,7 @@ from stack.accounts import Account, Sent, Stock
 from stack.accounts import Order as SentOrder
 from stack.audit import audit, clock_offset_s, drain, undecided
 from tests.orders import new_product_id, order
-from tests.workers import add_product, connected
+from tests.workers import add_product, connected, park, settle
 
 A, B, OTHER, UNHEARD_OF = (new_product_id() for _ in range(4))
 
@@ -31,12 +31,6 @@ async def connection(database_url: str) -> AsyncIterator[Connection]:
             await add_product(it, product_id, qty)
         await settle(it, [order(OTHER) for _ in range(3)])
         yield it
-
-
-async def settle(connection: Connection, orders: list[Order]) -> None:
-    """As the two workers do it."""
-    await write(connection, orders, [])
-    await record(connection, orders, [])
 
 
 def sent(*orders: Order, unknown: tuple[Order, ...] = ()) -> Sent:
@@ -57,15 +51,6 @@ async def orders(connection: Connection) -> list[Order]:
     them = [order(A, 2, at_ms=at) for at in range(5)] + [order(B, 2, at_ms=at) for at in range(3)]
     await settle(connection, them)
     return them
-
-
-async def park(connection: Connection, it: Order, *, replayed: bool = False) -> None:
-    await connection.execute(
-        "INSERT INTO dead_letters (order_id, stage, reason, detail, body, replayed_at)"
-        " VALUES ($1, 'persist', 'invalid_data', '', gen_random_uuid()::text::bytea, CASE WHEN $2 THEN now() END)",
-        it.id,
-        replayed,
-    )
 
 
 # ── all is well

@@ -280,6 +280,15 @@ async def test_p1_a_server_that_is_killed_under_load_loses_no_order(stack: Stack
     assert stack.status()[server]["pid"] != pid
 
 
+def test_verify_audits_the_running_stack_and_repairs_only_what_has_no_verdict(stack: Stack) -> None:
+    stack.up()
+    stack.run("demo", "--orders", "200", "--clients", "8")
+    report = json.loads(stack.run("verify", "--json"))
+    assert report["clean"]
+    assert report["counts"]["orders"] >= report["counts"]["processed"] > 0
+    assert "0 orders sent again\n" in stack.run("verify", "--repair", "--lag", "5")
+
+
 def _accepted(url: str) -> float:
     found = re.search(r"^headrace_orders_accepted_total (\S+)", get(f"{url}/metrics", 5)[1], re.MULTILINE)
     assert found

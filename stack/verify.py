@@ -1,0 +1,145 @@
+"""`./headrace verify`: the conservation audit of a system that runs, or of any database that is Headrace's."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import asyncpg
+import uvloop
+
+from stack.audit import Connection, drain
+from stack.console import err
+from stack.demo import INTERRUPTED
+from stack.environment import check_url, external_urls
+from stack.errors import HeadraceError
+from stack.home import Home
+from stack.resend import resend
+from stack.status import running_urls
+from stack.verify_report import Report
+from stack.verify_sql import SESSION, audit
+
+CONNECT_TIMEOUT_S = 10.0
+# After the sending, without a single verdict. Longer than a product_consumer that was killed takes to be back.
+DECIDING_PATIENCE_S = 30.0
+MEND = "./headrace status, or look at the database that you named; then again: ./headrace verify"
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """`broker` is None where nobody said which one belongs to this database: an audit needs none."""
+
+    database: str
+    broker: str | None
+
+
+def verify(
+    home: Home,
+    *,
+    lag_s: float,
+    database_url: str | None = None,
+    amqp_url: str | None = None,
+    repair: bool = False,
+    as_json: bool = False,
+) -> int:
+    """Audit, and print what was found: a line for each offender as it is found, then the counts; or one JSON object.
+
+    With `repair`, send what has no verdict to product_consumer first, and wait for the verdicts: the report, and with
+    it the exit code, is about what is there afterwards. `lag_s`: how long an order may be without a verdict.
+
+    Returns 0 when nothing is wrong, 1 when anything is, 130 after Ctrl-C. Raises HeadraceError when the stack does not
+    run and no database was named, or the database or the broker does not answer.
+    """
+    servers = choose_servers(home, database_url, amqp_url)
+    if repair and servers.broker is None:
+        raise HeadraceError(
+            "--repair does not know the broker of this database",
+            "the orders of one system, sent to the broker of another, would take stock there",
+            "name both: --database-url and --amqp-url, or DATABASE_URL and AMQP_URL",
+        )
+    report = Report(lag_s, as_json=as_json)
+    try:
+        uvloop.run(_run(servers, report, repair=repair))
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return 0 if report.is_clean else 1
+
+
+def choose_servers(home: Home, database_url: str | None, amqp_url: str | None) -> Servers:
+    """Both from the options, or both from the environment, or both of the running stack. Raises HeadraceError."""
+    if database_url or amqp_url:
+        return _from_options(database_url, amqp_url)
+    given = external_urls()
+    if "postgres" in given:
+        return Servers(given["postgres"], given.get("rabbitmq") or _broker_of(home, given["postgres"]))
+    urls = running_urls(home)
+    return Servers(urls["database"], urls["broker"])
+
+
+def _from_options(database_url: str | None, amqp_url: str | None) -> Servers:
+    for server, option, url in (("postgres", "--database-url", database_url), ("rabbitmq", "--amqp-url", amqp_url)):
+        if url is not None:
+            check_url(server, option, url, f"correct {option}")
+    if database_url is None:
+        raise HeadraceError("--amqp-url without --database-url", "an audit is of a database", "name both, or neither")
+    return Servers(database_url, amqp_url)
+
+
+def _broker_of(home: Home, database_url: str) -> str | None:
+    """The running stack's, if this is its database: then the stack was started with the same DATABASE_URL."""
+    try:
+        urls = running_urls(home)
+    except HeadraceError:
+        return None
+    return urls["broker"] if urls["database"] == database_url else None
+
+
+# ── I/O below
+
+
+async def _run(servers: Servers, report: Report, *, repair: bool) -> None:
+    async with _connected(servers.database) as connection:
+        if repair:
+            assert servers.broker
+            report.resent = await _repair(connection, servers.broker, report.lag_s)
+        since = time.monotonic()
+        counts = await audit(connection, report.lag_s, report.add, _tell)
+        report.end(counts, time.monotonic() - since)
+
+
+async def _repair(connection: Connection, amqp_url: str, lag_s: float) -> int:
+    """Send what is late, and wait until it is decided or nothing moves any more. How many were sent."""
+    _tell("looking for orders without a verdict")
+    ids = await resend(connection, amqp_url, lag_s)
+    if ids:
+        _tell(f"sent {len(ids):,} orders again; waiting for their verdicts")
+        await drain(connection, ids, lambda _: None, DECIDING_PATIENCE_S)
+    return len(ids)
+
+
+def _tell(text: str) -> None:
+    """For who waits before a terminal."""
+    if err.is_terminal:
+        err.print(f"  {text} ...", markup=False)
+
+
+@asynccontextmanager
+async def _connected(database_url: str) -> AsyncIterator[Connection]:
+    """Raises HeadraceError for whatever the database has against the block."""
+    try:
+        connection = await asyncpg.connect(database_url, timeout=CONNECT_TIMEOUT_S, server_settings=SESSION)
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise HeadraceError(f"the database does not answer: {error}", mend=MEND) from error
+    try:
+        yield connection
+    except asyncpg.UndefinedTableError as error:
+        what = f"this is no database of Headrace, or not of this version: {error}"
+        raise HeadraceError(what, mend="name another one, or migrate it: ./headrace up -d") from error
+    except BrokenPipeError:
+        raise  # nobody reads what we print
+    except (ConnectionError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise HeadraceError(f"the database broke off: {error}", "what was printed is not all", MEND) from error
+    finally:
+        connection.terminate()
