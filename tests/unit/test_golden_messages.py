@@ -5,7 +5,7 @@ import pytest
 
 from persist_worker.worker import to_forward
 from persist_worker.write import Written
-from pipeline.batches import Delivery
+from pipeline.deliveries import Delivery
 from pipeline.incoming import Incoming, read
 from pipeline.orders import SCHEMA, Order, decode_body, encode_order, join_orders, split_body, with_context
 from pipeline.publisher import _properties
