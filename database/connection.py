@@ -25,6 +25,11 @@ _CONNECT_TIMEOUT_S = 5.0
 # Longer than a checkpoint on a slow disk takes to let a commit through; far below the broker's 30 minutes for an
 # unacked delivery.
 _COMMAND_TIMEOUT_S = 60.0
+# Far longer than a neighbour's batch holds its locks. Who waits for longer waits for somebody's ALTER TABLE, and in
+# silence: a lock that is not had by then is a fault, which is told, and tried again. A limit that the operator has set,
+# for the role or the database, is left as it is.
+_LOCK_TIMEOUT_S = 10.0
+_LIMIT_LOCKS = "SELECT set_config('lock_timeout', $1, false) WHERE current_setting('lock_timeout') = '0'"
 _CLOSE_TIMEOUT_S = 2.0
 # How old readiness may be while no batch asks the database anything.
 _PING_INTERVAL_S = 1.0
@@ -118,6 +123,7 @@ class Database:
                 command_timeout=_COMMAND_TIMEOUT_S,
                 server_settings=session_settings(self._health.service),
             )
+            await self._connection.execute(_LIMIT_LOCKS, f"{_LOCK_TIMEOUT_S * 1000:.0f}ms")
             await self._prepare(self._connection)
         return self._connection
 

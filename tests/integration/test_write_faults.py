@@ -70,8 +70,11 @@ async def held(work: "asyncio.Task[Written]", database: Database, why: str) -> N
     assert not work.done()
 
 
-async def test_a_locked_table_holds_the_batch(connection: Connection, database_url: str) -> None:
-    await wait_20_ms_for_locks(database_url)
+async def test_a_locked_table_holds_the_batch_and_who_waits_for_it_says_so(
+    connection: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An ALTER TABLE that waits for a long reader, and keeps everybody else out."""
+    monkeypatch.setattr(database_connection, "_LOCK_TIMEOUT_S", 0.02)
     database, orders = database_of(database_url), [order(A) for _ in range(10)]
     async with locked(database_url, "orders"):
         work = writing(database, orders)
@@ -80,10 +83,17 @@ async def test_a_locked_table_holds_the_batch(connection: Connection, database_u
     await database.close()
 
 
+async def test_an_operators_limit_for_locks_is_left_as_it_is(connection: Connection, database_url: str) -> None:
+    await wait_20_ms_for_locks(database_url)
+    database = database_of(database_url)
+    shown = await database.until_it_works(lambda it: it.fetchval("SHOW lock_timeout"), "queue")
+    assert shown == "20ms"
+    await database.close()
+
+
 async def test_a_server_that_does_not_answer_holds_the_batch(
     connection: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A lock without a timeout of its own, as an ALTER TABLE has it that waits for a long reader."""
     monkeypatch.setattr(database_connection, "_COMMAND_TIMEOUT_S", 0.1)
     database, orders = database_of(database_url), [order(A) for _ in range(10)]
     async with locked(database_url, "orders"):
