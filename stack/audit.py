@@ -65,9 +65,14 @@ async def audit(connection: Connection, sent: Sent, product_ids: Sequence[str]) 
         await _cross_off(connection, orders, _ORDERS, product_ids)
         await _cross_off(connection, ledger, _LEDGER, product_ids)
         parked = [row[0] for row in await connection.fetch(_PARKED)]
-        stocks = [Stock(*row) for row in await connection.fetch(_STOCKS, product_ids)]
+        stocks = await stocks_of(connection, product_ids)
         (p50_ms, p99_ms), last_s = await _verdicts(connection, product_ids)
     return settle(sent, orders, ledger, parked, stocks, Verdicts(p50_ms, p99_ms, last_s))
+
+
+async def stocks_of(connection: Connection, product_ids: Sequence[str]) -> list[Stock]:
+    """The stock of these products, and what it has to be equal to."""
+    return [Stock(*row) for row in await connection.fetch(_STOCKS, product_ids)]
 
 
 async def _cross_off(connection: Connection, crossing: Crossing, query: str, product_ids: Sequence[str]) -> None:

@@ -64,6 +64,10 @@ class Servers:
             if part := self.parts.get(name):
                 part.pid, part.state, part.restarts = process.pid, process.state, process.restarts
 
+    def process(self, name: str) -> Process:
+        """One that `start` started, for who wants to stop it alone. Raises KeyError."""
+        return dict(self._running)[name]
+
     async def _use_external(self, server: str) -> None:
         url = self.external[server]
         with self.events.step(server, f"{TITLES[server]} of {VARIABLES[server]}"):

@@ -19,6 +19,8 @@ STATIC = {
     "types": ["-m", "mypy"],
     "layers": ["-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"],
 }
+# Tests that take minutes. They run when their suite is asked for by name.
+DEEP = "deep"
 # These need no server. Any other directory in tests/ is a suite that does.
 WITHOUT_SERVERS = ("unit", "fuzz")
 
@@ -58,6 +60,7 @@ def plan(arguments: list[str], suites: list[str]) -> Plan:
         if name not in known:
             raise HeadraceError(f"no suite {name!r}", f"the suites are: {', '.join(known)}", "./headrace test unit")
     chosen = names or known
+    rest = rest if names else ["-m", f"not {DEEP}", *rest]
     return Plan([name for name in STATIC if name in chosen], [name for name in suites if name in chosen], rest)
 
 

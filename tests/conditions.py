@@ -12,14 +12,16 @@ _EVERY_S = 0.01
 
 
 @overload
-async def eventually(condition: Callable[[], Coroutine[Any, Any, T | None]], timeout_s: float = 10) -> T: ...
+async def eventually(
+    condition: Callable[[], Coroutine[Any, Any, T | None]], timeout_s: float = 10, every_s: float = _EVERY_S
+) -> T: ...
 
 
 @overload
-async def eventually(condition: Callable[[], T | None], timeout_s: float = 10) -> T: ...
+async def eventually(condition: Callable[[], T | None], timeout_s: float = 10, every_s: float = _EVERY_S) -> T: ...
 
 
-async def eventually(condition: Callable[[], Any], timeout_s: float = 10) -> Any:
+async def eventually(condition: Callable[[], Any], timeout_s: float = 10, every_s: float = _EVERY_S) -> Any:
     """The first true value of `condition`, which may be a coroutine function.
 
     Raises AssertionError with the last value after `timeout_s`. What `condition` raises is raised at once.
@@ -32,4 +34,4 @@ async def eventually(condition: Callable[[], Any], timeout_s: float = 10) -> Any
             return value
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {timeout_s:g} s; the last value was {value!r}")
-        await asyncio.sleep(_EVERY_S)
+        await asyncio.sleep(every_s)

@@ -47,6 +47,12 @@ def _from_environment(name: str) -> str:
 @pytest.fixture(scope="session")
 def template_database(servers: Servers) -> Iterator[str]:
     """The name of a migrated database that nobody is connected to."""
+    with migrated_template(servers) as name:
+        yield name
+
+
+@contextmanager
+def migrated_template(servers: Servers) -> Iterator[str]:
     name = f"template_{secrets.token_hex(4)}"
     _execute(servers.database_url, f"CREATE DATABASE {name}")
     asyncio.run(migrate(_with_path(servers.database_url, name)))

@@ -37,6 +37,10 @@ class Deployment:
     _stack: AsyncExitStack
     _ports: dict[str, int] = field(default_factory=lambda: {name: free_port() for name in SERVICES})
     services: dict[str, Service] = field(default_factory=dict)
+    former: list[Service] = field(default_factory=list)
+    """Those that others have taken the place of."""
+    own: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """What is different in the environment of one service."""
 
     async def start_missing(self) -> None:
         """Whatever does not run, or no longer."""
@@ -45,10 +49,16 @@ class Deployment:
                 if name not in self.services or self.services[name].process.returncode is not None:
                     group.create_task(self.start(name))
 
-    async def start(self, name: str) -> None:
-        """On its own port, until it is ready."""
-        process = service_process(name, self.environment, port=self._ports[name])
-        self.services[name] = await self._stack.enter_async_context(process)
+    async def start(
+        self, name: str, *, program: str | None = None, ready: str | None = "/readyz", **variables: str
+    ) -> None:
+        """On its own port, until it is ready. `program`, `ready`: see service_process."""
+        environment = {**self.environment, **self.own.get(name, {}), **variables}
+        process = service_process(name, environment, port=self._ports[name], ready=ready, program=program)
+        started = await self._stack.enter_async_context(process)
+        if name in self.services:
+            self.former.append(self.services[name])
+        self.services[name] = started
 
     async def stop(self, name: str, number: signal.Signals = signal.SIGTERM) -> int:
         """Its exit code."""
@@ -121,10 +131,17 @@ class Deployment:
 
 
 @asynccontextmanager
-async def deployed(environment: Mapping[str, str], *, database_url: str | None = None) -> AsyncIterator[Deployment]:
-    """All four services, ready, until the block ends. `database_url`: the tests' own, if not the services'."""
+async def deployed(
+    environment: Mapping[str, str],
+    *,
+    database_url: str | None = None,
+    own: Mapping[str, Mapping[str, str]] | None = None,
+) -> AsyncIterator[Deployment]:
+    """All four services, ready, until the block ends. `database_url`: the tests' own, if not the services'. `own`: see
+    Deployment.
+    """
     async with connected(database_url or environment["DATABASE_URL"]) as connection, AsyncExitStack() as stack:
-        deployment = Deployment(environment, connection, stack)
+        deployment = Deployment(environment, connection, stack, own=own or {})
         await deployment.start_missing()
         yield deployment
 

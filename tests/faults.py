@@ -12,7 +12,9 @@ from tests.conditions import eventually
 
 
 class Proxy:
-    """Between a client and one server. Bytes from the client always pass; what the server answers is what breaks."""
+    """Between a client and one server. Bytes from the client pass, but into a black hole; what the server answers is
+    what breaks.
+    """
 
     def __init__(self, host: str, port: int) -> None:
         self._host, self._port = host, port
@@ -24,6 +26,8 @@ class Proxy:
         self.port = 0
         self.refuses = False
         """Whether new connections are closed as soon as they are made."""
+        self.swallows = False
+        """Whether what both sides say goes nowhere, on new connections too."""
         self.sent_bytes = 0
         """How much the server has said on the newest connection."""
         self.cut_after_bytes: int | None = None
@@ -51,6 +55,12 @@ class Proxy:
         self._open = asyncio.Event()
         self._open.set()
 
+    def swallow(self) -> None:
+        """Be a black hole: nobody hears anything of the other any more, and nobody is told. `come_back` resets what
+        has lost bytes.
+        """
+        self.swallows = True
+
     def cut(self) -> None:
         """Reset all connections, with what is held back."""
         for client in self._clients:
@@ -62,8 +72,10 @@ class Proxy:
         self.cut()
 
     def come_back(self) -> None:
-        """After `go_away` or `hold`: all as it should be."""
-        self.refuses = False
+        """After `go_away`, `hold` or `swallow`: all as it should be."""
+        if self.swallows:
+            self.cut()
+        self.refuses = self.swallows = False
         self.release()
 
     def say(self, frame: Frame) -> None:
@@ -108,6 +120,8 @@ class Proxy:
 
     async def _ask(self, reader: asyncio.StreamReader, server: asyncio.StreamWriter) -> None:
         while asked := await reader.read(65536):
+            if self.swallows:
+                continue
             server.write(asked)
             await server.drain()
 
@@ -115,6 +129,8 @@ class Proxy:
         is_open = self._open
         while answer := await reader.read(65536):
             await is_open.wait()
+            if self.swallows:
+                continue
             before = self.sent_bytes
             self.sent_bytes += len(answer)
             if self.cut_after_bytes is not None and self.sent_bytes >= self.cut_after_bytes:

@@ -38,9 +38,14 @@ class Service:
 
     async def metric(self, sample: str) -> float:
         """The value of a sample in /metrics, written as there, labels included; 0 if it is not there."""
+        return (await self.metrics()).get(sample, 0.0)
+
+    async def metrics(self) -> dict[str, float]:
+        """All samples of /metrics."""
         async with httpx.AsyncClient(timeout=15, verify=False) as client:
             lines = (await client.get(f"{self.url}/metrics")).text.splitlines()
-        return float(next((line for line in lines if line.startswith(f"{sample} ")), "0").rpartition(" ")[2])
+        samples = (line.rpartition(" ") for line in lines if not line.startswith("#"))
+        return {sample: float(value) for sample, _, value in samples}
 
     async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send a signal and wait for the end, see `ended`. A second SIGTERM kills what the first has not ended."""
@@ -56,23 +61,34 @@ class Service:
 
 @asynccontextmanager
 async def service_process(
-    name: str, environment: Mapping[str, str], *, ready: str = "/readyz", port: int | None = None
+    name: str,
+    environment: Mapping[str, str],
+    *,
+    ready: str | None = "/readyz",
+    port: int | None = None,
+    program: str | None = None,
 ) -> AsyncIterator[Service]:
     """`python -m name` on `port` or a free one, as soon as it answers `ready` with 200. Killed at the end if it still
     runs.
 
     `environment`: added to this process's; the `environment` fixture has all that is required. With
-    ready="/livez" it need not have connected to anything.
+    ready="/livez" it need not have connected to anything, with None nothing is waited for. `program`: what `python -m`
+    runs instead, with the service's name as its argument.
     """
     port = port or free_port()
     variables = {**os.environ, **environment, f"{name.upper()}_PORT": str(port)}
     with TemporaryFile() as log:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", name, cwd=_ROOT, env=variables, stdout=log, stderr=log
+            *(sys.executable, "-m", *([program] if program else []), name),
+            cwd=_ROOT,
+            env=variables,
+            stdout=log,
+            stderr=log,
         )
         service = Service(name, f"http://127.0.0.1:{port}", process, log)
         try:
-            await _wait_until(service.url + ready, service)
+            if ready is not None:
+                await _wait_until(service.url + ready, service)
             yield service
         finally:
             if process.returncode is None:

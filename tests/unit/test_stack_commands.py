@@ -50,6 +50,11 @@ def test_everything_runs_by_default() -> None:
     assert run.needs_servers
 
 
+def test_what_takes_long_runs_only_when_its_suite_is_named() -> None:
+    assert plan(["--", "-x"], SUITES).pytest_arguments == ["-m", "not deep", "-x"]
+    assert plan(["system", "--", "-x"], SUITES).pytest_arguments == ["-x"]
+
+
 def test_suites_are_chosen_by_name_and_run_in_order() -> None:
     run = plan(["system", "lint", "unit", "--", "-k", "lint"], SUITES)
     assert (run.static, run.suites, run.pytest_arguments) == (["lint"], ["unit", "system"], ["-k", "lint"])

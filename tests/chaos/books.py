@@ -1,0 +1,76 @@
+"""Looks into the servers, past all services: what is stored, decided, queued and cached."""
+
+from collections.abc import Sequence
+
+import httpx
+
+from database.connection import Connection
+from pipeline import topology
+from stack.audit import stocks_of
+from tests.broker import plain_channel
+from tests.chaos.invariants import Books, Decided, Stored
+from tests.chaos.recovery import SLICE_S, Histogram
+from tests.products import Audit
+
+QUEUES = (topology.ORDERS_ACCEPTED_QUEUE, topology.ORDERS_CREATED_QUEUE)
+
+_STORED = "SELECT id::text, product_id::text, quantity, unit_price, total_price FROM orders"
+_DECIDED = "SELECT order_id::text, product_id::text, quantity FROM stock_ledger"
+_PARKED = "SELECT order_id::text FROM dead_letters WHERE order_id IS NOT NULL"
+_UNDECIDED = """
+    SELECT count(*) FROM orders WHERE NOT EXISTS (SELECT FROM stock_ledger WHERE order_id = orders.id)
+    AND NOT EXISTS (SELECT FROM dead_letters WHERE order_id = orders.id)
+"""
+_PACE = f"SELECT floor(extract(epoch FROM decided_at) / {SLICE_S})::bigint, count(*) FROM stock_ledger GROUP BY 1"
+_PRODUCTS = "SELECT id::text, name, price, qty FROM products WHERE id = ANY($1::uuid[])"
+
+
+async def books_of(connection: Connection, product_ids: Sequence[str], queued: dict[str, int]) -> Books:
+    """When nobody writes any more."""
+    return Books(
+        [Stored(*row) for row in await connection.fetch(_STORED)],
+        [Decided(*row) for row in await connection.fetch(_DECIDED)],
+        [row[0] for row in await connection.fetch(_PARKED)],
+        await stocks_of(connection, product_ids),
+        queued,
+    )
+
+
+async def decided_histogram(connection: Connection) -> Histogram:
+    """When orders were decided."""
+    return Histogram({row[0]: row[1] for row in await connection.fetch(_PACE)})
+
+
+async def undecided(connection: Connection) -> int:
+    count: int = await connection.fetchval(_UNDECIDED)
+    return count
+
+
+async def unbalanced(connection: Connection) -> list[str]:
+    """P3 at this moment, in one snapshot."""
+    return [str(it) for it in await Audit(connection).unbalanced()]
+
+
+async def queues(amqp_url: str) -> dict[str, tuple[int, int]]:
+    """Messages ready, and consumers, of each queue of orders."""
+    found = {}
+    async with plain_channel(amqp_url) as channel:
+        for queue in QUEUES:
+            result = (await channel.declare_queue(queue, passive=True)).declaration_result
+            found[queue] = (result.message_count or 0, result.consumer_count or 0)
+    return found
+
+
+async def products_in_database(connection: Connection, product_ids: Sequence[str]) -> dict[str, object]:
+    rows = await connection.fetch(_PRODUCTS, product_ids)
+    return {row["id"]: (row["name"], float(row["price"]), row["qty"]) for row in rows}
+
+
+async def products_in_cache(product_api: httpx.AsyncClient, product_ids: Sequence[str]) -> dict[str, object]:
+    """As product_api answers, through the cache."""
+    found: dict[str, object] = {}
+    for product_id in product_ids:
+        response = await product_api.get(f"/products/{product_id}")
+        product = response.json()
+        found[product_id] = response.status_code == 200 and (product["name"], product["price"], product["qty"])
+    return found

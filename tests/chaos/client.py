@@ -1,0 +1,208 @@
+"""Clients that come at their own pace, whatever becomes of those before them: an open loop.
+
+Each order is sent when its time has come, on a connection that is free or on a new one. So a service that hangs meets
+more and more of them, as it would outside.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Iterator
+from itertools import islice
+from typing import cast
+from urllib.parse import urlsplit
+
+import httptools
+
+from stack.bodies import id_of, problem_name
+from tests.broker import running_task
+from tests.chaos.notes import Note, Verdict, Wanted, intents_of
+from tests.conditions import eventually
+
+# Of each request. ingest_api waits 5 s for a confirm, and may have waited for Redis and PostgreSQL before.
+DEADLINE_S = 10.0
+# How exact the pace is: at 1,000 orders/s five leave at a time.
+_TICK_S = 0.005
+# Of orders whose outcome is unknown, all of them.
+_RETRY_EVERY_S = 0.5
+# Below the time after which the service closes an idle connection: it must not do so as we send.
+_REUSE_S = 20.0
+
+
+class Client:
+    """Sends orders at a pace and notes what it was told."""
+
+    def __init__(self, url: str, deadline_s: float = DEADLINE_S) -> None:
+        parts = urlsplit(url)
+        assert parts.hostname is not None
+        assert parts.port is not None
+        self._address = parts.hostname, parts.port
+        self._host = parts.netloc
+        self._deadline_s = deadline_s
+        self.notes: list[Note] = []
+        self.open: dict[Note, _Connection | None] = {}
+        """Those without an answer, the oldest first; None: without a connection as yet."""
+        self._idle: list[_Connection] = []
+        self._connecting: set[asyncio.Task[None]] = set()
+
+    async def pace(self, orders: Iterator[Wanted], per_s: float) -> None:
+        """Send orders until cancelled, or until there are no more."""
+        started, sent = time.monotonic(), 0
+        while True:
+            due = int((time.monotonic() - started) * per_s)
+            for wanted in islice(orders, due - sent):
+                self.send(wanted)
+            sent = due
+            self._give_up_on_the_late()
+            await asyncio.sleep(_TICK_S)  # a pace, and nothing that anybody waits for
+
+    def send(self, wanted: Wanted) -> Note:
+        """Send one order now."""
+        note = Note(wanted)
+        self.notes.append(note)
+        self.open[note] = None
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_fresh():
+                connection.send(note, wanted.request(self._host))
+                return note
+            connection.close()
+        connecting = asyncio.create_task(self._send_on_new(note))
+        self._connecting.add(connecting)
+        connecting.add_done_callback(self._connecting.discard)
+        return note
+
+    async def answered(self) -> None:
+        """Wait until each request has its answer, or was given up."""
+
+        def all_are() -> bool:
+            self._give_up_on_the_late()
+            return not self.open
+
+        await eventually(all_are, 2 * self._deadline_s)
+
+    async def retry_the_unknown(self, within_s: float = 30) -> int:
+        """Send each order of unknown outcome again, with its key, until it is known. Returns how many there were."""
+        unknown = [it.wanted for it in intents_of(self.notes) if it.verdict is Verdict.UNKNOWN]
+        assert all(wanted.key for wanted in unknown), "an order without a key cannot be sent again"
+
+        async def none_is_left() -> bool:
+            left = [it.wanted for it in intents_of(self.notes) if it.verdict is Verdict.UNKNOWN]
+            for wanted in left:
+                self.send(wanted)
+            await self.answered()
+            return not left
+
+        await eventually(none_is_left, within_s, _RETRY_EVERY_S)
+        return len(unknown)
+
+    def close(self) -> None:
+        for connection in [*self._idle, *self.open.values()]:
+            if connection is not None:
+                connection.abort("closed")
+        self._idle.clear()
+
+    def ended(self, note: Note, status: int, told: str) -> None:
+        if self.open.pop(note, None) is not None or note.ended_s is None:
+            note.end(status, told)
+
+    def free(self, connection: "_Connection") -> None:
+        self._idle.append(connection)
+
+    def gone(self, connection: "_Connection") -> None:
+        with contextlib.suppress(ValueError):
+            self._idle.remove(connection)
+
+    async def _send_on_new(self, note: Note) -> None:
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                _, connection = await asyncio.get_running_loop().create_connection(
+                    lambda: _Connection(self), *self._address
+                )
+        except OSError:  # a TimeoutError too
+            self.ended(note, 0, "refused")
+            return
+        connection.send(note, note.wanted.request(self._host))
+
+    def _give_up_on_the_late(self) -> None:
+        late_s = time.time() - self._deadline_s
+        for note, connection in list(islice(self.open.items(), 100)):
+            if note.sent_s > late_s:
+                return
+            if connection is None:
+                self.ended(note, 0, "timeout")
+            else:
+                connection.abort("timeout")
+
+
+class _Connection(asyncio.Protocol):
+    """A keep-alive connection with at most one request in flight. httptools calls the `on_` methods."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._parser = httptools.HttpResponseParser(self)
+        self._note: Note | None = None
+        self._body = b""
+        self._why = "reset"
+        self._used_s = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def is_fresh(self) -> bool:
+        return not self._transport.is_closing() and time.monotonic() - self._used_s < _REUSE_S
+
+    def send(self, note: Note, request: bytes) -> None:
+        if note.ended_s is not None:  # it was given up while this was made
+            self.close()
+            return
+        if self._transport.is_closing():
+            self._client.ended(note, 0, "reset")
+            return
+        self._note, self._body = note, b""
+        self._client.open[note] = self
+        self._transport.write(request)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self.abort("no HTTP")
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self._client.gone(self)
+        note, self._note = self._note, None
+        if note is not None:
+            self._client.ended(note, 0, self._why)
+
+    def close(self) -> None:
+        self._transport.close()
+
+    def abort(self, why: str) -> None:
+        self._why = why
+        self._transport.abort()
+
+    def on_body(self, chunk: bytes) -> None:
+        self._body += chunk
+
+    def on_message_complete(self) -> None:
+        status = self._parser.get_status_code()
+        note, self._note = self._note, None
+        if note is None:  # bytes that answer nothing
+            self.abort("reset")
+            return
+        told = id_of(self._body) if 200 <= status < 300 else problem_name(self._body)
+        self._used_s = time.monotonic()
+        self._client.ended(note, status, told.decode())
+        if self._parser.should_keep_alive():
+            self._client.free(self)
+        else:
+            self._transport.close()
+
+
+@contextlib.asynccontextmanager
+async def ordering(client: Client, orders: Iterator[Wanted], per_s: float) -> AsyncIterator[None]:
+    """Orders at that pace until the block ends; then what was sent is waited for."""
+    async with running_task(client.pace(orders, per_s)):
+        yield
+    await client.answered()

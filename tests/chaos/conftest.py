@@ -1,0 +1,135 @@
+"""Servers that may be killed, a seed, and a row of results for each scenario.
+
+    ./headrace test chaos                                    all scenarios
+    ./headrace test chaos -- -k broker --chaos-seed 7        some, with the orders of an earlier run
+    ./headrace test chaos -- --chaos-record                  and write docs/reliability.json and the table
+
+Without a name `./headrace test` leaves out those that are marked `deep`.
+"""
+
+import os
+import random
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from benchmarks.machine import cpu_model
+from stack.home import Home
+from tests.chaos import results
+from tests.chaos.results import Row
+from tests.chaos.scene import Scene
+from tests.chaos.servers import OwnServers, own_servers
+from tests.conftest import Servers, migrated_template
+from tests.deployment import deployed
+from tests.faults import Proxy, proxy_to
+from tests.summaries import pytest_terminal_summary, tell
+
+__all__ = ["pytest_terminal_summary", "tell"]
+
+_rows = pytest.StashKey[list[Row]]()
+_seed = pytest.StashKey[int]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--chaos-seed", type=int, default=os.environ.get("HEADRACE_CHAOS_SEED"), help="repeat a run")
+    parser.addoption("--chaos-record", action="store_true", help="write docs/reliability.json and the table")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Whoever runs pytest without naming this directory has no such option.
+    given = config.getoption("--chaos-seed", None)
+    config.stash[_seed] = int(given) if given is not None else random.randrange(10**6)
+    config.stash[_rows] = []
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"chaos: --chaos-seed {config.stash[_seed]}"
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    rows = session.config.stash[_rows]
+    if rows and session.config.getoption("--chaos-record", False):
+        machine = f"{cpu_model(Path('/proc/cpuinfo').read_text())}, {os.cpu_count()} cores"
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        results.record(results.make_run(session.config.stash[_seed], at, machine, rows))
+
+
+# ── servers of its own
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def killable() -> AsyncIterator[OwnServers]:
+    async with own_servers(Home(Home.current().path / f"test-chaos-{os.getpid()}")) as servers:
+        yield servers
+
+
+@pytest.fixture(scope="session")
+def servers(killable: OwnServers) -> Servers:
+    """In place of the session's: everything that rests on it is on these."""
+    return killable.urls
+
+
+@pytest.fixture(scope="session")
+def template_database(servers: Servers) -> Iterator[str]:
+    with migrated_template(servers) as name:
+        yield name
+
+
+# ── one scenario
+
+
+@pytest.fixture
+def own_environment() -> dict[str, dict[str, str]]:
+    """What is different for one service, by its name. For fixtures that a test names before `scene`."""
+    return {}
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def api_broker(environment: dict[str, str], own_environment: dict[str, dict[str, str]]) -> AsyncIterator[Proxy]:
+    """What ingest_api reaches the broker through. A test names it before `scene`."""
+    async with proxy_to(environment["AMQP_URL"]) as proxy:
+        own_environment.setdefault("ingest_api", {})["AMQP_URL"] = proxy.url(environment["AMQP_URL"])
+        yield proxy
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def scene(
+    request: pytest.FixtureRequest,
+    killable: OwnServers,
+    environment: dict[str, str],
+    own_environment: dict[str, dict[str, str]],
+    tell: Callable[[str], None],
+) -> AsyncIterator[Scene]:
+    """The services, ready, with nothing broken. The test is marked `scenario(number, what)`; `what` may name its
+    parameters.
+    """
+    marker = request.node.get_closest_marker("scenario")
+    number, what = marker.args
+    parameters = request.node.callspec.params if hasattr(request.node, "callspec") else {}
+    seed = request.config.stash[_seed]
+    rows = request.config.stash[_rows]
+    print(f"--chaos-seed {seed}")
+
+    def note(row: Row) -> None:
+        rows.append(row)
+        tell(f"{row.line()}  (--chaos-seed {seed})")
+
+    try:
+        async with deployed(environment, own=own_environment) as deployment:
+            scene = Scene(
+                number,
+                what.format(**parameters),
+                killable,
+                deployment,
+                random.Random(f"{seed} {request.node.name}"),
+                note,
+                environment["DATABASE_URL"],
+                environment["AMQP_URL"],
+            )
+            yield scene
+            scene.client.close()
+    finally:
+        await killable.mend()

@@ -1,0 +1,140 @@
+"""What has to hold after a fault, whatever it was. Pure: each function returns what breaks it, nothing if it holds.
+
+I1   every order that was answered OK is stored and decided, or parked
+I2   each id is once in `orders` and once in the ledger, and no two orders were told the same
+I3   stock adds up at every look, and was never negative
+I4   every stored row equals what was sent; nothing is there of what was refused, or more often than it was sent
+I5   the cache says what the database says
+I6   every request was answered within its deadline, and memory stayed bounded
+I7   throughput is back
+I8   a log and a metric name the fault
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import NamedTuple
+
+from stack.accounts import Stock, is_oversold
+from tests.chaos.notes import Intent, Note, Verdict
+
+
+class Stored(NamedTuple):
+    """One row of `orders`."""
+
+    id: str
+    product_id: str
+    quantity: int
+    unit_price: Decimal
+    total_price: Decimal
+
+
+class Decided(NamedTuple):
+    """One row of `stock_ledger`."""
+
+    id: str
+    product_id: str
+    quantity: int
+
+
+@dataclass(frozen=True)
+class Books:
+    """What the database holds when nobody writes any more."""
+
+    stored: Sequence[Stored]
+    decided: Sequence[Decided]
+    parked: Sequence[str] = ()
+    """The ids of the orders in dead letters, replayed or not."""
+    stocks: Sequence[Stock] = ()
+    queued: Mapping[str, int] = field(default_factory=dict)
+    """Messages that are left in queues."""
+
+
+Broken = list[str]
+"""One line for each thing that is wrong."""
+
+
+def i1_no_order_is_lost(intents: Iterable[Intent], books: Books) -> Broken:
+    parked = set(books.parked)
+    stored = {row.id for row in books.stored} | parked
+    decided = {row.id for row in books.decided} | parked
+    accepted = {id_ for intent in intents for id_ in intent.ids}
+    undecided = {row.id for row in books.stored} - decided
+    return [
+        *(f"answered OK, and is not there: {it}" for it in sorted(accepted - stored)),
+        *(f"stored, and was never decided: {it}" for it in sorted(undecided)),
+        *(f"{count} messages are left in {queue}" for queue, count in books.queued.items() if count),
+    ]
+
+
+def i2_each_is_there_once(intents: Iterable[Intent], books: Books) -> Broken:
+    orders, ledger = Counter(row.id for row in books.stored), Counter(row.id for row in books.decided)
+    told = Counter(id_ for intent in intents for id_ in intent.ids)
+    return [
+        *(f"{count} times in orders: {it}" for it, count in orders.items() if count > 1),
+        *(f"{count} times in the ledger: {it}" for it, count in ledger.items() if count > 1),
+        *(f"decided, and not stored: {it}" for it in sorted(ledger.keys() - orders.keys())),
+        *(f"told to {count} clients: {it}" for it, count in told.items() if count > 1),
+        *(f"one key, {len(it.ids)} orders: {sorted(it.ids)}" for it in intents if len(it.ids) > 1),
+    ]
+
+
+def i3_stock_adds_up(books: Books, seen_unbalanced: Iterable[str]) -> Broken:
+    """`seen_unbalanced`: what was found while orders came."""
+    return [
+        *(f"at the end: {stock}" for stock in books.stocks if is_oversold(stock)),
+        *(f"meanwhile: {it}" for it in seen_unbalanced),
+    ]
+
+
+def i4_what_is_stored_was_sent(intents: Sequence[Intent], books: Books, price: Decimal) -> Broken:
+    """By id for what was told. For the rest: a row has to equal an order of unknown outcome, one row each."""
+    wanted = {id_: intent.wanted.what for intent in intents for id_ in intent.ids}
+    unknown = Counter(it.wanted.what for it in intents if it.verdict is Verdict.UNKNOWN)
+    unasked = Counter({row.id: row[1:3] for row in books.stored if row.id not in wanted}.values()) - unknown
+    decided = {row.id: row[1:3] for row in books.decided}
+    return [
+        *(f"not what was sent: {it}" for it in books.stored if it.id in wanted and it[1:3] != wanted[it.id]),
+        *(f"not the price: {it}" for it in books.stored if (it[3], it[4]) != (price, price * it.quantity)),
+        *(f"decided as another: {it}" for it in books.stored if it.id in decided and it[1:3] != decided[it.id]),
+        *(f"{count} rows that nobody may have sent: {what}" for what, count in unasked.items()),
+    ]
+
+
+def i5_the_cache_is_true(cached: Mapping[str, object], in_database: Mapping[str, object]) -> Broken:
+    """Both by product."""
+    products = cached.keys() | in_database.keys()
+    return [
+        f"{it}: cached {cached.get(it)}, in the database {in_database.get(it)}"
+        for it in sorted(products)
+        if cached.get(it) != in_database.get(it)
+    ]
+
+
+def i6_nobody_waits_and_nothing_swells(
+    notes: Iterable[Note], deadline_s: float, peak_mb: Mapping[str, float], limit_mb: float
+) -> Broken:
+    """`peak_mb`: the most memory that each service had."""
+    late = [note for note in notes if note.ended_s is None or note.ended_s - note.sent_s > deadline_s]
+    return [
+        *([f"{len(late)} requests were not answered within {deadline_s:g} s"] if late else []),
+        *(f"{name} took {mb:.0f} MB" for name, mb in peak_mb.items() if mb > limit_mb),
+    ]
+
+
+def i7_throughput_is_back(recover_s: Mapping[str, float | None], within_s: float) -> Broken:
+    """`recover_s`: by what was measured."""
+    return [
+        f"{name}: {'not' if it is None else f'after {it:.1f} s, not'} within {within_s:g} s"
+        for name, it in recover_s.items()
+        if it is None or it > within_s
+    ]
+
+
+def i8_the_fault_is_named(wanted: Iterable[object], seen: Iterable[object]) -> Broken:
+    """`wanted`: at least one sign; `seen`: those that were."""
+    signs, found = list(wanted), list(seen)
+    if not signs:
+        return ["nothing was looked for"]
+    return [f"not told: {sign}" for sign in signs if sign not in found]

@@ -1,0 +1,38 @@
+"""When throughput was back. Pure."""
+
+from collections import Counter
+from collections.abc import Iterable
+
+SLICE_S = 0.05
+"""How exact it is."""
+SHARE = 0.9
+_STEADY_S = 3
+"""So many seconds in a row have to have that share: one burst is no throughput."""
+
+Histogram = Counter[int]
+"""How many there were in each slice of time, counted from 1970."""
+
+
+def histogram(moments_s: Iterable[float]) -> Histogram:
+    """`moments_s`: Unix seconds."""
+    return Counter(int(moment // SLICE_S) for moment in moments_s)
+
+
+def per_s(found: Histogram, since_s: float, until_s: float) -> float:
+    """The mean between two moments."""
+    slices = range(int(since_s // SLICE_S), int(until_s // SLICE_S))
+    return sum(found[it] for it in slices) / (len(slices) * SLICE_S) if slices else 0.0
+
+
+def back_s(found: Histogram, before_per_s: float, since_s: float, until_s: float) -> float | None:
+    """How long after `since_s` the first seconds began of which each has `SHARE` of what was before.
+
+    None: there were none such up to `until_s`.
+    """
+    a_second = round(1 / SLICE_S)
+    first, last = int(since_s // SLICE_S), int(until_s // SLICE_S) - _STEADY_S * a_second
+    for start in range(first, last + 1):
+        seconds = (start + number * a_second for number in range(_STEADY_S))
+        if all(sum(found[it] for it in range(at, at + a_second)) >= SHARE * before_per_s for at in seconds):
+            return max(0.0, start * SLICE_S - since_s)
+    return None

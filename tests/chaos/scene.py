@@ -1,0 +1,260 @@
+"""One scenario: orders come, something breaks, it is mended, everything is accounted for.
+
+async with scene.under_load():                      orders at a pace; the block begins when it is steady
+    await scene.servers.kill("rabbitmq")            the fault
+    scene.over()                                    it has ended: from here the time to recover counts
+    await scene.recovers()                          the orders go on until throughput is back
+await scene.check(Says(...), Counts(...))           drained, stopped, all invariants; the row of the results
+"""
+
+import contextlib
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+from tests.broker import running_task
+from tests.chaos import books, recovery
+from tests.chaos.client import DEADLINE_S, Client, ordering
+from tests.chaos.invariants import (
+    Broken,
+    i1_no_order_is_lost,
+    i2_each_is_there_once,
+    i3_stock_adds_up,
+    i4_what_is_stored_was_sent,
+    i5_the_cache_is_true,
+    i6_nobody_waits_and_nothing_swells,
+    i7_throughput_is_back,
+    i8_the_fault_is_named,
+)
+from tests.chaos.notes import PRICE, Verdict, Wanted, intents_of, some_orders
+from tests.chaos.results import Row
+from tests.chaos.servers import OwnServers
+from tests.chaos.signs import Before, Sign, seen
+from tests.chaos.watch import Watch, read_products
+from tests.conditions import eventually
+from tests.deployment import Deployment
+from tests.ingest import insert_product
+from tests.workers import connected
+
+PER_S = 500.0
+PRODUCTS = 20
+# No load orders all of it, unless a scenario wants that.
+QTY = 10**9
+FAILING = "tests.chaos.failing"
+# What is asked of servers that are busy.
+_ASK_EVERY_S = 0.25
+# Steady before the fault: so long at nine tenths of the pace.
+_WARM_UP_S = 30.0
+_RECOVERY_S = 30.0
+_DRAIN_S = 60.0
+# Longer than a worker waits for a lock in PostgreSQL.
+_TOLD_WITHIN_S = 20.0
+# The busts that product_consumer owes after an outage of Redis are paid within a second of its return.
+_CACHE_S = 5.0
+# What may wait in ingest_api is bounded by 16 MB, what a worker holds by 64 MB; the rest is connections, and Python.
+_MEMORY_MB = 256.0
+
+
+@dataclass
+class Scene:
+    name: str
+    what: str
+    servers: OwnServers
+    deployment: Deployment
+    rng: random.Random
+    tell: Callable[[Row], None]
+    database_url: str
+    """PostgreSQL itself, whatever the services go through."""
+    amqp_url: str
+    products: list[str] = field(default_factory=list)
+    memory_mb: float = _MEMORY_MB
+    """The most that a service may have."""
+    within_s: float = _RECOVERY_S
+    """How long throughput may take to be back."""
+
+    def __post_init__(self) -> None:
+        self.client = Client(self.deployment.url("ingest_api"))
+        self.watch = Watch(self.deployment, self.database_url)
+        self._before = Before()
+        self._before_per_s: dict[str, float] = {}
+        self._over_s = 0.0
+        self._recover_s: dict[str, float | None] = {"accepted": None, "decided": None}
+
+    # ── the load
+
+    async def make_products(self, count: int = PRODUCTS, qty: int = QTY) -> None:
+        self.products += [await insert_product(self.database_url, PRICE, qty) for _ in range(count)]
+
+    @contextlib.asynccontextmanager
+    async def under_load(
+        self, orders: Iterator[Wanted] | None = None, *, per_s: float = PER_S, keyed: float = 0.1
+    ) -> AsyncIterator[Client]:
+        """Orders at a pace, from when that is steady until the block ends. `orders`: others than `some_orders`."""
+        if not self.products:
+            await self.make_products()
+        orders = orders or some_orders(self.rng, self.products, keyed=keyed)
+        beside = (self.watch.run(), read_products(self.deployment, self.rng, self.products))
+        async with running_task(*beside), ordering(self.client, orders, per_s):
+            await self._warm_up(per_s)
+            yield self.client
+
+    async def _warm_up(self, per_s: float) -> None:
+        started = time.time()
+
+        async def is_steady() -> bool:
+            back = await self._back_s(dict.fromkeys(self._recover_s, per_s), started)
+            return None not in back.values()
+
+        await eventually(is_steady, _WARM_UP_S, _ASK_EVERY_S)
+        now = time.time()
+        self._before_per_s = {
+            name: recovery.per_s(found, now - 3, now - 0.5) for name, found in (await self._paces()).items()
+        }
+        self._before = await Before.of(self.deployment)
+
+    async def goes_on(self, seconds: float) -> None:
+        """Wait until orders have come for that long. A fault that lasts is made of this, and of nothing else."""
+        until = time.time() + seconds
+        await eventually(lambda: self.client.notes[-1].sent_s >= until, seconds + 10)
+
+    def over(self) -> None:
+        """The fault has ended."""
+        self._over_s = time.time()
+
+    async def recovers(self) -> None:
+        """Go on until throughput is back, or is taken not to come back."""
+        assert self._over_s, "when was it over?"
+
+        async def is_back() -> bool:
+            self._recover_s = await self._back_s(self._before_per_s, self._over_s)
+            return None not in self._recover_s.values()
+
+        with contextlib.suppress(AssertionError):  # I7 says it
+            await eventually(is_back, self.within_s + 5, _ASK_EVERY_S)
+
+    async def _back_s(self, per_s: Mapping[str, float], since_s: float) -> dict[str, float | None]:
+        paces = await self._paces()
+        return {name: recovery.back_s(found, per_s[name], since_s, time.time()) for name, found in paces.items()}
+
+    async def _paces(self) -> dict[str, recovery.Histogram]:
+        """Orders that were accepted, by the clients' notes, and decided, by the ledger."""
+        accepted = (it.ended_s for it in self.client.notes if it.verdict is Verdict.OK)
+        async with connected(self.database_url) as connection:
+            decided = await books.decided_histogram(connection)
+        return {"accepted": recovery.histogram(it for it in accepted if it is not None), "decided": decided}
+
+    # ── faults
+
+    async def dies_at(self, name: str, failpoint: str) -> None:
+        """Put in a service's place one that kills itself at `failpoint`; when it has, a good one is started again."""
+        await self.deployment.stop(name)
+        await self.fails_at(name, f"{failpoint}:kill", ready=None)
+        service = self.deployment.services[name]
+        assert await service.ended() == -signal.SIGKILL, service.log()
+        self.over()
+        await self.deployment.start(name)
+
+    async def fails_at(self, name: str, failpoint: str, ready: str | None = "/readyz") -> None:
+        """Start a service with a failpoint, see tests.chaos.failpoints. The one before it has ended."""
+        await self.deployment.start(name, program=FAILING, ready=ready, HEADRACE_FAILPOINT=failpoint)
+
+    async def kill(self, name: str) -> None:
+        """kill -9 a service; it is started again at once."""
+        await self.deployment.stop(name, signal.SIGKILL)
+        self.over()
+        await self.deployment.start(name)
+
+    async def until_it_says(self, name: str, words: str) -> None:
+        """Wait until the log of the service that runs now has these words."""
+        await eventually(lambda: words in self.deployment.services[name].log(), _TOLD_WITHIN_S, _ASK_EVERY_S)
+
+    async def metric(self, name: str, sample: str) -> float:
+        return await self.deployment.services[name].metric(sample)
+
+    # ── the account
+
+    async def check(self, *signs: Sign) -> Row:
+        """Wait until nothing is under way, stop the workers, and hold everything against what clients were told.
+
+        `signs`: how the fault shows. Raises AssertionError, with the row recorded, if an invariant is broken.
+        """
+        await eventually(self._is_quiet, _DRAIN_S, _ASK_EVERY_S)
+        found = await seen(self.deployment, self._before, signs)
+        cache = await self._cache()
+        queued = await self._stop_workers()
+        async with connected(self.database_url) as connection:
+            held = await books.books_of(connection, self.products, queued)
+        intents = intents_of(self.client.notes)
+        broken = {
+            "I1": i1_no_order_is_lost(intents, held),
+            "I2": i2_each_is_there_once(intents, held),
+            "I3": i3_stock_adds_up(held, self.watch.found()),
+            "I4": i4_what_is_stored_was_sent(intents, held, Decimal(PRICE)),
+            "I5": cache,
+            "I6": i6_nobody_waits_and_nothing_swells(
+                self.client.notes, DEADLINE_S + 1, self.watch.peak_mb, self.memory_mb
+            ),
+            "I7": i7_throughput_is_back(self._recover_s, self.within_s),
+            "I8": i8_the_fault_is_named(signs, found),
+        }
+        row = self._row(broken)
+        self.tell(row)
+        if row.broken:
+            self._tell_the_story()
+        assert not row.broken, "\n".join(f"{name}: {line}" for name, lines in broken.items() for line in lines[:10])
+        return row
+
+    def _tell_the_story(self) -> None:
+        """For whoever has to find out: what clients were told, and what the services said."""
+        print(Counter((note.status, note.told if note.status != 202 else "") for note in self.client.notes))
+        for service in (*self.deployment.former, *self.deployment.services.values()):
+            print(f"── {service.name}, pid {service.process.pid}\n{service.log()[-3000:]}")
+
+    def _row(self, broken: Mapping[str, Broken]) -> Row:
+        verdicts = [it.verdict for it in intents_of(self.client.notes)]
+        back = self._recover_s.values()
+        return Row(
+            scenario=self.name,
+            what=self.what,
+            offered=len(verdicts),
+            ok=verdicts.count(Verdict.OK),
+            refused=verdicts.count(Verdict.FAIL),
+            unknown=verdicts.count(Verdict.UNKNOWN),
+            lost=len(broken["I1"]),
+            duplicated=len(broken["I2"]) + len(broken["I4"]),
+            oversold=len(broken["I3"]),
+            recover_s=None if None in back else round(max(it for it in back if it is not None), 2),
+            broken=[name for name, lines in broken.items() if lines],
+        )
+
+    async def _is_quiet(self) -> bool:
+        """Whether the queues are empty, each has a consumer, and what is stored is decided."""
+        queues = await books.queues(self.amqp_url)
+        if any(ready or not consumers for ready, consumers in queues.values()):
+            return False
+        async with connected(self.database_url) as connection:
+            return await books.undecided(connection) == 0
+
+    async def _cache(self) -> Broken:
+        """I5, as soon as it holds."""
+        broken: Broken = []
+
+        async def is_true() -> bool:
+            async with connected(self.database_url) as connection, self.deployment.client("product_api") as client:
+                cached = await books.products_in_cache(client, self.products)
+                broken[:] = i5_the_cache_is_true(cached, await books.products_in_database(connection, self.products))
+            return not broken
+
+        with contextlib.suppress(AssertionError):
+            await eventually(is_true, _CACHE_S, _ASK_EVERY_S)
+        return broken
+
+    async def _stop_workers(self) -> dict[str, int]:
+        """P9, on the way: each finishes what it has in hand. Returns what is left in the queues then."""
+        for name in ("persist_worker", "product_consumer"):
+            assert await self.deployment.stop(name) == 0, self.deployment.services[name].log()[-2000:]
+        return {queue: ready for queue, (ready, _) in (await books.queues(self.amqp_url)).items()}

@@ -1,0 +1,135 @@
+"""PostgreSQL, RabbitMQ and Redis of the suite's own: a scenario may kill, stop and start them.
+
+They are those of the stack, and so is the supervision: one that is killed is started again half a second later, one
+that is stopped stays away until somebody starts it.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from stack import binaries
+from stack.credentials import load_or_create
+from stack.events import Events
+from stack.home import Home
+from stack.identity import give, identity_for, wrap
+from stack.ports import Ports
+from stack.processes import Process
+from stack.servers import Servers as StackServers
+from stack.state import SERVERS
+from tests.conditions import eventually
+from tests.conftest import Servers
+
+# Longer than RabbitMQ takes to start on a busy machine.
+_START_TIMEOUT_S = 90
+
+
+class _Quiet(Events):
+    """The stack's servers tell a supervisor what they do. There is none."""
+
+    def emit(self, event: str, **fields: object) -> None:
+        pass
+
+
+class OwnServers:
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        ports, credentials = Ports(), load_or_create(home.credentials)
+        self._servers = StackServers(home, _Quiet(), ports, credentials, {}, lambda: None, "test")
+
+    @property
+    def urls(self) -> Servers:
+        parts = self._servers.parts
+        database_url = parts["postgres"].url.rpartition("/")[0] + "/postgres"
+        return Servers(database_url, parts["rabbitmq"].url, self._servers.management_url, parts["redis"].url)
+
+    async def kill(self, name: str) -> None:
+        """kill -9, and wait until its supervisor has it ready again."""
+        process = self._servers.process(name)
+        assert process.pid is not None
+        restarts = process.restarts
+        os.kill(process.pid, signal.SIGKILL)
+        await eventually(lambda: process.restarts > restarts, _START_TIMEOUT_S)
+        await _until_ready(process)
+
+    async def stop(self, name: str, number: signal.Signals) -> None:
+        """Stop it with that signal. It stays away."""
+        process = self._servers.process(name)
+        process.spec = replace(process.spec, stop_signal=number)
+        await process.stop()
+
+    async def start(self, name: str) -> None:
+        """Start what was stopped, and wait until it is ready."""
+        await self._servers.process(name).start()
+
+    async def mend(self) -> None:
+        """Have all of them ready, whatever a scenario has left."""
+        for name in SERVERS:
+            process = self._servers.process(name)
+            if process.state == "stopped":
+                await process.start()
+            await _until_ready(process)
+
+    def process(self, name: str) -> Process:
+        return self._servers.process(name)
+
+    async def rabbitmqctl(self, *arguments: str) -> None:
+        """For what nothing else can do: it costs seconds of CPU."""
+        node = self._servers.process("rabbitmq").spec
+        program = str(Path(node.argv[0]).with_name("rabbitmqctl"))
+        control = await asyncio.create_subprocess_exec(
+            *wrap([program, *arguments], node.identity),
+            env=node.env,
+            cwd=node.cwd,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        output, _ = await control.communicate()
+        assert control.returncode == 0, output.decode()
+
+    @contextmanager
+    def writable_directory(self, name: str) -> Iterator[str]:
+        """A directory of PostgreSQL's, beside its data."""
+        directory = (self._home.path / "postgres").resolve() / name
+        directory.mkdir(mode=0o700)
+        give(directory, identity_for("postgres"))
+        yield str(directory)
+        directory.rmdir()
+
+    async def _start_all(self) -> None:
+        missing = [name for name in SERVERS if binaries.find(name) is None]
+        assert not missing, f"not installed: {missing}. Run the tests with ./headrace test, which installs them."
+        await self._servers.start()
+
+    async def _stop_all(self) -> None:
+        await self._servers.stop()
+
+
+async def _until_ready(process: Process) -> None:
+    await eventually(lambda: process.state == "ready", _START_TIMEOUT_S)
+
+
+@asynccontextmanager
+async def own_servers(home: Home) -> AsyncIterator[OwnServers]:
+    """Ready; gone, with all that they have stored, at the end of the block.
+
+    `home`: a state directory of a test run, see stack.home: what is left of one that was killed goes with the next.
+    """
+    for name in ("aiormq", "aio_pika"):  # the probes knock at doors that are shut: that is no news
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    home.create()
+    lock = home.try_lock()
+    assert lock is not None
+    servers = OwnServers(home)
+    try:
+        await servers._start_all()
+        yield servers
+    finally:
+        await servers._stop_all()
+        home.purge()
+        os.close(lock)

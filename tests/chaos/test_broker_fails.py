@@ -1,0 +1,77 @@
+"""RabbitMQ is killed, takes nothing, or is not heard of any more."""
+
+import pytest
+
+from tests.chaos.scene import Scene
+from tests.chaos.signs import Counts, Says
+from tests.conditions import eventually
+from tests.faults import Proxy
+
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(240)]
+
+_ALARMS = {
+    # A limit that is below what it needs, then that of stack.rabbitmq.
+    "memory": (("set_vm_memory_high_watermark", "0.00001"), ("set_vm_memory_high_watermark", "0.4")),
+    "disk": (("set_disk_free_limit", "1000000000000000"), ("set_disk_free_limit", "50MB")),
+}
+
+
+@pytest.mark.scenario("5", "broker killed and started again")
+async def test_p1_the_broker_is_killed_and_comes_back(scene: Scene) -> None:
+    """P1: what it has confirmed is on its disk. P8: meanwhile clients hear 503."""
+    async with scene.under_load():
+        await scene.servers.kill("rabbitmq")
+        scene.over()
+        await scene.recovers()
+    await scene.check(
+        *(Says(name, "broker connection lost") for name in ("ingest_api", "persist_worker", "product_consumer")),
+        Counts("ingest_api", 'headrace_broker_connection_losses_total{connection="broker"}'),
+        Counts("persist_worker", 'headrace_broker_connection_losses_total{connection="consumer"}'),
+        Counts("product_consumer", 'headrace_broker_connection_losses_total{connection="consumer"}'),
+    )
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("kind", list(_ALARMS))
+@pytest.mark.scenario("6", "{kind} alarm in the broker for 30 s")
+async def test_p8_while_an_alarm_keeps_the_broker_from_taking_anything_clients_hear_503(
+    scene: Scene, kind: str
+) -> None:
+    """P8: clients hear 503 at once. P1: what was accepted before is delivered, and decided when the alarm is over."""
+    alarm, all_is_well = _ALARMS[kind]
+    async with scene.under_load():
+        await scene.servers.rabbitmqctl(*alarm)
+        try:
+            await eventually(lambda: _is_unready(scene, "ingest_api"))
+            await scene.goes_on(30)
+        finally:
+            await scene.servers.rabbitmqctl(*all_is_well)
+        scene.over()
+        await scene.recovers()
+    await scene.check(
+        Says("ingest_api", "was blocked by"),
+        Counts("ingest_api", 'headrace_orders_refused_total{reason="broker-unavailable"}'),
+    )
+
+
+@pytest.mark.deep
+@pytest.mark.scenario("9", "nothing gets through between ingest_api and the broker for 20 s; then a reset")
+async def test_p8_the_broker_is_not_heard_of_any_more(api_broker: Proxy, scene: Scene) -> None:
+    """P8: nobody is told that the connection is gone, and no client waits past the deadline. P1, P4."""
+    async with scene.under_load():
+        api_broker.swallow()
+        await scene.goes_on(20)
+        assert await _is_unready(scene, "ingest_api")
+        api_broker.come_back()
+        scene.over()
+        await scene.recovers()
+    await scene.check(
+        Says("ingest_api", "publish without an answer"),
+        Says("ingest_api", "broker connection lost"),
+        Counts("ingest_api", 'headrace_orders_refused_total{reason="outcome-unknown"}'),
+        Counts("ingest_api", 'headrace_broker_connection_losses_total{connection="broker"}'),
+    )
+
+
+async def _is_unready(scene: Scene, name: str) -> bool:
+    return not await scene.deployment.is_ready(name)

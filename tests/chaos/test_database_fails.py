@@ -1,0 +1,143 @@
+"""PostgreSQL is stopped, does not answer, or has no room. Orders are accepted meanwhile, and decided afterwards."""
+
+import os
+import signal
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from tests.chaos.scene import Scene
+from tests.chaos.servers import OwnServers
+from tests.chaos.signs import Counts, Says
+from tests.workers import connected, locked
+
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(240)]
+
+WORKERS = ("persist_worker", "product_consumer")
+_HOLDS = "database fault; holding the batch"
+# Of the disk that fills: some 40,000 orders with their indexes.
+_DISK_MB = 16
+
+
+@pytest.mark.parametrize("away_s", [5, pytest.param(20, marks=pytest.mark.deep)])
+@pytest.mark.scenario("7", "PostgreSQL stopped at once, back after {away_s} s")
+async def test_p1_postgres_is_stopped_at_once_and_comes_back(scene: Scene, away_s: int) -> None:
+    """P1, P4: no shutdown in order; it recovers from its log."""
+    async with scene.under_load():
+        await scene.servers.stop("postgres", signal.SIGQUIT)
+        await scene.goes_on(away_s)
+        await scene.servers.start("postgres")
+        scene.over()
+        await scene.recovers()
+    await scene.check(
+        *(Says(name, _HOLDS) for name in WORKERS),
+        Counts(
+            "persist_worker", 'headrace_batch_retries_total{queue="orders.accepted",reason="ConnectionRefusedError"}'
+        ),
+    )
+
+
+@pytest.mark.scenario("7", "connections to PostgreSQL cut exactly after COMMIT was sent")
+async def test_p2_the_answer_to_a_commit_never_comes(scene: Scene) -> None:
+    """P2: it was committed, or it was not. The batch is written again, and the primary key knows."""
+    async with scene.under_load():
+        for name, failpoint in zip(WORKERS, ("persist.commit_sent", "stock.commit_sent"), strict=True):
+            await scene.deployment.stop(name)
+            await scene.fails_at(name, f"{failpoint}:cut")
+        for name in WORKERS:
+            await scene.until_it_says(name, _HOLDS)
+        scene.over()
+        await scene.recovers()
+    await scene.check(*(Says(name, _HOLDS) for name in WORKERS), *(Says(name, "failpoint: cut") for name in WORKERS))
+
+
+@pytest.mark.deep
+@pytest.mark.scenario("8", "orders locked in PostgreSQL for 30 s")
+async def test_p4_postgres_keeps_everybody_waiting(scene: Scene) -> None:
+    """P1, P4, P8: an ACCESS EXCLUSIVE lock, as a careless migration takes it."""
+    async with scene.under_load():
+        async with locked(scene.database_url, "orders"):
+            await scene.goes_on(30)
+        scene.over()
+        await scene.recovers()
+    await scene.check(
+        Says("persist_worker", _HOLDS),
+        Counts("persist_worker", 'headrace_batch_retries_total{queue="orders.accepted",reason="55P03"}'),
+    )
+
+
+@pytest.mark.deep
+@pytest.mark.scenario("8", "no room for orders on PostgreSQL's disk, for 15 s")
+async def test_p4_postgres_has_no_room_for_orders(small_disk: Path, scene: Scene) -> None:
+    """P1, P4: a full disk passes. Nothing is parked for it, and nothing is dropped."""
+    async with connected(scene.database_url) as connection:
+        await connection.execute(f"ALTER TABLE orders SET TABLESPACE {small_disk.name}")
+    async with scene.under_load():
+        with filled(small_disk):
+            await scene.until_it_says("persist_worker", _HOLDS)
+            await scene.goes_on(15)
+        scene.over()
+        await scene.recovers()
+    await scene.check(
+        Says("persist_worker", "No space left on device"),
+        Counts("persist_worker", 'headrace_batch_retries_total{queue="orders.accepted",reason="53100"}'),
+    )
+
+
+# ── a disk that can be filled
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def small_disk(killable: OwnServers) -> AsyncIterator[Path]:
+    """A tablespace, named as its directory, on a file system of its own."""
+    if os.geteuid() != 0:
+        pytest.skip("to mount a small file system takes root, and to fill a real one takes everybody's room")
+    with killable.writable_directory("small_disk") as name, mounted(Path(name)) as directory:
+        await _execute(killable, f"CREATE TABLESPACE {directory.name} LOCATION '{directory}'")
+        yield directory
+        await _execute(killable, f"DROP TABLESPACE {directory.name}")
+
+
+@contextmanager
+def mounted(directory: Path) -> Iterator[Path]:
+    owner = directory.stat()
+    options = f"size={_DISK_MB}m,mode=0700,uid={owner.st_uid},gid={owner.st_gid}"
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", directory], check=False, capture_output=True, text=True
+    )
+    if done.returncode != 0:
+        pytest.skip(f"no small file system can be mounted here: {done.stderr.strip()}")
+    try:
+        yield directory
+    finally:
+        # Lazily: PostgreSQL may still have a file of the dropped database open.
+        subprocess.run(["umount", "--lazy", directory], check=True)
+
+
+@contextmanager
+def filled(directory: Path) -> Iterator[None]:
+    """Not a byte is left on this file system."""
+    ballast = directory / "ballast"
+    try:
+        with ballast.open("wb", buffering=0) as file:
+            try:
+                while True:
+                    file.write(bytes(4096))
+            except OSError:
+                pass
+        yield
+    finally:
+        ballast.unlink()
+
+
+async def _execute(servers: OwnServers, statement: str) -> None:
+    connection = await asyncpg.connect(servers.urls.database_url)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()

@@ -1,0 +1,69 @@
+"""Looks on while orders come: do the books add up at every look, and how much memory do the services use?"""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import asyncpg
+import httpx
+
+from tests.chaos.books import unbalanced
+from tests.deployment import Deployment
+from tests.workers import connected
+
+_LOOK_EVERY_S = 0.5
+# So many that the cache has something to be wrong about.
+_READS_PER_S = 20
+_PATIENCE_S = 2.0
+_PAGE_MB = 4096 / 1024**2
+# PostgreSQL may be what is away.
+_PASSING = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
+
+
+class Watch:
+    def __init__(self, deployment: Deployment, database_url: str) -> None:
+        self._deployment, self._database_url = deployment, database_url
+        self._unbalanced: list[str] = []
+        self.peak_mb: dict[str, float] = {}
+        """The most memory that a service had at any look."""
+        self._looks = 0
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            self.look_at_memory()
+            with contextlib.suppress(*_PASSING):
+                await self._look_at_books()
+            await asyncio.sleep(_LOOK_EVERY_S)  # a pace, and nothing that anybody waits for
+
+    def found(self) -> list[str]:
+        """What did not add up at some look. Nothing is found by who never looked, and that is told too."""
+        return self._unbalanced if self._looks else ["nobody could look at the books"]
+
+    def look_at_memory(self) -> None:
+        for name, service in self._deployment.services.items():
+            self.peak_mb[name] = max(_resident_mb(service.process.pid), self.peak_mb.get(name, 0.0))
+
+    async def _look_at_books(self) -> None:
+        async with asyncio.timeout(_PATIENCE_S), connected(self._database_url) as connection:
+            self._unbalanced += await unbalanced(connection)
+            self._looks += 1
+
+
+async def read_products(deployment: Deployment, rng: random.Random, product_ids: Sequence[str]) -> None:
+    """Fill the cache, again and again, until cancelled."""
+    async with deployment.client("product_api") as client:
+        while True:
+            with contextlib.suppress(httpx.TransportError):
+                await client.get(f"/products/{rng.choice(product_ids)}")
+            await asyncio.sleep(1 / _READS_PER_S)
+
+
+def _resident_mb(pid: int) -> float:
+    """0: it is no more."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_MB
+    except OSError:
+        return 0.0

@@ -1,0 +1,216 @@
+"""Each invariant of the chaos suite finds what it is for, planted here, and nothing in books that are right."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from decimal import Decimal
+
+import pytest
+
+from stack.accounts import Stock
+from tests.chaos.invariants import (
+    Books,
+    Broken,
+    Decided,
+    Stored,
+    i1_no_order_is_lost,
+    i2_each_is_there_once,
+    i3_stock_adds_up,
+    i4_what_is_stored_was_sent,
+    i5_the_cache_is_true,
+    i6_nobody_waits_and_nothing_swells,
+    i7_throughput_is_back,
+    i8_the_fault_is_named,
+)
+from tests.chaos.notes import PRICE, Intent, Note, Verdict, Wanted, intents_of
+
+UNIT = Decimal(PRICE)
+OK = Wanted("p", 3)
+UNKNOWN = Wanted("p", 5)
+NEVER_STORED = Wanted("p", 7)
+REFUSED = Wanted("q", 9)
+
+
+def note(wanted: Wanted, status: int, told: str = "", took_s: float | None = 1.0) -> Note:
+    return Note(wanted, 100.0, None if took_s is None else 100.0 + took_s, status, told)
+
+
+def row(id_: str, product_id: str = "p", quantity: int = 3, price: Decimal = UNIT) -> Stored:
+    return Stored(id_, product_id, quantity, price, price * quantity)
+
+
+# One order was told OK, one of two that nobody knows of was stored, one was refused.
+NOTES = [note(OK, 202, "a"), note(UNKNOWN, 503), note(NEVER_STORED, 0, "reset"), note(REFUSED, 422, "unknown-product")]
+INTENTS = intents_of(NOTES)
+BOOKS = Books(
+    [row("a"), row("b", quantity=5)],
+    [Decided("a", "p", 3), Decided("b", "p", 5)],
+    [],
+    [Stock("p", 92, 100, 8, 8)],
+    {"orders.accepted": 0},
+)
+
+
+def i1(books: Books, intents: Sequence[Intent] = INTENTS) -> Broken:
+    return i1_no_order_is_lost(intents, books)
+
+
+def i2(books: Books, intents: Sequence[Intent] = INTENTS) -> Broken:
+    return i2_each_is_there_once(intents, books)
+
+
+def i3(books: Books, meanwhile: Sequence[str] = ()) -> Broken:
+    return i3_stock_adds_up(books, meanwhile)
+
+
+def i4(books: Books, intents: Sequence[Intent] = INTENTS) -> Broken:
+    return i4_what_is_stored_was_sent(intents, books, UNIT)
+
+
+@pytest.mark.parametrize("invariant", [i1, i2, i3, i4])
+def test_nothing_is_found_in_books_that_are_right(invariant: Callable[[Books], Broken]) -> None:
+    assert invariant(BOOKS) == []
+
+
+@pytest.mark.parametrize(
+    ("books", "expected"),
+    [
+        (replace(BOOKS, stored=[row("b", quantity=5)], decided=[Decided("b", "p", 5)]), "is not there: a"),
+        (replace(BOOKS, decided=[Decided("a", "p", 3)]), "never decided: b"),
+        (replace(BOOKS, queued={"orders.created": 2}), "2 messages are left in orders.created"),
+    ],
+    ids=["not stored", "undecided", "still queued"],
+)
+def test_i1_finds_what_is_lost(books: Books, expected: str) -> None:
+    assert [line for line in i1(books) if expected in line]
+
+
+def test_i1_takes_what_is_parked_for_kept() -> None:
+    assert i1(replace(BOOKS, stored=[], decided=[], parked=["a"])) == []
+    assert i1(replace(BOOKS, decided=[Decided("b", "p", 5)], parked=["a"])) == []
+
+
+@pytest.mark.parametrize(
+    ("books", "intents", "expected"),
+    [
+        (replace(BOOKS, stored=[*BOOKS.stored, row("a")]), INTENTS, "2 times in orders: a"),
+        (replace(BOOKS, decided=[*BOOKS.decided, Decided("a", "p", 3)]), INTENTS, "2 times in the ledger: a"),
+        (replace(BOOKS, decided=[*BOOKS.decided, Decided("c", "p", 3)]), INTENTS, "not stored: c"),
+        (BOOKS, intents_of([*NOTES, note(Wanted("p", 4), 202, "a")]), "told to 2 clients: a"),
+        (
+            BOOKS,
+            intents_of([note(Wanted("p", 3, "k"), 202, "a"), note(Wanted("p", 3, "k"), 202, "b")]),
+            "one key, 2 orders: ['a', 'b']",
+        ),
+    ],
+    ids=["orders", "ledger", "verdict of nothing", "told twice", "a key twice"],
+)
+def test_i2_finds_what_is_there_twice(books: Books, intents: Sequence[Intent], expected: str) -> None:
+    assert [line for line in i2(books, intents) if expected in line]
+
+
+@pytest.mark.parametrize(
+    "stock",
+    [
+        Stock("p", -1, 7, 8, 8),
+        Stock("p", 93, 100, 8, 8),
+        Stock("p", 92, 100, 8, 9),
+        Stock("p", None, 0, 0, 0),
+    ],
+    ids=["negative", "does not add up", "taken is not what was ordered", "no row"],
+)
+def test_i3_finds_stock_that_is_wrong_at_the_end(stock: Stock) -> None:
+    assert len(i3(replace(BOOKS, stocks=[stock]))) == 1
+
+
+def test_i3_finds_stock_that_was_wrong_meanwhile() -> None:
+    assert i3(BOOKS, ["p: -1"]) == ["meanwhile: p: -1"]
+
+
+@pytest.mark.parametrize(
+    ("stored", "decided", "expected"),
+    [
+        (row("a", quantity=4), Decided("a", "p", 4), "not what was sent"),
+        (row("a", product_id="q"), Decided("a", "q", 3), "not what was sent"),
+        (row("a", price=Decimal("12.51")), Decided("a", "p", 3), "not the price"),
+        (Stored("a", "p", 3, UNIT, UNIT), Decided("a", "p", 3), "not the price"),
+        (row("a"), Decided("a", "p", 2), "decided as another"),
+    ],
+    ids=["quantity", "product", "price", "total", "verdict"],
+)
+def test_i4_finds_a_row_that_is_not_what_was_sent(stored: Stored, decided: Decided, expected: str) -> None:
+    assert [line for line in i4(Books([stored], [decided])) if expected in line]
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [row("c", quantity=5), row("c", "q", 9), row("c", quantity=1)],
+    ids=["an unknown one twice", "a refused one", "one that nobody sent"],
+)
+def test_i4_finds_rows_that_nobody_may_have_sent(extra: Stored) -> None:
+    assert len(i4(replace(BOOKS, stored=[*BOOKS.stored, extra]))) == 1
+
+
+def test_i4_explains_no_row_with_an_order_that_was_retried_until_it_was_ok() -> None:
+    intents = intents_of([note(Wanted("p", 3, "k"), 0, "reset"), note(Wanted("p", 3, "k"), 202, "a")])
+    assert i4(Books([row("a")], [Decided("a", "p", 3)]), intents) == []
+    assert len(i4(Books([row("a"), row("b")], []), intents)) == 1
+
+
+def test_i5_finds_what_the_cache_has_that_is_not_so() -> None:
+    assert i5_the_cache_is_true({"p": ("x", 1)}, {"p": ("x", 1)}) == []
+    assert len(i5_the_cache_is_true({"p": ("x", 2), "q": 1}, {"p": ("x", 1)})) == 2
+    assert len(i5_the_cache_is_true({}, {"p": ("x", 1)})) == 1
+
+
+def test_i6_finds_who_waited_too_long_and_what_swelled() -> None:
+    assert i6_nobody_waits_and_nothing_swells(NOTES, 2, {"ingest_api": 10}, 100) == []
+    late = [note(OK, 202, "a", took_s=3), note(OK, 0, took_s=None)]
+    assert i6_nobody_waits_and_nothing_swells(late, 2, {}, 100) == ["2 requests were not answered within 2 s"]
+    assert i6_nobody_waits_and_nothing_swells([], 2, {"ingest_api": 101}, 100) == ["ingest_api took 101 MB"]
+
+
+def test_i7_finds_throughput_that_is_not_back_or_late() -> None:
+    assert i7_throughput_is_back({"accepted": 0.0, "decided": 5.0}, 5) == []
+    assert len(i7_throughput_is_back({"accepted": None, "decided": 5.1}, 5)) == 2
+
+
+def test_i8_finds_signs_that_were_not_seen_and_that_none_was_looked_for() -> None:
+    assert i8_the_fault_is_named(["log", "metric"], ["metric", "log"]) == []
+    assert i8_the_fault_is_named(["log", "metric"], ["log"]) == ["not told: metric"]
+    assert i8_the_fault_is_named([], []) == ["nothing was looked for"]
+
+
+# ── what a client knows
+
+
+@pytest.mark.parametrize(
+    ("status", "told", "verdict"),
+    [
+        (202, "a", Verdict.OK),
+        (201, "a", Verdict.OK),
+        (422, "unknown-product", Verdict.FAIL),
+        (409, "sold-out", Verdict.FAIL),
+        (409, "request-in-flight", Verdict.UNKNOWN),
+        (503, "broker-unavailable", Verdict.UNKNOWN),
+        (500, "", Verdict.UNKNOWN),
+        (0, "timeout", Verdict.UNKNOWN),
+    ],
+)
+def test_what_an_answer_means(status: int, told: str, verdict: Verdict) -> None:
+    assert note(OK, status, told).verdict is verdict
+
+
+def test_all_requests_with_a_key_are_one_order_and_without_each_is_one() -> None:
+    keyed, plain = Wanted("p", 1, "k"), Wanted("p", 1)
+    intents = intents_of([note(keyed, 503), note(plain, 503), note(keyed, 202, "a"), note(plain, 202, "b")])
+    assert [(it.verdict, it.ids) for it in intents] == [
+        (Verdict.OK, {"a"}),
+        (Verdict.UNKNOWN, set()),
+        (Verdict.OK, {"b"}),
+    ]
+
+
+def test_an_order_that_was_ok_stays_so_and_otherwise_its_last_answer_counts() -> None:
+    keyed = Wanted("p", 1, "k")
+    assert intents_of([note(keyed, 202, "a"), note(keyed, 503)])[0].verdict is Verdict.OK
+    assert intents_of([note(keyed, 0), note(keyed, 422)])[0].verdict is Verdict.FAIL
