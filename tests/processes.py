@@ -36,6 +36,12 @@ class Service:
         """All that it has written so far."""
         return os.pread(self._log.fileno(), 10_000_000, 0).decode()
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it has got a SIGSTOP, and no SIGCONT yet."""
+        status = Path(f"/proc/{self.process.pid}/stat").read_text()
+        return status.rpartition(")")[2].split()[0] == "T"
+
     async def metric(self, sample: str) -> float:
         """The value of a sample in /metrics, written as there, labels included; 0 if it is not there."""
         return (await self.metrics()).get(sample, 0.0)

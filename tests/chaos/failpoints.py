@@ -1,0 +1,199 @@
+"""Failpoints: exact moments at which a service dies, stops or hangs, or a connection of its is cut.
+
+The services know nothing of them. `python -m tests.chaos.failing SERVICE` reaches into a service before it starts and
+wraps the step that a failpoint is named after. What is to happen is in the environment, so that whoever starts services
+in tests need not know either:
+
+    HEADRACE_FAILPOINT=persist.after_commit_before_forward:kill      at the first time
+    HEADRACE_FAILPOINT=persist.mid_copy:cut:3                        at the third
+    HEADRACE_FAILPOINT_ONCE=/a/path                                  this is made then; while it is there, never again
+
+The wrapped names are private, and may be: one that is renamed is an error when the service starts, never a failpoint
+that is silently gone.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tests.chaos import wire
+
+VARIABLE, ONCE_VARIABLE = "HEADRACE_FAILPOINT", "HEADRACE_FAILPOINT_ONCE"
+
+Patch = Callable[[Any, str, Any], None]
+"""Replaces an attribute that is there: owner, name, value."""
+
+
+class FailpointError(ValueError):
+    """There is no such failpoint, or it cannot do that. The text lists what there is."""
+
+
+class Action(Enum):
+    KILL = "kill"
+    """SIGKILL: no handler, no goodbye, no flush."""
+    STOP = "stop"
+    """SIGSTOP; the step goes on after a SIGCONT."""
+    HANG = "hang"
+    """The step never ends; everything else in the process goes on. On a wire: no answer is read from it any more."""
+    CUT = "cut"
+    """The connection is gone without a goodbye. On a wire only."""
+
+
+@dataclass(slots=True)
+class Trigger:
+    """Counts how often a moment comes, and says when it is the one."""
+
+    action: Action
+    nth: int = 1
+    once: Path | None = None
+    hits: int = 0
+
+    def is_due(self) -> bool:
+        """To be asked each time the moment comes. True at most once in the life of a process."""
+        self.hits += 1
+        if self.hits != self.nth:
+            return False
+        if self.once is not None:
+            self.once.touch(exist_ok=False)
+        print(f"failpoint: {self.action.value}", file=sys.stderr, flush=True)
+        return True
+
+    async def pull(self) -> None:
+        """Kill, stop or hang."""
+        if self.action is Action.KILL:
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif self.action is Action.STOP:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        else:
+            await asyncio.get_running_loop().create_future()
+
+
+@dataclass(frozen=True)
+class Failpoint:
+    name: str
+    service: str
+    arm: Callable[[Trigger, Patch], None]
+    """Wraps the step."""
+    on_wire: bool = False
+
+    @property
+    def actions(self) -> tuple[Action, ...]:
+        return tuple(it for it in Action if self.on_wire or it is not Action.CUT)
+
+
+def parse(text: str, once: str | None = None) -> tuple[Failpoint, Trigger]:
+    """What HEADRACE_FAILPOINT and HEADRACE_FAILPOINT_ONCE say. Raises FailpointError."""
+    name, _, rest = text.partition(":")
+    action, _, nth = rest.partition(":")
+    failpoint = BY_NAME.get(name)
+    if failpoint is None:
+        raise FailpointError(f"no failpoint {name!r}; there are: {', '.join(BY_NAME)}")
+    if action not in [it.value for it in failpoint.actions]:
+        does = ", ".join(it.value for it in failpoint.actions)
+        raise FailpointError(f"{name} does {does}; not {action!r}")
+    if nth and not (nth.isdecimal() and int(nth) > 0):
+        raise FailpointError(f"{name}:{action} happens at the 1st time or at a later one; not at {nth!r}")
+    return failpoint, Trigger(Action(action), int(nth or 1), Path(once) if once else None)
+
+
+def arm(service: str, environment: Mapping[str, str], patch: Patch) -> None:
+    """Wrap what the environment names in `service`. Raises FailpointError, and AttributeError for what has moved."""
+    text = environment.get(VARIABLE)
+    if not text:
+        return
+    failpoint, trigger = parse(text, environment.get(ONCE_VARIABLE))
+    if failpoint.service != service:
+        raise FailpointError(f"{failpoint.name} is in {failpoint.service}, not in {service}")
+    if trigger.once is None or not trigger.once.exists():
+        failpoint.arm(trigger, patch)
+
+
+# ── where they are
+
+
+def _before(owner: Callable[[], Any], name: str, trigger: Trigger, patch: Patch) -> None:
+    """At the beginning of a coroutine method."""
+    step = getattr(owner(), name)
+
+    async def failing(*arguments: Any, **options: Any) -> Any:
+        if trigger.is_due():
+            await trigger.pull()
+        return await step(*arguments, **options)
+
+    patch(owner(), name, failing)
+
+
+def _persist_worker() -> Any:
+    from persist_worker.worker import PersistWorker
+
+    return PersistWorker
+
+
+def _batch_consumer() -> Any:
+    from pipeline.batches import BatchConsumer
+
+    return BatchConsumer
+
+
+def _product_cache() -> Any:
+    from pipeline.product_cache import ProductCache
+
+    return ProductCache
+
+
+def _postgres_wire(moment: Callable[[], wire.Moment], trigger: Trigger, patch: Patch) -> None:
+    """Between a service and PostgreSQL, on each of its connections."""
+    from asyncpg.protocol import Protocol
+
+    connection_made = Protocol.connection_made
+
+    def tapped(protocol: Any, transport: asyncio.Transport) -> None:
+        connection_made(protocol, wire.Tap(transport, moment(), _strike(trigger)))
+
+    patch(Protocol, "connection_made", tapped)
+
+
+def _broker_wire(moment: Callable[[], wire.Moment], trigger: Trigger, patch: Patch) -> None:
+    """Between a service and RabbitMQ, on each of its connections."""
+    made = asyncio.StreamWriter.__init__
+
+    def tapped(writer: asyncio.StreamWriter, transport: asyncio.Transport, *arguments: Any, **options: Any) -> None:
+        made(writer, wire.Tap(transport, moment(), _strike(trigger)), *arguments, **options)  # type: ignore[arg-type]
+
+    patch(asyncio.StreamWriter, "__init__", tapped)
+
+
+def _strike(trigger: Trigger) -> wire.Strike:
+    return wire.Strike(trigger.is_due, None if trigger.action is Action.CUT else trigger.pull)
+
+
+FAILPOINTS = (
+    Failpoint(
+        "persist.after_commit_before_forward",
+        "persist_worker",
+        partial(_before, _persist_worker, "_forward"),
+    ),
+    Failpoint("persist.after_forward_before_ack", "persist_worker", partial(_before, _batch_consumer, "settle")),
+    # Half of the rows are on their way, and nothing says that there are no more.
+    Failpoint("persist.mid_copy", "persist_worker", partial(_postgres_wire, lambda: wire.half_a_copy), on_wire=True),
+    # What makes it durable has been sent and taken; the answer is never read.
+    Failpoint("persist.commit_sent", "persist_worker", partial(_postgres_wire, wire.CommitSent), on_wire=True),
+    Failpoint("stock.commit_sent", "product_consumer", partial(_postgres_wire, wire.CommitSent), on_wire=True),
+    Failpoint("stock.after_commit_before_bust", "product_consumer", partial(_before, _product_cache, "bust_or_owe")),
+    Failpoint("stock.after_bust_before_ack", "product_consumer", partial(_before, _batch_consumer, "settle")),
+    # The broker has the message; its confirm is never read.
+    Failpoint(
+        "ingest.published_before_confirm",
+        "ingest_api",
+        partial(_broker_wire, lambda: wire.order_published),
+        on_wire=True,
+    ),
+)
+BY_NAME = {it.name: it for it in FAILPOINTS}

@@ -1,0 +1,183 @@
+"""Each failpoint, in a process, on real servers: it is hit exactly where its name says, and costs no order."""
+
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from database.connection import Connection
+from pipeline import topology
+from tests.broker import plain_channel, send_orders, unsettled
+from tests.chaos import failpoints
+from tests.conditions import eventually
+from tests.ingest import ORDERS, elements_of, insert_product, messages_in
+from tests.orders import order
+from tests.processes import Service, service_process
+from tests.products import Audit
+from tests.workers import connected, stored_orders, verdicts
+
+KILLED = -signal.SIGKILL
+ACCEPTED, CREATED = topology.ORDERS_ACCEPTED_QUEUE, topology.ORDERS_CREATED_QUEUE
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Connection]:
+    async with connected(database_url) as connection:
+        yield connection
+
+
+@asynccontextmanager
+async def failing(environment: dict[str, str], failpoint: str, once: Path | None = None) -> AsyncIterator[Service]:
+    """The service that a failpoint is in, ready, with that failpoint. `once`: what is made when it happens."""
+    name, _, _ = failpoint.partition(":")
+    variables = {failpoints.VARIABLE: failpoint}
+    if once:
+        variables[failpoints.ONCE_VARIABLE] = str(once)
+    service = failpoints.BY_NAME[name].service
+    async with service_process(service, {**environment, **variables}, program="tests.chaos.failing") as process:
+        yield process
+
+
+async def publish(environment: dict[str, str], key: str, product_id: str) -> str:
+    wanted = order(product_id)
+    async with plain_channel(environment["AMQP_URL"]) as channel:
+        await send_orders(channel, topology.ORDERS_EXCHANGE, key, wanted)
+    return wanted.id
+
+
+async def holds(environment: dict[str, str], queue: str, count: int) -> bool:
+    """Whether so many messages are in a queue, besides those that somebody has in hand."""
+    return await unsettled(environment["AMQP_URL"], queue) == count
+
+
+# ── persist_worker
+
+
+@pytest.mark.parametrize(
+    ("name", "is_stored", "forwarded"),
+    [
+        ("persist.mid_copy", False, 0),
+        ("persist.commit_sent", True, 0),
+        ("persist.after_commit_before_forward", True, 0),
+        ("persist.after_forward_before_ack", True, 1),
+    ],
+)
+async def test_p1_p2_persist_worker_dies_where_it_is_told(
+    environment: dict[str, str], database: Connection, name: str, is_stored: bool, forwarded: int
+) -> None:
+    product_id = await insert_product(environment["DATABASE_URL"])
+    async with failing(environment, f"{name}:kill") as worker:
+        order_id = await publish(environment, topology.ORDER_ACCEPTED, product_id)
+        assert await worker.ended() == KILLED
+    if is_stored:
+        await eventually(lambda: stored_orders(database))
+    else:
+        assert await stored_orders(database) == {}
+    assert await holds(environment, CREATED, forwarded)
+    async with service_process("persist_worker", environment) as successor:
+        await eventually(lambda: holds(environment, CREATED, forwarded + 1))
+        assert await successor.stop() == 0
+    assert await holds(environment, ACCEPTED, 0)
+    assert await stored_orders(database) == {order_id: (product_id, 1)}
+
+
+@pytest.mark.parametrize(("name", "path"), [("persist.mid_copy", "direct"), ("persist.commit_sent", "staging")])
+async def test_p1_p2_persist_worker_is_cut_off_from_postgres_where_it_is_told(
+    environment: dict[str, str], database: Connection, name: str, path: str
+) -> None:
+    """It is not told whether the rows are there. Once they are, the next attempt goes the way that expects it."""
+    product_id = await insert_product(environment["DATABASE_URL"])
+    async with failing(environment, f"{name}:cut") as worker:
+        order_id = await publish(environment, topology.ORDER_ACCEPTED, product_id)
+        await eventually(lambda: holds(environment, CREATED, 1))
+        assert "database fault; holding the batch" in worker.log()
+        assert await worker.metric(f'headrace_copy_path_total{{path="{path}"}}') == 1
+    assert await stored_orders(database) == {order_id: (product_id, 1)}
+
+
+async def test_a_service_that_is_stopped_goes_on_from_there(
+    environment: dict[str, str], database: Connection, tmp_path: Path
+) -> None:
+    happened = tmp_path / "happened"
+    async with failing(environment, "persist.after_commit_before_forward:stop", happened) as worker:
+        await publish(environment, topology.ORDER_ACCEPTED, await insert_product(environment["DATABASE_URL"]))
+        await eventually(lambda: worker.is_stopped)
+        assert happened.exists()
+        assert len(await stored_orders(database)) == 1
+        assert await holds(environment, CREATED, 0)
+        worker.process.send_signal(signal.SIGCONT)
+        await eventually(lambda: holds(environment, CREATED, 1))
+
+
+async def test_what_happened_once_does_not_happen_again(environment: dict[str, str], tmp_path: Path) -> None:
+    """At the second order, in the first process."""
+    product_id = await insert_product(environment["DATABASE_URL"])
+    point, happened = "persist.after_commit_before_forward:kill:2", tmp_path / "happened"
+    async with failing(environment, point, happened) as worker:
+        await publish(environment, topology.ORDER_ACCEPTED, product_id)
+        await eventually(lambda: holds(environment, CREATED, 1))
+        await publish(environment, topology.ORDER_ACCEPTED, product_id)
+        assert await worker.ended() == KILLED
+    async with failing(environment, point, happened):
+        await eventually(lambda: holds(environment, CREATED, 2))
+        for count in (3, 4):
+            await publish(environment, topology.ORDER_ACCEPTED, product_id)
+            await eventually(lambda count=count: holds(environment, CREATED, count))  # type: ignore[misc]
+
+
+# ── product_consumer
+
+
+@pytest.mark.parametrize(
+    ("name", "is_busted"),
+    [
+        ("stock.commit_sent", False),
+        ("stock.after_commit_before_bust", False),
+        ("stock.after_bust_before_ack", True),
+    ],
+)
+async def test_p2_p3_p7_product_consumer_dies_where_it_is_told(
+    environment: dict[str, str], database: Connection, name: str, is_busted: bool
+) -> None:
+    product_id = await insert_product(environment["DATABASE_URL"], qty=50)
+    async with service_process("product_api", environment) as api, httpx.AsyncClient(base_url=api.url) as client:
+
+        async def seen_qty() -> int:
+            return int((await client.get(f"/products/{product_id}")).json()["qty"])
+
+        assert await seen_qty() == 50
+        async with failing(environment, f"{name}:kill") as consumer:
+            order_id = await publish(environment, topology.ORDER_CREATED, product_id)
+            assert await consumer.ended() == KILLED
+        await eventually(lambda: verdicts(database))
+        assert await seen_qty() == (49 if is_busted else 50)
+        async with service_process("product_consumer", environment) as successor:
+            await eventually(lambda: successor.metric('headrace_orders_duplicate_total{stage="stock"}'))
+            assert await successor.stop() == 0
+        assert await holds(environment, CREATED, 0)
+        assert await verdicts(database) == {order_id: None}
+        assert await seen_qty() == await Audit(database).qty(product_id) == 49
+        assert await Audit(database).unbalanced() == []
+
+
+# ── ingest_api
+
+
+async def test_p1_ingest_api_dies_when_the_broker_has_the_order_and_nobody_knows(environment: dict[str, str]) -> None:
+    product_id = await insert_product(environment["DATABASE_URL"])
+    async with (
+        failing(environment, "ingest.published_before_confirm:kill") as ingest,
+        httpx.AsyncClient(base_url=ingest.url) as client,
+    ):
+        with pytest.raises(httpx.TransportError):
+            await client.post(ORDERS, json={"productId": product_id, "quantity": 1})
+        assert await ingest.ended() == KILLED
+
+    async def queued() -> list[bytes]:
+        messages = await messages_in(environment["AMQP_URL"], topology.ORDERS_ACCEPTED_QUEUE)
+        return [it for message in messages for it in elements_of(message.body)]
+
+    assert len(await eventually(queued)) == 1
