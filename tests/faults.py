@@ -78,10 +78,10 @@ class Proxy:
         self.refuses = self.swallows = False
         self.release()
 
-    def say(self, frame: Frame) -> None:
-        """Tell all clients something on channel 0, as if the broker had said it."""
+    def say(self, frame: Frame, channel: int = 0) -> None:
+        """Tell all clients something, as if the broker had said it."""
         for client in self._clients:
-            client.write(pamqp.frame.marshal(frame, 0))
+            client.write(pamqp.frame.marshal(frame, channel))
 
     async def close(self) -> None:
         """Refuse, reset, and wait until nothing of it is left."""

@@ -37,10 +37,19 @@ def answers(ingest: Ingest, product_id: str, status: int) -> Callable[[], Awaita
     return does
 
 
-async def limit_queues(servers: Servers, amqp_url: str, messages: int) -> None:
+async def limit_queues(servers: Servers, amqp_url: str, messages: int, queue: str = "orders.accepted") -> None:
     """A policy beside the queue's own arguments: the lower limit counts."""
     definition = {"max-length": messages, "overflow": "reject-publish"}
-    policy = {"pattern": "^orders.accepted$", "definition": definition, "apply-to": "queues"}
-    vhost = urlsplit(amqp_url).path[1:]
+    policy = {"pattern": f"^{queue}$", "definition": definition, "apply-to": "queues"}
     async with httpx.AsyncClient(base_url=servers.rabbitmq_api) as api:
-        (await api.put(f"/api/policies/{vhost}/full", json=policy)).raise_for_status()
+        (await api.put(_policy(amqp_url, queue), json=policy)).raise_for_status()
+
+
+async def unlimit_queues(servers: Servers, amqp_url: str, queue: str = "orders.accepted") -> None:
+    """After `limit_queues`: there is room again."""
+    async with httpx.AsyncClient(base_url=servers.rabbitmq_api) as api:
+        (await api.delete(_policy(amqp_url, queue))).raise_for_status()
+
+
+def _policy(amqp_url: str, queue: str) -> str:
+    return f"/api/policies/{urlsplit(amqp_url).path[1:]}/full-{queue}"

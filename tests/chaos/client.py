@@ -39,6 +39,8 @@ class Client:
         self._address = parts.hostname, parts.port
         self._host = parts.netloc
         self._deadline_s = deadline_s
+        self.rests = False
+        """Whether those who come now go again without an order."""
         self.notes: list[Note] = []
         self.open: dict[Note, _Connection | None] = {}
         """Those without an answer, the oldest first; None: without a connection as yet."""
@@ -51,7 +53,8 @@ class Client:
         while True:
             due = int((time.monotonic() - started) * per_s)
             for wanted in islice(orders, due - sent):
-                self.send(wanted)
+                if not self.rests:
+                    self.send(wanted)
             sent = due
             self._give_up_on_the_late()
             await asyncio.sleep(_TICK_S)  # a pace, and nothing that anybody waits for

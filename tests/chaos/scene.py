@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 
+from pipeline.orders import Order
 from tests.broker import running_task
 from tests.chaos import books, recovery
 from tests.chaos.client import DEADLINE_S, Client, ordering
@@ -30,7 +31,7 @@ from tests.chaos.invariants import (
     i7_throughput_is_back,
     i8_the_fault_is_named,
 )
-from tests.chaos.notes import PRICE, Verdict, Wanted, intents_of, some_orders
+from tests.chaos.notes import PRICE, Note, Verdict, Wanted, intents_of, some_orders
 from tests.chaos.results import Row
 from tests.chaos.servers import OwnServers
 from tests.chaos.signs import Before, Sign, seen
@@ -38,6 +39,7 @@ from tests.chaos.watch import Watch, read_products
 from tests.conditions import eventually
 from tests.deployment import Deployment
 from tests.ingest import insert_product
+from tests.processes import Service, service_process
 from tests.workers import connected
 
 PER_S = 500.0
@@ -121,6 +123,35 @@ class Scene:
         until = time.time() + seconds
         await eventually(lambda: self.client.notes[-1].sent_s >= until, seconds + 10)
 
+    @contextlib.asynccontextmanager
+    async def nobody_orders(self) -> AsyncIterator[None]:
+        """Nothing is under way anywhere while the block runs: what is broken then has no order to lose."""
+        self.client.rests = True
+        try:
+            await self.client.answered()
+            await eventually(self._is_quiet, _DRAIN_S, _ASK_EVERY_S)
+            yield
+        finally:
+            self.client.rests = False
+
+    @contextlib.asynccontextmanager
+    async def more(self, **counts: int) -> AsyncIterator[list[Service]]:
+        """So many more of a service, by its name. At the end of the block they are stopped in order."""
+        async with contextlib.AsyncExitStack() as stack:
+            services = [
+                await stack.enter_async_context(service_process(name, self.deployment.environment))
+                for name, count in counts.items()
+                for _ in range(count)
+            ]
+            yield services
+            assert [await it.stop() for it in services] == [0] * len(services)
+
+    def was_accepted(self, order: Order) -> None:
+        """Note an order that a test has published itself, in place of ingest_api."""
+        note = Note(Wanted(order.product_id, order.quantity))
+        note.end(202, order.id)
+        self.client.notes.append(note)
+
     def over(self) -> None:
         """The fault has ended."""
         self._over_s = time.time()
@@ -135,6 +166,10 @@ class Scene:
 
         with contextlib.suppress(AssertionError):  # I7 says it
             await eventually(is_back, self.within_s + 5, _ASK_EVERY_S)
+
+    @property
+    def has_recovered(self) -> bool:
+        return None not in self._recover_s.values()
 
     async def _back_s(self, per_s: Mapping[str, float], since_s: float) -> dict[str, float | None]:
         paces = await self._paces()

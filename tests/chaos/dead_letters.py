@@ -1,0 +1,82 @@
+"""Orders that the database will not have until it is told to: parked, mended, replayed."""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Mapping
+
+import pytest_asyncio
+
+from stack.home import ROOT
+from tests.chaos.scene import Scene
+from tests.ingest import execute
+from tests.workers import connected
+
+UNWANTED = 666
+"""The quantity of one in a thousand of `some_orders`."""
+
+_FORBID = f"ALTER TABLE orders ADD CONSTRAINT unwanted CHECK (quantity <> {UNWANTED})"
+_ALLOW = "ALTER TABLE orders DROP CONSTRAINT unwanted"
+# But for those of which a copy waits already: what was not mended has been parked again.
+_PUT_BACK = """
+    UPDATE dead_letters d SET replayed_at = NULL WHERE NOT EXISTS (
+        SELECT FROM dead_letters w
+        WHERE w.replayed_at IS NULL AND w.stage = d.stage AND sha256(w.body) = sha256(d.body)
+    )
+"""
+_WAITING = "SELECT count(*) FROM dead_letters WHERE replayed_at IS NULL"
+_UNWANTED = f"SELECT count(*) FROM orders WHERE quantity = {UNWANTED}"
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def unwanted(database_url: str) -> AsyncIterator[None]:
+    """One order in a thousand is poison, for as long as nobody calls `mend`. A test names this before `scene`."""
+    await execute(database_url, _FORBID)
+    yield
+
+
+async def mend(scene: Scene) -> None:
+    """Have the cause of it removed, as an operator would; the worker starts anew, for it knows the old tables."""
+    await execute(scene.database_url, _ALLOW)
+    await scene.deployment.stop("persist_worker")
+    await scene.deployment.start("persist_worker")
+
+
+async def replay(scene: Scene) -> int:
+    """`./headrace dead replay`. How many letters were confirmed."""
+    environment: Mapping[str, str] = scene.deployment.environment
+    replaying = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "stack", "dead", "replay", "--json"),
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    output, errors = await replaying.communicate()
+    assert replaying.returncode == 0, errors.decode()
+    confirmed: dict[str, int] = json.loads(output)["replayed"]  # by stage
+    return sum(confirmed.values())
+
+
+async def replay_twice(scene: Scene) -> None:
+    """The second time, those that were replayed before: somebody has put them back."""
+    assert await replay(scene) > 0
+    await execute(scene.database_url, _PUT_BACK)
+    assert await replay(scene) > 0
+
+
+async def waiting(scene: Scene) -> int:
+    """Dead letters that nobody has replayed."""
+    return await _count(scene, _WAITING)
+
+
+async def unwanted_orders(scene: Scene) -> int:
+    """Those that are stored after all."""
+    return await _count(scene, _UNWANTED)
+
+
+async def _count(scene: Scene, query: str) -> int:
+    async with connected(scene.database_url) as connection:
+        count: int = await connection.fetchval(query)
+        return count

@@ -1,0 +1,95 @@
+"""Services are told to go, are frozen, or do not know what time it is."""
+
+import signal
+
+import pytest
+
+from tests.chaos import clock
+from tests.chaos.notes import Verdict
+from tests.chaos.scene import FAILING, Scene
+from tests.chaos.signs import Counts, Says
+from tests.conditions import eventually
+from tests.deployment import SERVICES
+from tests.workers import connected
+
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
+
+# One service every so often.
+_EVERY_S = 5
+# Noticed by the broker after two to three of these. 10 s by default, which only takes longer.
+_HEARTBEAT_S = "4"
+_MOST_BACK = "SELECT extract(epoch FROM max(persisted_at - accepted_at))::float8 FROM orders"
+_AN_HOUR_S = 3600
+
+
+@pytest.mark.parametrize("rounds", [1, pytest.param(3, marks=pytest.mark.deep)])
+@pytest.mark.scenario("15", "SIGTERM to one service every 5 s, {rounds} × each")
+async def test_p9_services_are_replaced_one_after_the_other_under_load(scene: Scene, rounds: int) -> None:
+    """P9: each finishes what it has and exits 0. P1, P2: nothing is lost between the old one and the new one."""
+    async with scene.under_load():
+        for name in SERVICES * rounds:
+            assert await scene.deployment.stop(name) == 0, scene.deployment.services[name].log()[-2000:]
+            await scene.deployment.start(name)
+            await scene.goes_on(_EVERY_S)
+        scene.over()
+        await scene.recovers()
+    await scene.check(
+        *(Says(name, '"event":"stopped"') for name in SERVICES),
+        *(Counts(name, "process_start_time_seconds") for name in SERVICES),
+    )
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize(
+    ("name", "failpoint", "queue"),
+    [
+        ("persist_worker", "persist.after_commit_before_forward", "orders.accepted"),
+        ("product_consumer", "stock.after_commit_before_bust", "orders.created"),
+    ],
+    ids=["persist_worker", "product_consumer"],
+)
+@pytest.mark.scenario("17", "{name} frozen until its batch was given to another, then thawed")
+async def test_p2_a_frozen_worker_goes_on_with_what_another_has_done(
+    scene: Scene, name: str, failpoint: str, queue: str
+) -> None:
+    """P2, P3, P7: it forwards, or busts, what is old by then, and must not acknowledge what is not its own any more."""
+    redeliveries = f'headrace_redeliveries_total{{queue="{queue}"}}'
+    async with scene.more(**{name: 1}) as (other,), scene.under_load():
+        await scene.deployment.stop(name)
+        await freezing(scene, name, failpoint)
+        frozen = scene.deployment.services[name]
+        await eventually(lambda: frozen.is_stopped, 30)
+        await eventually(lambda: other.metric(redeliveries), 60)
+        await scene.goes_on(3)
+        frozen.process.send_signal(signal.SIGCONT)
+        scene.over()
+        await scene.recovers()
+    await scene.check(
+        Says(name, "broker connection lost"),
+        Counts(name, f'headrace_stale_batches_total{{queue="{queue}"}}'),
+    )
+
+
+async def freezing(scene: Scene, name: str, failpoint: str) -> None:
+    """A service that freezes at its first batch."""
+    variables = {"HEADRACE_FAILPOINT": f"{failpoint}:stop", f"{name.upper()}_AMQP_HEARTBEAT_S": _HEARTBEAT_S}
+    await scene.deployment.start(name, program=FAILING, ready=None, **variables)
+
+
+@pytest.mark.deep
+@pytest.mark.scenario("18", "clock of ingest_api stepped back an hour")
+async def test_p2_the_clock_of_ingest_api_is_set_back(scene: Scene) -> None:
+    """P2, P6: no id comes twice, none goes unknown, and what was accepted "an hour ago" is decided now."""
+    await scene.deployment.stop("ingest_api")
+    await scene.deployment.start("ingest_api", program=FAILING, **{clock.VARIABLE: str(-_AN_HOUR_S)})
+    async with scene.under_load() as client:
+        scene.deployment.services["ingest_api"].process.send_signal(clock.SIGNAL)
+        scene.over()
+        await scene.recovers()
+        last = next(it for it in reversed(client.notes) if it.verdict is Verdict.OK)
+        assert (await scene.deployment.get_order(last.told))["id"] == last.told
+        await scene.kill("ingest_api")
+        await scene.recovers()
+    await scene.check(Says("ingest_api", "the clock steps"))
+    async with connected(scene.database_url) as connection:
+        assert await connection.fetchval(_MOST_BACK) > 0.9 * _AN_HOUR_S

@@ -1,0 +1,114 @@
+"""What the broker was told to have is gone, or has no room."""
+
+import signal
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+from pamqp.commands import Basic
+
+from pipeline import topology
+from tests.broker import Management, plain_channel
+from tests.chaos.scene import Scene
+from tests.chaos.signs import Counts, Says
+from tests.conditions import eventually
+from tests.faults import Proxy, proxy_to
+from tests.ingest_faults import limit_queues, unlimit_queues
+
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(240)]
+
+ACCEPTED, CREATED = topology.ORDERS_ACCEPTED_QUEUE, topology.ORDERS_CREATED_QUEUE
+KEYS = {ACCEPTED: topology.ORDER_ACCEPTED, CREATED: topology.ORDER_CREATED}
+CONSUMERS = {ACCEPTED: "persist_worker", CREATED: "product_consumer"}
+PUBLISHERS = {ACCEPTED: ("ingest_api", "broker"), CREATED: ("persist_worker", "publisher")}
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("queue", [ACCEPTED, CREATED])
+@pytest.mark.scenario("12", "{queue} deleted")
+async def test_p1_a_deleted_queue_is_there_again_without_help(scene: Scene, queue: str) -> None:
+    """Deleted while it is empty: what somebody throws away with it, nobody can bring back."""
+    consumer = CONSUMERS[queue]
+    async with scene.under_load():
+        async with scene.nobody_orders(), Management(scene.servers.urls.rabbitmq_api, scene.amqp_url) as management:
+            await management.delete_queue(queue)
+        scene.over()
+        await scene.recovers()
+    await scene.check(
+        Says(consumer, "the broker cancelled the consumer"),
+        Counts(consumer, 'headrace_broker_connection_losses_total{connection="consumer"}'),
+    )
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("queue", [ACCEPTED, CREATED])
+@pytest.mark.scenario("12", "binding of {queue} removed")
+async def test_p1_a_removed_binding_is_there_again_without_help(scene: Scene, queue: str) -> None:
+    """P1: what no queue takes is not accepted, and not let go of; and whoever meets it declares all again."""
+    publisher, part = PUBLISHERS[queue]
+    async with scene.under_load():
+        async with plain_channel(scene.amqp_url) as channel:
+            await (await channel.get_queue(queue)).unbind(topology.ORDERS_EXCHANGE, KEYS[queue])
+        scene.over()
+        await scene.recovers()
+    await scene.check(
+        Says(publisher, "a message was refused for want of a queue"),
+        Counts(publisher, f'headrace_broker_redeclarations_total{{connection="{part}"}}'),
+    )
+
+
+@pytest.mark.deep
+@pytest.mark.scenario("12", "consumer of orders.accepted cancelled by the broker")
+async def test_p4_a_cancelled_consumer_consumes_again_without_help(worker_broker: Proxy, scene: Scene) -> None:
+    async with scene.under_load():
+        worker_broker.say(Basic.Cancel("persist_worker-1", nowait=True), channel=1)
+        scene.over()
+        await scene.recovers()
+    await scene.check(
+        Says("persist_worker", "the broker cancelled the consumer"),
+        Counts("persist_worker", 'headrace_broker_connection_losses_total{connection="consumer"}'),
+    )
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def worker_broker(
+    environment: dict[str, str], own_environment: dict[str, dict[str, str]]
+) -> AsyncIterator[Proxy]:
+    """What persist_worker reaches the broker through. A test names it before `scene`."""
+    async with proxy_to(environment["AMQP_URL"]) as proxy:
+        own_environment.setdefault("persist_worker", {})["AMQP_URL"] = proxy.url(environment["AMQP_URL"])
+        yield proxy
+
+
+@pytest.mark.deep
+@pytest.mark.scenario("13", "orders.accepted full for 10 s")
+async def test_p8_a_full_queue_refuses_orders_and_loses_none(scene: Scene) -> None:
+    """P8: 503 at once. P1: nothing that was accepted makes room for what comes later."""
+    async with scene.under_load():
+        scene.deployment.services["persist_worker"].process.send_signal(signal.SIGSTOP)
+        await limit_queues(scene.servers.urls, scene.amqp_url, 50)
+        refused = 'headrace_orders_refused_total{reason="overloaded"}'
+        await eventually(lambda: scene.metric("ingest_api", refused), 20)
+        await scene.goes_on(10)
+        scene.deployment.services["persist_worker"].process.send_signal(signal.SIGCONT)
+        await unlimit_queues(scene.servers.urls, scene.amqp_url)
+        scene.over()
+        await scene.recovers()
+    await scene.check(Counts("ingest_api", refused))
+
+
+@pytest.mark.deep
+@pytest.mark.scenario("13", "orders.created full for 10 s")
+async def test_p1_a_full_queue_between_the_workers_holds_what_is_stored(scene: Scene) -> None:
+    """P1, P4: what is stored and cannot be forwarded is held, and forwarded when there is room. Intake goes on."""
+    async with scene.under_load():
+        scene.deployment.services["product_consumer"].process.send_signal(signal.SIGSTOP)
+        await limit_queues(scene.servers.urls, scene.amqp_url, 5, CREATED)
+        retries = 'headrace_batch_retries_total{queue="orders.accepted",reason="refused"}'
+        await eventually(lambda: scene.metric("persist_worker", retries), 20)
+        await scene.goes_on(10)
+        scene.deployment.services["product_consumer"].process.send_signal(signal.SIGCONT)
+        await unlimit_queues(scene.servers.urls, scene.amqp_url, CREATED)
+        scene.over()
+        await scene.recovers()
+    await scene.check(Says("persist_worker", "order.created not confirmed"), Counts("persist_worker", retries))

@@ -1,0 +1,78 @@
+"""Redis is killed, slow, or has forgotten everything, while readers fill the cache and orders bust it."""
+
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from tests.broker import running_task
+from tests.chaos.scene import Scene
+from tests.chaos.signs import Counts, Says
+from tests.chaos.watch import read_products
+from tests.deployment import SERVICES
+from tests.faults import Proxy, proxy_to
+from tests.workers import redis_client
+
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(240)]
+
+_AWAY = "redis is away; going on without"
+_OWED = Counts("product_consumer", 'headrace_cache_busts_total{result="owed"}')
+# Besides the one that every scenario has. All of them fill what the orders bust.
+_READERS = 4
+
+
+@pytest.mark.deep
+@pytest.mark.scenario("16", "Redis killed three times, with readers that fill what orders bust")
+async def test_p7_redis_is_killed_and_comes_back_empty(scene: Scene) -> None:
+    """P7: its fences are gone with it. Orders go on; a bust that was missed is made up for."""
+    async with scene.under_load(), running_task(*readers(scene)):
+        for _ in range(3):
+            await scene.servers.kill("redis")
+            await scene.goes_on(2)
+        scene.over()
+        await scene.recovers()
+    await scene.check(Says("product_consumer", _AWAY), Says("product_api", _AWAY), _OWED)
+
+
+@pytest.mark.deep
+@pytest.mark.scenario("16", "Redis answers after 1.5 s, for 15 s, with readers that fill what orders bust")
+async def test_p7_redis_is_slow(redis_between: Proxy, scene: Scene) -> None:
+    """P7, P8: whoever waits for it waits once, and no bust is lost for being late."""
+    async with scene.under_load(), running_task(*readers(scene)):
+        for _ in range(6):
+            redis_between.hold()
+            await scene.goes_on(1.5)
+            redis_between.release()
+            await scene.goes_on(1)
+        scene.over()
+        await scene.recovers()
+    await scene.check(Says("product_consumer", _AWAY), _OWED)
+
+
+@pytest.mark.deep
+@pytest.mark.scenario("16", "Redis emptied 20 times, with readers that fill what orders bust")
+async def test_p7_redis_forgets_everything_again_and_again(scene: Scene) -> None:
+    """P7: a slow reader can put back what a bust has forbidden, once the fence is gone; and no longer than a TTL."""
+    async with scene.under_load(), running_task(*readers(scene)), redis_client(scene.servers.urls.redis_url) as redis:
+        for _ in range(20):
+            await redis.flushdb()
+            await scene.goes_on(0.5)
+        scene.over()
+        await scene.recovers()
+    await scene.check(Counts("product_api", 'headrace_cache_reads_total{result="miss"}'))
+
+
+def readers(scene: Scene) -> list[Coroutine[Any, Any, None]]:
+    return [read_products(scene.deployment, scene.rng, scene.products) for _ in range(_READERS)]
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def redis_between(
+    environment: dict[str, str], own_environment: dict[str, dict[str, str]]
+) -> AsyncIterator[Proxy]:
+    """What all services reach Redis through. A test names it before `scene`."""
+    async with proxy_to(environment["REDIS_URL"]) as proxy:
+        for name in SERVICES:
+            own_environment.setdefault(name, {})["REDIS_URL"] = proxy.url(environment["REDIS_URL"])
+        yield proxy
