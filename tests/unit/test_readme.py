@@ -4,6 +4,8 @@ import json
 import re
 from pathlib import Path
 
+from tests.documents import assert_they_are_there
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 
@@ -14,23 +16,11 @@ def test_every_link_of_the_readme_leads_somewhere() -> None:
     assert [target for target in targets if not (ROOT / target).exists()] == []
 
 
-def named_in(row: str) -> list[tuple[str, str]]:
-    """The names of tests in a row of a table, and their files."""
-    return re.findall(r"\[([^\]]+)\]\((tests/[^)]+)\)", row)
-
-
-def assert_they_are_there(row: str) -> None:
-    held_by = named_in(row)
-    assert held_by, f"nothing holds {row}"
-    for name, path in held_by:
-        assert f"def test_{name.replace(' ', '_')}(" in (ROOT / path).read_text(), f"{path} has no {name!r}"
-
-
 def test_every_promise_names_tests_that_are_there() -> None:
     rows = re.findall(r"^\| P\d+ .*$", README, re.MULTILINE)
     assert [row.split()[1] for row in rows] == [f"P{number}" for number in range(1, 11)]
     for row in rows:
-        assert_they_are_there(row)
+        assert_they_are_there(row, ROOT / "README.md")
 
 
 def test_every_row_of_the_http_contract_names_tests_that_are_there() -> None:
@@ -38,7 +28,7 @@ def test_every_row_of_the_http_contract_names_tests_that_are_there() -> None:
     rows = table.partition("\n\n")[0].splitlines()
     assert len(rows) > 10
     for row in rows:
-        assert_they_are_there(row)
+        assert_they_are_there(row, ROOT / "README.md")
 
 
 def test_what_is_said_of_keys_is_what_was_measured() -> None:
