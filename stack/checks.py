@@ -95,14 +95,13 @@ def _check(name: str) -> bool:
 
 def _pytest(run: Plan, servers: PrivateServers | None) -> bool:
     since = time.monotonic()
-    directories = [f"tests/{suite}" for suite in run.suites]
     environment = {**os.environ, **(servers.environment() if servers else {})}
     # pytest's own lines and colours go straight to the terminal.
     sys.stdout.flush()
     # SIGINT when we are killed: pytest then ends what its tests have started. A shell starts background jobs with that
     # signal ignored, which children inherit: hence env.
     pytest = ["env", "--default-signal=INT", sys.executable, "-m", "pytest"]
-    command = wrap([*pytest, *directories, *run.pytest_arguments], None, signal.SIGINT)
+    command = wrap([*pytest, *run.paths, *run.pytest_arguments], None, signal.SIGINT)
     child = subprocess.Popen(command, cwd=ROOT, env=environment)
     try:
         code = child.wait()

@@ -23,6 +23,10 @@ STATIC = {
 DEEP = "deep"
 # These need no server. Any other directory in tests/ is a suite that does.
 WITHOUT_SERVERS = ("unit", "fuzz")
+# One file in another suite's directory, which takes as long as it is told to. It runs when it is asked for by name.
+SOAK, SOAK_FILE = "soak", "chaos/soak.py"
+MINUTES = "--minutes"
+_SOAKING = "./headrace test soak --minutes 10"
 
 
 @dataclass(frozen=True)
@@ -37,17 +41,24 @@ class Plan:
     def needs_servers(self) -> bool:
         return any(suite not in WITHOUT_SERVERS for suite in self.suites)
 
+    @property
+    def paths(self) -> list[str]:
+        """What pytest is given."""
+        return [f"tests/{SOAK_FILE if suite == SOAK else suite}" for suite in self.suites]
+
 
 def available_suites(tests: Path = TESTS) -> list[str]:
     """The directories in tests/ that hold tests; unit, integration, system first."""
     found = {path.name for path in tests.iterdir() if path.is_dir() and any(path.rglob("test_*.py"))}
     known = [name for name in ("unit", "integration", "system") if name in found]
-    return known + sorted(found - set(known))
+    soak = [SOAK] if (tests / SOAK_FILE).exists() else []
+    return known + sorted(found - set(known)) + soak
 
 
 def plan(arguments: list[str], suites: list[str]) -> Plan:
     """Read the command line. Raises HeadraceError for an unknown suite."""
     names, rest = split(arguments)
+    names, minutes = _minutes(names)
     known = [*STATIC, *suites]
     for name in names:
         if name.startswith("-"):
@@ -59,9 +70,22 @@ def plan(arguments: list[str], suites: list[str]) -> Plan:
             )
         if name not in known:
             raise HeadraceError(f"no suite {name!r}", f"the suites are: {', '.join(known)}", "./headrace test unit")
-    chosen = names or known
-    rest = rest if names else ["-m", f"not {DEEP}", *rest]
+    chosen = names or [name for name in known if name != SOAK]
+    rest = [*minutes, *rest] if names else ["-m", f"not {DEEP}", *rest]
     return Plan([name for name in STATIC if name in chosen], [name for name in suites if name in chosen], rest)
+
+
+def _minutes(names: list[str]) -> tuple[list[str], list[str]]:
+    """What there is besides `--minutes M`, and that. Raises HeadraceError."""
+    if MINUTES not in names:
+        return names, []
+    at = names.index(MINUTES)
+    others, minutes = names[:at] + names[at + 2 :], names[at + 1 : at + 2]
+    if SOAK not in others:
+        raise HeadraceError(f"{MINUTES} is for {SOAK} alone", "no other suite takes as long as it is told to", _SOAKING)
+    if not minutes or not minutes[0].isdecimal() or int(minutes[0]) == 0:
+        raise HeadraceError(f"{MINUTES} takes a whole number", "it was not given one", _SOAKING)
+    return others, [MINUTES, *minutes]
 
 
 def split(arguments: list[str]) -> tuple[list[str], list[str]]:

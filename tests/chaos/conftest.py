@@ -3,6 +3,7 @@
     ./headrace test chaos                                    all scenarios
     ./headrace test chaos -- -k broker --chaos-seed 7        some, with the orders of an earlier run
     ./headrace test chaos -- --chaos-record                  and write docs/reliability.json and the table
+    ./headrace test soak --minutes 30                        faults at random, see soak.py
 
 Without a name `./headrace test` leaves out those that are marked `deep`.
 """
@@ -35,6 +36,7 @@ _seed = pytest.StashKey[int]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--chaos-seed", type=int, default=os.environ.get("HEADRACE_CHAOS_SEED"), help="repeat a run")
+    parser.addoption("--minutes", type=float, default=10, help="how long a soak takes")
     parser.addoption("--chaos-record", action="store_true", help="write docs/reliability.json and the table")
 
 

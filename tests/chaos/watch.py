@@ -44,7 +44,7 @@ class Watch:
 
     def look_at_memory(self) -> None:
         for name, service in self._deployment.services.items():
-            self.peak_mb[name] = max(_resident_mb(service.process.pid), self.peak_mb.get(name, 0.0))
+            self.peak_mb[name] = max(resident_mb(service.process.pid), self.peak_mb.get(name, 0.0))
 
     async def _look_at_books(self) -> None:
         async with asyncio.timeout(_PATIENCE_S), connected(self._database_url) as connection:
@@ -61,7 +61,7 @@ async def read_products(deployment: Deployment, rng: random.Random, product_ids:
             await asyncio.sleep(1 / _READS_PER_S)
 
 
-def _resident_mb(pid: int) -> float:
+def resident_mb(pid: int) -> float:
     """0: it is no more."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_MB

@@ -55,6 +55,24 @@ def test_what_takes_long_runs_only_when_its_suite_is_named() -> None:
     assert plan(["system", "--", "-x"], SUITES).pytest_arguments == ["-x"]
 
 
+def test_a_soak_runs_when_it_is_named_and_for_as_long_as_it_is_told() -> None:
+    suites = [*SUITES, "soak"]
+    assert plan([], suites).suites == SUITES
+    run = plan(["soak", "--minutes", "30", "--", "-x"], suites)
+    assert (run.paths, run.pytest_arguments) == (["tests/chaos/soak.py"], ["--minutes", "30", "-x"])
+    assert plan(["unit", "soak"], suites).paths == ["tests/unit", "tests/chaos/soak.py"]
+    assert run.needs_servers
+
+
+@pytest.mark.parametrize(
+    "arguments", [["unit", "--minutes", "3"], ["soak", "--minutes"], ["soak", "--minutes", "x"], ["--minutes", "3"]]
+)
+def test_minutes_are_whole_and_for_a_soak(arguments: list[str]) -> None:
+    with pytest.raises(HeadraceError, match="--minutes") as raised:
+        plan(arguments, [*SUITES, "soak"])
+    assert raised.value.mend == "./headrace test soak --minutes 10"
+
+
 def test_suites_are_chosen_by_name_and_run_in_order() -> None:
     run = plan(["system", "lint", "unit", "--", "-k", "lint"], SUITES)
     assert (run.static, run.suites, run.pytest_arguments) == (["lint"], ["unit", "system"], ["-k", "lint"])
@@ -83,6 +101,8 @@ def test_a_suite_is_a_directory_with_tests(tmp_path: Path) -> None:
     (tmp_path / "unit" / "test_x.py").touch()
     (tmp_path / "chaos" / "test_x.py").touch()
     assert available_suites(tmp_path) == ["unit", "chaos"]
+    (tmp_path / "chaos" / "soak.py").touch()
+    assert available_suites(tmp_path) == ["unit", "chaos", "soak"]
 
 
 @pytest.mark.parametrize(

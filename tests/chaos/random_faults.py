@@ -1,0 +1,93 @@
+"""One fault after another, of those that the scenarios have one by one. Each returns when it is over."""
+
+import signal
+from collections.abc import Awaitable, Callable
+
+from pipeline import topology
+from tests.broker import plain_channel
+from tests.chaos.failpoints import FAILPOINTS
+from tests.chaos.scene import Scene
+from tests.conditions import eventually
+from tests.deployment import SERVICES
+from tests.workers import locked, redis_client
+
+Fault = Callable[[Scene], Awaitable[None]]
+
+
+# ── what breaks around the services
+
+
+async def redis_killed(scene: Scene) -> None:
+    await scene.servers.kill("redis")
+
+
+async def redis_emptied(scene: Scene) -> None:
+    async with redis_client(scene.servers.urls.redis_url) as redis:
+        await redis.flushdb()
+
+
+async def broker_killed(scene: Scene) -> None:
+    await scene.servers.kill("rabbitmq")
+
+
+async def postgres_away(scene: Scene) -> None:
+    await scene.servers.stop("postgres", signal.SIGQUIT)
+    await scene.goes_on(scene.rng.uniform(0, 5))
+    await scene.servers.start("postgres")
+
+
+async def orders_locked(scene: Scene) -> None:
+    async with locked(scene.database_url, scene.rng.choice(["orders", "stock_ledger", "products"])):
+        await scene.goes_on(scene.rng.uniform(0, 5))
+
+
+async def binding_removed(scene: Scene) -> None:
+    queue, key = scene.rng.choice(
+        [
+            (topology.ORDERS_ACCEPTED_QUEUE, topology.ORDER_ACCEPTED),
+            (topology.ORDERS_CREATED_QUEUE, topology.ORDER_CREATED),
+        ]
+    )
+    async with plain_channel(scene.amqp_url) as channel:
+        await (await channel.get_queue(queue)).unbind(topology.ORDERS_EXCHANGE, key)
+
+
+async def service_frozen(scene: Scene) -> None:
+    process = scene.deployment.services[scene.rng.choice(SERVICES)].process
+    process.send_signal(signal.SIGSTOP)
+    await scene.goes_on(scene.rng.uniform(0, 4))
+    process.send_signal(signal.SIGCONT)
+
+
+# ── what services die of
+
+
+async def service_killed(scene: Scene) -> None:
+    await scene.kill(scene.rng.choice(SERVICES))
+
+
+async def service_replaced(scene: Scene) -> None:
+    name = scene.rng.choice(SERVICES)
+    assert await scene.deployment.stop(name) == 0, scene.deployment.services[name].log()[-2000:]
+    await scene.deployment.start(name)
+
+
+async def service_killed_at_a_point(scene: Scene) -> None:
+    point = scene.rng.choice(FAILPOINTS)
+    nth = scene.rng.randint(1, 20)
+    await scene.deployment.stop(point.service)
+    await scene.fails_at(point.service, f"{point.name}:kill:{nth}", ready=None)
+    await eventually(lambda: scene.deployment.services[point.service].process.returncode is not None, 60)
+    await scene.deployment.start(point.service)
+
+
+AROUND: tuple[Fault, ...] = (
+    redis_killed,
+    redis_emptied,
+    broker_killed,
+    postgres_away,
+    orders_locked,
+    binding_removed,
+    service_frozen,
+)
+DEADLY: tuple[Fault, ...] = (service_killed, service_replaced, service_killed_at_a_point)
