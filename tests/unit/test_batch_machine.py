@@ -13,8 +13,9 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from pipeline.batches import Batch, BatchConsumer, BatchLimits, ClosedBy
+from pipeline.batches import BatchConsumer
 from pipeline.broker import BrokerLost, is_broker_fault
+from pipeline.deliveries import Batch, BatchLimits, ClosedBy
 from pipeline.health import Health
 from tests.broker import broker_settings
 from tests.frozen_time import FrozenLoop
@@ -28,6 +29,8 @@ _FAULTS: list[Callable[[], BaseException]] = [
     asyncio.CancelledError,
 ]
 faults = st.sampled_from(_FAULTS).map(lambda make: make())
+# Less than the time between two looks at the queue: whatever is in hand at one of them was held for too long.
+_HOLD_S = 3.0
 messages = st.tuples(st.integers(1, 12), st.integers(2, 60))
 
 
@@ -55,7 +58,7 @@ class BatchMachine(RuleBasedStateMachine):
         stops_after=st.integers(0, 5),
     )
     def make(self, orders: int, size_bytes: int, deliveries: int, linger_s: float, stops_after: int) -> None:
-        self.limits = BatchLimits(orders, size_bytes, deliveries, linger_s)
+        self.limits = BatchLimits(orders, size_bytes, deliveries, linger_s, _HOLD_S)
         self.stops_after = stops_after
 
         async def make() -> BatchConsumer:
