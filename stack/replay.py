@@ -1,6 +1,6 @@
 """`dead replay`: dead letters back into the pipeline, each to the queue that it came from.
 
-Taken, sent, confirmed and marked in one transaction, a few at a time. Whatever dies in between, the mark is not there
+Taken and marked, sent and confirmed in one transaction, a few at a time. Whatever dies between, the mark is not there
 and the letter goes on waiting: at the worst it is sent twice, and the primary keys make one order of that. What is
 marked was confirmed. Two replays at once never take the same letter, and one that fails again is parked again.
 
