@@ -22,13 +22,12 @@ from pipeline.publisher import Outcome
 from stack.audit import Connection
 from stack.console import say, show_table, spinner
 from stack.dead_sql import Filters, Letter, count_waiting, list_letters, show_letter
-from stack.environment import external_urls
 from stack.errors import HeadraceError
 from stack.home import Home
 from stack.publishing import CAUSES, publishing
 from stack.replay import KEYS, Replayed, declare, replay, send_by
-from stack.status import running_urls
 from stack.table import without_password
+from stack.target import choose_target
 
 T = TypeVar("T")
 
@@ -89,12 +88,13 @@ def replay_letters(
     """
     if dry_run:
         return _tell_what_would_be(home, filters, limit, as_json=as_json)
-    urls, done = server_urls(home), Replayed()
+    target, done = choose_target(home), Replayed()
+    broker = target.known_broker()
     try:
         with spinner("replaying"):
-            asyncio.run(_replay(urls, filters, done, limit, rate))
+            asyncio.run(_replay(target.database, broker, filters, done, limit, rate))
     except _DATABASE_AWAY as error:
-        raise _lost(urls["database"], error, done) from error
+        raise _lost(target.database, error, done) from error
     except KeyboardInterrupt:
         _tell(done, as_json=as_json)
         return INTERRUPTED
@@ -140,29 +140,6 @@ def _before_now(ago: timedelta) -> datetime:
         return datetime.now(UTC) - ago
     except OverflowError:
         return datetime.min.replace(tzinfo=UTC)
-
-
-def server_urls(home: Home) -> dict[str, str]:
-    """`database` and `broker`: those that the environment names, or those of the running stack. Raises HeadraceError
-    for what could be one's letters and another's queues.
-    """
-    named = external_urls()
-    if "postgres" in named and "rabbitmq" in named:
-        return {"database": named["postgres"], "broker": named["rabbitmq"]}
-    running = running_urls(home)
-    urls = {"database": running["database"], "broker": running["broker"]}
-    given = named.get("postgres", urls["database"]), named.get("rabbitmq", urls["broker"])
-    if given != tuple(urls.values()):
-        raise HeadraceError(
-            "DATABASE_URL and AMQP_URL are not of one deployment",
-            "one of them is set, and is not what the running stack uses",
-            "set both, or neither",
-        )
-    return urls
-
-
-def _database_url(home: Home) -> str:
-    return external_urls().get("postgres") or running_urls(home)["database"]
 
 
 # ── how it is shown
@@ -272,7 +249,7 @@ def _no_database(url: str, error: Exception) -> HeadraceError:
 
 def _asked(home: Home, ask: Callable[[Connection], Awaitable[T]]) -> T:
     """The answer to one question. Raises HeadraceError."""
-    url = _database_url(home)
+    url = choose_target(home).database
 
     async def run() -> T:
         async with _connected(url) as connection:
@@ -284,11 +261,11 @@ def _asked(home: Home, ask: Callable[[Connection], Awaitable[T]]) -> T:
         raise _no_database(url, error) from error
 
 
-async def _replay(urls: Mapping[str, str], filters: Filters, done: Replayed, limit: int | None, rate: float) -> None:
-    async with _connected(urls["database"]) as connection:
+async def _replay(database: str, broker: str, filters: Filters, done: Replayed, limit: int | None, rate: float) -> None:
+    async with _connected(database) as connection:
         if not await count_waiting(connection, filters):
             return  # and no broker is needed
-        async with publishing(urls["broker"], "dead replay", declare) as publisher:
+        async with publishing(broker, "dead replay", declare) as publisher:
             await replay(connection, send_by(publisher), filters, done, limit=limit, rate=rate)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 import asyncpg
 import uvloop
@@ -13,11 +12,10 @@ import uvloop
 from stack.audit import Connection, drain
 from stack.console import err
 from stack.demo import INTERRUPTED
-from stack.environment import check_url, external_urls
 from stack.errors import HeadraceError
 from stack.home import Home
 from stack.resend import resend
-from stack.status import running_urls
+from stack.target import choose_target
 from stack.verify_report import Report
 from stack.verify_sql import SESSION, audit
 
@@ -25,14 +23,6 @@ CONNECT_TIMEOUT_S = 10.0
 # After the sending, without a single verdict. Longer than a product_consumer that was killed takes to be back.
 DECIDING_PATIENCE_S = 30.0
 MEND = "./headrace status, or look at the database that you named; then again: ./headrace verify"
-
-
-@dataclass(frozen=True, slots=True)
-class Servers:
-    """`broker` is None where nobody said which one belongs to this database: an audit needs none."""
-
-    database: str
-    broker: str | None
 
 
 def verify(
@@ -52,58 +42,24 @@ def verify(
     Returns 0 when nothing is wrong, 1 when anything is, 130 after Ctrl-C. Raises HeadraceError when the stack does not
     run and no database was named, or the database or the broker does not answer.
     """
-    servers = choose_servers(home, database_url, amqp_url)
-    if repair and servers.broker is None:
-        raise HeadraceError(
-            "--repair does not know the broker of this database",
-            "the orders of one system, sent to the broker of another, would take stock there",
-            "name both: --database-url and --amqp-url, or DATABASE_URL and AMQP_URL",
-        )
+    target = choose_target(home, database_url, amqp_url)
+    broker = target.known_broker() if repair else None
     report = Report(lag_s, as_json=as_json)
     try:
-        uvloop.run(_run(servers, report, repair=repair))
+        uvloop.run(_run(target.database, report, broker))
     except KeyboardInterrupt:
         return INTERRUPTED
     return 0 if report.is_clean else 1
 
 
-def choose_servers(home: Home, database_url: str | None, amqp_url: str | None) -> Servers:
-    """Both from the options, or both from the environment, or both of the running stack. Raises HeadraceError."""
-    if database_url or amqp_url:
-        return _from_options(database_url, amqp_url)
-    given = external_urls()
-    if "postgres" in given:
-        return Servers(given["postgres"], given.get("rabbitmq") or _broker_of(home, given["postgres"]))
-    urls = running_urls(home)
-    return Servers(urls["database"], urls["broker"])
-
-
-def _from_options(database_url: str | None, amqp_url: str | None) -> Servers:
-    for server, option, url in (("postgres", "--database-url", database_url), ("rabbitmq", "--amqp-url", amqp_url)):
-        if url is not None:
-            check_url(server, option, url, f"correct {option}")
-    if database_url is None:
-        raise HeadraceError("--amqp-url without --database-url", "an audit is of a database", "name both, or neither")
-    return Servers(database_url, amqp_url)
-
-
-def _broker_of(home: Home, database_url: str) -> str | None:
-    """The running stack's, if this is its database: then the stack was started with the same DATABASE_URL."""
-    try:
-        urls = running_urls(home)
-    except HeadraceError:
-        return None
-    return urls["broker"] if urls["database"] == database_url else None
-
-
 # ── I/O below
 
 
-async def _run(servers: Servers, report: Report, *, repair: bool) -> None:
-    async with _connected(servers.database) as connection:
-        if repair:
-            assert servers.broker
-            report.resent = await _repair(connection, servers.broker, report.lag_s)
+async def _run(database_url: str, report: Report, repair_with: str | None) -> None:
+    """`repair_with`: the broker; None: only look."""
+    async with _connected(database_url) as connection:
+        if repair_with:
+            report.resent = await _repair(connection, repair_with, report.lag_s)
         since = time.monotonic()
         counts = await audit(connection, report.lag_s, report.add, _tell)
         report.end(counts, time.monotonic() - since)

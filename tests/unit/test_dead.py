@@ -1,14 +1,11 @@
 """What `./headrace dead` understands and how it shows what it was given."""
 
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
-from stack import dead as commands
-from stack.dead import moment, printable, server_urls
+from stack.dead import moment, printable
 from stack.errors import HeadraceError
-from stack.home import Home
 
 
 def test_a_time_is_iso_8601_or_how_long_ago() -> None:
@@ -34,21 +31,3 @@ def test_what_a_terminal_would_obey_is_told_instead() -> None:
     assert printable("Grüße \x1b[2J\r\n\t\x00\x7f\x9b\u202e\u200b\ud800") == (
         r"Grüße \x1b[2J\r\n\t\x00\x7f\x9b\u202e\u200b\ud800"
     )
-
-
-def test_letters_of_one_deployment_are_never_replayed_into_another(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    running = {"database": "postgresql://here/x", "broker": "amqp://here/"}
-    monkeypatch.setattr(commands, "running_urls", lambda _: running)
-    for name in ("DATABASE_URL", "AMQP_URL", "REDIS_URL"):
-        monkeypatch.delenv(name, raising=False)
-    home = Home(tmp_path)
-    assert server_urls(home) == running
-    monkeypatch.setenv("DATABASE_URL", "postgresql://here/x")
-    assert server_urls(home) == running
-    monkeypatch.setenv("DATABASE_URL", "postgresql://there/x")
-    with pytest.raises(HeadraceError, match="not of one deployment"):
-        server_urls(home)
-    monkeypatch.setenv("AMQP_URL", "amqp://there/")
-    assert server_urls(home) == {"database": "postgresql://there/x", "broker": "amqp://there/"}

@@ -2,18 +2,13 @@
 
 import json
 import re
-from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stack import verify
-from stack.errors import HeadraceError
-from stack.home import ROOT, Home
+from stack.home import ROOT
 from stack.offenders import CHECKS, STOCK, Offender, Trace, is_late, judge
-from stack.verify import Servers, choose_servers
 from stack.verify_report import Report
 from stack.verify_sql import Counts
 
@@ -84,50 +79,6 @@ def test_a_report_in_words(capsys: pytest.CaptureFixture[str]) -> None:
         "one snapshot, 1.2 s",
         "nothing lost, nothing twice, nothing oversold",
     ]
-
-
-# ── whose database
-
-
-OURS, THEIRS = "postgresql://u:p@ours/d", "postgresql://u:p@theirs/d"
-BROKER, THEIR_BROKER = "amqp://u:p@ours/v", "amqp://u:p@theirs/v"
-
-
-@pytest.fixture
-def choose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """choose_servers, beside a stack that runs on OURS and BROKER."""
-    monkeypatch.setattr(verify, "running_urls", lambda _: {"database": OURS, "broker": BROKER})
-    for name in ("DATABASE_URL", "AMQP_URL", "REDIS_URL"):
-        monkeypatch.delenv(name, raising=False)
-
-    def choose(database: str | None = None, broker: str | None = None, **environment: str) -> Servers:
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-        return choose_servers(Home(tmp_path), database, broker)
-
-    return choose
-
-
-def test_without_a_word_it_is_the_running_stack(choose: Any) -> None:
-    assert choose() == Servers(OURS, BROKER)
-
-
-def test_a_broker_never_comes_from_another_place_than_the_database(choose: Any) -> None:
-    assert choose(THEIRS) == Servers(THEIRS, None)
-    assert choose(THEIRS, THEIR_BROKER) == Servers(THEIRS, THEIR_BROKER)
-    assert choose(DATABASE_URL=THEIRS) == Servers(THEIRS, None)
-    assert choose(AMQP_URL=THEIR_BROKER) == Servers(THEIRS, THEIR_BROKER), "both are set now"
-    assert choose(OURS) == Servers(OURS, None)
-
-
-def test_a_stack_on_a_database_of_the_environment_is_that_stack(choose: Any) -> None:
-    assert choose(DATABASE_URL=OURS) == Servers(OURS, BROKER)
-
-
-def test_a_broker_alone_is_not_enough(choose: Any) -> None:
-    assert choose(AMQP_URL=THEIR_BROKER) == Servers(OURS, BROKER), "it is not the stack's"
-    with pytest.raises(HeadraceError, match="--amqp-url without --database-url"):
-        choose(None, THEIR_BROKER)
 
 
 # ── the documents

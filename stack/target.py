@@ -1,0 +1,63 @@
+"""Which database and broker a command works on: those that it was told, or those of the running stack.
+
+Orders of one system that are sent to the broker of another would take stock there. So a broker is known only when it
+was named together with the database, or when both are the running stack's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stack.environment import check_url, external_urls
+from stack.errors import HeadraceError
+from stack.home import Home
+from stack.status import running_urls
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    database: str
+    broker: str | None
+    """None where nobody said which one belongs to this database."""
+
+    def known_broker(self) -> str:
+        """Raises HeadraceError if it is not known."""
+        if self.broker is None:
+            raise HeadraceError(
+                "the broker of this database is not known",
+                "the orders of one system, sent to the broker of another, would take stock there",
+                "name both, DATABASE_URL and AMQP_URL, or neither for the running stack",
+            )
+        return self.broker
+
+
+def choose_target(home: Home, database_url: str | None = None, amqp_url: str | None = None) -> Target:
+    """From the options, else from the environment, else the running stack's. Raises HeadraceError when there is none,
+    or for what is no URL.
+    """
+    if database_url or amqp_url:
+        return _from_options(database_url, amqp_url)
+    given = external_urls()
+    if "postgres" in given:
+        return Target(given["postgres"], given.get("rabbitmq") or _broker_of(home, given["postgres"]))
+    urls = running_urls(home)
+    is_ours = given.get("rabbitmq", urls["broker"]) == urls["broker"]
+    return Target(urls["database"], urls["broker"] if is_ours else None)
+
+
+def _from_options(database_url: str | None, amqp_url: str | None) -> Target:
+    for server, option, url in (("postgres", "--database-url", database_url), ("rabbitmq", "--amqp-url", amqp_url)):
+        if url is not None:
+            check_url(server, option, url, f"correct {option}")
+    if database_url is None:
+        raise HeadraceError("--amqp-url without --database-url", "an audit is of a database", "name both, or neither")
+    return Target(database_url, amqp_url)
+
+
+def _broker_of(home: Home, database_url: str) -> str | None:
+    """The running stack's, if this is its database: then the stack was started with the same DATABASE_URL."""
+    try:
+        urls = running_urls(home)
+    except HeadraceError:
+        return None
+    return urls["broker"] if urls["database"] == database_url else None
