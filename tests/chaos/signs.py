@@ -9,10 +9,11 @@ from tests.processes import Service
 
 @dataclass(frozen=True)
 class Says:
-    """A service has these words in its log."""
+    """A service has these words in its log, or those, where it depends on what it was at when the fault came."""
 
     service: str
     words: str
+    or_words: str | None = None
 
 
 @dataclass(frozen=True)
@@ -51,4 +52,5 @@ def _is_seen(deployment: Deployment, before: Before, now: Mapping[str, Mapping[s
         earlier = before.metrics.get(deployment.services[sign.service], {})
         return now[sign.service].get(sign.sample, 0) > earlier.get(sign.sample, 0)
     processes = [it for it in (*deployment.former, *deployment.services.values()) if it.name == sign.service]
-    return any(sign.words in it.log()[before.logs.get(it, 0) :] for it in processes)
+    either = [words for words in (sign.words, sign.or_words) if words]
+    return any(words in it.log()[before.logs.get(it, 0) :] for it in processes for words in either)
