@@ -118,7 +118,7 @@ async def test_what_is_asked_for_in_the_wrong_way_is_an_error_that_says_how(envi
         await headrace_dead(environment, "list", *wrong, code=2)
     alone = {"DATABASE_URL": environment["DATABASE_URL"], "AMQP_URL": ""}
     _, err = await headrace_dead(alone, "replay", code=1)
-    assert err.startswith("error: headrace is not running\n")
+    assert err.startswith("error: the broker of this database is not known\n")
     _, err = await headrace_dead({"DATABASE_URL": "postgresql://u:secret@127.0.0.1:1/x"}, "list", code=1)
     assert err.startswith("error: cannot read the dead letters in postgresql://u@127.0.0.1:1/x\n")
 
