@@ -62,7 +62,7 @@ class Database:
         async with self._in_use:
             while True:
                 try:
-                    result = await work(await self._connect())
+                    result = await self._attempt(work)
                     self._health.up(PART)
                     return result
                 except Exception as error:
@@ -101,6 +101,24 @@ class Database:
             if fault_of(error) is None:
                 raise
             log.info("database connection did not close cleanly", error=describe(error))
+
+    async def _attempt(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """One attempt, which ends at once when it is cancelled.
+
+        asyncpg answers a cancellation within a transaction with a ROLLBACK. Of a server that is silent that takes as
+        long as any command, and then its error takes the cancellation's place, which looks like a fault to retry.
+        """
+        attempt = asyncio.ensure_future(self._work(work))
+        try:
+            return await asyncio.shield(attempt)
+        except asyncio.CancelledError:
+            self._hang_up()
+            attempt.cancel()
+            await asyncio.gather(attempt, return_exceptions=True)
+            raise
+
+    async def _work(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        return await work(await self._connect())
 
     async def _say(self, statement: str) -> bool:
         async with self._in_use:
@@ -141,6 +159,9 @@ class Database:
 
     def _give_up(self, error: Exception) -> None:
         self._health.down(PART, f"PostgreSQL: {describe(error)}")
+        self._hang_up()
+
+    def _hang_up(self) -> None:
         if self._connection is not None:
             self._connection.terminate()
             self._connection = None

@@ -6,6 +6,7 @@ import asyncpg
 import pytest
 
 from database import connection as database_connection
+from database import sessions
 from database.connection import Connection, Database
 from pipeline import broker
 from pipeline.health import Health
@@ -140,6 +141,52 @@ async def test_p9_closing_does_not_wait_for_a_server_that_is_silent(
 async def _has_answered(watcher: Connection) -> bool:
     query = "SELECT state = 'idle' AND query = 'SELECT 1' FROM pg_stat_activity WHERE application_name = 'silent'"
     return bool(await watcher.fetchval(query))
+
+
+async def test_p9_a_cancellation_is_heard_in_a_transaction_whose_server_is_silent(database_url: str) -> None:
+    """The rollback that it leads to gets no answer, and the error of that must not take its place."""
+    silent = asyncio.Event()
+    async with proxy_to(database_url) as proxy:
+        database = Database(proxy.url(database_url), Health("silent", "database"), nothing)
+
+        async def work(connection: Connection) -> int:
+            async with connection.transaction():
+                await one(connection)
+                proxy.hold()
+                silent.set()
+                return await one(connection)
+
+        working = asyncio.create_task(database.until_it_works(work, "queue"))
+        await silent.wait()
+        working.cancel()
+        await asyncio.wait([working], timeout=5)
+        assert working.done()
+        assert working.cancelled()
+        await database.close()
+
+
+async def test_p4_a_client_that_is_frozen_in_a_transaction_does_not_hold_up_others_for_ever(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sessions._SETTINGS, "idle_in_transaction_session_timeout", "200ms")
+    locked = asyncio.Event()
+
+    async def freeze(connection: Connection) -> None:
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE products")
+            locked.set()
+            await asyncio.Event().wait()
+
+    database = Database(database_url, Health("frozen", "database"), nothing)
+    async with running_task(database.until_it_works(freeze, "queue")), connected(database_url) as other:
+        await locked.wait()
+        async with asyncio.timeout(5), other.transaction():
+            await other.execute("LOCK TABLE products")
+    await database.close()
+
+
+def test_p4_the_workers_sessions_are_ended_when_they_are_idle_in_a_transaction() -> None:
+    assert sessions.session_settings("x")["idle_in_transaction_session_timeout"] == "30s"
 
 
 # ── between batches

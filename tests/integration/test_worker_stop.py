@@ -7,6 +7,7 @@ import pytest
 from pipeline import topology
 from tests.broker import plain_channel, send_orders, unsettled
 from tests.conditions import eventually
+from tests.faults import proxy_to
 from tests.orders import new_product_id, order
 from tests.processes import service_process
 from tests.workers import connected, locked
@@ -71,6 +72,29 @@ async def test_p9_a_batch_that_is_not_stored_within_the_grace_is_left_to_the_bro
         assert await unsettled(environment["AMQP_URL"], queue) == 1
 
 
+@pytest.mark.parametrize(("name", "table"), [("persist_worker", "orders"), ("product_consumer", "stock_ledger")])
+async def test_p9_a_batch_on_a_server_that_says_nothing_any_more_is_left_to_the_broker(
+    environment: dict[str, str], name: str, table: str
+) -> None:
+    """In the middle of a transaction. Not even its rollback is answered."""
+    async with proxy_to(environment["DATABASE_URL"]) as proxy:
+        hasty = {
+            **environment,
+            "DATABASE_URL": proxy.url(environment["DATABASE_URL"]),
+            f"{name.upper()}_STOP_GRACE_S": "0.1",
+        }
+        async with connected(environment["DATABASE_URL"]) as connection, service_process(name, hasty) as service:
+            async with locked(environment["DATABASE_URL"], table):
+                queue = await send_one(environment, name)
+                await eventually(lambda: connection.fetch(_WAITS_FOR_A_LOCK))
+                proxy.hold()
+                began = time.monotonic()
+                assert await service.stop() == 0
+                assert time.monotonic() - began < 6
+            assert await unsettled(environment["AMQP_URL"], queue) == 1
+
+
 _WAITS_FOR_A_LOCK = (
-    "SELECT 1 FROM pg_stat_activity WHERE application_name = 'persist_worker' AND wait_event_type = 'Lock'"
+    "SELECT 1 FROM pg_stat_activity WHERE application_name IN ('persist_worker', 'product_consumer')"
+    " AND wait_event_type = 'Lock'"
 )
