@@ -51,6 +51,10 @@ class _Identified(msgspec.Struct):
     id: str
 
 
+# As long as the name of a client can be (pipeline/api_keys.py). It is in an index, and what no index can hold
+# PostgreSQL refuses with an error that blames no row.
+_MAX_CLIENT = 64
+
 # Maps hex digits to x, and x itself to what no UUID has: a canonical UUID becomes _UUID_SHAPE.
 _UUID_SHAPE = b"xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx\n"
 _TO_SHAPE = bytes.maketrans(b"x0123456789abcdef", b"\0" + b"x" * 16)
@@ -140,6 +144,8 @@ def _check(orders: list[Order]) -> None:
     # Without its zone a moment is none, and Python compares it with no other.
     if not all(order.created_at.tzinfo for order in orders):
         raise InvalidOrder("created_at has no time zone")
+    if any(order.client is not None and len(order.client) > _MAX_CLIENT for order in orders):
+        raise InvalidOrder(f"client is longer than {_MAX_CLIENT} characters")
 
 
 def _are_canonical(ids: list[str]) -> bool:

@@ -1,6 +1,7 @@
 """persist_worker on real services, one batch at a time: write, forward, ack, and a death at each point in between."""
 
 import asyncio
+import secrets
 from decimal import Decimal
 
 import msgspec
@@ -189,6 +190,17 @@ async def test_p10_poison_is_parked_and_the_rest_stored_and_forwarded(environmen
         DeadRow(refused.id, "persist", INVALID_DATA, body_of(refused)),
         DeadRow(stranger.id, "persist", ID_CONFLICT, body_of(stranger)),
     ]
+    assert await unsettled(environment["AMQP_URL"], ACCEPTED) == 0
+
+
+async def test_p10_a_client_that_no_index_can_hold_costs_only_itself(environment: dict[str, str]) -> None:
+    """PostgreSQL says "program limit exceeded", which blames no row, and says it again for ever."""
+    good, bad = order(A), msgspec.structs.replace(order(A), client=secrets.token_hex(6000))
+    await accept(environment, [good, bad])
+    async with persist_worker(environment) as worker, asyncio.timeout(10):
+        assert await worker.run_once() == 1
+    assert (await stored(environment)).keys() == {good.id}
+    assert await parked(environment) == [DeadRow(bad.id, "persist", UNREADABLE, body_of(bad))]
     assert await unsettled(environment["AMQP_URL"], ACCEPTED) == 0
 
 
