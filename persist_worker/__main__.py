@@ -33,7 +33,7 @@ async def main(settings: PersistSettings, stop: asyncio.Event) -> None:
         watched=(topology.ORDERS_DEAD_QUEUE,),
     )
     worker = PersistWorker(consumer, database, publisher, health, stop)
-    net = SecondNet.of(settings, health)
+    net = SecondNet.of(settings, health, publisher)
     serving = server.serve(health_app(health), settings.host, settings.port, stop, grace_s=1, lifespan=False)
     async with lifecycle.background(publisher.run(), consumer.run(), database.watch(), net.run(), serving):
         await lifecycle.work_until_stopped(worker.run_once, stop, consumer.stop, settings.stop_grace_s)

@@ -5,7 +5,9 @@ orders, and nobody would ever answer for them (P4). Each becomes a dead letter o
 database says, and not the queue that it comes from: what is still to be done for an order is what a replay has to do.
 
     decided                         none: this was a repetition, and the verdict stands
-    stored, and without a verdict   stage stock: it is FAILED until it is replayed to orders.created
+    stored, and without a verdict   from orders.created, stage stock: it is FAILED until it is replayed there. From
+                                    orders.accepted, none: it is passed on to orders.created, as it should have been.
+                                    Its twin may be there already, and nobody may be told FAILED and be PROCESSED then
     not stored, or another's id     stage persist: it is FAILED until it is replayed to orders.accepted
     no order, or no order of ours   one letter for all that cannot be told apart, of the stage that its queue was for
 
@@ -27,9 +29,11 @@ from database.dead_letters import DeadLetter, count_parked, park
 from persist_worker.write import STAGE as PERSIST
 from pipeline import topology
 from pipeline.batches import BatchConsumer
+from pipeline.broker import backoff_s
 from pipeline.deliveries import BatchLimits, Delivery
 from pipeline.health import Health
-from pipeline.orders import SCHEMA, InvalidOrder, Order, decode_order, id_in, split_body
+from pipeline.orders import SCHEMA, InvalidOrder, Order, decode_order, id_in, join_bodies, split_body
+from pipeline.publisher import Outcome, Publisher
 from pipeline.settings import PipelineSettings
 
 log = structlog.get_logger()
@@ -41,6 +45,8 @@ STOCK = "stock"
 _REASONS = frozenset({"delivery_limit", "rejected", "expired"})
 DEAD_LETTERED = "dead_lettered"
 """The reason if the broker does not say."""
+FORWARD = "forward"
+"""In place of a stage: not parked, but passed on to product_consumer."""
 _STAGES = {topology.ORDERS_ACCEPTED_QUEUE: PERSIST, topology.ORDERS_CREATED_QUEUE: STOCK}
 
 # Nobody is in a hurry here. At 1 MiB a message, persist_worker's largest, what waits here is 8 MB at the worst.
@@ -48,7 +54,9 @@ LIMITS = BatchLimits(orders=2_000, size_bytes=1024**2, deliveries=4, linger_s=0)
 PREFETCH = 8
 
 _KNOWN = """
-    SELECT id::text, orders.product_id::text, orders.quantity, order_id IS NOT NULL AS is_decided
+    SELECT id::text, orders.product_id::text, orders.quantity, stock_ledger.order_id IS NOT NULL OR EXISTS (
+        SELECT FROM dead_letters d WHERE d.order_id = orders.id AND d.stage = 'stock' AND d.replayed_at IS NULL
+    ) AS is_decided
     FROM orders LEFT JOIN stock_ledger ON order_id = id WHERE id = ANY($1::uuid[])
 """
 
@@ -92,6 +100,7 @@ class Known:
     product_id: str
     quantity: int
     is_decided: bool
+    """Or parked by the second worker, and so FAILED until that letter is replayed."""
 
     def is_the_same(self, order: Order) -> bool:
         """Whether it is this order, and not another that is stored under its id."""
@@ -104,20 +113,22 @@ def fallen(deliveries: Iterable[Delivery]) -> list[Fallen]:
 
 
 def sort_letters(those: Iterable[Fallen], known: Mapping[str, Known]) -> dict[str, list[DeadLetter]]:
-    """What is to be parked, by stage. `known`: what the database has of them, by id."""
-    letters: dict[str, list[DeadLetter]] = {PERSIST: [], STOCK: []}
+    """What is to be parked, by stage, and what is to be passed on. `known`: what the database has of them, by id."""
+    letters: dict[str, list[DeadLetter]] = {PERSIST: [], STOCK: [], FORWARD: []}
     for it in those:
-        stage = it.stage if it.order is None else _stage_of(it.order, known.get(it.order.id))
+        stage = it.stage if it.order is None else _stage_of(it.order, it.stage, known.get(it.order.id))
         if stage is not None:
             letters[stage].append(it.letter)
     return letters
 
 
-def _stage_of(order: Order, known: Known | None) -> str | None:
-    """What is still to be done for the order; None: nothing."""
+def _stage_of(order: Order, stage: str, known: Known | None) -> str | None:
+    """What is still to be done for the order; None: nothing. `stage`: by its queue."""
     if known is None or not known.is_the_same(order):
         return PERSIST
-    return None if known.is_decided else STOCK
+    if known.is_decided:
+        return None
+    return STOCK if stage == STOCK else FORWARD
 
 
 def _told_apart(delivery: Delivery) -> list[Fallen]:
@@ -145,17 +156,17 @@ def _one(element: bytes, death: Death, stage: str) -> Fallen:
 
 
 class SecondNet:
-    def __init__(self, consumer: BatchConsumer, database: Database, health: Health) -> None:
-        """`consumer`: of orders.dead. `database`: nobody else's."""
-        self._consumer, self._database, self._health = consumer, database, health
+    def __init__(self, consumer: BatchConsumer, database: Database, publisher: Publisher, health: Health) -> None:
+        """`consumer`: of orders.dead. `database`: nobody else's. `publisher`: to orders.created."""
+        self._consumer, self._database, self._publisher, self._health = consumer, database, publisher, health
 
     @classmethod
-    def of(cls, settings: PipelineSettings, health: Health) -> "SecondNet":
+    def of(cls, settings: PipelineSettings, health: Health, publisher: Publisher) -> "SecondNet":
         """`health`: its part is PART, and optional: without this net, orders are stored."""
-        consumer = BatchConsumer(settings, health, PART, topology.declare_dead, LIMITS, PREFETCH)
+        consumer = BatchConsumer(settings, health, PART, topology.declare_dead, LIMITS, PREFETCH, declares_again=True)
         # A connection is made when there is something to park. What is wrong with it is in the log.
         own = Health(f"{health.service} {PART}", DATABASE)
-        return cls(consumer, Database(settings.database_url, own, _prepare), health)
+        return cls(consumer, Database(settings.database_url, own, _prepare), publisher, health)
 
     async def run(self) -> None:
         """Consume and park until cancelled. A bug ends it, and what comes then stays in orders.dead."""
@@ -174,7 +185,10 @@ class SecondNet:
             pass
 
     async def run_once(self) -> int | None:
-        """One batch, from its close to its ack. Returns how many letters are new; None when there is no more."""
+        """One batch, from its close to its ack. Returns how many letters are new; None when there is no more.
+
+        What is passed on is confirmed before the ack, and may be passed on twice.
+        """
         batch = await self._consumer.next()
         if batch is None:
             return None
@@ -184,6 +198,7 @@ class SecondNet:
             return await _park(connection, those)
 
         parked = await self._database.until_it_works(work, self._consumer.queue_name)
+        await self._forward(parked.pop(FORWARD))
         letters = sum(map(len, parked.values()))
         if letters:
             await self._database.notify(VERDICTS)  # they are FAILED, and nobody after us will say so
@@ -191,19 +206,35 @@ class SecondNet:
         _tell(batch.deliveries, parked)
         return letters
 
+    async def _forward(self, those: Sequence[DeadLetter]) -> None:
+        """Publish until confirmed."""
+        if not those:
+            return
+        body, attempt = join_bodies([it.body for it in those]), 0
+        while (outcome := await self._publish(body, len(those))) is not Outcome.CONFIRMED:
+            wait_s = backoff_s(attempt)
+            log.warning("not passed on; trying again", outcome=outcome.value, retry_in_s=round(wait_s, 2))
+            attempt += 1
+            await asyncio.sleep(wait_s)
+        log.error("given up by the broker, and passed on: stored, and not decided", orders=len(those))
+
+    async def _publish(self, body: bytes, orders: int) -> Outcome:
+        return await self._publisher.publish(topology.ORDERS_EXCHANGE, topology.ORDER_CREATED, body, orders=orders)
+
 
 async def _prepare(_: Connection) -> None:
     """Nothing: parking needs no temporary tables."""
 
 
 async def _park(connection: Connection, those: Sequence[Fallen]) -> dict[str, list[DeadLetter]]:
-    """In one commit. Safe to repeat. Returns what is new, by stage."""
+    """In one commit. Safe to repeat. Returns what is new, by stage, and what is to be passed on."""
     ids = [it.order.id for it in those if it.order is not None]
     async with connection.transaction():
         rows = await connection.fetch(_KNOWN, ids)
         known = {row["id"]: Known(row["product_id"], row["quantity"], row["is_decided"]) for row in rows}
         letters = sort_letters(those, known)
-        return {stage: await park(connection, stage, letters[stage]) for stage in letters}
+        parked = {stage: await park(connection, stage, letters[stage]) for stage in (PERSIST, STOCK)}
+        return {**parked, FORWARD: letters[FORWARD]}
 
 
 def _tell(deliveries: Sequence[Delivery], parked: Mapping[str, Sequence[DeadLetter]]) -> None:

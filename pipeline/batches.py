@@ -53,10 +53,13 @@ class BatchConsumer:
         prefetch: int,
         *,
         watched: tuple[str, ...] = (),
+        declares_again: bool = False,
     ) -> None:
         """`prefetch`: deliveries that the broker may send ahead, see pipeline.worker_settings. `watched`: more queues
-        that `declare` declares, whose depth is worth knowing.
+        that `declare` declares, whose depth is worth knowing. `declares_again`: every few seconds, for a queue to which
+        no one publishes who would be told that the way to it is gone.
         """
+        self._declares_again = declares_again
         self._settings, self._health, self._part = settings, health, part
         self._declare, self._limits, self._prefetch, self._watched = declare, limits, prefetch, watched
         self._loop = asyncio.get_running_loop()
@@ -130,7 +133,7 @@ class BatchConsumer:
         underlay.on_consumer_cancel_callbacks.add(lambda _: _fail(lost, "the broker cancelled the consumer"))
         while True:
             await self._until_let_go(underlay, lost)
-            await self._consume(underlay, lost)
+            await self._consume(underlay, lost, channel)
             await self._give_back(underlay)
 
     async def _until_let_go(self, channel: aiormq.abc.AbstractChannel, lost: asyncio.Future[None]) -> None:
@@ -151,7 +154,9 @@ class BatchConsumer:
         finally:
             letting_go.cancel()
 
-    async def _consume(self, channel: aiormq.abc.AbstractChannel, lost: asyncio.Future[None]) -> None:
+    async def _consume(
+        self, channel: aiormq.abc.AbstractChannel, lost: asyncio.Future[None], declaring: AbstractChannel
+    ) -> None:
         """One epoch. It ends when a batch has been in hand for too long; raises BrokerLost when the channel is gone."""
         # No await from here to the start of basic_consume: what `stop` cancels must have begun, or never begin.
         if self._stopping:
@@ -163,6 +168,8 @@ class BatchConsumer:
             await channel.basic_consume(self.queue_name, self._on_delivery, consumer_tag=self._consumer_tag)
             self._health.up(self._part)
             while not await ends_within(lost, _DEPTH_INTERVAL_S):
+                if self._declares_again:
+                    await self._declare(declaring)
                 ready, consumers = await self._look(channel)
                 if self._held_s() > self._limits.hold_s:
                     return
@@ -172,6 +179,7 @@ class BatchConsumer:
                     self._heed(seen, ready, consumers)
         finally:
             self._channel = None
+            metrics.CONSUMER_STALLED.labels(self.queue_name).set(0)  # of this epoch; what ended it says so itself
 
     async def _give_back(self, channel: aiormq.abc.AbstractChannel) -> None:
         """Let the broker have all that is unacknowledged. What is in hand goes on being written."""

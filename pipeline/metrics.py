@@ -129,7 +129,7 @@ BATCH_RETRIES = _counter(
 )
 REDELIVERIES = _counter("redeliveries", "Messages that the broker says it had delivered before.", "queue")
 STALE_BATCHES = _counter(
-    "stale_batches", "Batches that were done after their channel had died: not acked, redelivered.", "queue"
+    "stale_batches", "Batches done after their channel had died, or given back: not acked, redelivered.", "queue"
 )
 GIVEN_BACK = _counter(
     "given_back", "Times that all that was unacknowledged was given back: a batch had been held for too long.", "queue"

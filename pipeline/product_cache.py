@@ -195,8 +195,9 @@ class ProductCache:
                 health.down(part, f"Redis: {type(error).__name__}: {error}")
             else:
                 self._breaker.worked()
-                health.up(part)
-                await self.pay_owed()
+                # One that answers and refuses to write (full, or a replica) is of no use, and said so a moment ago.
+                if await self.pay_owed():
+                    health.up(part)
             await asyncio.sleep(PROBE_EVERY_S)
 
     def _may_try(self) -> bool:

@@ -10,8 +10,10 @@ from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 
 from persist_worker.second_net import PART, SecondNet
 from persist_worker.settings import PersistSettings
+from persist_worker.worker import PUBLISHER
 from pipeline import topology
 from pipeline.health import Health
+from pipeline.publisher import Publisher
 from stack.home import ROOT
 from tests.broker import plain_channel, running_task
 from tests.conditions import eventually
@@ -21,14 +23,21 @@ from tests.settings import settings_from
 @asynccontextmanager
 async def second_net(environment: Mapping[str, str]) -> AsyncIterator[SecondNet]:
     """A second net that is connected and takes a batch when it is told to."""
-    health = Health("persist_worker", PART)
-    net = SecondNet.of(settings_from(PersistSettings, environment), health)
+    health = Health("persist_worker", PART, PUBLISHER)
+    net, publisher = make_net(environment, health)
     try:
-        async with running_task(net._consumer.run()):
+        async with running_task(net._consumer.run(), publisher.run()):
             await eventually(lambda: health.is_ready)
             yield net
     finally:
         await net._database.close()
+
+
+def make_net(environment: Mapping[str, str], health: Health) -> tuple[SecondNet, Publisher]:
+    """And the publisher that it shares with the worker; that is for the caller to run. `health` has both parts."""
+    settings = settings_from(PersistSettings, environment)
+    publisher = Publisher(settings, health, PUBLISHER, topology.declare_created)
+    return SecondNet.of(settings, health, publisher), publisher
 
 
 async def reject(amqp_url: str, queue_name: str) -> None:

@@ -9,18 +9,17 @@ import pytest
 from database import connection as database_connection
 from database.connection import Connection
 from persist_worker import second_net as second_net_module
-from persist_worker.second_net import DEAD_LETTERED, PART, SecondNet
-from persist_worker.settings import PersistSettings
-from pipeline import topology
+from persist_worker.second_net import DEAD_LETTERED, PART
+from persist_worker.worker import PUBLISHER
+from pipeline import batches, topology
 from pipeline.health import Health
 from pipeline.orders import SCHEMA, Order
 from tests.broker import plain_channel, running_task, send, send_orders, unsettled
 from tests.conditions import eventually
-from tests.dead_letters import reject, return_too_often, second_net
+from tests.dead_letters import make_net, reject, return_too_often, second_net
 from tests.metrics import grown, sample
 from tests.orders import body_of, new_product_id, order
 from tests.processes import service_process
-from tests.settings import settings_from
 from tests.workers import (
     DeadRow,
     add_product,
@@ -108,16 +107,64 @@ async def test_p4_a_message_that_comes_back_too_often_is_a_dead_letter_for_each_
     assert await unsettled(environment["AMQP_URL"], DEAD) == 0
 
 
-async def test_p4_what_was_stored_is_parked_for_the_stock_stage_whichever_queue_it_comes_from(
+async def test_p4_what_was_stored_and_given_up_by_the_second_worker_is_parked_for_the_stock_stage(
     environment: dict[str, str], connection: Connection
 ) -> None:
     orders = [order(A), order(A)]
     await store(environment, *orders)
     await reject(environment["AMQP_URL"], CREATED)
-    await give_up(environment, orders[1], unstored := order(A))
-    await park_all(environment, 3)
-    letters = {it.order_id: it for it in await dead_letters(connection)}
-    assert letters == {it.order_id: it for it in (*parked("stock", *orders), *parked("persist", unstored))}
+    await park_all(environment, 2)
+    assert await dead_letters(connection) == parked("stock", *orders)
+
+
+async def test_p4_what_was_stored_and_given_up_by_the_first_worker_is_passed_on_to_the_second(
+    environment: dict[str, str], connection: Connection
+) -> None:
+    """Its twin may be on its way there already: who is told FAILED must not be PROCESSED a moment later."""
+    await add_product(connection, A, 5)
+    stored, unstored = order(A), order(A)
+    await store(environment, stored)
+    async with plain_channel(environment["AMQP_URL"]) as channel:  # and the worker died before it passed it on
+        await (await channel.get_queue(CREATED)).purge()
+    await give_up(environment, stored, unstored)
+    await park_all(environment, 1)
+    assert await dead_letters(connection) == parked("persist", unstored)
+    await decide(environment)
+    assert await connection.fetchval("SELECT outcome FROM stock_ledger WHERE order_id = $1", stored.id) == "PROCESSED"
+
+
+async def test_p4_who_was_told_that_it_failed_is_not_passed_on_after_all(
+    environment: dict[str, str], connection: Connection
+) -> None:
+    it = order(A)
+    await store(environment, it)
+    await reject(environment["AMQP_URL"], CREATED)
+    await park_all(environment, 1)
+    await give_up(environment, it)
+    async with second_net(environment) as net:
+        assert await net.run_once() == 0
+    assert await dead_letters(connection) == parked("stock", it)
+    assert await unsettled(environment["AMQP_URL"], CREATED) == 0
+
+
+async def test_p4_the_way_into_the_net_is_made_again_by_the_net(
+    environment: dict[str, str], connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No one who consumes or publishes is told that somebody has removed it: the broker meets it alone."""
+    monkeypatch.setattr(batches, "_DEPTH_INTERVAL_S", 0.05)
+    await give_up(environment, it := order(A))
+    net, _ = make_net(environment, Health("persist_worker", PART, PUBLISHER))
+    async with running_task(net.run()):
+        await eventually(lambda: dead_letters(connection))
+        async with plain_channel(environment["AMQP_URL"]) as channel:
+            await (await channel.get_queue(DEAD)).unbind(topology.DEAD_EXCHANGE, "#")
+        await give_up(environment, other := order(A))
+        await eventually(lambda: _are(connection, 2))
+    assert await dead_letters(connection) == parked("persist", it, other)
+
+
+async def _are(connection: Connection, count: int) -> bool:
+    return len(await dead_letters(connection)) == count
 
 
 async def test_p2_an_order_that_is_decided_does_not_become_a_dead_letter(
@@ -201,15 +248,15 @@ async def test_p1_a_bug_in_the_net_ends_the_net_alone_and_loses_nothing(
         raise ZeroDivisionError
 
     await give_up(environment, it := order(A))
-    health = Health("persist_worker", optional=(PART,))
-    net = SecondNet.of(settings_from(PersistSettings, environment), health)
+    health = Health("persist_worker", optional=(PART, PUBLISHER))
+    net, _ = make_net(environment, health)
     with monkeypatch.context() as patched:
         patched.setattr(second_net_module, "_park", buggy)
         await net.run()
     assert not health.is_up(PART)
     assert health.is_ready
     await eventually(lambda: is_in_the_net(environment))
-    net = SecondNet.of(settings_from(PersistSettings, environment), health)
+    net, _ = make_net(environment, health)
     async with running_task(net.run()):
         await eventually(lambda: dead_letters(connection))
     assert await dead_letters(connection) == parked("persist", it)
