@@ -25,8 +25,9 @@ def test_every_row_names_tests_that_are_there() -> None:
 def test_every_arrow_of_the_way_has_its_table() -> None:
     titles = re.findall(r"^## (.*)$", TEXT, re.MULTILINE)
     assert TEXT.count(HEAD) == len(titles)
-    for step in ("orders.accepted", "persist_worker", "orders.created", "product_consumer", "stock_ledger", "Redis"):
-        assert any(step in title for title in titles)
+    steps = ("orders.accepted", "persist_worker", "orders.created", "product_consumer", "stock_ledger", "Redis")
+    for step in (*steps, "orders.dead", "dead_letters", "dead replay"):
+        assert any(step in title for title in titles), step
 
 
 def test_every_failpoint_is_hit_on_real_servers() -> None:
