@@ -14,6 +14,8 @@ import aio_pika
 import aiormq.exceptions
 import structlog
 from aio_pika.abc import AbstractChannel, AbstractConnection
+from pamqp.commands import Basic
+from pamqp.header import ContentHeader
 
 from pipeline import metrics
 from pipeline.health import Health
@@ -25,6 +27,29 @@ _CONNECT_TIMEOUT_S = 5.0
 # A peer that is gone does not answer a close either. What it has not confirmed by then is unknown anyway.
 _CLOSE_TIMEOUT_S = 2.0
 _FIRST_RETRY_S, _LAST_RETRY_S = 0.1, 5.0
+
+_unmarshal = ContentHeader.unmarshal
+
+
+def _unmarshal_what_can_be(header: ContentHeader, data: bytes) -> None:
+    """pamqp's own, but for properties that it cannot decode: those are none, and the message is one of no version.
+
+    It raises, the client takes that for the end of the connection, and every consumer that is given the message dies of
+    it, with all that it had prefetched, until the broker gives up on them all (P10).
+    """
+    try:
+        _unmarshal(header, data)
+    except Exception as error:
+        if len(data) < _HEADER_BYTES:
+            raise
+        header.properties = Basic.Properties()
+        log.error("a message has properties that cannot be read", error=describe(error))
+
+
+# Class, weight and the size of the body, which pamqp has read by then.
+_HEADER_BYTES = 12
+# What the client calls for each message; it has no other place to say so. pamqp 4.0.
+ContentHeader.unmarshal = _unmarshal_what_can_be  # type: ignore[assignment]
 
 Session = Callable[[AbstractConnection], Awaitable[None]]
 

@@ -2,9 +2,12 @@
 
 import asyncio
 import secrets
+import struct
 from decimal import Decimal
 
+import aio_pika
 import msgspec
+import pamqp.encode
 import pytest
 from aio_pika.abc import AbstractChannel
 
@@ -191,6 +194,28 @@ async def test_p10_poison_is_parked_and_the_rest_stored_and_forwarded(environmen
         DeadRow(stranger.id, "persist", ID_CONFLICT, body_of(stranger)),
     ]
     assert await unsettled(environment["AMQP_URL"], ACCEPTED) == 0
+
+
+async def test_p10_properties_that_nobody_can_read_cost_only_their_message(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A time in nanoseconds, as other clients write it. Ours could not decode it, and hung up each time it came."""
+    bad, good = order(A), order(A)
+    async with plain_channel(environment["AMQP_URL"]) as channel:
+        await topology.declare_accepted(channel)
+        exchange = await channel.get_exchange(topology.ORDERS_EXCHANGE, ensure=False)
+        message = aio_pika.Message(body_of(bad), headers={"schema": SCHEMA}, timestamp=1)
+        with monkeypatch.context() as patched:
+            patched.setitem(pamqp.encode.METHODS, "timestamp", lambda _: struct.pack(">Q", 2**60))
+            await exchange.publish(message, topology.ORDER_ACCEPTED)
+    await accept(environment, [good])
+    losses = sample("headrace_broker_connection_losses_total", connection="consumer")
+    async with grown(losses) as growth, persist_worker(environment) as worker, asyncio.timeout(15):
+        await buffered(worker, 2)
+        assert await worker.run_once() == 1
+    assert growth() == [0]
+    assert (await stored(environment)).keys() == {good.id}
+    assert await parked(environment) == [DeadRow(None, "persist", UNKNOWN_SCHEMA, body_of(bad))]
 
 
 async def test_p10_a_client_that_no_index_can_hold_costs_only_itself(environment: dict[str, str]) -> None:
