@@ -13,7 +13,7 @@ from aiormq.abc import DeliveredMessage
 from database.sessions import Pool, StoreUnavailable, reading
 from ingest_api.catalogue import Catalogue
 from pipeline import metrics, topology
-from pipeline.broker import ends_within, keep_connected, when_lost
+from pipeline.broker import answering, ends_within, keep_connected, when_lost
 from pipeline.health import Health
 from pipeline.product_cache import CachedProduct, ProductCache
 from pipeline.product_events import ProductEvent, decode_event
@@ -112,15 +112,17 @@ async def follow_events(settings: PipelineSettings, health: Health, catalogue: C
             log.warning("product event ignored", error=str(error), body=message.body[:200])
 
     async def session(connection: AbstractConnection) -> None:
-        channel = await connection.channel(publisher_confirms=False)
-        queue = await topology.declare_product_events(channel)
+        async with answering():
+            channel = await connection.channel(publisher_confirms=False)
+            queue = await topology.declare_product_events(channel)
         lost = when_lost(connection, channel)
         underlay = await channel.get_underlay_channel()
         await underlay.basic_consume(queue.name, on_event, no_ack=True)
         catalogue.distrust()  # whatever happened before the queue was bound was not heard
         health.up(EVENTS)
         while not await ends_within(lost, _BIND_EVERY_S):
-            await topology.bind_product_events(channel, queue)
+            async with answering():
+                await topology.bind_product_events(channel, queue)
 
     await keep_connected(settings, health, EVENTS, session)
 

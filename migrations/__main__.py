@@ -1,15 +1,17 @@
 """Apply what is missing, once, however many replicas start together.
 
-python -m migrations            reads DATABASE_URL; exit 0 when the schema is up to date
+python -m migrations            reads DATABASE_URL as the services do; exit 0 when the schema is up to date
+python -m migrations --wait     changes nothing: waits until somebody else has brought it up to date
 """
 
 import asyncio
 import hashlib
-import os
 import sys
 from pathlib import Path
 
 import asyncpg
+
+from pipeline.settings import DatabaseSettings, load_or_exit
 
 # One lock for all who migrate this database. The number is the first 8 bytes of sha256("headrace migrations"), as a
 # signed bigint.
@@ -43,10 +45,8 @@ def _revisions() -> list[Path]:
 
 async def _apply(connection: "asyncpg.Connection[asyncpg.Record]", path: Path, known: dict[str, str]) -> bool:
     sql = path.read_text()  # noqa: ASYNC240  (a program that does one thing has nothing else to serve meanwhile)
-    digest = hashlib.sha256(sql.encode()).hexdigest()
+    digest = _check(path, sql, known)
     if path.stem in known:
-        if known[path.stem] != digest:
-            raise EditedRevision(f"{path.name} was applied with another text; put it back and add a new revision")
         return False
     async with connection.transaction():
         await connection.execute(sql)
@@ -54,16 +54,57 @@ async def _apply(connection: "asyncpg.Connection[asyncpg.Record]", path: Path, k
     return True
 
 
-def main() -> int:
-    url = os.environ.get("DATABASE_URL")
-    if not url:
-        print("migrations: DATABASE_URL is not set; ./headrace up sets it for you", file=sys.stderr)
-        return 78
+def _check(path: Path, sql: str, known: dict[str, str]) -> str:
+    """The text's digest. Raises EditedRevision if it was applied with another."""
+    digest = hashlib.sha256(sql.encode()).hexdigest()
+    if known.get(path.stem, digest) != digest:
+        raise EditedRevision(f"{path.name} was applied with another text; put it back and add a new revision")
+    return digest
+
+
+async def wait_until_migrated(database_url: str, look_every_s: float = 1.0) -> None:
+    """Return when the database has all revisions of this tree, whoever applies them. Raises EditedRevision."""
+    while True:
+        try:
+            if await _is_migrated(database_url):
+                return
+        except (OSError, TimeoutError, asyncpg.PostgresError) as error:
+            # Not there yet, or no tables in it yet: who waits for the one waits for the other.
+            print(f"migrations: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        await asyncio.sleep(look_every_s)
+
+
+async def _is_migrated(database_url: str) -> bool:
+    connection = await asyncpg.connect(database_url, timeout=10)
     try:
-        applied = asyncio.run(migrate(url))
+        rows = await connection.fetch("SELECT name, sha256 FROM schema_revisions")
+    finally:
+        await connection.close()
+    known = {row["name"]: row["sha256"] for row in rows}
+    for path in _revisions():
+        _check(path, path.read_text(), known)
+    missing = [path.stem for path in _revisions() if path.stem not in known]
+    if missing:
+        print(f"migrations: waiting for {', '.join(missing)}", file=sys.stderr, flush=True)
+    return not missing
+
+
+def main() -> int:
+    if sys.argv[1:] not in ([], ["--wait"]):
+        print(__doc__, file=sys.stderr)
+        return 2
+    settings = load_or_exit("migrations", DatabaseSettings)
+    try:
+        if sys.argv[1:]:
+            asyncio.run(wait_until_migrated(settings.database_url))
+            applied = []
+        else:
+            applied = asyncio.run(migrate(settings.database_url))
     except (OSError, TimeoutError, asyncpg.PostgresError, EditedRevision) as error:
         print(f"migrations: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     print("\n".join(f"applied {name}" for name in applied) or "up to date")
     return 0
 

@@ -25,7 +25,7 @@ from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractQueue
 from aiormq.abc import DeliveredMessage
 
 from pipeline import metrics
-from pipeline.broker import BrokerLost, describe, ends_within, is_broker_fault, keep_connected, when_lost
+from pipeline.broker import BrokerLost, answering, describe, ends_within, is_broker_fault, keep_connected, when_lost
 from pipeline.deliveries import Batch, BatchLimits, ClosedBy, Delivery, delivery_of
 from pipeline.health import Health
 from pipeline.settings import PipelineSettings
@@ -124,9 +124,10 @@ class BatchConsumer:
         self._full.set()
 
     async def _session(self, connection: AbstractConnection) -> None:
-        channel = await connection.channel(publisher_confirms=False)
-        await channel.set_qos(prefetch_count=self._prefetch)
-        queue = await self._declare(channel)
+        async with answering():
+            channel = await connection.channel(publisher_confirms=False)
+            await channel.set_qos(prefetch_count=self._prefetch)
+            queue = await self._declare(channel)
         self.queue_name = queue.name
         lost = when_lost(connection, channel)
         underlay = await channel.get_underlay_channel()

@@ -6,9 +6,11 @@ outlives it.
 """
 
 import asyncio
+import itertools
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
 
 import aio_pika
 import aiormq.exceptions
@@ -26,6 +28,9 @@ log = structlog.get_logger()
 _CONNECT_TIMEOUT_S = 5.0
 # A peer that is gone does not answer a close either. What it has not confirmed by then is unknown anyway.
 _CLOSE_TIMEOUT_S = 2.0
+# To open a channel and declare takes milliseconds. A node that is cut off from the others of its cluster answers the
+# handshake, and then nothing: the queue's leader is elsewhere. Heartbeats go on, so nobody else would notice.
+_ANSWER_TIMEOUT_S = 5.0
 _FIRST_RETRY_S, _LAST_RETRY_S = 0.1, 5.0
 
 _unmarshal = ContentHeader.unmarshal
@@ -92,12 +97,14 @@ def backoff_s(attempt: int, first_s: float = _FIRST_RETRY_S, last_s: float = _LA
 async def keep_connected(settings: BrokerSettings, health: Health, part: str, session: Session) -> None:
     """Run `session` on a connection of its own, named `part`, and again on a new one whenever it is lost.
 
-    Runs until it is cancelled. A session marks `part` as up when it is ready for work, and ends by raising.
+    Runs until it is cancelled. A session marks `part` as up when it is ready for work, and ends by raising. Of a
+    cluster's nodes it takes one after the other, from any on: so clients spread over them, and whoever loses one, or is
+    let down by one that is cut off from the others, is with the next a moment later.
     """
     attempt = 0
-    while True:
+    for url in _nodes(settings.amqp_urls):
         try:
-            async with _connection(settings, f"{health.service} {part}") as connection:
+            async with _connection(settings, url, f"{health.service} {part}") as connection:
                 await session(connection)
         except BaseException as error:
             if not is_broker_fault(error):
@@ -107,8 +114,20 @@ async def keep_connected(settings: BrokerSettings, health: Health, part: str, se
             wait_s = backoff_s(attempt)
             health.down(part, f"RabbitMQ: {describe(error)}")
             metrics.BROKER_RECONNECTS.labels(part).inc()
-            log.warning("broker connection lost", part=part, error=describe(error), retry_in_s=round(wait_s, 2))
+            log.warning(
+                "broker connection lost",
+                part=part,
+                node=urlsplit(url).netloc.rpartition("@")[2],
+                error=describe(error),
+                retry_in_s=round(wait_s, 2),
+            )
             await asyncio.sleep(wait_s)
+
+
+def _nodes(urls: list[str]) -> Iterator[str]:
+    """The addresses in turn, for ever, from any of them on."""
+    first = random.randrange(len(urls))
+    return itertools.cycle(urls[first:] + urls[:first])
 
 
 def describe(error: BaseException) -> str:
@@ -132,6 +151,16 @@ def when_lost(connection: AbstractConnection, channel: AbstractChannel) -> async
     return lost
 
 
+@asynccontextmanager
+async def answering() -> AsyncIterator[None]:
+    """What a session asks of the broker besides messages. Raises BrokerLost when the answer takes too long."""
+    try:
+        async with asyncio.timeout(_ANSWER_TIMEOUT_S):
+            yield
+    except TimeoutError as error:
+        raise BrokerLost(f"connected, but no answer within {_ANSWER_TIMEOUT_S:g} s") from error
+
+
 async def ends_within(lost: asyncio.Future[None], seconds: float) -> bool:
     """Whether the future ended in that time; raises what it ended with."""
     done, _ = await asyncio.wait({lost}, timeout=seconds)
@@ -144,10 +173,10 @@ def _retrieved(future: asyncio.Future[None]) -> None:
 
 
 @asynccontextmanager
-async def _connection(settings: BrokerSettings, name: str) -> AsyncIterator[AbstractConnection]:
+async def _connection(settings: BrokerSettings, url: str, name: str) -> AsyncIterator[AbstractConnection]:
     try:
         connection = await aio_pika.connect(
-            settings.amqp_url,
+            url,
             timeout=_CONNECT_TIMEOUT_S,
             heartbeat=settings.amqp_heartbeat_s,
             client_properties={"connection_name": name},

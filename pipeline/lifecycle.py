@@ -13,9 +13,8 @@ from typing import Any, TypeVar
 import orjson
 import structlog
 import uvloop
-from pydantic import ValidationError
 
-from pipeline.settings import PipelineSettings
+from pipeline.settings import EXIT_BAD_SETTINGS, PipelineSettings, load_or_exit
 
 S = TypeVar("S", bound=PipelineSettings)
 
@@ -28,8 +27,6 @@ class Misconfigured(Exception):
     """What the settings name cannot be used: exit 78, like settings that are wrong. The text says what to do."""
 
 
-# EX_CONFIG of sysexits.h: the settings are wrong, so a supervisor need not try again.
-_EXIT_BAD_SETTINGS = 78
 # EX_SOFTWARE: a bug of ours.
 _EXIT_BUG = 70
 
@@ -46,13 +43,13 @@ def run(service: str, settings_type: type[S], main: Callable[[S, asyncio.Event],
     `stop` is set by the first SIGTERM or SIGINT; main finishes what is in hand and returns. The second signal
     kills the process on the spot. Wrong settings, or Misconfigured: one line for each on stderr, exit 78.
     """
-    settings = _load(service, settings_type)
+    settings = load_or_exit(service, settings_type)
     _configure_logs(service, settings.log_level)
     try:
         uvloop.run(_main(settings, main))
     except Misconfigured as error:
         print(f"{service}: {error}", file=sys.stderr)
-        sys.exit(_EXIT_BAD_SETTINGS)
+        sys.exit(EXIT_BAD_SETTINGS)
     sys.exit(0)
 
 
@@ -156,19 +153,6 @@ def _on_signal(stop: asyncio.Event, number: signal.Signals) -> None:
         os.kill(os.getpid(), number)
     structlog.get_logger().info("stopping", signal=number.name)
     stop.set()
-
-
-def _load(service: str, settings_type: type[S]) -> S:
-    try:
-        return settings_type()  # type: ignore[call-arg]  # pydantic-settings takes them from the environment
-    except ValidationError as error:
-        for problem in error.errors(include_input=False, include_url=False):
-            name = ".".join(map(str, problem["loc"])) or "settings"
-            if "." not in name and not name.isupper():
-                name = f"{settings_type.model_config.get('env_prefix', '')}{name}".upper()
-            print(f"{service}: {name}: {problem['msg']}", file=sys.stderr)
-        print(f"{service}: set these in the environment; ./headrace up does it for you", file=sys.stderr)
-        sys.exit(_EXIT_BAD_SETTINGS)
 
 
 def _configure_logs(service: str, level: str) -> None:

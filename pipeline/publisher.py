@@ -11,7 +11,7 @@ from aiormq.exceptions import DeliveryError, PublishError
 from pamqp.commands import Basic
 
 from pipeline import metrics
-from pipeline.broker import BrokerLost, describe, ends_within, is_broker_fault, keep_connected, when_lost
+from pipeline.broker import BrokerLost, answering, describe, ends_within, is_broker_fault, keep_connected, when_lost
 from pipeline.health import Health
 from pipeline.orders import SCHEMA
 from pipeline.settings import BrokerSettings
@@ -112,8 +112,9 @@ class Publisher:
         return Outcome.CONFIRMED
 
     async def _session(self, connection: AbstractConnection) -> None:
-        channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
-        await self._declare(channel)
+        async with answering():
+            channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
+            await self._declare(channel)
         self._lost = when_lost(connection, channel)
         underlay = await channel.get_underlay_channel()
         assert isinstance(underlay, aiormq.Channel)

@@ -1,16 +1,24 @@
 """One connection, kept up: what may happen between its start and its session's."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from aio_pika.abc import AbstractConnection
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractQueue
 
+from pipeline import broker, topology
+from pipeline.batches import BatchConsumer
 from pipeline.broker import keep_connected, when_lost
+from pipeline.deliveries import BatchLimits
 from pipeline.health import Health
+from pipeline.publisher import Publisher
+from pipeline.settings import PipelineSettings
 from tests.broker import broker_settings, running_task
 from tests.conditions import eventually
 from tests.faults import Proxy, proxy_to
+
+Declare = Callable[[AbstractChannel], Awaitable[AbstractQueue]]
 
 
 async def lose(proxy: Proxy, connection: AbstractConnection) -> None:
@@ -40,6 +48,34 @@ async def test_a_connection_that_is_gone_before_its_session_opens_a_channel_is_t
         ):
             await asyncio.wait([asyncio.create_task(up.wait()), running], return_when=asyncio.FIRST_COMPLETED)
         assert up.is_set()
+
+
+def publisher(settings: PipelineSettings, health: Health, declare: Declare) -> Publisher:
+    return Publisher(settings, health, "part", declare)
+
+
+def consumer(settings: PipelineSettings, health: Health, declare: Declare) -> BatchConsumer:
+    return BatchConsumer(settings, health, "part", declare, BatchLimits(10, 10_000, 10, 0.01, 60), prefetch=20)
+
+
+@pytest.mark.parametrize("make", [publisher, consumer])
+async def test_a_broker_that_says_nothing_after_the_handshake_is_left_for_another(
+    amqp_url: str, monkeypatch: pytest.MonkeyPatch, make: Callable[..., Publisher | BatchConsumer]
+) -> None:
+    """As a node that is cut off from its cluster: heartbeats go on, and what is declared is never there."""
+    monkeypatch.setattr(broker, "_ANSWER_TIMEOUT_S", 0.3)
+
+    async with proxy_to(amqp_url) as proxy:
+
+        async def declare(channel: AbstractChannel) -> AbstractQueue:
+            if proxy.connections == 1:
+                proxy.forget()
+            return await topology.declare_accepted(channel)
+
+        health = Health("test", "part")
+        async with running_task(make(broker_settings(proxy.url(amqp_url)), health, declare).run()):
+            await eventually(lambda: health.is_ready, 5)
+        assert proxy.connections == 2
 
 
 async def test_a_server_that_hangs_up_during_the_handshake_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:

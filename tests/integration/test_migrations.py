@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from migrations import __main__ as migrations
-from migrations.__main__ import EditedRevision, migrate
+from migrations.__main__ import EditedRevision, migrate, wait_until_migrated
 from tests.conftest import Servers
 from tests.orders import new_product_id
 from tests.workers import connected
@@ -37,6 +37,25 @@ async def test_all_revisions_are_applied_in_order_and_once(empty_database: str) 
 async def test_many_that_start_together_apply_each_revision_once(empty_database: str) -> None:
     applied = await asyncio.gather(*(migrate(empty_database) for _ in range(5)))
     assert sorted(applied) == [[], [], [], [], REVISIONS]
+
+
+async def test_who_waits_goes_on_when_another_has_migrated_and_changes_nothing_before(empty_database: str) -> None:
+    waiting = asyncio.create_task(wait_until_migrated(empty_database, 0.01))
+    await asyncio.wait({waiting}, timeout=0.3)
+    assert not waiting.done()
+    async with connected(empty_database) as connection:
+        assert await connection.fetchval("SELECT to_regclass('schema_revisions')") is None
+    await migrate(empty_database)
+    async with asyncio.timeout(10):
+        await waiting
+
+
+async def test_who_waits_for_another_text_is_told(empty_database: str) -> None:
+    await migrate(empty_database)
+    async with connected(empty_database) as connection:
+        await connection.execute("UPDATE schema_revisions SET sha256 = 'another' WHERE name = $1", REVISIONS[-1])
+    with pytest.raises(EditedRevision, match=REVISIONS[-1]):
+        await wait_until_migrated(empty_database)
 
 
 async def test_a_revision_that_was_edited_is_refused(empty_database: str) -> None:

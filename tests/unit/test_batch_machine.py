@@ -94,7 +94,7 @@ class BatchMachine(RuleBasedStateMachine):
         if is_quick:
             self.may_declare.set()
         self.channel = Channel(self.queue, self.loop)
-        self.session = self.loop.begin(self.consumer._session(self.channel))  # type: ignore[arg-type]
+        self.session = self.loop.begin(self.consumer._session(self.channel))  # type: ignore[arg-type]  # a model
         self.look()
 
     @precondition(lambda self: not self.may_declare.is_set())
