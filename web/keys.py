@@ -199,13 +199,14 @@ def load_keys(settings: ApiSettings) -> Keys:
 
 
 def _say_open(settings: ApiSettings) -> None:
-    if not (is_loopback(settings.host) or settings.allow_unauthenticated_access_from_anywhere):
+    where = settings.reached_on
+    if not (is_loopback(where) or settings.allow_unauthenticated_access_from_anywhere):
         raise Misconfigured(
-            f"there are no API keys, and on {settings.host} anybody could send orders. Make a key with"
+            f"there are no API keys, and on {where} anybody could send orders. Make a key with"
             " ./headrace keys add and name its file in API_KEYS_FILE; or listen on 127.0.0.1; or, if whatever is in"
             " front of the service sees to who gets in, set ALLOW_UNAUTHENTICATED_ACCESS_FROM_ANYWHERE=true"
         )
-    log.warning(f"no API keys: open to everybody on {settings.host}", api_keys_file=str(settings.api_keys_file or ""))
+    log.warning(f"no API keys: open to everybody on {where}", api_keys_file=str(settings.api_keys_file or ""))
 
 
 def _by_id(keys: list[ApiKey]) -> dict[str, _Known]:

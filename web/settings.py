@@ -13,7 +13,14 @@ class ApiSettings(PipelineSettings):
 
     # Both APIs read the same keys, so these two names have no prefix. ./headrace keys writes the file.
     api_keys_file: Annotated[Path | None, Field(validation_alias="API_KEYS_FILE")] = None
+    # Where others reach the service, if not on `host`: a container listens on all its addresses, and its runtime, or a
+    # proxy, publishes it on one of the machine's.
+    published_on: Annotated[str | None, Field(validation_alias="PUBLISHED_ON", min_length=1)] = None
     # Without keys, a service listens on the loopback only; unless this says that something else keeps strangers out.
     allow_unauthenticated_access_from_anywhere: Annotated[
         bool, Field(validation_alias="ALLOW_UNAUTHENTICATED_ACCESS_FROM_ANYWHERE")
     ] = False
+
+    @property
+    def reached_on(self) -> str:
+        return self.published_on or self.host

@@ -352,6 +352,18 @@ def test_without_keys_no_other_address_is_served_unless_the_danger_is_named(file
     assert logs[0]["event"] == "no API keys: open to everybody on 0.0.0.0"
 
 
+def test_what_counts_is_where_others_reach_it(file: Path) -> None:
+    """A container listens on all its addresses; its runtime publishes it on one of the machine's."""
+    write_keys(file)
+    with capture_logs() as logs:
+        assert start(file, "0.0.0.0", PUBLISHED_ON="127.0.0.1").is_open
+    assert logs[0]["event"] == "no API keys: open to everybody on 127.0.0.1"
+    with pytest.raises(Misconfigured, match=r"on 0\.0\.0\.0 anybody could"):
+        start(file, "127.0.0.1", PUBLISHED_ON="0.0.0.0")
+    with pytest.raises(ValueError, match="PUBLISHED_ON"):
+        start(file, "0.0.0.0", PUBLISHED_ON="")
+
+
 def test_with_keys_any_address_is_served(file: Path) -> None:
     write_keys(file, key_of(new_token()))
     with capture_logs() as logs:
