@@ -1,8 +1,9 @@
-"""What the caller's environment asks of `up`: servers that are there already, and ports."""
+"""What the caller's environment names: servers that are there already, ports, a stack that runs elsewhere."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from stack.errors import HeadraceError
@@ -25,11 +26,40 @@ SERVICE_PORTS = {"ingest_api": 8080, "persist_worker": 9101, "product_consumer":
 
 def external_urls() -> dict[str, str]:
     """The servers that the environment names, by our name for them. Raises HeadraceError for what is no such URL."""
-    urls = {server: os.environ[name] for server, name in VARIABLES.items() if os.environ.get(name)}
+    urls = {server: url for server, name in VARIABLES.items() if (url := _secret(name))}
     for server, url in urls.items():
         name = VARIABLES[server]
         check_url(server, name, url, f"correct {name}, or `unset {name}` for a private instance")
     return urls
+
+
+def named_stack() -> dict[str, str] | None:
+    """`ingest_api`, `product_api`, `database` and `broker` of a stack that this command did not start, if the
+    environment names one, as in the containers of docker-compose.yml. Raises HeadraceError if it does so by half.
+    """
+    names = {"ingest_api": "INGEST_API_URL", "product_api": "PRODUCT_API_URL"}
+    urls = {service: os.environ[name] for service, name in names.items() if os.environ.get(name)}
+    if not urls:
+        return None
+    servers = external_urls()
+    missing = [name for service, name in names.items() if service not in urls]
+    missing += [VARIABLES[server] for server in ("postgres", "rabbitmq") if server not in servers]
+    if missing:
+        raise HeadraceError(
+            f"a stack is named without {' and '.join(missing)}",
+            "INGEST_API_URL and PRODUCT_API_URL say where it is, DATABASE_URL and AMQP_URL what it uses",
+            "set all four, or none",
+        )
+    return {**urls, "database": servers["postgres"], "broker": servers["rabbitmq"]}
+
+
+def _secret(name: str) -> str | None:
+    """As the services find it (pipeline/settings.py): in the environment, or in a file of SECRETS_DIRECTORY."""
+    if value := os.environ.get(name):
+        return value
+    directory = os.environ.get("SECRETS_DIRECTORY")
+    path = Path(directory, name) if directory else None
+    return path.read_text().strip() if path and path.is_file() else None
 
 
 def check_url(server: str, name: str, url: str, mend: str) -> None:
@@ -39,6 +69,9 @@ def check_url(server: str, name: str, url: str, mend: str) -> None:
 
 
 def _is_url(text: str, schemes: tuple[str, ...]) -> bool:
+    """Or several with commas between, the nodes of a cluster, if schemes are the broker's."""
+    if "," in text and schemes == SCHEMES["rabbitmq"]:
+        return all(_is_url(one, schemes) for one in text.split(","))
     try:
         url = urlsplit(text)
         port = url.port  # raises for what is no number

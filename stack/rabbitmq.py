@@ -7,11 +7,13 @@ in the foreground on a port of its own before the node starts, so it is supervis
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 from dataclasses import dataclass
 from typing import Literal
 
 import aiormq
+import aiormq.exceptions
 
 from stack.place import Place, minimal_environment
 from stack.ports import LOOPBACK, Ports
@@ -148,7 +150,17 @@ def _environment(place: Place, ports: NodePorts, configuration: str) -> dict[str
 
 
 async def probe(address: str) -> None:
-    """Return once an AMQP handshake with this password succeeds (rabbitmqctl would cost seconds of CPU)."""
+    """Return once an AMQP handshake with this password succeeds (rabbitmqctl would cost seconds of CPU): with one node
+    of a cluster, whose addresses have commas between. Raises what the last one fails with.
+    """
+    *others, last = address.split(",")
+    for each in others:
+        with contextlib.suppress(OSError, aiormq.exceptions.AMQPError):
+            return await _handshake(each)
+    return await _handshake(last)
+
+
+async def _handshake(address: str) -> None:
     connection = await aiormq.connect(address)
     await connection.close()
 

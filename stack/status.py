@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from stack import state as states
 from stack.console import out, say
+from stack.environment import named_stack
 from stack.errors import HeadraceError
 from stack.home import Home
 from stack.state import SERVICES, StackState
@@ -26,7 +27,7 @@ def status(home: Home, *, as_json: bool) -> int:
         out.print_json(json.dumps(as_dict(state, is_running=is_running)))
     elif is_running:
         say(f"headrace is {'running' if state.phase == 'ready' else state.phase}")
-        print_table(state, home)
+        print_table(state, str(home.logs))
     else:
         say("headrace is not running; start it: ./headrace up -d")
     if not is_running:
@@ -48,7 +49,11 @@ def _all_ready(state: StackState) -> bool:
 
 
 def running_urls(home: Home) -> dict[str, str]:
-    """`ingest_api`, `product_api`, `database` and `broker`. Raises HeadraceError when the stack does not run."""
+    """`ingest_api`, `product_api`, `database` and `broker`: of the stack that the environment names, or of the one that
+    `up` started. Raises HeadraceError when that does not run.
+    """
+    if named := named_stack():
+        return named
     state = states.load(home)
     if not (state.is_running and state.phase == "ready"):
         raise HeadraceError("headrace is not running", "`up` has not been run, or has not finished", "./headrace up -d")

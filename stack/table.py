@@ -10,7 +10,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from stack.console import PIPE_WIDTH, say, show_table
-from stack.home import Home
 from stack.state import SERVERS, SERVICES, Part, StackState
 
 # In the order in which a user needs them, each with the path worth opening.
@@ -26,6 +25,11 @@ EXAMPLE_QUANTITY = 2
 
 
 def without_password(url: str) -> str:
+    """Or of several, the nodes of a cluster, with commas between."""
+    return ",".join(map(_without_password, url.split(",")))
+
+
+def _without_password(url: str) -> str:
     parts = urlsplit(url)
     if parts.password is None:
         return url
@@ -61,30 +65,29 @@ def _at_rest(state: str) -> str:
     return state if state == "external" else "stopped"
 
 
-def print_table(state: StackState, home: Home) -> None:
-    """Fits into 80 columns; where it does not, lines run over rather than lose their ends."""
+def print_table(state: StackState, logs: str) -> None:
+    """`logs`: where they are. Fits into 80 columns; where it does not, lines run over rather than lose their ends."""
     table = Table(box=None, padding=(0, 0, 0, 2), show_header=False)
     for name, path in PATHS.items():
         if part := state.parts.get(name):
-            table.add_row(f"[bold]{name}[/]", escape(part.url + path), _state(part))
+            is_url = part.url.startswith("http")
+            table.add_row(f"[bold]{name}[/]", escape(part.url + (path if is_url else "")), _state(part))
     for name in SERVERS:
         if part := state.parts.get(name):
             table.add_row(name, escape(without_password(part.url)), _state(part))
     if state.management_url:
         table.add_row("rabbitmq UI", without_password(state.management_url))
-    table.add_row("logs", escape(str(home.logs)))
+    table.add_row("logs", escape(logs))
     show_table(table, PIPE_WIDTH)
 
 
 def _state(part: Part) -> str:
-    colour = "green" if part.state in ("ready", "external") else "yellow"
+    colour = "green" if part.state.startswith(("ready", "external")) else "yellow"
     return f"[{colour}]{part.state}[/]" + (f" (restarts: {part.restarts})" if part.restarts else "")
 
 
 def print_next(state: StackState, product_id: str | None, *, needs_key: bool) -> None:
     """What to try now: commands that work when pasted. `needs_key`: nobody is let in without one any more."""
-    say()
-    say("passwords  ./headrace status --json")
     say("try        ./headrace demo")
     if product_id:
         body = f'{{"productId":"{product_id}","quantity":{EXAMPLE_QUANTITY}}}'

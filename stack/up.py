@@ -147,14 +147,20 @@ def _is_unknown(home: Home) -> bool:
 def show(home: Home) -> None:
     state = states.load(home)
     say()
-    print_table(state, home)
-    print_next(state, _demo_product(state, home), needs_key=has_keys(home))
+    print_table(state, str(home.logs))
+    say()
+    say("passwords  ./headrace status --json")
+    print_next(state, demo_product(state, home), needs_key=has_keys(home))
 
 
-def _demo_product(state: StackState, home: Home) -> str | None:
-    """A product to order in the example: one that has what it orders; a demo product, else the one with the most."""
+def demo_product(state: StackState, home: Home | None) -> str | None:
+    """A product to order in the example: one that has what it orders; a demo product, else the one with the most.
+
+    `home`: whose key to ask with; None: ask without one.
+    """
     with contextlib.suppress(HeadraceError, OSError, KeyError):
-        return choose_product(products(state.parts["product_api"].url, own_token(home)))
+        token = own_token(home) if home else None
+        return choose_product(products(state.parts["product_api"].url, token))
     return None
 
 

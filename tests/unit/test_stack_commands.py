@@ -111,6 +111,7 @@ def test_a_suite_is_a_directory_with_tests(tmp_path: Path) -> None:
         ("postgresql://u:secret@h:1/d", "postgresql://u@h:1/d"),
         ("redis://:secret@h:1/0", "redis://h:1/0"),
         ("amqp://u:secret@h:1/%2F", "amqp://u@h:1/%2F"),
+        ("amqp://u:secret@h:1/%2F,amqp://u:secret@i:1/%2F", "amqp://u@h:1/%2F,amqp://u@i:1/%2F"),
         ("http://h:1/x", "http://h:1/x"),
     ],
 )
