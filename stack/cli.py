@@ -75,11 +75,16 @@ def _print_version(asked: bool) -> None:
 
 @app.callback()
 def every_command(
-    version: Annotated[
+    context: typer.Context,
+    version: Annotated[  # noqa: ARG001 - its callback prints it
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    pass
+    from stack import containers
+
+    asks_for_help = any(it in ("-h", "--help") for it in sys.argv)
+    if context.invoked_subcommand in containers.INSIDE and containers.is_used(Home.current()) and not asks_for_help:
+        raise typer.Exit(containers.run_inside(sys.argv[1:]))
 
 
 @app.command()
@@ -88,10 +93,16 @@ def up(
     ui: Annotated[
         bool, typer.Option("--ui", help="With RabbitMQ's management UI (starts 3 s, stops 5 s slower).")
     ] = False,
+    docker: Annotated[bool, typer.Option("--docker", help="In containers, as docker-compose.yml says.")] = False,
 ) -> None:
     """Start PostgreSQL, RabbitMQ, Redis and the four services; install what is missing."""
+    from stack import containers
     from stack.up import up as run
 
+    if docker:
+        raise typer.Exit(containers.up(Home.current(), detach=detach))
+    if containers.is_used(Home.current()):
+        raise HeadraceError("headrace is running already, in containers", mend="./headrace down, then again")
     if ui:
         from stack.rabbitmq import UI_VARIABLE
 
@@ -105,16 +116,22 @@ def down(
     purge: Annotated[bool, typer.Option("--purge", help="Also remove data, credentials, API keys and logs.")] = False,
 ) -> None:
     """Stop everything that `up` started."""
+    from stack import containers
     from stack.down import down as run
 
+    if containers.is_used(Home.current()):
+        raise typer.Exit(containers.down(Home.current(), purge=purge))
     raise typer.Exit(run(Home.current(), purge=purge))
 
 
 @app.command()
 def status(as_json: Json = False) -> None:
     """What runs, and where. Exit code 0: all ready; 1: something is not; 3: not running."""
+    from stack import containers
     from stack.status import status as run
 
+    if containers.is_used(Home.current()):
+        raise typer.Exit(containers.status(as_json=as_json))
     raise typer.Exit(run(Home.current(), as_json=as_json))
 
 
@@ -124,8 +141,11 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines come.")] = False,
 ) -> None:
     """Show the logs."""
+    from stack import containers
     from stack.logs import logs as run
 
+    if containers.is_used(Home.current()):
+        raise typer.Exit(containers.logs(service, follow=follow))
     raise typer.Exit(run(Home.current(), service, follow=follow))
 
 

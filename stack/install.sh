@@ -10,7 +10,8 @@ set -eu
 policy=/usr/sbin/policy-rc.d
 saved=$policy.before-headrace
 no_cluster=/etc/postgresql-common/createcluster.d/headrace.conf
-units="postgresql.service rabbitmq-server.service redis-server.service epmd.socket epmd.service"
+units="postgresql.service rabbitmq-server.service redis-server.service epmd.socket epmd.service \
+    docker.socket docker.service containerd.service"
 
 restore() {
     rm -f "$no_cluster"

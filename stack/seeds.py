@@ -1,12 +1,19 @@
-"""Two products to try the first orders on, made through the front door like anybody's."""
+"""Two products to try the first orders on, made through the front door like anybody's.
+
+python -m stack.seeds       the job `seeds` of docker-compose.yml; reads PRODUCT_API_URL
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import sys
 from typing import Any
 
 from stack.errors import HeadraceError
+from stack.home import Home
 from stack.http import get, post_json
+from stack.key_file import own_token
 
 PRODUCTS = (
     {"name": "Laptop Demo", "price": 1500.00, "qty": 50},
@@ -41,3 +48,14 @@ def products(product_api: str, token: str | None) -> list[dict[str, Any]]:
     if status != 200 or not isinstance(found, list):
         raise HeadraceError(f"GET /products answers {status}", body[:300], "./headrace logs product_api")
     return found
+
+
+def main() -> None:
+    try:
+        print(plant(os.environ["PRODUCT_API_URL"], own_token(Home.current())))
+    except HeadraceError as error:
+        sys.exit("\n".join(error.lines()))
+
+
+if __name__ == "__main__":
+    main()

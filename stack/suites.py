@@ -22,7 +22,7 @@ STATIC = {
 # Tests that take minutes. They run when their suite is asked for by name.
 DEEP = "deep"
 # These need no server. Any other directory in tests/ is a suite that does.
-WITHOUT_SERVERS = ("unit", "fuzz")
+WITHOUT_SERVERS = ("unit", "fuzz", "compose", "cluster")
 # One file in another suite's directory, which takes as long as it is told to. It runs when it is asked for by name.
 SOAK, SOAK_FILE = "soak", "chaos/soak.py"
 MINUTES = "--minutes"
@@ -48,7 +48,11 @@ class Plan:
 
 
 def available_suites(tests: Path = TESTS) -> list[str]:
-    """The directories in tests/ that hold tests; unit, integration, system first."""
+    """The directories in tests/ that hold tests; unit, integration, system first. None where there is no tests/: in an
+    image.
+    """
+    if not tests.is_dir():
+        return []
     found = {path.name for path in tests.iterdir() if path.is_dir() and any(path.rglob("test_*.py"))}
     known = [name for name in ("unit", "integration", "system") if name in found]
     soak = [SOAK] if (tests / SOAK_FILE).exists() else []

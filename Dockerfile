@@ -1,0 +1,45 @@
+# One image, several commands: docker run headrace ingest_api | persist_worker | product_consumer | product_api |
+# migrations | stack (the command ./headrace). Built and run by docker-compose.yml.
+#
+# From another base, for instance a mirror's or a digest: --build-arg PYTHON_IMAGE=...
+ARG PYTHON_IMAGE=python:3.13-slim
+
+# What installs packages stays behind: the image that runs has no pip, and nothing that pip has left.
+FROM ${PYTHON_IMAGE} AS packages
+# Docker's own builder knows no --mount; a layer of its own for the lock file is built again only when it changes.
+COPY requirements.lock /tmp/
+RUN python3 -m venv --without-pip /opt/headrace \
+ && python3 -m pip --python /opt/headrace/bin/python install --no-cache-dir --disable-pip-version-check \
+        --no-input --require-hashes --only-binary :all: --requirement /tmp/requirements.lock
+
+FROM ${PYTHON_IMAGE} AS base
+# By number, as Kubernetes' runAsNonRoot wants it. These directories are what volumes take their owner from.
+RUN useradd --system --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin headrace \
+ && install -d -o headrace -g headrace /secrets/services /secrets/postgres /secrets/rabbitmq /secrets/redis /home/headrace
+ENV PATH=/opt/headrace/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    HEADRACE_HOME=/home/headrace
+WORKDIR /app
+COPY pyproject.toml ./
+COPY pipeline pipeline
+COPY web web
+COPY database database
+COPY migrations migrations
+COPY ingest_api ingest_api
+COPY persist_worker persist_worker
+COPY product_consumer product_consumer
+COPY product_api product_api
+COPY stack stack
+# Compiled once here rather than at each start: the file system is read-only when it runs.
+RUN python3 -m compileall -q .
+USER 10001:10001
+STOPSIGNAL SIGTERM
+# Ready, not only alive: what waits for it, waits for that. Where: HEALTH_PORT, which each service is given beside its
+# own port.
+HEALTHCHECK --interval=5s --timeout=4s --start-period=30s --retries=3 CMD ["python", "-IS", "/app/stack/healthcheck.py"]
+ENTRYPOINT ["python", "-m"]
+
+FROM base AS headrace
+COPY --from=packages /opt/headrace /opt/headrace
+CMD ["ingest_api"]

@@ -1,0 +1,213 @@
+"""`up --docker`: the stack of docker-compose.yml, started, shown and stopped with the same commands as the other one.
+
+What needs the servers, which are not published, runs inside: `./headrace demo` becomes `docker compose run tools demo`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from stack.console import out, say, spinner
+from stack.errors import HeadraceError
+from stack.home import ROOT, Home
+from stack.logfile import open_log
+from stack.state import SERVERS, SERVICES, Part, StackState
+from stack.table import as_dict, print_next, print_table
+from stack.up import demo_product
+
+# Commands that run in the container `tools`, as they would here.
+INSIDE = ("demo", "verify", "dead", "keys")
+# Service of docker-compose.yml → what its name is to everybody else.
+PUBLISHED = {"ingest_api": "8080", "product_api": "3000"}
+INTERRUPTED = 130
+
+
+def is_used(home: Home) -> bool:
+    """Whether the stack that the commands mean is the one in containers."""
+    return _mark(home).exists()
+
+
+def _mark(home: Home) -> Path:
+    return home.path / "containers"
+
+
+def state_of(containers: Sequence[dict[str, Any]]) -> StackState:
+    """What `docker compose ps --format json` tells, as the table wants it: of several replicas the worst."""
+    state = StackState(phase="ready")
+    published = {port: it for it in containers for port in map(str, _inner_ports(it))}
+    for name in (*SERVICES, *SERVERS):
+        replicas = [it for it in containers if it["Service"] == name]
+        if not replicas:
+            continue
+        condition = "ready" if all(map(_is_well, replicas)) else "not ready"
+        count = f" × {len(replicas)}" if len(replicas) > 1 else ""
+        state.parts[name] = Part(_url(name, published), state=condition + count)
+        if condition != "ready":
+            state.phase = "starting"
+    return state
+
+
+def _is_well(container: dict[str, Any]) -> bool:
+    return container["State"] == "running" and container["Health"] in ("healthy", "")
+
+
+def _inner_ports(container: dict[str, Any]) -> list[int]:
+    return [it["TargetPort"] for it in container.get("Publishers") or [] if it["PublishedPort"]]
+
+
+def _url(name: str, published: dict[str, dict[str, Any]]) -> str:
+    """Where it is reached from here; or its name inside, where nothing is published."""
+    inner = PUBLISHED.get(name, "")
+    if inner not in published:
+        return f"in the network of the containers, as {name}"
+    publisher = next(it for it in published[inner]["Publishers"] if str(it["TargetPort"]) == inner)
+    return f"http://{publisher['URL']}:{publisher['PublishedPort']}"
+
+
+# ── I/O below
+
+
+def compose(*arguments: str) -> list[str]:
+    """A command of Docker Compose on our file. Raises HeadraceError when there is no Compose, or no engine."""
+    return [*_program(), "--project-directory", str(ROOT), "--file", str(ROOT / "docker-compose.yml"), *arguments]
+
+
+def _program() -> list[str]:
+    """Docker's plugin, or Compose as a program of its own, from version 2 on: version 1 does not know our file."""
+    beside_us = Path(sys.executable).parent / "docker-compose"
+    for program in (["docker", "compose"], ["docker-compose"], [str(beside_us)]):
+        if _version_of(program, "--short").startswith(("2", "v2", "5", "v5")):
+            return program
+    cause = "neither `docker compose` nor `docker-compose` is a Compose of version 2 or later"
+    raise HeadraceError(
+        "cannot run containers", cause, "https://docs.docker.com/compose/install, or without containers: ./headrace up"
+    )
+
+
+def _version_of(program: list[str], *options: str) -> str:
+    try:
+        done = subprocess.run([*program, "version", *options], capture_output=True, text=True, check=False, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def up(home: Home, *, detach: bool) -> int:
+    """Build what is not built, start, and wait until all is ready; then stay, or return. Returns the exit code."""
+    if home.is_held():
+        raise HeadraceError("headrace is running already, without containers", mend="./headrace down, then again")
+    _check_engine()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    home.create()
+    _mark(home).touch()
+    since = time.monotonic()
+    try:
+        _run_logged(home, compose("up", "--build", "--detach", "--wait", "--remove-orphans"))
+        say(f"ready in {time.monotonic() - since:.1f} s")
+        show()
+        if detach:
+            say("stop       ./headrace down")
+            return 0
+        say("\nCtrl-C stops everything")
+        subprocess.run(compose("wait", "proxy"), stdout=subprocess.DEVNULL, check=False)
+    except KeyboardInterrupt:
+        down(home, purge=False)
+        return INTERRUPTED
+    return 0
+
+
+def _check_engine() -> None:
+    """Raises HeadraceError when nobody would answer. Asked of docker's own client if there is one: it says why."""
+    if not shutil.which("docker"):
+        return
+    done = subprocess.run(["docker", "version"], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        said = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        mend = "start it (systemctl start docker), or without containers: ./headrace up"
+        raise HeadraceError("no Docker engine answers", said[-1] if said else "", mend)
+
+
+def _run_logged(home: Home, command: list[str]) -> None:
+    """Run it, its output in a log. Raises HeadraceError with the end of that when it fails."""
+    log = home.log("docker")
+    with open_log(log) as output, spinner("at work on the containers"):
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=_environment(), check=False
+        )
+    if done.returncode != 0:
+        mend = "read the log; ./headrace logs SERVICE shows what a container said; then: ./headrace up --docker"
+        raise HeadraceError("the containers did not get ready", "see the log's last lines", mend, str(log))
+
+
+def _environment() -> dict[str, str]:
+    """With the builder that every engine has where the newer one is missing: a plugin that Debian's package lacks."""
+    has_newer = _version_of(["docker", "buildx"]) != ""
+    return {**os.environ, **({} if has_newer else {"DOCKER_BUILDKIT": os.environ.get("DOCKER_BUILDKIT", "0")})}
+
+
+def down(home: Home, *, purge: bool) -> int:
+    """Stop and remove the containers; with `purge` the volumes, and so data, passwords and keys, as well. Returns 0."""
+    since = time.monotonic()
+    everything = ["--volumes"] if purge else []
+    # What has a profile of its own, such as a demo that still runs, holds on to the network.
+    _run_logged(home, compose("--profile", "*", "down", "--remove-orphans", *everything))
+    _mark(home).unlink(missing_ok=True)
+    say(f"stopped in {time.monotonic() - since:.1f} s" + (", data removed" if purge else ""))
+    return 0
+
+
+def status(*, as_json: bool) -> int:
+    """Print it. Returns 0 when all is ready, 1 when something is not, 3 when nothing runs."""
+    state = state_of(_containers())
+    if as_json:
+        out.print_json(json.dumps(as_dict(state, is_running=bool(state.parts))))
+    elif state.parts:
+        say(f"headrace is {'running' if state.phase == 'ready' else state.phase}, in containers")
+        print_table(state, "./headrace logs")
+    else:
+        say("headrace is not running; start it: ./headrace up --docker -d")
+    return 3 if not state.parts else 0 if state.phase == "ready" else 1
+
+
+def show() -> None:
+    state = state_of(_containers())
+    say()
+    print_table(state, "./headrace logs")
+    say()
+    # The keys are inside: once there are any, this finds no product, and shows no example.
+    print_next(state, demo_product(state, None), needs_key=False)
+
+
+def _containers() -> list[dict[str, Any]]:
+    done = subprocess.run(compose("ps", "--all", "--format", "json"), capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        _check_engine()
+        raise HeadraceError("docker compose ps failed", done.stderr.strip()[-300:], "docker compose ps")
+    found = [json.loads(line) for line in done.stdout.splitlines() if line.strip()]
+    return [it for it in found if it["Service"] in (*SERVICES, *SERVERS, "proxy")]
+
+
+def logs(name: str | None, *, follow: bool) -> int:
+    """Become `docker compose logs`."""
+    command = compose("logs", "--tail", "200" if name else "20", *(["--follow"] if follow else []))
+    return _become([*command, *([name] if name else [])])
+
+
+def run_inside(arguments: Sequence[str]) -> int:
+    """Become the same command in the container `tools`."""
+    has_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    return _become(compose("run", "--rm", "--no-deps", *([] if has_terminal else ["-T"]), "tools", *arguments))
+
+
+def _become(command: list[str]) -> int:
+    sys.stdout.flush()
+    os.execvp(command[0], command)  # noqa: S606 - no shell wanted

@@ -1,0 +1,116 @@
+"""The stack in containers, as its users run it: `./headrace up --docker`, and Docker itself beside it."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stack import containers
+from stack.home import ROOT
+from tests.conditions import eventually
+
+_READY_S = 120
+
+
+@dataclass(frozen=True)
+class Composed:
+    """`environment`: of whoever types the commands; its COMPOSE_PROJECT_NAME keeps tests apart from all else."""
+
+    environment: Mapping[str, str]
+
+    @property
+    def project(self) -> str:
+        return self.environment["COMPOSE_PROJECT_NAME"]
+
+    async def headrace(self, *arguments: str, code: int = 0) -> str:
+        """What ./headrace prints. It has to end with `code`."""
+        return await self._run([str(ROOT / "headrace"), *arguments], code)
+
+    async def compose(self, *arguments: str, code: int = 0) -> str:
+        return await self._run(containers.compose(*arguments), code)
+
+    async def docker(self, *arguments: str) -> str:
+        return await self._run(["docker", *arguments], 0)
+
+    async def _run(self, command: list[str], code: int) -> str:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            env={**os.environ, **self.environment},
+            cwd=ROOT,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, err = (text.decode() for text in await process.communicate())
+        assert process.returncode == code, f"{' '.join(command)}: {process.returncode}\n{out}\n{err}"
+        return out if code == 0 else out + err
+
+    async def url(self, service: str, inner_port: int) -> str:
+        """Where a client reaches it."""
+        return f"http://{(await self.compose('port', service, str(inner_port))).strip()}"
+
+    async def all(self) -> list[dict[str, Any]]:
+        """What `docker inspect` says of each container, those that have ended included."""
+        ids = (await self.compose("ps", "--all", "--quiet")).split()
+        found: list[dict[str, Any]] = json.loads(await self.docker("inspect", *ids)) if ids else []
+        return found
+
+    async def of(self, service: str) -> list[dict[str, Any]]:
+        """The containers of a service that run."""
+        return [it for it in await self.all() if service_of(it) == service and it["State"]["Running"]]
+
+    async def scale(self, **counts: int) -> None:
+        """Return when so many of each are ready, and no more of them are there."""
+        scales = [word for name, count in counts.items() for word in ("--scale", f"{name}={count}")]
+        await self.compose("up", "--detach", "--no-recreate", "--no-deps", *scales, *counts)
+        for name, count in counts.items():
+            await self.until_ready(name, count)
+
+    async def until_ready(self, service: str, count: int) -> None:
+        async def are_ready() -> bool:
+            found = await self.of(service)
+            return len(found) == count and all(it["State"]["Health"]["Status"] == "healthy" for it in found)
+
+        await eventually(are_ready, _READY_S, 0.5)
+
+    async def crash(self, container: Mapping[str, Any]) -> None:
+        """Kill -9 what runs in it, as the kernel would. (`docker kill` is an order: nothing starts it again.)"""
+        os.kill(container["State"]["Pid"], signal.SIGKILL)
+        name = container["Name"].lstrip("/")
+
+        async def is_back() -> bool:
+            now = json.loads(await self.docker("inspect", name))[0]
+            is_another = now["RestartCount"] > container["RestartCount"]
+            return bool(is_another and now["State"].get("Health", {}).get("Status") == "healthy")
+
+        await eventually(is_back, _READY_S, 0.5)
+
+    async def inside(self, container: Mapping[str, Any], python: str) -> str:
+        """What a line of Python prints in one of our containers."""
+        return await self.docker("exec", container["Id"], "python", "-c", python)
+
+
+def service_of(container: Mapping[str, Any]) -> str:
+    name: str = container["Config"]["Labels"]["com.docker.compose.service"]
+    return name
+
+
+def make_images() -> None:
+    """See to it that there is an engine with the images that docker-compose.yml names. Raises AssertionError."""
+    done = subprocess.run(
+        ["sh", str(Path(__file__).parent / "images" / "make.sh"), *IMAGES],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"no containers on this machine: {done.stdout[-2000:]}"
+
+
+IMAGES = ("python:3.13-slim", "postgres:17", "rabbitmq:4-management", "redis:8", "haproxy:3.0")

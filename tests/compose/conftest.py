@@ -1,0 +1,52 @@
+"""One stack in containers for all tests of the suite, on ports and under a name of its own.
+
+    ./headrace test compose
+
+It needs a Docker engine, or root to start one. Images that the engine has are used; for the others it makes stand-ins
+from Debian's packages: images/make.sh.
+"""
+
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from stack import containers
+from stack.home import Home
+from tests.compose.composed import Composed, make_images
+from tests.processes import free_port
+from tests.summaries import pytest_terminal_summary, tell
+
+__all__ = ["pytest_terminal_summary", "tell"]
+
+
+def own_environment(home: Path) -> dict[str, str]:
+    return {
+        "HEADRACE_HOME": str(home),
+        "COMPOSE_PROJECT_NAME": f"headrace-test-{os.getpid()}",
+        "INGEST_API_PORT": str(free_port()),
+        "PRODUCT_API_PORT": str(free_port()),
+        # What the engine has is used; nothing is asked of a registry.
+        "HEADRACE_IMAGE": "headrace:test",
+    }
+
+
+@pytest.fixture(scope="session")
+def engine() -> None:
+    make_images()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def composed(engine: None, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Composed]:
+    """All ready, by the command that the README names."""
+    home = tmp_path_factory.mktemp("compose")
+    composed = Composed(own_environment(home))
+    try:
+        printed = await composed.headrace("up", "--docker", "--detach")
+        assert "ready in" in printed
+        yield composed
+    finally:
+        if containers.is_used(Home(home)):
+            await composed.headrace("down", "--purge")

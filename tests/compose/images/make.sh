@@ -1,0 +1,49 @@
+#!/bin/sh
+# Stand-ins for the public images that docker-compose.yml names, for a machine that has an engine, or may install one,
+# and no image registry: the same programs from Debian 13's packages, under the same names.
+#
+#   make.sh python:3.13-slim postgres:17 ...      makes those that the engine has not
+#
+# What is inside is what Debian 13 has (RabbitMQ 4.0, PostgreSQL 17, Redis 8.0, HAProxy 3.0, Python 3.13), whatever the
+# tag says. Root. Installs docker.io and debootstrap, and starts the engine, if they are not there.
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+work=${TMPDIR:-/var/tmp}/headrace-images
+base=headrace-stand-in/debian:13
+# The builder that every engine has. The newer one is a plugin, which Debian's package lacks.
+export DOCKER_BUILDKIT=0
+
+if ! command -v dockerd >/dev/null || ! command -v debootstrap >/dev/null; then
+    sh "$here/../../../stack/install.sh" docker.io debootstrap
+fi
+if ! docker info >/dev/null 2>&1; then
+    mkdir -p "$work"
+    setsid dockerd >"$work/dockerd.log" 2>&1 </dev/null &
+    for _ in $(seq 120); do docker info >/dev/null 2>&1 && break; sleep 0.5; done
+    docker info >/dev/null 2>&1 || { tail -n 20 "$work/dockerd.log" >&2; exit 1; }
+fi
+
+make_base() { # a minimal Debian that trusts whom this machine trusts: its package indexes may have a certificate of their own
+    docker image inspect "$base" >/dev/null 2>&1 && return
+    rm -rf "$work/root"
+    mkdir -p "$work/root"
+    debootstrap --variant=minbase --include=ca-certificates trixie "$work/root" >"$work/debootstrap.log" 2>&1 ||
+        { tail -n 20 "$work/debootstrap.log" >&2; exit 1; }
+    cp -a /usr/local/share/ca-certificates/. "$work/root/usr/local/share/ca-certificates/" 2>/dev/null || true
+    chroot "$work/root" update-ca-certificates >/dev/null 2>&1
+    tar -C "$work/root" -c . | docker import - "$base" >/dev/null
+    rm -rf "$work/root"
+}
+
+for name in "$@"; do
+    if docker image inspect "$name" >/dev/null 2>&1; then
+        echo "there is $name"
+        continue
+    fi
+    recipe=$here/${name%%:*}
+    [ -d "$recipe" ] || { echo "make.sh: no recipe for $name" >&2; exit 2; }
+    make_base
+    docker build -q -t "$name" --build-arg "BASE=$base" "$recipe" >/dev/null 2>"$work/build.log" ||
+        { tail -n 20 "$work/build.log" >&2; exit 1; }
+    echo "made $name"
+done

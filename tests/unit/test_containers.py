@@ -1,0 +1,92 @@
+"""The stack in containers, in the table of `./headrace status`; and which commands mean it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stack import cli, containers
+from stack.containers import state_of
+from stack.errors import HeadraceError
+from stack.home import Home
+
+
+def container(service: str, *ports: tuple[int, int], state: str = "running", health: str = "healthy") -> dict[str, Any]:
+    published = [{"URL": "127.0.0.1", "TargetPort": inner, "PublishedPort": outer} for inner, outer in ports]
+    return {"Service": service, "State": state, "Health": health, "Publishers": published}
+
+
+ALL = [
+    *(container(name) for name in ("ingest_api", "persist_worker", "product_consumer", "product_api")),
+    *(container(name) for name in ("postgres", "rabbitmq", "redis")),
+    container("proxy", (8080, 18080), (3000, 13000)),
+]
+
+
+def test_what_is_published_is_shown_where_it_is_and_the_rest_where_it_is_inside() -> None:
+    state = state_of(ALL)
+    assert state.phase == "ready"
+    assert state.parts["ingest_api"].url == "http://127.0.0.1:18080"
+    assert state.parts["product_api"].url == "http://127.0.0.1:13000"
+    assert state.parts["postgres"].url == "in the network of the containers, as postgres"
+    assert {it.state for it in state.parts.values()} == {"ready"}
+
+
+def test_of_several_replicas_the_worst_counts_and_their_number_is_told() -> None:
+    state = state_of([*ALL, container("persist_worker"), container("product_consumer", health="unhealthy")])
+    assert state.parts["persist_worker"].state == "ready × 2"
+    assert state.parts["product_consumer"].state == "not ready × 2"
+    assert state.phase == "starting"
+
+
+@pytest.mark.parametrize("bad", [{"state": "restarting", "health": ""}, {"state": "exited"}, {"health": "starting"}])
+def test_what_does_not_run_is_not_ready(bad: dict[str, str]) -> None:
+    found = [container("redis", **bad) if it["Service"] == "redis" else it for it in ALL]
+    assert state_of(found).parts["redis"].state == "not ready"
+
+
+def test_before_the_proxy_is_there_nothing_is_published() -> None:
+    assert "in the network" in state_of(ALL[:-1]).parts["ingest_api"].url
+
+
+def test_nothing_is_nothing() -> None:
+    assert state_of([]).parts == {}
+
+
+@pytest.mark.parametrize(
+    "command", [["demo", "--orders", "5"], ["verify", "--json"], ["dead", "list"], ["keys", "list"]]
+)
+def test_what_needs_the_servers_runs_inside_once_there_are_containers(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    became: list[list[str]] = []
+    monkeypatch.setenv("HEADRACE_HOME", str(tmp_path))
+    monkeypatch.setattr(containers, "_program", lambda: ["docker", "compose"])
+
+    def become(words: list[str]) -> int:
+        became.append(words)
+        return 0
+
+    monkeypatch.setattr(containers, "_become", become)
+    monkeypatch.setattr("sys.argv", ["headrace", *command])
+    (tmp_path / "containers").touch()
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 0
+    assert [it[-len(command) - 1 :] for it in became] == [["tools", *command]]
+    assert "-T" in became[0], "a pipe is no terminal"
+
+
+def test_without_compose_it_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(containers, "_version_of", lambda *_: "1.29.2")
+    with pytest.raises(HeadraceError, match="cannot run containers") as error:
+        containers.compose("ps")
+    assert "./headrace up" in error.value.mend
+
+
+def test_one_stack_at_a_time(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    lock = home.try_lock()
+    assert lock is not None
+    with pytest.raises(HeadraceError, match="running already, without containers"):
+        containers.up(home, detach=True)
