@@ -1,20 +1,24 @@
 """RabbitMQ as a test wants it: settings, plain publishing and reading, the management API."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
 import aio_pika
+import aiormq.exceptions
 import httpx
-from aio_pika.abc import AbstractChannel
+from aio_pika.abc import AbstractChannel, AbstractConnection
 
 from pipeline.orders import SCHEMA, Order
 from pipeline.settings import PipelineSettings
 from tests.conditions import eventually
 from tests.orders import body_of
 from tests.settings import settings_from
+
+_CONNECT_TIMEOUT_S = 10
 
 
 def broker_settings(amqp_url: str, **changes: object) -> PipelineSettings:
@@ -45,9 +49,17 @@ async def running_task(*coroutines: Any) -> AsyncIterator[list[asyncio.Task[None
 
 @asynccontextmanager
 async def plain_channel(amqp_url: str) -> AsyncIterator[AbstractChannel]:
-    """A channel with confirms, of the test's own."""
-    async with await aio_pika.connect(amqp_url) as connection:
+    """A channel with confirms, of the test's own. Of a cluster's nodes, to the first that answers."""
+    async with await _connect(amqp_url.split(",")) as connection:
         yield await connection.channel(publisher_confirms=True)
+
+
+async def _connect(urls: list[str]) -> AbstractConnection:
+    *others, last = urls
+    for url in others:
+        with contextlib.suppress(OSError, aiormq.exceptions.AMQPError):
+            return await aio_pika.connect(url, timeout=_CONNECT_TIMEOUT_S)
+    return await aio_pika.connect(last, timeout=_CONNECT_TIMEOUT_S)
 
 
 async def send(

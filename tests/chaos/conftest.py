@@ -21,7 +21,7 @@ from benchmarks.machine import cpu_model
 from stack.home import Home
 from tests.chaos import results
 from tests.chaos.results import Row
-from tests.chaos.scene import Scene
+from tests.chaos.scene import BreakableScene
 from tests.chaos.servers import OwnServers, own_servers
 from tests.conftest import Servers, migrated_template
 from tests.deployment import deployed
@@ -104,7 +104,7 @@ async def scene(
     environment: dict[str, str],
     own_environment: dict[str, dict[str, str]],
     tell: Callable[[str], None],
-) -> AsyncIterator[Scene]:
+) -> AsyncIterator[BreakableScene]:
     """The services, ready, with nothing broken. The test is marked `scenario(number, what)`; `what` may name its
     parameters.
     """
@@ -121,15 +121,15 @@ async def scene(
 
     try:
         async with deployed(environment, own=own_environment) as deployment:
-            scene = Scene(
+            scene = BreakableScene(
                 number,
                 what.format(**parameters),
-                killable,
                 deployment,
                 random.Random(f"{seed} {request.node.name}"),
                 note,
                 environment["DATABASE_URL"],
                 environment["AMQP_URL"],
+                servers=killable,
             )
             yield scene
             scene.client.close()

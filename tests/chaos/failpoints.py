@@ -165,7 +165,7 @@ def _broker_wire(moment: Callable[[], wire.Moment], trigger: Trigger, patch: Pat
     made = asyncio.StreamWriter.__init__
 
     def tapped(writer: asyncio.StreamWriter, transport: asyncio.Transport, *arguments: Any, **options: Any) -> None:
-        made(writer, wire.Tap(transport, moment(), _strike(trigger)), *arguments, **options)  # type: ignore[arg-type]
+        made(writer, wire.Tap(transport, moment(), _strike(trigger)), *arguments, **options)  # type: ignore[arg-type]  # a tap is no whole transport
 
     patch(asyncio.StreamWriter, "__init__", tapped)
 

@@ -6,42 +6,42 @@ from collections.abc import Awaitable, Callable
 from pipeline import topology
 from tests.broker import plain_channel
 from tests.chaos.failpoints import FAILPOINTS
-from tests.chaos.scene import Scene
+from tests.chaos.scene import BreakableScene
 from tests.conditions import eventually
 from tests.deployment import SERVICES
 from tests.workers import locked, redis_client
 
-Fault = Callable[[Scene], Awaitable[None]]
+Fault = Callable[[BreakableScene], Awaitable[None]]
 
 
 # ── what breaks around the services
 
 
-async def redis_killed(scene: Scene) -> None:
+async def redis_killed(scene: BreakableScene) -> None:
     await scene.servers.kill("redis")
 
 
-async def redis_emptied(scene: Scene) -> None:
+async def redis_emptied(scene: BreakableScene) -> None:
     async with redis_client(scene.servers.urls.redis_url) as redis:
         await redis.flushdb()
 
 
-async def broker_killed(scene: Scene) -> None:
+async def broker_killed(scene: BreakableScene) -> None:
     await scene.servers.kill("rabbitmq")
 
 
-async def postgres_away(scene: Scene) -> None:
+async def postgres_away(scene: BreakableScene) -> None:
     await scene.servers.stop("postgres", signal.SIGQUIT)
     await scene.goes_on(scene.rng.uniform(0, 5))
     await scene.servers.start("postgres")
 
 
-async def orders_locked(scene: Scene) -> None:
+async def orders_locked(scene: BreakableScene) -> None:
     async with locked(scene.database_url, scene.rng.choice(["orders", "stock_ledger", "products"])):
         await scene.goes_on(scene.rng.uniform(0, 5))
 
 
-async def binding_removed(scene: Scene) -> None:
+async def binding_removed(scene: BreakableScene) -> None:
     queue, key = scene.rng.choice(
         [
             (topology.ORDERS_ACCEPTED_QUEUE, topology.ORDER_ACCEPTED),
@@ -52,7 +52,7 @@ async def binding_removed(scene: Scene) -> None:
         await (await channel.get_queue(queue)).unbind(topology.ORDERS_EXCHANGE, key)
 
 
-async def service_frozen(scene: Scene) -> None:
+async def service_frozen(scene: BreakableScene) -> None:
     process = scene.deployment.services[scene.rng.choice(SERVICES)].process
     process.send_signal(signal.SIGSTOP)
     await scene.goes_on(scene.rng.uniform(0, 4))
@@ -62,17 +62,17 @@ async def service_frozen(scene: Scene) -> None:
 # ── what services die of
 
 
-async def service_killed(scene: Scene) -> None:
+async def service_killed(scene: BreakableScene) -> None:
     await scene.kill(scene.rng.choice(SERVICES))
 
 
-async def service_replaced(scene: Scene) -> None:
+async def service_replaced(scene: BreakableScene) -> None:
     name = scene.rng.choice(SERVICES)
     assert await scene.deployment.stop(name) == 0, scene.deployment.services[name].log()[-2000:]
     await scene.deployment.start(name)
 
 
-async def service_killed_at_a_point(scene: Scene) -> None:
+async def service_killed_at_a_point(scene: BreakableScene) -> None:
     point = scene.rng.choice(FAILPOINTS)
     nth = scene.rng.randint(1, 20)
     await scene.deployment.stop(point.service)

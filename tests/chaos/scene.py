@@ -65,7 +65,6 @@ _MEMORY_MB = 256.0
 class Scene:
     name: str
     what: str
-    servers: OwnServers
     deployment: Deployment
     rng: random.Random
     tell: Callable[[Row], None]
@@ -293,3 +292,10 @@ class Scene:
         for name in ("persist_worker", "product_consumer"):
             assert await self.deployment.stop(name) == 0, self.deployment.services[name].log()[-2000:]
         return {queue: ready for queue, (ready, _) in (await books.queues(self.amqp_url)).items()}
+
+
+@dataclass(kw_only=True)
+class BreakableScene(Scene):
+    """With servers of its own, which a test may break."""
+
+    servers: OwnServers

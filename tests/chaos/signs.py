@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from tests.deployment import SERVICES, Deployment
 from tests.processes import Service
 
+ANY = ""
+"""In place of a service: whichever had to do with it."""
+
 
 @dataclass(frozen=True)
 class Says:
@@ -51,6 +54,6 @@ def _is_seen(deployment: Deployment, before: Before, now: Mapping[str, Mapping[s
     if isinstance(sign, Counts):
         earlier = before.metrics.get(deployment.services[sign.service], {})
         return now[sign.service].get(sign.sample, 0) > earlier.get(sign.sample, 0)
-    processes = [it for it in (*deployment.former, *deployment.services.values()) if it.name == sign.service]
+    processes = [it for it in (*deployment.former, *deployment.services.values()) if sign.service in (it.name, ANY)]
     either = [words for words in (sign.words, sign.or_words) if words]
     return any(words in it.log()[before.logs.get(it, 0) :] for it in processes for words in either)

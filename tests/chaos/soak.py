@@ -11,7 +11,7 @@ import pytest
 
 from tests.chaos.leaks import Look, allowed_mb, growth_mb, open_files
 from tests.chaos.random_faults import AROUND, DEADLY, Fault
-from tests.chaos.scene import Scene
+from tests.chaos.scene import BreakableScene
 from tests.chaos.signs import Says
 from tests.chaos.watch import resident_mb
 from tests.conditions import eventually
@@ -30,7 +30,7 @@ Looks = dict[str, list[Look]]
 
 @pytest.mark.scenario("soak", "faults at random")
 async def test_nothing_is_lost_and_nothing_swells_however_long_it_goes_on(
-    scene: Scene, request: pytest.FixtureRequest, tell: Callable[[str], None]
+    scene: BreakableScene, request: pytest.FixtureRequest, tell: Callable[[str], None]
 ) -> None:
     """P1 to P4, P7, P8, and no process that holds more and more."""
     half_s = request.config.getoption("--minutes") * 30
@@ -45,7 +45,7 @@ async def test_nothing_is_lost_and_nothing_swells_however_long_it_goes_on(
 
 
 async def go_on(
-    scene: Scene, seconds: float, faults: Sequence[Fault], tell: Callable[[str], None], looks: Looks
+    scene: BreakableScene, seconds: float, faults: Sequence[Fault], tell: Callable[[str], None], looks: Looks
 ) -> None:
     """One fault after the other, each after throughput is back from the one before."""
     started = time.monotonic()
@@ -60,7 +60,7 @@ async def go_on(
             look(scene, looks)
 
 
-def look(scene: Scene, looks: Looks) -> None:
+def look(scene: BreakableScene, looks: Looks) -> None:
     for name, service in scene.deployment.services.items():
         looks[name].append(Look(time.monotonic(), resident_mb(service.process.pid)))
 
@@ -71,14 +71,14 @@ def check_memory(looks: Looks) -> None:
     assert {name: mb for name, (mb, most) in grown.items() if mb > most} == {}
 
 
-async def files_at_rest(scene: Scene) -> dict[str, int]:
+async def files_at_rest(scene: BreakableScene) -> dict[str, int]:
     """Open files of each service when nothing is under way and no client is there."""
     async with scene.nobody_orders():
         scene.client.close()
         return {name: open_files(scene.deployment.services[name].process.pid) for name in SERVICES}
 
 
-async def check_files(scene: Scene, before: dict[str, int]) -> None:
+async def check_files(scene: BreakableScene, before: dict[str, int]) -> None:
     async def are_no_more() -> bool:
         return all(count <= before[name] + _MORE_FILES for name, count in (await files_at_rest(scene)).items())
 

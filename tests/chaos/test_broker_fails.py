@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.chaos.scene import Scene
+from tests.chaos.scene import BreakableScene
 from tests.chaos.signs import Counts, Says
 from tests.conditions import eventually
 from tests.faults import Proxy
@@ -17,7 +17,7 @@ _ALARMS = {
 
 
 @pytest.mark.scenario("5", "broker killed and started again")
-async def test_p1_the_broker_is_killed_and_comes_back(scene: Scene) -> None:
+async def test_p1_the_broker_is_killed_and_comes_back(scene: BreakableScene) -> None:
     """P1: what it has confirmed is on its disk. P8: meanwhile clients hear 503."""
     async with scene.under_load():
         await scene.servers.kill("rabbitmq")
@@ -35,7 +35,7 @@ async def test_p1_the_broker_is_killed_and_comes_back(scene: Scene) -> None:
 @pytest.mark.parametrize("kind", list(_ALARMS))
 @pytest.mark.scenario("6", "{kind} alarm in the broker for 30 s")
 async def test_p8_while_an_alarm_keeps_the_broker_from_taking_anything_clients_hear_503(
-    scene: Scene, kind: str
+    scene: BreakableScene, kind: str
 ) -> None:
     """P8: clients hear 503 at once. P1: what was accepted before is delivered, and decided when the alarm is over."""
     alarm, all_is_well = _ALARMS[kind]
@@ -56,7 +56,7 @@ async def test_p8_while_an_alarm_keeps_the_broker_from_taking_anything_clients_h
 
 @pytest.mark.deep
 @pytest.mark.scenario("9", "nothing gets through between ingest_api and the broker for 20 s; then a reset")
-async def test_p8_the_broker_is_not_heard_of_any_more(api_broker: Proxy, scene: Scene) -> None:
+async def test_p8_the_broker_is_not_heard_of_any_more(api_broker: Proxy, scene: BreakableScene) -> None:
     """P8: nobody is told that the connection is gone, and no client waits past the deadline. P1, P4."""
     async with scene.under_load():
         api_broker.swallow()
@@ -73,5 +73,5 @@ async def test_p8_the_broker_is_not_heard_of_any_more(api_broker: Proxy, scene: 
     )
 
 
-async def _is_unready(scene: Scene, name: str) -> bool:
+async def _is_unready(scene: BreakableScene, name: str) -> bool:
     return not await scene.deployment.is_ready(name)

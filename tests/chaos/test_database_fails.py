@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from tests.chaos.scene import Scene
+from tests.chaos.scene import BreakableScene
 from tests.chaos.servers import OwnServers
 from tests.chaos.signs import Counts, Says
 from tests.workers import connected, locked
@@ -26,7 +26,7 @@ _DISK_MB = 16
 
 @pytest.mark.parametrize("away_s", [5, pytest.param(20, marks=pytest.mark.deep)])
 @pytest.mark.scenario("7", "PostgreSQL stopped at once, back after {away_s} s")
-async def test_p1_postgres_is_stopped_at_once_and_comes_back(scene: Scene, away_s: int) -> None:
+async def test_p1_postgres_is_stopped_at_once_and_comes_back(scene: BreakableScene, away_s: int) -> None:
     """P1, P4: no shutdown in order; it recovers from its log."""
     async with scene.under_load():
         await scene.servers.stop("postgres", signal.SIGQUIT)
@@ -45,7 +45,7 @@ async def test_p1_postgres_is_stopped_at_once_and_comes_back(scene: Scene, away_
 
 
 @pytest.mark.scenario("7", "connections to PostgreSQL cut exactly after COMMIT was sent")
-async def test_p2_the_answer_to_a_commit_never_comes(scene: Scene) -> None:
+async def test_p2_the_answer_to_a_commit_never_comes(scene: BreakableScene) -> None:
     """P2: it was committed, or it was not. The batch is written again, and the primary key knows."""
     async with scene.under_load():
         for name, failpoint in zip(WORKERS, ("persist.commit_sent", "stock.commit_sent"), strict=True):
@@ -60,7 +60,7 @@ async def test_p2_the_answer_to_a_commit_never_comes(scene: Scene) -> None:
 
 @pytest.mark.deep
 @pytest.mark.scenario("8", "orders locked in PostgreSQL for 30 s")
-async def test_p4_postgres_keeps_everybody_waiting(scene: Scene) -> None:
+async def test_p4_postgres_keeps_everybody_waiting(scene: BreakableScene) -> None:
     """P1, P4, P8: an ACCESS EXCLUSIVE lock, as a careless migration takes it."""
     async with scene.under_load():
         async with locked(scene.database_url, "orders"):
@@ -75,7 +75,7 @@ async def test_p4_postgres_keeps_everybody_waiting(scene: Scene) -> None:
 
 @pytest.mark.deep
 @pytest.mark.scenario("8", "no room for orders on PostgreSQL's disk, for 15 s")
-async def test_p4_postgres_has_no_room_for_orders(small_disk: Path, scene: Scene) -> None:
+async def test_p4_postgres_has_no_room_for_orders(small_disk: Path, scene: BreakableScene) -> None:
     """P1, P4: a full disk passes. Nothing is parked for it, and nothing is dropped."""
     async with connected(scene.database_url) as connection:
         await connection.execute(f"ALTER TABLE orders SET TABLESPACE {small_disk.name}")

@@ -9,7 +9,7 @@ from pamqp.commands import Basic
 
 from pipeline import topology
 from tests.broker import Management, plain_channel
-from tests.chaos.scene import Scene
+from tests.chaos.scene import BreakableScene
 from tests.chaos.signs import Counts, Says
 from tests.conditions import eventually
 from tests.faults import Proxy, proxy_to
@@ -26,7 +26,7 @@ PUBLISHERS = {ACCEPTED: ("ingest_api", "broker"), CREATED: ("persist_worker", "p
 @pytest.mark.deep
 @pytest.mark.parametrize("queue", [ACCEPTED, CREATED])
 @pytest.mark.scenario("12", "{queue} deleted")
-async def test_p1_a_deleted_queue_is_there_again_without_help(scene: Scene, queue: str) -> None:
+async def test_p1_a_deleted_queue_is_there_again_without_help(scene: BreakableScene, queue: str) -> None:
     """Deleted while it is empty: what somebody throws away with it, nobody can bring back."""
     consumer = CONSUMERS[queue]
     async with scene.under_load():
@@ -44,7 +44,7 @@ async def test_p1_a_deleted_queue_is_there_again_without_help(scene: Scene, queu
 @pytest.mark.deep
 @pytest.mark.parametrize("queue", [ACCEPTED, CREATED])
 @pytest.mark.scenario("12", "binding of {queue} removed")
-async def test_p1_a_removed_binding_is_there_again_without_help(scene: Scene, queue: str) -> None:
+async def test_p1_a_removed_binding_is_there_again_without_help(scene: BreakableScene, queue: str) -> None:
     """P1: what no queue takes is not accepted, and not let go of; and whoever meets it declares all again."""
     publisher, part = PUBLISHERS[queue]
     async with scene.under_load():
@@ -60,7 +60,7 @@ async def test_p1_a_removed_binding_is_there_again_without_help(scene: Scene, qu
 
 @pytest.mark.deep
 @pytest.mark.scenario("12", "consumer of orders.accepted cancelled by the broker")
-async def test_p4_a_cancelled_consumer_consumes_again_without_help(worker_broker: Proxy, scene: Scene) -> None:
+async def test_p4_a_cancelled_consumer_consumes_again_without_help(worker_broker: Proxy, scene: BreakableScene) -> None:
     async with scene.under_load():
         worker_broker.say(Basic.Cancel("persist_worker-1", nowait=True), channel=1)
         scene.over()
@@ -83,7 +83,7 @@ async def worker_broker(
 
 @pytest.mark.deep
 @pytest.mark.scenario("13", "orders.accepted full for 10 s")
-async def test_p8_a_full_queue_refuses_orders_and_loses_none(scene: Scene) -> None:
+async def test_p8_a_full_queue_refuses_orders_and_loses_none(scene: BreakableScene) -> None:
     """P8: 503 at once. P1: nothing that was accepted makes room for what comes later."""
     async with scene.under_load():
         scene.deployment.services["persist_worker"].process.send_signal(signal.SIGSTOP)
@@ -100,7 +100,7 @@ async def test_p8_a_full_queue_refuses_orders_and_loses_none(scene: Scene) -> No
 
 @pytest.mark.deep
 @pytest.mark.scenario("13", "orders.created full for 10 s")
-async def test_p1_a_full_queue_between_the_workers_holds_what_is_stored(scene: Scene) -> None:
+async def test_p1_a_full_queue_between_the_workers_holds_what_is_stored(scene: BreakableScene) -> None:
     """P1, P4: what is stored and cannot be forwarded is held, and forwarded when there is room. Intake goes on."""
     async with scene.under_load():
         scene.deployment.services["product_consumer"].process.send_signal(signal.SIGSTOP)

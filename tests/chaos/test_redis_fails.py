@@ -7,7 +7,7 @@ import pytest
 import pytest_asyncio
 
 from tests.broker import running_task
-from tests.chaos.scene import Scene
+from tests.chaos.scene import BreakableScene
 from tests.chaos.signs import Counts, Says
 from tests.chaos.watch import read_products
 from tests.deployment import SERVICES
@@ -24,7 +24,7 @@ _READERS = 4
 
 @pytest.mark.deep
 @pytest.mark.scenario("16", "Redis killed three times, with readers that fill what orders bust")
-async def test_p7_redis_is_killed_and_comes_back_empty(scene: Scene) -> None:
+async def test_p7_redis_is_killed_and_comes_back_empty(scene: BreakableScene) -> None:
     """P7: its fences are gone with it. Orders go on; a bust that was missed is made up for."""
     async with scene.under_load(), running_task(*readers(scene)):
         for _ in range(3):
@@ -37,7 +37,7 @@ async def test_p7_redis_is_killed_and_comes_back_empty(scene: Scene) -> None:
 
 @pytest.mark.deep
 @pytest.mark.scenario("16", "Redis answers after 1.5 s, for 15 s, with readers that fill what orders bust")
-async def test_p7_redis_is_slow(redis_between: Proxy, scene: Scene) -> None:
+async def test_p7_redis_is_slow(redis_between: Proxy, scene: BreakableScene) -> None:
     """P7, P8: whoever waits for it waits once, and no bust is lost for being late."""
     async with scene.under_load(), running_task(*readers(scene)):
         for _ in range(6):
@@ -52,7 +52,7 @@ async def test_p7_redis_is_slow(redis_between: Proxy, scene: Scene) -> None:
 
 @pytest.mark.deep
 @pytest.mark.scenario("16", "Redis emptied 20 times, with readers that fill what orders bust")
-async def test_p7_redis_forgets_everything_again_and_again(scene: Scene) -> None:
+async def test_p7_redis_forgets_everything_again_and_again(scene: BreakableScene) -> None:
     """P7: a slow reader can put back what a bust has forbidden, once the fence is gone; and no longer than a TTL."""
     async with scene.under_load(), running_task(*readers(scene)), redis_client(scene.servers.urls.redis_url) as redis:
         for _ in range(20):
@@ -63,7 +63,7 @@ async def test_p7_redis_forgets_everything_again_and_again(scene: Scene) -> None
     await scene.check(Counts("product_api", 'headrace_cache_reads_total{result="miss"}'))
 
 
-def readers(scene: Scene) -> list[Coroutine[Any, Any, None]]:
+def readers(scene: BreakableScene) -> list[Coroutine[Any, Any, None]]:
     return [read_products(scene.deployment, scene.rng, scene.products) for _ in range(_READERS)]
 
 

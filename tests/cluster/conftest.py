@@ -1,0 +1,75 @@
+"""A cluster of three nodes for all tests of the suite; PostgreSQL and Redis are the test run's.
+
+./headrace test cluster                         needs root, for network namespaces
+"""
+
+import os
+import random
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from pipeline import topology
+from tests.broker import plain_channel
+from tests.chaos.results import Row
+from tests.chaos.scene import Scene
+from tests.cluster.nodes import Cluster, three_nodes
+from tests.conftest import environment_of
+from tests.deployment import deployed
+from tests.summaries import pytest_terminal_summary, tell
+
+__all__ = ["pytest_terminal_summary", "tell"]
+
+_QUEUES = (topology.ORDERS_ACCEPTED_QUEUE, topology.ORDERS_CREATED_QUEUE, topology.ORDERS_DEAD_QUEUE)
+
+
+@pytest.fixture(scope="session")
+def directory() -> Iterator[Path]:
+    """Where RabbitMQ's user gets to, wherever the checkout is."""
+    directory = Path(f"/var/tmp/headrace-cluster-{os.getpid()}")
+    directory.mkdir(mode=0o711)
+    yield directory
+    shutil.rmtree(directory)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def nodes(directory: Path) -> AsyncIterator[Cluster]:
+    async with three_nodes(directory) as cluster:
+        yield cluster
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def cluster(nodes: Cluster) -> AsyncIterator[Cluster]:
+    """All three there, and no queues yet."""
+    await nodes.mend()
+    async with plain_channel(nodes.amqp_url) as channel:
+        for queue in _QUEUES:
+            await channel.queue_delete(queue)
+    yield nodes
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def scene(
+    request: pytest.FixtureRequest,
+    cluster: Cluster,
+    database_url: str,
+    redis_url: str,
+    order_id_key: str,
+    tell: Callable[[str], None],
+) -> AsyncIterator[Scene]:
+    """The services, ready, told of all three nodes. See tests.chaos.scene."""
+    environment = environment_of(database_url, cluster.amqp_url, redis_url, order_id_key)
+    number, what = request.node.get_closest_marker("scenario").args
+    seed = os.environ.get("HEADRACE_CHAOS_SEED") or str(random.randrange(10**6))
+
+    def note(row: Row) -> None:
+        tell(f"{row.line()}  (HEADRACE_CHAOS_SEED={seed})")
+
+    async with deployed(environment) as deployment:
+        rng = random.Random(f"{seed} {request.node.name}")
+        scene = Scene(number, what, deployment, rng, note, database_url, cluster.amqp_url, within_s=15)
+        yield scene
+        scene.client.close()

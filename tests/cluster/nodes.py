@@ -1,0 +1,286 @@
+"""Three RabbitMQ nodes on this machine, each in a network namespace of its own, so that one can be cut off.
+
+A bridge joins them, and this machine is on it as well: clients reach a node that its neighbours do not. Needs root.
+"""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import signal
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiormq
+import aiormq.exceptions
+
+from stack import binaries
+from stack.identity import give, identity_for, wrap
+from stack.place import minimal_environment
+from tests.conditions import eventually
+
+COUNT = 3
+USER = "headrace"
+_START_TIMEOUT_S = 120
+_STOP_TIMEOUT_S = 60
+_LOOK_EVERY_S = 0.25
+
+# As deploy/cluster has it, but for the names.
+_CONFIGURATION = """\
+listeners.tcp.1 = {own}:5672
+default_user = {user}
+default_pass = {password}
+default_user_tags.administrator = true
+default_permissions.configure = .*
+default_permissions.read = .*
+default_permissions.write = .*
+cluster_formation.peer_discovery_backend = classic_config
+{nodes}
+cluster_partition_handling = pause_minority
+disk_free_limit.absolute = 50MB
+log.console = true
+log.console.level = info
+log.file = false
+"""
+
+
+@dataclass
+class Node:
+    number: int
+    address: str
+    directory: Path
+    namespace: str
+    process: asyncio.subprocess.Process | None = None
+
+    @property
+    def name(self) -> str:
+        return f"headrace@{self.address}"
+
+    @property
+    def runs(self) -> bool:
+        return self.process is not None and self.process.returncode is None
+
+
+@dataclass
+class Cluster:
+    directory: Path
+    subnet: str
+    """The first three bytes of all addresses."""
+    bridge: str
+    password: str = field(default_factory=lambda: secrets.token_hex(16))
+    cookie: str = field(default_factory=lambda: secrets.token_hex(16))
+    nodes: list[Node] = field(default_factory=list)
+
+    @property
+    def amqp_url(self) -> str:
+        """All nodes, as the services are told of them."""
+        return ",".join(map(self.url, self.nodes))
+
+    def url(self, node: Node) -> str:
+        return f"amqp://{USER}:{self.password}@{node.address}:5672/%2F"
+
+    # ── faults
+
+    async def kill(self, node: Node) -> None:
+        await self._end(node, signal.SIGKILL)
+
+    async def stop(self, node: Node) -> None:
+        """In order, as a rolling restart does."""
+        await self._end(node, signal.SIGTERM)
+
+    def pause(self, node: Node) -> None:
+        self._signal(node, signal.SIGSTOP)
+
+    def resume(self, node: Node) -> None:
+        self._signal(node, signal.SIGCONT)
+
+    async def cut_off(self, node: Node) -> None:
+        """Between it and its neighbours nothing gets through, in either direction, without a word. Clients reach it."""
+        for other in self._others(node):
+            await _ip("-n", node.namespace, "route", "add", "blackhole", f"{other.address}/32")
+
+    async def heal(self, node: Node) -> None:
+        for other in self._others(node):
+            await _ip("-n", node.namespace, "route", "del", "blackhole", f"{other.address}/32")
+
+    async def start(self, node: Node) -> None:
+        """Return when it takes connections: it has joined the others by then."""
+        node.process = await asyncio.create_subprocess_exec(
+            *("ip", "netns", "exec", node.namespace),
+            *wrap([str(_program("rabbitmq-server"))], identity_for("rabbitmq"), signal.SIGKILL),
+            env=self._environment(node),
+            cwd=node.directory,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=(node.directory / "log").open("ab"),
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        await self.until_ready(node)
+
+    async def until_ready(self, node: Node) -> None:
+        await eventually(lambda: self._answers(node), _START_TIMEOUT_S, _LOOK_EVERY_S)
+
+    async def mend(self) -> None:
+        """Have all nodes there and joined, whatever a test has left, and no queue of it."""
+        for node in self.nodes:
+            if node.runs:
+                self.resume(node)
+                with contextlib.suppress(AssertionError):
+                    await self.heal(node)
+            else:
+                await self.start(node)
+        for node in self.nodes:
+            await self.until_ready(node)
+
+    # ── what it is like
+
+    async def leader_of(self, queue: str) -> Node:
+        """Of a quorum queue, by what a node that runs says."""
+        told = await self.control("rabbitmqctl", "list_queues", "--silent", "name", "leader")
+        leaders = dict(line.split("\t") for line in told.splitlines() if "\t" in line)
+        return next(node for node in self.nodes if node.name == leaders[queue])
+
+    async def members_of(self, queue: str) -> set[str]:
+        told = await self.control("rabbitmqctl", "list_queues", "--silent", "name", "online")
+        online = dict(line.split("\t") for line in told.splitlines() if "\t" in line)
+        return {node.name for node in self.nodes if node.name in online[queue]}
+
+    async def control(self, program: str, *arguments: str) -> str:
+        """What a command-line tool of RabbitMQ's prints. It costs seconds of CPU."""
+        node = next(node for node in self.nodes if node.runs)
+        process = await asyncio.create_subprocess_exec(
+            *("ip", "netns", "exec", node.namespace),
+            *wrap([str(_program(program)), "--longnames", "--node", node.name, *arguments], identity_for("rabbitmq")),
+            env=self._environment(node),
+            cwd=node.directory,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, err = await process.communicate()
+        assert process.returncode == 0, (out + err).decode()
+        return out.decode()
+
+    def log(self, node: Node) -> str:
+        return (node.directory / "log").read_text(errors="replace")
+
+    def _others(self, node: Node) -> Iterator[Node]:
+        return (other for other in self.nodes if other is not node)
+
+    def _signal(self, node: Node, number: signal.Signals) -> None:
+        assert node.process is not None
+        os.kill(node.process.pid, number)
+
+    async def _end(self, node: Node, number: signal.Signals) -> None:
+        assert node.process is not None
+        self._signal(node, number)
+        async with asyncio.timeout(_STOP_TIMEOUT_S):
+            await node.process.wait()
+
+    async def _answers(self, node: Node) -> bool:
+        assert node.runs, self.log(node)[-4000:]
+        try:
+            async with asyncio.timeout(4):
+                connection = await aiormq.connect(self.url(node))
+                await connection.close()
+        except (OSError, aiormq.exceptions.AMQPError):
+            return False
+        return True
+
+    def _environment(self, node: Node) -> dict[str, str]:
+        own = node.directory
+        return minimal_environment(
+            HOME=str(own),
+            RABBITMQ_NODENAME=node.name,
+            RABBITMQ_USE_LONGNAME="true",
+            RABBITMQ_MNESIA_BASE=str(own / "mnesia"),
+            RABBITMQ_LOG_BASE=str(own / "logs"),
+            RABBITMQ_PID_FILE=str(own / "pid"),
+            RABBITMQ_CONFIG_FILE=str(own / "rabbitmq.conf"),
+            RABBITMQ_ENABLED_PLUGINS_FILE=str(own / "enabled_plugins"),
+            RABBITMQ_CONF_ENV_FILE=str(own / "none.conf"),
+            RABBITMQ_ADVANCED_CONFIG_FILE=str(own / "none.config"),
+            RABBITMQ_GENERATED_CONFIG_DIR=str(own / "config"),
+            # Makes the script become the Erlang VM, so that signals reach it.
+            RUNNING_UNDER_SYSTEMD="true",
+            ERL_CRASH_DUMP_BYTES="0",
+        )
+
+    def _prepare(self, node: Node) -> None:
+        identity = identity_for("rabbitmq")
+        node.directory.mkdir()
+        names = "\n".join(f"cluster_formation.classic_config.nodes.{it.number} = {it.name}" for it in self.nodes)
+        configuration = _CONFIGURATION.format(own=node.address, user=USER, password=self.password, nodes=names)
+        for name, text in {
+            "rabbitmq.conf": configuration,
+            "enabled_plugins": "[].\n",
+            ".erlang.cookie": self.cookie,
+        }.items():
+            path = node.directory / name
+            path.write_text(text)
+            path.chmod(0o400)
+            give(path, identity)
+        give(node.directory, identity)
+
+    async def _make_network(self) -> None:
+        await _ip("link", "add", self.bridge, "type", "bridge")
+        await _ip("address", "add", f"{self.subnet}.1/24", "dev", self.bridge)
+        await _ip("link", "set", self.bridge, "up")
+        for node in self.nodes:
+            outer, inner = f"{self.bridge}o{node.number}", f"{self.bridge}i{node.number}"
+            await _ip("netns", "add", node.namespace)
+            await _ip("link", "add", outer, "type", "veth", "peer", "name", inner, "netns", node.namespace)
+            await _ip("link", "set", outer, "master", self.bridge, "up")
+            await _ip("-n", node.namespace, "address", "add", f"{node.address}/24", "dev", inner)
+            await _ip("-n", node.namespace, "link", "set", inner, "up")
+            await _ip("-n", node.namespace, "link", "set", "lo", "up")
+
+    async def _remove(self) -> None:
+        for node in self.nodes:
+            # The port mapper that a node has started lives on as a process of nobody's.
+            pids = (await _ip("netns", "pids", node.namespace)).split()
+            for pid in map(int, pids):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            if node.process is not None:
+                await node.process.wait()
+            await _ip("netns", "delete", node.namespace)
+        await _ip("link", "delete", self.bridge)
+
+
+@contextlib.asynccontextmanager
+async def three_nodes(directory: Path) -> AsyncIterator[Cluster]:
+    """Ready, and one cluster. Gone at the end of the block. `directory`: that RabbitMQ's user can reach."""
+    assert os.geteuid() == 0, "network namespaces need root: sudo ./headrace test cluster"
+    assert binaries.find("rabbitmq"), "RabbitMQ is not installed. ./headrace test installs it."
+    tag = f"{os.getpid() % 10_000}"
+    cluster = Cluster(directory, f"10.213.{os.getpid() % 200 + 20}", f"hr{tag}")
+    cluster.nodes = [
+        Node(number, f"{cluster.subnet}.{10 + number}", directory / f"node{number}", f"headrace{tag}-{number}")
+        for number in range(1, COUNT + 1)
+    ]
+    try:
+        await cluster._make_network()
+        for node in cluster.nodes:
+            cluster._prepare(node)
+        # The first alone: of two that start at once, each might take itself for the first.
+        first, *others = cluster.nodes
+        await cluster.start(first)
+        await asyncio.gather(*map(cluster.start, others))
+        yield cluster
+    finally:
+        await cluster._remove()
+
+
+async def _ip(*arguments: str) -> str:
+    process = await asyncio.create_subprocess_exec(
+        "ip", *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    out, _ = await process.communicate()
+    assert process.returncode == 0, f"ip {' '.join(arguments)}: {out.decode()}"
+    return out.decode()
+
+
+def _program(name: str) -> Path:
+    found = binaries.find("rabbitmq")
+    assert found is not None
+    return found.path.with_name(name)

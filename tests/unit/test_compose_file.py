@@ -1,0 +1,162 @@
+"""docker-compose.yml and what lies in deploy/ agree with the code: ports, graces, names of metrics."""
+
+import json
+import re
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from deploy.observe import dashboard
+from ingest_api.settings import IngestSettings
+from persist_worker.settings import PersistSettings
+from pipeline import metrics
+from pipeline.settings import PipelineSettings
+from product_api.settings import ProductSettings
+from product_consumer.settings import ConsumerSettings
+from stack.home import ROOT
+from tests.compose.composed import IMAGES
+from web.problem_kinds import KINDS
+
+SETTINGS: dict[str, type[PipelineSettings]] = {
+    "ingest_api": IngestSettings,
+    "product_api": ProductSettings,
+    "persist_worker": PersistSettings,
+    "product_consumer": ConsumerSettings,
+}
+REQUIRED = {
+    "DATABASE_URL": "postgresql://a/b",
+    "AMQP_URL": "amqp://a/",
+    "REDIS_URL": "redis://a/0",
+    "ORDER_ID_KEY": "6b" * 32,
+}
+CLUSTER = ("docker-compose.yml", "deploy/cluster/docker-compose.yml")
+OBSERVE = ROOT / "deploy" / "observe"
+PROXY = (ROOT / "deploy" / "haproxy" / "haproxy.cfg").read_text()
+
+
+@cache
+def services(*files: str) -> dict[str, Any]:
+    """As Compose understands them, with nothing of this shell's."""
+    compose = Path(sys.executable).with_name("docker-compose")
+    named = [word for file in files for word in ("--file", str(ROOT / file))]
+    done = subprocess.run(
+        [compose, "--project-directory", ROOT, *named, "--profile", "*", "config", "--format", "json"],
+        env={"PATH": "/usr/bin:/bin", "HOME": "/nonexistent"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)["services"]
+    return found
+
+
+def seconds(text: str) -> float:
+    minutes, rest = re.fullmatch(r"(?:(\d+)m)?(?:(\d+)s)?", text).groups()  # type: ignore[union-attr]  # or it fails
+    return 60 * int(minutes or 0) + int(rest or 0)
+
+
+def settings_of(name: str) -> Any:
+    return SETTINGS[name].model_validate(REQUIRED)
+
+
+def test_each_service_is_asked_for_its_health_on_its_own_port() -> None:
+    for name in SETTINGS:
+        environment = services(CLUSTER[0])[name]["environment"]
+        assert int(environment["HEALTH_PORT"]) == settings_of(name).port
+        assert environment[f"{name.upper()}_HOST"] == "0.0.0.0"
+
+
+def test_each_service_has_longer_to_stop_than_it_takes_itself() -> None:
+    for name in SETTINGS:
+        assert seconds(services(CLUSTER[0])[name]["stop_grace_period"]) > settings_of(name).stop_grace_s + 4, name
+
+
+def test_every_variable_is_a_setting() -> None:
+    for name, settings in SETTINGS.items():
+        prefix = settings.model_config["env_prefix"]
+        fields = settings.model_fields.items()
+        known = {str(info.validation_alias or f"{prefix}{field}".upper()) for field, info in fields}
+        assert set(services(CLUSTER[0])[name]["environment"]) <= known | {"SECRETS_DIRECTORY", "HEALTH_PORT"}, name
+
+
+def test_no_file_and_no_environment_has_a_password() -> None:
+    for files in ((CLUSTER[0],), CLUSTER):
+        for name, service in services(*files).items():
+            for variable, value in (service.get("environment") or {}).items():
+                assert not re.search(r"PASSWORD$|_KEY$|_COOKIE$", variable), name
+                assert "://" not in str(value) or "@" not in str(value), name
+
+
+def test_the_stand_ins_of_the_tests_are_of_the_images_that_are_named() -> None:
+    named = {it["image"] for it in services(CLUSTER[0]).values() if not it.get("profiles") and "build" not in it}
+    assert named | {services(CLUSTER[0])["ingest_api"]["build"]["args"]["PYTHON_IMAGE"]} == set(IMAGES)
+
+
+def test_the_proxy_finds_the_services_where_they_listen() -> None:
+    servers = dict(re.findall(r"server-template \w+ \d+ (\w+):(\d+)", PROXY))
+    assert servers == {name: str(settings_of(name).port) for name in ("ingest_api", "product_api")}
+
+
+def test_the_proxy_closes_idle_connections_before_a_service_does() -> None:
+    from web.connections import KEEP_ALIVE_S
+
+    (waits,) = re.findall(r"timeout http-keep-alive (\d+)s", PROXY)
+    (purges,) = re.findall(r"pool-purge-delay (\d+)s", PROXY)
+    assert max(int(waits), 2 * int(purges)) < KEEP_ALIVE_S
+
+
+def test_the_proxy_waits_longer_than_the_longest_answer() -> None:
+    (waits,) = re.findall(r"timeout server (\d+)s", PROXY)
+    assert int(waits) > 30, "?wait=30"
+
+
+def test_three_brokers_are_told_to_everybody_and_waited_for() -> None:
+    found = services(*CLUSTER)
+    brokers = ["rabbitmq", "rabbitmq-2", "rabbitmq-3"]
+    assert found["secrets"]["environment"]["BROKERS"].split(",") == brokers
+    nodes = (ROOT / "deploy" / "cluster" / "cluster.conf").read_text()
+    assert re.findall(r"^cluster_formation\S+\d = rabbit@(\S+)$", nodes, re.MULTILINE) == brokers
+    for name in SETTINGS:
+        assert set(brokers) <= set(found[name]["depends_on"]), name
+    for name in brokers:
+        assert found[name]["cap_drop"] == ["ALL"]
+        assert found[name]["hostname"] == name
+
+
+# ── what is looked at
+
+
+def sample_names() -> set[str]:
+    """All names that /metrics may have, and those of the process."""
+    own = {sample for it in metrics.REGISTRY.collect() for sample in (it.name, *(name.name for name in it.samples))}
+    endings = ("", "_total", "_bucket", "_count", "_sum")
+    return {name + ending for name in own for ending in endings}
+
+
+@pytest.mark.parametrize("file", ["rules.yml", "grafana/dashboards/headrace.json"])
+def test_only_figures_that_there_are_are_looked_at(file: str) -> None:
+    asked = set(re.findall(r"\b(?:headrace|process)_\w+", (OBSERVE / file).read_text()))
+    assert len(asked) > 4
+    assert asked <= sample_names()
+
+
+def test_only_problems_that_there_are_are_looked_at() -> None:
+    (named,) = re.findall(r'reason=~"([^"]+)"', (OBSERVE / "rules.yml").read_text())
+    assert set(named.split("|")) <= set(KINDS)
+
+
+def test_the_dashboard_is_what_its_list_says() -> None:
+    assert json.loads(dashboard.OUT.read_text()) == dashboard.dashboard()
+
+
+def test_prometheus_asks_each_part_on_its_port() -> None:
+    jobs = yaml.safe_load((OBSERVE / "prometheus.yml").read_text())["scrape_configs"]
+    asked = {job["job_name"]: job["dns_sd_configs"][0]["port"] for job in jobs}
+    assert {name: asked[name] for name in SETTINGS} == {name: settings_of(name).port for name in SETTINGS}
+    assert all(job["dns_sd_configs"][0]["names"] == [job["job_name"]] for job in jobs)
