@@ -14,7 +14,7 @@ from stack.dead_cli import dead
 from stack.errors import HeadraceError, disk_full
 from stack.home import ROOT, Home
 from stack.logfile import open_log
-from stack.suites import STATIC, available_suites
+from stack.suites import available_suites, by_default
 
 app = typer.Typer(
     help="Headrace: write-behind order ingestion. `up` runs everything on this machine, `test` checks it.",
@@ -264,7 +264,7 @@ def run_tests(
         list[str] | None,
         typer.Argument(
             metavar="SUITE",
-            help=f"Default: all of {', '.join([*STATIC, *available_suites()])}. After --: pytest's own arguments.",
+            help=f"Default: all of {', '.join(by_default(available_suites()))}. After --: pytest's own arguments.",
         ),
     ] = None,
 ) -> None:

@@ -21,8 +21,10 @@ STATIC = {
 }
 # Tests that take minutes. They run when their suite is asked for by name.
 DEEP = "deep"
-# These need no server. Any other directory in tests/ is a suite that does.
-WITHOUT_SERVERS = ("unit", "fuzz", "compose", "cluster")
+# These need no server of ours. Any other directory in tests/ is a suite that does.
+WITHOUT_SERVERS = ("unit", "fuzz", "compose")
+# These want root, an engine for containers, network namespaces. They run when they are asked for by name.
+BY_NAME = ("compose", "cluster")
 # One file in another suite's directory, which takes as long as it is told to. It runs when it is asked for by name.
 SOAK, SOAK_FILE = "soak", "chaos/soak.py"
 MINUTES = "--minutes"
@@ -59,6 +61,11 @@ def available_suites(tests: Path = TESTS) -> list[str]:
     return known + sorted(found - set(known)) + soak
 
 
+def by_default(suites: list[str]) -> list[str]:
+    """What is run when nothing is named: the static checks, and the suites that need nothing of the machine."""
+    return [name for name in (*STATIC, *suites) if name not in (SOAK, *BY_NAME)]
+
+
 def plan(arguments: list[str], suites: list[str]) -> Plan:
     """Read the command line. Raises HeadraceError for an unknown suite."""
     names, rest = split(arguments)
@@ -74,7 +81,7 @@ def plan(arguments: list[str], suites: list[str]) -> Plan:
             )
         if name not in known:
             raise HeadraceError(f"no suite {name!r}", f"the suites are: {', '.join(known)}", "./headrace test unit")
-    chosen = names or [name for name in known if name != SOAK]
+    chosen = names or by_default(suites)
     rest = [*minutes, *rest] if names else ["-m", f"not {DEEP}", *rest]
     return Plan([name for name in STATIC if name in chosen], [name for name in suites if name in chosen], rest)
 
