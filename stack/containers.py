@@ -83,8 +83,7 @@ def compose(*arguments: str) -> list[str]:
 
 def _program() -> list[str]:
     """Docker's plugin, or Compose as a program of its own, from version 2 on: version 1 does not know our file."""
-    beside_us = Path(sys.executable).parent / "docker-compose"
-    for program in (["docker", "compose"], ["docker-compose"], [str(beside_us)]):
+    for program in (["docker", "compose"], ["docker-compose"]):
         if _version_of(program, "--short").startswith(("2", "v2", "5", "v5")):
             return program
     cause = "neither `docker compose` nor `docker-compose` is a Compose of version 2 or later"

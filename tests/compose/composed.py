@@ -1,6 +1,7 @@
 """The stack in containers, as its users run it: `./headrace up --docker`, and Docker itself beside it."""
 
 import asyncio
+import importlib.util
 import json
 import os
 import signal
@@ -98,6 +99,16 @@ class Composed:
 def service_of(container: Mapping[str, Any]) -> str:
     name: str = container["Config"]["Labels"]["com.docker.compose.service"]
     return name
+
+
+def compose_directory() -> Path:
+    """Where Compose lies that our development packages bring. Not the script of its name in .venv/bin: that one ends
+    with 0, however Compose has ended.
+    """
+    found = importlib.util.find_spec("compose")
+    assert found is not None
+    assert found.origin is not None
+    return Path(found.origin).parent
 
 
 def make_images() -> None:

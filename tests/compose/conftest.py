@@ -15,7 +15,7 @@ import pytest_asyncio
 
 from stack import containers
 from stack.home import Home
-from tests.compose.composed import Composed, make_images
+from tests.compose.composed import Composed, compose_directory, make_images
 from tests.processes import free_port
 from tests.summaries import pytest_terminal_summary, tell
 
@@ -36,6 +36,8 @@ def own_environment(home: Path) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def engine() -> None:
     make_images()
+    # Of a machine that has no Compose of its own.
+    os.environ["PATH"] += f":{compose_directory()}"
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

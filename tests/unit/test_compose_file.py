@@ -3,9 +3,7 @@
 import json
 import re
 import subprocess
-import sys
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +17,7 @@ from pipeline.settings import PipelineSettings
 from product_api.settings import ProductSettings
 from product_consumer.settings import ConsumerSettings
 from stack.home import ROOT
-from tests.compose.composed import IMAGES
+from tests.compose.composed import IMAGES, compose_directory
 from web.problem_kinds import KINDS
 
 SETTINGS: dict[str, type[PipelineSettings]] = {
@@ -42,7 +40,7 @@ PROXY = (ROOT / "deploy" / "haproxy" / "haproxy.cfg").read_text()
 @cache
 def services(*files: str) -> dict[str, Any]:
     """As Compose understands them, with nothing of this shell's."""
-    compose = Path(sys.executable).with_name("docker-compose")
+    compose = compose_directory() / "docker-compose"
     named = [word for file in files for word in ("--file", str(ROOT / file))]
     done = subprocess.run(
         [compose, "--project-directory", ROOT, *named, "--profile", "*", "config", "--format", "json"],
