@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import os
 import secrets
+import shutil
 import signal
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
@@ -208,7 +209,9 @@ class Cluster:
     def _prepare(self, node: Node) -> None:
         identity = identity_for("rabbitmq")
         node.directory.mkdir()
-        names = "\n".join(f"cluster_formation.classic_config.nodes.{it.number} = {it.name}" for it in self.nodes)
+        # The first is the one that the others join. Told of them, it would wait for minutes: they are not there yet.
+        known = self.nodes[:1] if node is self.nodes[0] else self.nodes
+        names = "\n".join(f"cluster_formation.classic_config.nodes.{it.number} = {it.name}" for it in known)
         configuration = _CONFIGURATION.format(own=node.address, user=USER, password=self.password, nodes=names)
         for name, text in {
             "rabbitmq.conf": configuration,
@@ -225,6 +228,7 @@ class Cluster:
         await _ip("link", "add", self.bridge, "type", "bridge")
         await _ip("address", "add", f"{self.subnet}.1/24", "dev", self.bridge)
         await _ip("link", "set", self.bridge, "up")
+        await self._let_pass("-I")
         for node in self.nodes:
             outer, inner = f"{self.bridge}o{node.number}", f"{self.bridge}i{node.number}"
             await _ip("netns", "add", node.namespace)
@@ -244,7 +248,13 @@ class Cluster:
             if node.process is not None:
                 await node.process.wait()
             await _ip("netns", "delete", node.namespace)
+        await self._let_pass("-D")
         await _ip("link", "delete", self.bridge)
+
+    async def _let_pass(self, how: str) -> None:
+        """Where Docker has been, what goes over a bridge is dropped unless it is its own."""
+        if shutil.which("iptables"):
+            await _run("iptables", how, "FORWARD", "-i", self.bridge, "-o", self.bridge, "-j", "ACCEPT")
 
 
 @contextlib.asynccontextmanager
@@ -272,11 +282,15 @@ async def three_nodes(directory: Path) -> AsyncIterator[Cluster]:
 
 
 async def _ip(*arguments: str) -> str:
+    return await _run("ip", *arguments)
+
+
+async def _run(*command: str) -> str:
     process = await asyncio.create_subprocess_exec(
-        "ip", *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
     out, _ = await process.communicate()
-    assert process.returncode == 0, f"ip {' '.join(arguments)}: {out.decode()}"
+    assert process.returncode == 0, f"{' '.join(command)}: {out.decode()}"
     return out.decode()
 
 
