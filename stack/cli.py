@@ -99,6 +99,9 @@ def up(
     from stack import containers
     from stack.up import up as run
 
+    if docker and ui:
+        cause = "the containers publish the two APIs and nothing else"
+        raise HeadraceError("--ui is not for --docker", cause, "./headrace up --docker, or ./headrace up --ui")
     if docker:
         raise typer.Exit(containers.up(Home.current(), detach=detach))
     if containers.is_used(Home.current()):

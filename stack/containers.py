@@ -105,12 +105,15 @@ def up(home: Home, *, detach: bool) -> int:
     if home.is_held():
         raise HeadraceError("headrace is running already, without containers", mend="./headrace down, then again")
     _check_engine()
+    # Before the mark is set: what cannot be started could not be stopped either.
+    start = compose("up", "--build", "--detach", "--wait", "--remove-orphans")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     home.create()
     _mark(home).touch()
     since = time.monotonic()
     try:
-        _run_logged(home, compose("up", "--build", "--detach", "--wait", "--remove-orphans"))
+        mend = "read the log; ./headrace logs SERVICE shows what a container said; then: ./headrace up --docker"
+        _run_logged(home, start, "the containers did not get ready", mend)
         say(f"ready in {time.monotonic() - since:.1f} s")
         show()
         if detach:
@@ -135,16 +138,17 @@ def _check_engine() -> None:
         raise HeadraceError("no Docker engine answers", said[-1] if said else "", mend)
 
 
-def _run_logged(home: Home, command: list[str]) -> None:
-    """Run it, its output in a log. Raises HeadraceError with the end of that when it fails."""
+def _run_logged(home: Home, command: list[str], failed: str, mend: str) -> None:
+    """Run it, its output in a log. Raises HeadraceError with the end of that when it fails: what `failed`, and how to
+    `mend` it.
+    """
     log = home.log("docker")
     with open_log(log) as output, spinner("at work on the containers"):
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=_environment(), check=False
         )
     if done.returncode != 0:
-        mend = "read the log; ./headrace logs SERVICE shows what a container said; then: ./headrace up --docker"
-        raise HeadraceError("the containers did not get ready", "see the log's last lines", mend, str(log))
+        raise HeadraceError(failed, "see the log's last lines", mend, str(log))
 
 
 def _environment() -> dict[str, str]:
@@ -158,7 +162,10 @@ def down(home: Home, *, purge: bool) -> int:
     since = time.monotonic()
     everything = ["--volumes"] if purge else []
     # What has a profile of its own, such as a demo that still runs, holds on to the network.
-    _run_logged(home, compose("--profile", "*", "down", "--remove-orphans", *everything))
+    stop = compose("--profile", "*", "down", "--remove-orphans", *everything)
+    _run_logged(
+        home, stop, "the containers were not stopped", "is the engine there? docker info; then: ./headrace down"
+    )
     _mark(home).unlink(missing_ok=True)
     say(f"stopped in {time.monotonic() - since:.1f} s" + (", data removed" if purge else ""))
     return 0

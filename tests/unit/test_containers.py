@@ -90,3 +90,31 @@ def test_one_stack_at_a_time(tmp_path: Path) -> None:
     assert lock is not None
     with pytest.raises(HeadraceError, match="running already, without containers"):
         containers.up(home, detach=True)
+
+
+def test_a_machine_without_compose_is_left_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise no command would mean anything else again: not `up`, which is told to do without, and not `down`."""
+    monkeypatch.setattr(containers, "_version_of", lambda *_: "")
+    monkeypatch.setattr(containers, "_check_engine", lambda: None)
+    home = Home(tmp_path)
+    with pytest.raises(HeadraceError, match="cannot run containers"):
+        containers.up(home, detach=True)
+    assert not containers.is_used(home)
+
+
+def test_a_down_that_fails_says_that_it_was_a_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(containers, "_program", lambda: ["false"])
+    home = Home(tmp_path)
+    home.create()
+    with pytest.raises(HeadraceError, match="the containers were not stopped") as error:
+        containers.down(home, purge=False)
+    assert "./headrace down" in error.value.mend
+
+
+def test_a_page_that_is_not_published_is_not_promised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_HOME", str(tmp_path))
+    monkeypatch.setattr("sys.argv", ["headrace", "up", "--docker", "--ui"])
+    monkeypatch.setattr(containers, "up", lambda *_, **__: pytest.fail("it was started"))
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
