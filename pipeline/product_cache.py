@@ -195,9 +195,10 @@ class ProductCache:
                 health.down(part, f"Redis: {type(error).__name__}: {error}")
             else:
                 self._breaker.worked()
-                # One that answers and refuses to write (full, or a replica) is of no use, and said so a moment ago.
                 if await self.pay_owed():
                     health.up(part)
+                else:  # full, or a replica: of no use
+                    health.down(part, "Redis answers, and refuses to write")
             await asyncio.sleep(PROBE_EVERY_S)
 
     def _may_try(self) -> bool:

@@ -214,6 +214,22 @@ async def test_the_watch_pays_what_is_owed_and_tells_health(
     watching.cancel()
 
 
+async def test_a_redis_that_answers_and_refuses_to_write_is_not_said_to_be_there(
+    far_cache: ProductCache, redis: Redis
+) -> None:
+    health = Health("test", optional=("redis",))
+    async with running_task(far_cache.watch(health, "redis")):
+        await eventually(lambda: health.is_up("redis"))
+        await redis.replicaof("127.0.0.1", "1")
+        try:
+            await far_cache.bust_or_owe([(_ID, 2)])
+            await eventually(lambda: not health.is_up("redis"))
+        finally:
+            await redis.replicaof("NO", "ONE")
+        await eventually(lambda: health.is_up("redis"))
+        assert await far_cache.pay_owed()
+
+
 async def _is_gone(cache: ProductCache) -> bool:
     return await cache.read(_ID) is None
 
