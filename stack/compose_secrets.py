@@ -14,43 +14,28 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from stack import postgres
 from stack.credentials import Credentials, load_or_create, write_private
 from stack.home import Home
 from stack.key_file import ensure_file
+from stack.rabbitmq import USER, USER_CONFIGURATION
+from stack.redis_server import CACHE_CONFIGURATION
 
 ROOT = Path("/secrets")
-USER = "headrace"
-# Nothing of it is ever written to disk, and the oldest go first: a cache and nothing else. See stack/redis_server.py.
-REDIS = """\
-requirepass {password}
-save ""
-appendonly no
-maxmemory 256mb
-maxmemory-policy allkeys-lru
-dir /data
-"""
-RABBITMQ = """\
-default_user = {user}
-default_pass = {password}
-default_user_tags.administrator = true
-default_permissions.configure = .*
-default_permissions.read = .*
-default_permissions.write = .*
-"""
 
 
 def files(made: Credentials, brokers: str = "rabbitmq") -> dict[str, str]:
     """Path below the root → what stands in it. `brokers`: host names, with commas between."""
     amqp = ",".join(f"amqp://{USER}:{made.rabbitmq}@{host}:5672/%2F" for host in brokers.split(","))
     return {
-        "services/DATABASE_URL": f"postgresql://{USER}:{made.postgres}@postgres:5432/headrace",
+        "services/DATABASE_URL": f"postgresql://{postgres.USER}:{made.postgres}@postgres:5432/{postgres.DATABASE}",
         "services/AMQP_URL": amqp,
         "services/REDIS_URL": f"redis://:{made.redis}@redis:6379/0",
         "services/ORDER_ID_KEY": made.order_id_key,
         "postgres/password": made.postgres,
         "rabbitmq/cookie": hashlib.sha256(f"erlang cookie {made.rabbitmq}".encode()).hexdigest(),
-        "rabbitmq/10-user.conf": RABBITMQ.format(user=USER, password=made.rabbitmq),
-        "redis/redis.conf": REDIS.format(password=made.redis),
+        "rabbitmq/10-user.conf": USER_CONFIGURATION.format(user=USER, password=made.rabbitmq),
+        "redis/redis.conf": CACHE_CONFIGURATION.format(password=made.redis, directory="/data"),
         "redis/password": made.redis,
     }
 

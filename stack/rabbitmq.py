@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import signal
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import aiormq
@@ -29,14 +30,18 @@ DEFAULT_MANAGEMENT_PORT = 16673
 DEFAULT_DISTRIBUTION_PORT = 16674
 DEFAULT_EPMD_PORT = 16675
 
-CONFIGURATION = """\
-listeners.tcp.1 = {host}:{amqp}
+# Also for the nodes that run in containers, and in the tests of a cluster.
+USER_CONFIGURATION = """\
 default_user = {user}
 default_pass = {password}
 default_user_tags.administrator = true
 default_permissions.configure = .*
 default_permissions.read = .*
 default_permissions.write = .*
+"""
+CONFIGURATION = (
+    """\
+listeners.tcp.1 = {host}:{amqp}
 # A relative limit (the size of the memory, in production) would block publishers on small disks at once.
 disk_free_limit.absolute = 50MB
 # Quorum queues keep what is not yet consumed in memory and in files: 40 % of the machine before publishers are blocked.
@@ -46,6 +51,8 @@ log.console.level = info
 log.console.use_colors = off
 log.file = false
 """
+    + USER_CONFIGURATION
+)
 # The management plugin is off unless asked for. Measured on two cores, RabbitMQ 3.10: with it a start takes 7.2 s
 # instead of 4.5 s and an orderly stop 6.1 s instead of 1.1 s. Idle CPU is no reason (0.4 % of a core either way), and
 # busy-waiting schedulers neither: RabbitMQ's own script passes `+sbwt none`.
@@ -124,28 +131,36 @@ def _configure(place: Place, ports: NodePorts, password: str, use: Use) -> str:
 
 
 def _environment(place: Place, ports: NodePorts, configuration: str) -> dict[str, str]:
-    own = place.directory
-    return minimal_environment(
-        HOME=str(own),  # for the Erlang cookie
-        RABBITMQ_NODENAME=NODE,  # not the machine's name: that need not resolve
+    return node_environment(
+        place.directory,
+        NODE,  # not the machine's name: that need not resolve
         RABBITMQ_NODE_PORT=str(ports.amqp),
         RABBITMQ_DIST_PORT=str(ports.distribution),
+        RABBITMQ_CONFIG_FILE=configuration,
+        RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="-kernel inet_dist_use_interface {127,0,0,1}",
+        ERL_EPMD_ADDRESS=LOOPBACK,
+        ERL_EPMD_PORT=str(ports.epmd),
+    )
+
+
+def node_environment(own: Path, name: str, **more: str) -> dict[str, str]:
+    """Of a node called `name` that keeps all it has in the directory `own`."""
+    return minimal_environment(
+        HOME=str(own),  # for the Erlang cookie
+        RABBITMQ_NODENAME=name,
         RABBITMQ_MNESIA_BASE=str(own / "mnesia"),
         RABBITMQ_LOG_BASE=str(own / "log"),
         RABBITMQ_PID_FILE=str(own / "rabbitmq.pid"),
-        RABBITMQ_CONFIG_FILE=configuration,
         RABBITMQ_ENABLED_PLUGINS_FILE=str(own / "enabled_plugins"),
         # The machine's own settings in /etc/rabbitmq are not ours: names that do not exist keep them out.
         RABBITMQ_CONF_ENV_FILE=str(own / "none.conf"),
         RABBITMQ_ADVANCED_CONFIG_FILE=str(own / "none.config"),
         RABBITMQ_GENERATED_CONFIG_DIR=str(own / "config"),
-        RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="-kernel inet_dist_use_interface {127,0,0,1}",
         # Makes the script become the Erlang VM instead of waiting for it as a shell, so that signals reach the VM.
         RUNNING_UNDER_SYSTEMD="true",
-        ERL_EPMD_ADDRESS=LOOPBACK,
-        ERL_EPMD_PORT=str(ports.epmd),
         # The VM writes a dump of hundreds of MB when it dies; nobody reads it.
         ERL_CRASH_DUMP_BYTES="0",
+        **more,
     )
 
 

@@ -13,19 +13,24 @@ from stack.processes import Spec
 DEFAULT_PORT = 16379
 
 # Redis is never the authority for anything here, so nothing is written to disk, and when memory is full the least
-# recently used entries go: a read then costs a query.
-CONFIGURATION = """\
-bind {host}
-port {port}
+# recently used entries go: a read then costs a query. Also for the one that runs in a container.
+CACHE_CONFIGURATION = """\
 requirepass {password}
 dir "{directory}"
 save ""
 appendonly no
 maxmemory 256mb
 maxmemory-policy allkeys-lru
+"""
+CONFIGURATION = (
+    """\
+bind {host}
+port {port}
 daemonize no
 logfile ""
 """
+    + CACHE_CONFIGURATION
+)
 
 
 def url(port: int, password: str) -> str:

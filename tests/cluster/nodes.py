@@ -18,24 +18,18 @@ import aiormq.exceptions
 
 from stack import binaries
 from stack.identity import give, identity_for, wrap
-from stack.place import minimal_environment
+from stack.rabbitmq import USER, USER_CONFIGURATION, node_environment
 from tests.conditions import eventually
 
 COUNT = 3
-USER = "headrace"
 _START_TIMEOUT_S = 120
 _STOP_TIMEOUT_S = 60
 _LOOK_EVERY_S = 0.25
 
 # As deploy/cluster has it, but for the names.
-_CONFIGURATION = """\
+_CONFIGURATION = (
+    """\
 listeners.tcp.1 = {own}:5672
-default_user = {user}
-default_pass = {password}
-default_user_tags.administrator = true
-default_permissions.configure = .*
-default_permissions.read = .*
-default_permissions.write = .*
 cluster_formation.peer_discovery_backend = classic_config
 {nodes}
 cluster_partition_handling = pause_minority
@@ -44,6 +38,8 @@ log.console = true
 log.console.level = info
 log.file = false
 """
+    + USER_CONFIGURATION
+)
 
 
 @dataclass
@@ -113,7 +109,7 @@ class Cluster:
             env=self._environment(node),
             cwd=node.directory,
             stdin=asyncio.subprocess.DEVNULL,
-            stdout=(node.directory / "log").open("ab"),
+            stdout=(node.directory / "node.log").open("ab"),
             stderr=asyncio.subprocess.STDOUT,
         )
         await self.until_ready(node)
@@ -162,7 +158,7 @@ class Cluster:
         return out.decode()
 
     def log(self, node: Node) -> str:
-        return (node.directory / "log").read_text(errors="replace")
+        return (node.directory / "node.log").read_text(errors="replace")
 
     def _others(self, node: Node) -> Iterator[Node]:
         return (other for other in self.nodes if other is not node)
@@ -188,22 +184,9 @@ class Cluster:
         return True
 
     def _environment(self, node: Node) -> dict[str, str]:
-        own = node.directory
-        return minimal_environment(
-            HOME=str(own),
-            RABBITMQ_NODENAME=node.name,
-            RABBITMQ_USE_LONGNAME="true",
-            RABBITMQ_MNESIA_BASE=str(own / "mnesia"),
-            RABBITMQ_LOG_BASE=str(own / "logs"),
-            RABBITMQ_PID_FILE=str(own / "pid"),
-            RABBITMQ_CONFIG_FILE=str(own / "rabbitmq.conf"),
-            RABBITMQ_ENABLED_PLUGINS_FILE=str(own / "enabled_plugins"),
-            RABBITMQ_CONF_ENV_FILE=str(own / "none.conf"),
-            RABBITMQ_ADVANCED_CONFIG_FILE=str(own / "none.config"),
-            RABBITMQ_GENERATED_CONFIG_DIR=str(own / "config"),
-            # Makes the script become the Erlang VM, so that signals reach it.
-            RUNNING_UNDER_SYSTEMD="true",
-            ERL_CRASH_DUMP_BYTES="0",
+        configuration = str(node.directory / "rabbitmq.conf")
+        return node_environment(
+            node.directory, node.name, RABBITMQ_USE_LONGNAME="true", RABBITMQ_CONFIG_FILE=configuration
         )
 
     def _prepare(self, node: Node) -> None:
