@@ -73,7 +73,7 @@ class DatabaseSettings(BaseSettings):
 
 
 class PipelineSettings(BrokerSettings, DatabaseSettings):
-    """Addresses and the one shared secret. Environment only; frozen; wrong values stop the process at start.
+    """Addresses and the one shared secret, from the environment or files; wrong values stop the process at start.
 
     The addresses have no default on purpose: a process that quietly talks to the wrong
     server is worse than one that does not start.
