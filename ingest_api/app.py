@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
+import structlog
 from redis.asyncio import Redis
 from starlette.applications import Starlette
 from starlette.routing import Route
@@ -23,7 +24,7 @@ from ingest_api.settings import IngestSettings
 from ingest_api.stored_orders import StoredOrders
 from ingest_api.verdicts import PART as VERDICTS
 from ingest_api.verdicts import Verdicts
-from pipeline import lifecycle, product_cache, redis_link, topology
+from pipeline import lifecycle, metrics, product_cache, redis_link, topology
 from pipeline.group_commit import GroupCommit
 from pipeline.health import Health
 from pipeline.order_ids import OrderIds
@@ -33,6 +34,8 @@ from web.application import make_api
 from web.keys import Keys, load_keys
 from web.operations import Guard, make_routes
 from web.rate_limit import RateLimits
+
+log = structlog.get_logger()
 
 BROKER = "broker"
 
@@ -72,13 +75,18 @@ async def _running(
         verdicts = _verdicts(settings, health, lists)
         waiting = (verdicts.run(), verdicts.end_with(stop))
         async with lifecycle.background(publisher.run(), events, replays.run(), *publishing, *waiting):
-            ids = OrderIds(settings.order_id_key.get_secret_value())
+            ids = OrderIds(settings.order_id_key.get_secret_value(), on_step=_tell_step)
             orders = StoredOrders(pool, settings.database_timeout_s)
             intake = Intake(catalogue, ids, commits, replays, RateLimits(), orders, settings.accepted_status)
             lookup = OrderLookup(orders, OrderLists(lists, orders), verdicts, ids)
             yield _routes(settings, intake, lookup, keys.guard)
             await commits.drain()
             await replays.drain()
+
+
+def _tell_step(back_s: float) -> None:
+    metrics.CLOCK_STEPS.inc()
+    log.warning("the clock was set back; ids go on from the highest that it showed", by_s=round(back_s, 3))
 
 
 def _routes(settings: IngestSettings, intake: Intake, lookup: OrderLookup, guard: Guard) -> list[Route]:

@@ -284,6 +284,8 @@ class BatchConsumer:
         self._reset_events()
         metrics.BATCHES_CLOSED.labels(self.queue_name, closed_by.value).inc()
         metrics.BATCH_ORDERS.labels(self.queue_name).observe(orders)
+        if again := sum(it.redelivered for it in deliveries):
+            log.info("batch with redeliveries", queue=self.queue_name, messages=again)
         self._in_hand = Batch(deliveries, closed_by, self._epoch, arrived_at, self._loop.time())
         self._let_go.clear()
         return self._in_hand

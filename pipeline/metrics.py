@@ -96,6 +96,7 @@ REQUESTS_DENIED = _counter(
 )
 ORDERS_IN_FLIGHT = _gauge("orders_in_flight", "Orders that wait for the broker's confirm.")
 BYTES_IN_FLIGHT = _gauge("bytes_in_flight", "Encoded size of the orders that wait for the broker's confirm.")
+CLOCK_STEPS = _counter("clock_steps", "Times that the clock was found to have been set back, by more than a second.")
 CONFIRM_SECONDS = _histogram(
     "confirm_seconds", "From publish to confirm, one value a message.", _LATENCY_BUCKETS_S, "exchange"
 )
@@ -165,6 +166,9 @@ CACHE_BUSTS = _counter(
     "cache_busts",
     "Busts of the cache: done, owed (Redis was away; made up for later), forgotten (too many owed; the TTL heals).",
     "result",
+)
+CACHE_LOSSES = _counter(
+    "cache_losses", "Times that Redis was found to have forgotten everything: emptied, or started again without data."
 )
 PRODUCT_EVENTS = _counter(
     "product_events", "Events on products_exchange, by outcome; unroutable: nobody listens.", "key", "outcome"

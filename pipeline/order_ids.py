@@ -52,6 +52,8 @@ _FIXED_BITS = (0xF << 76 | 0b11 << 62) >> 24
 _BELOW_MS = (1 << 56) - 1
 _DERIVED = 1 << 16
 _PLACE_BITS = 10
+# Borrowing, or a clock that is slewed, is behind by milliseconds.
+_STEP_MS = 1_000
 
 
 class OrderIds:
@@ -63,12 +65,17 @@ class OrderIds:
         *,
         node: int | None = None,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        on_step: Callable[[float], None] = lambda _: None,
     ) -> None:
-        """`key`: the secret shared by all processes, at least 32 characters. `node`, `clock_ms`: for tests."""
+        """`key`: the secret shared by all processes, at least 32 characters. `node`, `clock_ms`: for tests.
+
+        `on_step`: told once, in seconds, when the clock is found to have been set back, and how far.
+        """
         self._key = blake2b(key.encode(), digest_size=32).digest()
         self._mac = blake2b(key=self._key, digest_size=_MAC_BYTES)
         self._node = secrets.randbits(_NODE_BITS) if node is None else node
-        self._clock_ms = clock_ms
+        self._clock_ms, self._on_step = clock_ms, on_step
+        self._is_behind = False
         self._now_ms = 0
         self._counter = 0
 
@@ -76,8 +83,11 @@ class OrderIds:
         """A new id, greater than all that this process has minted before. Canonical lower-case text."""
         now_ms = self._clock_ms()
         if now_ms > self._now_ms:
-            self._now_ms, self._counter = now_ms, 0
+            self._now_ms, self._counter, self._is_behind = now_ms, 0, False
         else:
+            if not self._is_behind and self._now_ms - now_ms > _STEP_MS:
+                self._is_behind = True
+                self._on_step((self._now_ms - now_ms) / 1_000)
             self._counter += 1
             if self._counter >> _COUNTER_BITS:
                 self._now_ms, self._counter = self._now_ms + 1, 0

@@ -10,11 +10,13 @@ are busted in one round trip, and owed together.
 
 import asyncio
 import re
+import secrets
 from collections.abc import Iterable
 from itertools import islice
 from typing import NamedTuple, cast
 
 import msgspec
+import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
@@ -22,6 +24,8 @@ from pipeline import metrics, order_list_cache
 from pipeline.breaker import PROBE_EVERY_S
 from pipeline.health import Health
 from pipeline.redis_link import redis_breaker
+
+log = structlog.get_logger()
 
 # A lost bust (Redis away, its memory emptied) is healed by this and nothing else: the T of "never older than the TTL"
 # in P7.
@@ -75,6 +79,8 @@ for i, key in ipairs(cmsgpack.unpack(ARGV[1])) do
 end
 return found
 """
+# What Redis answers to this is the same for as long as it forgets nothing.
+_EPOCH_KEY = "headrace:cache-epoch"
 # Redis does nothing else meanwhile: 5 ms.
 _MAX_BUSTS_AT_ONCE = 1_000
 
@@ -98,6 +104,7 @@ class ProductCache:
         self._owed: dict[str, int] = {}
         self._breaker = redis_breaker()
         self._is_watched = False
+        self._epoch: bytes | None = None
 
     async def read(self, product_id: str) -> CachedProduct | None:
         """The product as it is cached, or None: not there, busted, owed a bust, or Redis is away."""
@@ -190,6 +197,7 @@ class ProductCache:
         while True:
             try:
                 await self._redis.ping()
+                await self._look_at_epoch()
             except (RedisError, OSError) as error:
                 self._breaker.failed(error)
                 health.down(part, f"Redis: {type(error).__name__}: {error}")
@@ -200,6 +208,20 @@ class ProductCache:
                 else:  # full, or a replica: of no use
                     health.down(part, "Redis answers, and refuses to write")
             await asyncio.sleep(PROBE_EVERY_S)
+
+    async def _look_at_epoch(self) -> None:
+        """Say so when the fences are gone: until the TTL, a slow reader may have put back what they would have kept
+        out. Nothing else tells an emptied cache from a cold one.
+        """
+        try:
+            await self._redis.set(_EPOCH_KEY, secrets.token_hex(8), nx=True)
+            epoch = await self._redis.get(_EPOCH_KEY)
+        except ResponseError:  # it refuses to write, which is told elsewhere
+            return
+        if self._epoch not in (None, epoch):
+            metrics.CACHE_LOSSES.inc()
+            log.warning("redis has forgotten everything, fences too; a product may be old for a TTL", ttl_s=TTL_S)
+        self._epoch = epoch
 
     def _may_try(self) -> bool:
         """While Redis is away and a watch asks after it, nobody else does: one that hangs costs each a deadline."""

@@ -22,6 +22,7 @@ log = structlog.get_logger()
 _BLOCKED_INTERVAL_S = 0.5
 # An unroutable message is refused at once, and at most so often all is declared again.
 _DECLARE_EVERY_S = 1.0
+_TELL_REFUSALS_EVERY_S = 10.0
 
 
 class Outcome(Enum):
@@ -56,6 +57,7 @@ class Publisher:
         self._channel: aiormq.Channel | None = None
         self._lost: asyncio.Future[None] | None = None
         self._is_unroutable, self._declared_at = False, 0.0
+        self._tells_refusals_at = 0.0
 
     async def run(self) -> None:
         """Keep the connection up until cancelled."""
@@ -102,6 +104,7 @@ class Publisher:
             self._is_unroutable = True
             return Outcome.UNROUTABLE
         except DeliveryError:
+            self._tell_refusal(exchange, key)
             return Outcome.REFUSED
         except BaseException as error:
             if not is_broker_fault(error):
@@ -154,6 +157,13 @@ class Publisher:
             await channel.close()
         if queue is not None:
             log.error("a message was refused for want of a queue; declared all again", queue=queue.name)
+
+    def _tell_refusal(self, exchange: str, key: str) -> None:
+        """Once in a while: a full queue refuses each message that finds it full, and takes those between."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._tells_refusals_at:
+            self._tells_refusals_at = now + _TELL_REFUSALS_EVERY_S
+            log.warning("the broker refuses messages: a queue is full", exchange=exchange, key=key)
 
     def _is_blocked(self) -> bool:
         """Whether the broker has sent connection.blocked (an alarm for memory or disk) and not yet unblocked."""

@@ -76,6 +76,7 @@ class ProductConsumer:
         await asyncio.gather(*map(self._announce_one, sold_out))
 
     async def _announce_one(self, event: ProductEvent) -> None:
+        log.info("sold out", product_id=event.id)
         key, body = topology.PRODUCT_SOLD_OUT, encode_event(event)
         outcome = await self._publisher.publish(topology.PRODUCTS_EXCHANGE, key, body, timeout_s=_ANNOUNCE_TIMEOUT_S)
         if outcome not in (Outcome.CONFIRMED, Outcome.UNROUTABLE):  # unroutable: no ingest_api is there to hear it
@@ -84,6 +85,9 @@ class ProductConsumer:
     def _count(self, orders: dict[str, Order], recorded: Recorded, repeated: int) -> None:
         decided = [orders[verdict.order_id].created_at for verdict in recorded.verdicts]
         metrics.ACCEPT_TO_DECIDED.observe_since(decided)
-        metrics.DUPLICATES.labels(STAGE).inc(recorded.duplicates + repeated)
+        repeated += recorded.duplicates
+        metrics.DUPLICATES.labels(STAGE).inc(repeated)
+        if repeated:
+            log.info("batch with repetitions", repeated=repeated)
         for (outcome, reason), count in Counter((it.outcome, it.reason) for it in recorded.verdicts).items():
             metrics.ORDERS_DECIDED.labels(outcome, reason or "").inc(count)

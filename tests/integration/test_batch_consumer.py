@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 from aio_pika.abc import AbstractChannel, AbstractQueue
+from structlog.testing import capture_logs
 
 from pipeline import batches, broker, metrics
 from pipeline.batches import BatchConsumer
@@ -130,10 +131,12 @@ async def test_p1_a_batch_in_hand_when_its_channel_dies_comes_again(amqp_url: st
                 assert not await consumer.settle(batch)
             assert growth() == [0]
             await buffered(consumer, 2)
-            again = await consumer.next()
+            with capture_logs() as logs:
+                again = await consumer.next()
             assert again is not None
             assert bodies_of(again) == [b"1", b"2"]
             assert all(it.redelivered for it in again.deliveries)
+            assert [it["messages"] for it in logs if it["event"] == "batch with redeliveries"] == [2]
             assert await consumer.settle(again)
         await eventually(lambda: ready(amqp_url, 0))
 

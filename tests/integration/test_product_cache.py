@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
 from pipeline.health import Health
 from pipeline.product_cache import TTL_S, CachedProduct, ProductCache
@@ -14,6 +15,7 @@ from pipeline.redis_link import connect
 from tests.broker import running_task
 from tests.conditions import eventually
 from tests.faults import Proxy, proxy_to
+from tests.metrics import grown, sample
 from tests.processes import free_port
 
 _ID = "01a20267-97ad-7199-a6a6-540000cf26ec"
@@ -228,6 +230,33 @@ async def test_a_redis_that_answers_and_refuses_to_write_is_not_said_to_be_there
             await redis.replicaof("NO", "ONE")
         await eventually(lambda: health.is_up("redis"))
         assert await far_cache.pay_owed()
+
+
+async def test_a_redis_that_has_forgotten_everything_is_told_of_once(far_cache: ProductCache, redis: Redis) -> None:
+    """With the fences gone, a slow reader can put back an old value: nothing else would tell that from a cold cache."""
+
+    async def looks() -> int:
+        calls: int = (await redis.info("commandstats")).get("cmdstat_ping", {"calls": 0})["calls"]
+        return calls
+
+    async def looks_twice() -> None:
+        before = await looks()
+
+        async def has_looked() -> bool:
+            return await looks() > before + 2
+
+        await eventually(has_looked)
+
+    health = Health("test", optional=("redis",))
+    async with grown(sample("headrace_cache_losses_total")) as losses:
+        with capture_logs() as logs:
+            async with running_task(far_cache.watch(health, "redis")):
+                await looks_twice()
+                await redis.flushdb()
+                await looks_twice()
+                await looks_twice()
+        assert losses() == [1]
+    assert len([it for it in logs if "forgotten everything" in it["event"]]) == 1
 
 
 async def _is_gone(cache: ProductCache) -> bool:

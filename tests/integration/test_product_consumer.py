@@ -9,6 +9,7 @@ from decimal import Decimal
 import pytest
 from aio_pika.abc import AbstractQueue
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
 from database import connection as database_connection
 from database.connection import Connection
@@ -113,7 +114,7 @@ async def test_the_worked_example(environment: dict[str, str], connection: Conne
     assert await unsettled(environment["AMQP_URL"], CREATED) == 0
 
 
-async def test_the_metrics_tell_what_became_of_a_batch(environment: dict[str, str], connection: Connection) -> None:
+async def test_metrics_and_log_tell_what_became_of_a_batch(environment: dict[str, str], connection: Connection) -> None:
     await add_product(connection, A, 2)
     orders = [order(A, 2), order(A)]
     await create(environment, orders, orders)
@@ -128,8 +129,11 @@ async def test_the_metrics_tell_what_became_of_a_batch(environment: dict[str, st
     ]
     async with grown(*samples) as growth, product_consumer(environment) as worker:
         await buffered(worker, 3)
-        await worker.run_once()
+        with capture_logs() as logs:
+            await worker.run_once()
         assert growth() == [2, 1, 1, 2, 1, 1]
+        assert [it["repeated"] for it in logs if it["event"] == "batch with repetitions"] == [2]
+        assert [it["product_id"] for it in logs if it["event"] == "sold out"] == [A]
         for _ in range(2):  # all of it again
             await create(environment, orders)
             await create_raw(environment, b"no JSON")

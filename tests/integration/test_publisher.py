@@ -9,6 +9,7 @@ import pytest
 from aio_pika import ExchangeType
 from aio_pika.abc import AbstractChannel
 from pamqp.commands import Connection as ConnectionFrames
+from structlog.testing import capture_logs
 
 from pipeline import broker
 from pipeline import publisher as publisher_module
@@ -93,9 +94,11 @@ async def test_p8_a_full_queue_is_a_refusal(amqp_url: str) -> None:
         async def is_full() -> bool:  # a quorum queue lets a few in past its limit
             return await publish(publisher) is Outcome.REFUSED
 
-        await eventually(is_full)
-        assert await publish(publisher) is Outcome.REFUSED
+        with capture_logs() as logs:
+            await eventually(is_full)
+            assert await publish(publisher) is Outcome.REFUSED
         assert publisher.is_open
+        assert len([it for it in logs if "a queue is full" in it["event"]]) == 1
 
 
 async def test_p8_never_connected_is_not_sent() -> None:

@@ -48,6 +48,15 @@ def test_p2_ids_are_unique_and_grow_when_the_clock_steps_back() -> None:
     assert accepted_at_ms(minted[2]) == NOW_MS + 5
 
 
+def test_a_clock_that_was_set_back_is_told_once_each_time_it_was() -> None:
+    told: list[float] = []
+    values = iter([NOW_MS, NOW_MS - 999, NOW_MS - 60_000, NOW_MS - 50_000, NOW_MS + 1, NOW_MS - 2_000])
+    ids = OrderIds(KEY, node=NODE, clock_ms=lambda: next(values), on_step=told.append)
+    minted = [ids.mint() for _ in range(6)]
+    assert minted == sorted(set(minted))
+    assert told == [60.0, 2.001]
+
+
 def test_p2_a_full_counter_borrows_the_next_millisecond() -> None:
     ids = ids_at(NOW_MS)
     minted = [ids.mint() for _ in range(2**16 + 2)]
