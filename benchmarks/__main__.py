@@ -8,7 +8,6 @@ import json
 import math
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -118,7 +117,7 @@ def begin(arguments: argparse.Namespace, skipped: list[Skipped], budget_s: float
     here, started = machine.look(ROOT), datetime.now(UTC)
     found = Results(
         started_at=started.isoformat(timespec="seconds"),
-        revision=_revision(),
+        revision=machine.revision(),
         quick=arguments.quick,
         only=arguments.only,
         machine=here,
@@ -170,18 +169,6 @@ def _conclude(progress: Progress, page: Path, *, as_json: bool) -> None:
     print(f"  results: {progress.file}\n  report:  {page}", file=sys.stderr)
     if as_json:
         print(json.dumps(found))
-
-
-def _revision() -> str:
-    """Empty outside a repository, or without git."""
-    try:
-        commit, changes = (
-            subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
-            for words in (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    return commit + "+" * bool(changes)
 
 
 if __name__ == "__main__":

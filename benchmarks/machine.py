@@ -6,6 +6,7 @@ import contextlib
 import os
 import platform
 import re
+import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from pathlib import Path
 from benchmarks import k6, wrk
 from benchmarks.results import Machine, Percentiles
 from stack import binaries
+from stack.home import ROOT
 
 # The libraries that contenders stand on, as far as they are installed.
 LIBRARIES = (
@@ -73,6 +75,22 @@ def measure_fsync(directory: Path) -> Percentiles:
             os.fdatasync(file.fileno())
             took_ms.append((time.perf_counter() - since) * 1000)
     return percentiles(took_ms)
+
+
+def revision(besides: Sequence[Path] = ()) -> str:
+    """The commit; with a "+" if there are changes to it, `besides` these files. Empty outside a repository, or without
+    git.
+    """
+    paths = [f":!{it.relative_to(ROOT)}" for it in besides]
+    status = ["status", "--porcelain", "--untracked-files=no", "--", ".", *paths]
+    try:
+        commit, changes = (
+            subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+            for words in (["rev-parse", "--short=12", "HEAD"], status)
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return commit + "+" * bool(changes)
 
 
 def _system() -> str:

@@ -215,7 +215,7 @@ class ProductCache:
         """
         try:
             await self._redis.set(_EPOCH_KEY, secrets.token_hex(8), nx=True)
-            epoch = await self._redis.get(_EPOCH_KEY)
+            epoch = cast("bytes | None", await self._redis.get(_EPOCH_KEY))  # the client decodes no responses
         except ResponseError:  # it refuses to write, which is told elsewhere
             return
         if self._epoch not in (None, epoch):

@@ -16,10 +16,11 @@ QUEUES = (topology.ORDERS_ACCEPTED_QUEUE, topology.ORDERS_CREATED_QUEUE)
 
 _STORED = "SELECT id::text, product_id::text, quantity, unit_price, total_price FROM orders"
 _DECIDED = "SELECT order_id::text, product_id::text, quantity FROM stock_ledger"
-_PARKED = "SELECT order_id::text FROM dead_letters WHERE order_id IS NOT NULL"
+# One that was replayed is spent: its order has to be somewhere else by now.
+_PARKED = "SELECT order_id::text FROM dead_letters WHERE order_id IS NOT NULL AND replayed_at IS NULL"
 _UNDECIDED = """
     SELECT count(*) FROM orders WHERE NOT EXISTS (SELECT FROM stock_ledger WHERE order_id = orders.id)
-    AND NOT EXISTS (SELECT FROM dead_letters WHERE order_id = orders.id)
+    AND NOT EXISTS (SELECT FROM dead_letters WHERE order_id = orders.id AND replayed_at IS NULL)
 """
 _PACE = f"SELECT floor(extract(epoch FROM decided_at) / {SLICE_S})::bigint, count(*) FROM stock_ledger GROUP BY 1"
 _PRODUCTS = "SELECT id::text, name, price, qty FROM products WHERE id = ANY($1::uuid[])"

@@ -16,11 +16,11 @@ import httptools
 
 from stack.bodies import id_of, problem_name
 from tests.broker import running_task
-from tests.chaos.notes import Note, Verdict, Wanted, intents_of
+from tests.chaos.notes import TIMEOUT, Note, Verdict, Wanted, intents_of
 from tests.conditions import eventually
 
-# Of each request. ingest_api waits 5 s for a confirm, and may have waited for Redis and PostgreSQL before.
-DEADLINE_S = 10.0
+# Longer than any answer may take (see scene.DEADLINE_S), so that one that is late is seen to be.
+_PATIENCE_S = 15.0
 # How exact the pace is: at 1,000 orders/s five leave at a time.
 _TICK_S = 0.005
 # Of orders whose outcome is unknown, all of them.
@@ -32,13 +32,12 @@ _REUSE_S = 20.0
 class Client:
     """Sends orders at a pace and notes what it was told."""
 
-    def __init__(self, url: str, deadline_s: float = DEADLINE_S) -> None:
+    def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         assert parts.hostname is not None
         assert parts.port is not None
         self._address = parts.hostname, parts.port
         self._host = parts.netloc
-        self._deadline_s = deadline_s
         self.rests = False
         """Whether those who come now go again without an order."""
         self.notes: list[Note] = []
@@ -82,7 +81,7 @@ class Client:
             self._give_up_on_the_late()
             return not self.open
 
-        await eventually(all_are, 2 * self._deadline_s)
+        await eventually(all_are, 2 * _PATIENCE_S)
 
     async def retry_the_unknown(self, within_s: float = 30) -> int:
         """Send each order of unknown outcome again, with its key, until it is known. Returns how many there were."""
@@ -118,24 +117,27 @@ class Client:
 
     async def _send_on_new(self, note: Note) -> None:
         try:
-            async with asyncio.timeout(self._deadline_s):
+            async with asyncio.timeout(_PATIENCE_S):
                 _, connection = await asyncio.get_running_loop().create_connection(
                     lambda: _Connection(self), *self._address
                 )
-        except OSError:  # a TimeoutError too
+        except TimeoutError:
+            self.ended(note, 0, TIMEOUT)
+            return
+        except OSError:
             self.ended(note, 0, "refused")
             return
         connection.send(note, note.wanted.request(self._host))
 
     def _give_up_on_the_late(self) -> None:
-        late_s = time.time() - self._deadline_s
+        late_s = time.time() - _PATIENCE_S
         for note, connection in list(islice(self.open.items(), 100)):
             if note.sent_s > late_s:
                 return
             if connection is None:
-                self.ended(note, 0, "timeout")
+                self.ended(note, 0, TIMEOUT)
             else:
-                connection.abort("timeout")
+                connection.abort(TIMEOUT)
 
 
 class _Connection(asyncio.Protocol):

@@ -10,14 +10,15 @@ Without a name `./headrace test` leaves out those that are marked `deep`.
 
 import os
 import random
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 import pytest_asyncio
 
-from benchmarks.machine import cpu_model
+from benchmarks.machine import cpu_model, revision
 from stack.home import Home
 from tests.chaos import results
 from tests.chaos.results import Row
@@ -30,8 +31,10 @@ from tests.summaries import pytest_terminal_summary, tell
 
 __all__ = ["pytest_terminal_summary", "tell"]
 
-_rows = pytest.StashKey[list[Row]]()
+_rows = pytest.StashKey[dict[str, Row]]()
+"""By test."""
 _seed = pytest.StashKey[int]()
+_left_out = pytest.StashKey[bool]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -44,19 +47,58 @@ def pytest_configure(config: pytest.Config) -> None:
     # Whoever runs pytest without naming this directory has no such option.
     given = config.getoption("--chaos-seed", None)
     config.stash[_seed] = int(given) if given is not None else random.randrange(10**6)
-    config.stash[_rows] = []
+    config.stash[_rows] = {}
 
 
 def pytest_report_header(config: pytest.Config) -> str:
     return f"chaos: --chaos-seed {config.stash[_seed]}"
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """One that fails or is skipped has a row too, whether or not it came to its account."""
+    report = yield
+    if not report.passed and item.get_closest_marker("scenario"):
+        rows = item.config.stash[_rows]
+        row = rows.get(item.nodeid)
+        if row is None:
+            number, what = _scenario_of(item)
+            rows[item.nodeid] = results.unfinished(what, number)
+        elif not row.broken:
+            rows[item.nodeid] = msgspec.structs.replace(row, broken=["test"])
+    return report
+
+
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    for item in items:
+        item.config.stash[_left_out] = True
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    rows = session.config.stash[_rows]
-    if rows and session.config.getoption("--chaos-record", False):
-        machine = f"{cpu_model(Path('/proc/cpuinfo').read_text())}, {os.cpu_count()} cores"
-        at = datetime.now(UTC).isoformat(timespec="seconds")
-        results.record(results.make_run(session.config.stash[_seed], at, machine, rows))
+    """A run that fails is recorded; one that is not whole is not."""
+    rows = session.config.stash[_rows].values()
+    if not session.config.getoption("--chaos-record", False):
+        return
+    missing = results.missing(rows)
+    if missing or _left_out in session.config.stash or len(rows) < session.testscollected:
+        session.exitstatus = pytest.ExitCode.USAGE_ERROR
+        what = f"scenarios {', '.join(missing)} did" if missing else "some of it did"
+        print(f"\nNOT RECORDED: {what} not run. --chaos-record takes the whole suite: ./headrace test chaos")
+        return
+    machine = f"{cpu_model(Path('/proc/cpuinfo').read_text())}, {os.cpu_count()} cores"
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    # The runs before it are in these two.
+    commit = revision(besides=(results.FILE, results.DOCUMENT))
+    results.record(results.make_run(session.config.stash[_seed], at, machine, commit, rows))
+
+
+def _scenario_of(item: pytest.Item) -> tuple[str, str]:
+    """Its number, and what it is, with the names of its parameters filled in."""
+    marker = item.get_closest_marker("scenario")
+    assert marker is not None
+    number, what = marker.args
+    parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    return number, what.format(**parameters)
 
 
 # ── servers of its own
@@ -108,27 +150,26 @@ async def scene(
     """The services, ready, with nothing broken. The test is marked `scenario(number, what)`; `what` may name its
     parameters.
     """
-    marker = request.node.get_closest_marker("scenario")
-    number, what = marker.args
-    parameters = request.node.callspec.params if hasattr(request.node, "callspec") else {}
+    number, what = _scenario_of(request.node)
     seed = request.config.stash[_seed]
     rows = request.config.stash[_rows]
     print(f"--chaos-seed {seed}")
 
     def note(row: Row) -> None:
-        rows.append(row)
+        rows[request.node.nodeid] = row
         tell(f"{row.line()}  (--chaos-seed {seed})")
 
     try:
         async with deployed(environment, own=own_environment) as deployment:
             scene = BreakableScene(
                 number,
-                what.format(**parameters),
+                what,
                 deployment,
-                random.Random(f"{seed} {request.node.name}"),
+                f"{seed} {request.node.name}",
                 note,
                 environment["DATABASE_URL"],
                 environment["AMQP_URL"],
+                server_logs=killable.logs,
                 servers=killable,
             )
             yield scene

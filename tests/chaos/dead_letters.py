@@ -13,10 +13,10 @@ from tests.chaos.scene import Scene
 from tests.ingest import execute
 from tests.workers import connected
 
-UNWANTED = 666
-"""The quantity of one in a thousand of `some_orders`."""
+# The quantity of one in a thousand of `some_orders`.
+_IS_UNWANTED = "quantity % 1000 = 666"
 
-_FORBID = f"ALTER TABLE orders ADD CONSTRAINT unwanted CHECK (quantity <> {UNWANTED})"
+_FORBID = f"ALTER TABLE orders ADD CONSTRAINT unwanted CHECK (NOT {_IS_UNWANTED})"
 _ALLOW = "ALTER TABLE orders DROP CONSTRAINT unwanted"
 # But for those of which a copy waits already: what was not mended has been parked again.
 _PUT_BACK = """
@@ -26,7 +26,7 @@ _PUT_BACK = """
     )
 """
 _WAITING = "SELECT count(*) FROM dead_letters WHERE replayed_at IS NULL"
-_UNWANTED = f"SELECT count(*) FROM orders WHERE quantity = {UNWANTED}"
+_UNWANTED = f"SELECT count(*) FROM orders WHERE {_IS_UNWANTED}"
 
 
 @pytest_asyncio.fixture(loop_scope="session")

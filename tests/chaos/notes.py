@@ -17,10 +17,12 @@ import msgspec
 from tests.ingest import ORDERS
 
 PRICE = "12.50"
-MAX_QUANTITY = 1_000
+# What ingest_api allows. Of 20 products that is 20 million orders that differ: hardly a row is like another's.
+MAX_QUANTITY = 1_000_000
 # One in a hundred orders is none, so that there are some whose absence means something.
 _BAD_SHARE = 0.01
 _IN_FLIGHT = "request-in-flight"
+TIMEOUT = "timeout"
 
 
 class Verdict(Enum):
@@ -84,6 +86,8 @@ class Intent:
     verdict: Verdict
     ids: set[str]
     """Those that it was told. One, if all is well."""
+    was_unknown: bool = False
+    """Whether any of its requests was."""
 
 
 def intents_of(notes: Iterable[Note]) -> list[Intent]:
@@ -93,6 +97,7 @@ def intents_of(notes: Iterable[Note]) -> list[Intent]:
         intent = by_key.setdefault(note.wanted.key or note, Intent(note.wanted, note.verdict, set()))
         if intent.verdict is not Verdict.OK:
             intent.verdict = note.verdict
+        intent.was_unknown |= note.verdict is Verdict.UNKNOWN
         if note.verdict is Verdict.OK:
             intent.ids.add(note.told)
     return list(by_key.values())
@@ -103,7 +108,7 @@ def some_orders(
 ) -> Iterator[Wanted]:
     """Orders without end, nearly all of them good. `keyed`: the share of those that have a key.
 
-    With many quantities hardly two are alike, so that a stored row tells which of them it is.
+    With so many quantities hardly two are alike, so that a stored row tells which of them it is.
     """
     while True:
         key = str(uuid.UUID(int=rng.getrandbits(128), version=4)) if rng.random() < keyed else None

@@ -77,7 +77,9 @@ async def service_killed_at_a_point(scene: BreakableScene) -> None:
     nth = scene.rng.randint(1, 20)
     await scene.deployment.stop(point.service)
     await scene.fails_at(point.service, f"{point.name}:kill:{nth}", ready=None)
-    await eventually(lambda: scene.deployment.services[point.service].process.returncode is not None, 60)
+    service = scene.deployment.services[point.service]
+    await eventually(lambda: service.process.returncode is not None, 60)
+    assert service.process.returncode == -signal.SIGKILL, service.log()[-2000:]
     await scene.deployment.start(point.service)
 
 

@@ -1,7 +1,7 @@
 """When throughput was back. Pure."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 SLICE_S = 0.05
 """How exact it is."""
@@ -36,3 +36,9 @@ def back_s(found: Histogram, before_per_s: float, since_s: float, until_s: float
         if all(sum(found[it] for it in range(at, at + a_second)) >= SHARE * before_per_s for at in seconds):
             return max(0.0, start * SLICE_S - since_s)
     return None
+
+
+def worst(measured: Sequence[Mapping[str, float | None]], names: Iterable[str]) -> dict[str, float | None]:
+    """The longest time of several, by what was measured. None: once it was not back, or nobody has measured."""
+    times = {name: [it[name] for it in measured] for name in names}
+    return {name: None if None in it or not it else max(s for s in it if s is not None) for name, it in times.items()}

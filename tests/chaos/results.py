@@ -13,6 +13,7 @@ from stack.home import ROOT
 
 FILE = ROOT / "docs" / "reliability.json"
 DOCUMENT = ROOT / "docs" / "reliability.md"
+SCENARIOS = 18
 # So many in a row have to pass.
 KEPT_RUNS = 3
 
@@ -32,22 +33,26 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     ok: int
     refused: int
     unknown: int
+    """Of unknown outcome at first. Those that were sent again with their key are OK as well."""
+    unknown_as: dict[str, int] = {}
+    """What their clients saw, status and word, by how many requests; status 0: no answer."""
     lost: int
     duplicated: int
     oversold: int
     recover_s: float | None
     """From the end of the fault until throughput was back; None: it was not."""
     broken: list[str]
-    """The invariants that did not hold."""
+    """The invariants that did not hold; "test": what else the scenario asserts, or it never got there."""
 
     def line(self) -> str:
         """For the terminal."""
         back = "never back" if self.recover_s is None else f"back after {self.recover_s:.1f} s"
         verdict = f"BROKEN: {', '.join(self.broken)}" if self.broken else "holds"
+        seen = ", ".join(f"{count} × {it}" for it, count in self.unknown_as.items())
         return (
             f"{self.scenario:>4}  {self.what}: {self.offered} offered, {self.ok} OK, {self.refused} refused, "
-            f"{self.unknown} UNKNOWN, {self.lost} lost, {self.duplicated} duplicated, {self.oversold} oversold, "
-            f"{back}; {verdict}"
+            f"{self.unknown} UNKNOWN{f' ({seen})' if seen else ''}, {self.lost} lost, {self.duplicated} duplicated, "
+            f"{self.oversold} oversold, {back}; {verdict}"
         )
 
 
@@ -56,6 +61,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     at: str
     """UTC, ISO 8601."""
     machine: str
+    commit: str
+    """What was tried; with a "+" if there were changes to it."""
     rows: list[Row]
 
 
@@ -72,7 +79,7 @@ def with_run(results: Results, run: Run) -> Results:
 def table(results: Results) -> str:
     """All runs in one: sums, and the longest time to recover."""
     rows = [_cells(list(rows)) for _, rows in _by_scenario(results)]
-    seeds = ", ".join(f"{run.seed} ({run.at[:10]}, {run.machine})" for run in results.runs)
+    seeds = ", ".join(f"{run.seed} ({run.at[:10]}, {run.commit}, {run.machine})" for run in results.runs)
     return markdown(Table(_HEAD, rows, words=(0, 1, 10), below=f"Seeds: {seeds or 'none'}."))
 
 
@@ -124,5 +131,28 @@ def record(run: Run) -> None:
     DOCUMENT.write_text(rewritten(DOCUMENT.read_text(), results))
 
 
-def make_run(seed: int, at: str, machine: str, rows: Iterable[Row]) -> Run:
-    return Run(seed=seed, at=at, machine=machine, rows=list(rows))
+def make_run(seed: int, at: str, machine: str, commit: str, rows: Iterable[Row]) -> Run:
+    return Run(seed=seed, at=at, machine=machine, commit=commit, rows=list(rows))
+
+
+def unfinished(what: str, scenario: str) -> Row:
+    """Of a scenario that never came to its account: it failed before, or was skipped."""
+    return Row(
+        scenario=scenario,
+        what=what,
+        offered=0,
+        ok=0,
+        refused=0,
+        unknown=0,
+        lost=0,
+        duplicated=0,
+        oversold=0,
+        recover_s=None,
+        broken=["test"],
+    )
+
+
+def missing(rows: Iterable[Row]) -> list[str]:
+    """The numbers of the scenarios that are not among the rows."""
+    found = {row.scenario for row in rows}
+    return [number for number in map(str, range(1, SCENARIOS + 1)) if number not in found]

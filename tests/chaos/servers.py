@@ -48,6 +48,10 @@ class OwnServers:
         database_url = parts["postgres"].url.rpartition("/")[0] + "/postgres"
         return Servers(database_url, parts["rabbitmq"].url, self._servers.management_url, parts["redis"].url)
 
+    @property
+    def logs(self) -> dict[str, Path]:
+        return {name: self._home.log(name) for name in SERVERS}
+
     async def kill(self, name: str) -> None:
         """kill -9, and wait until its supervisor has it ready again."""
         process = self._servers.process(name)

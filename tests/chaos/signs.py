@@ -2,17 +2,21 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from tests.deployment import SERVICES, Deployment
 from tests.processes import Service
 
 ANY = ""
 """In place of a service: whichever had to do with it."""
+_STARTED = "process_start_time_seconds"
 
 
 @dataclass(frozen=True)
 class Says:
-    """A service has these words in its log, or those, where it depends on what it was at when the fault came."""
+    """A service, or a server, has these words in its log, or those, where it depends on what it was at when the fault
+    came.
+    """
 
     service: str
     words: str
@@ -21,39 +25,71 @@ class Says:
 
 @dataclass(frozen=True)
 class Counts:
-    """A sample of a service's metrics has grown."""
+    """A sample of a service's metrics has grown. That of a new process has if it is there, for it began at nothing."""
 
     service: str
     sample: str
 
 
-Sign = Says | Counts
+@dataclass(frozen=True)
+class Restarts:
+    """The metrics of a service say that its process is a later one."""
+
+    service: str
+
+
+Sign = Says | Counts | Restarts
 
 
 @dataclass
 class Before:
-    """What logs and metrics held before the fault. A process that is new began with nothing."""
+    """What logs and metrics held before the fault."""
 
-    logs: dict[Service, int] = field(default_factory=dict)
+    logs: dict[Service | Path, int] = field(default_factory=dict)
     """Their length."""
     metrics: dict[Service, Mapping[str, float]] = field(default_factory=dict)
+    started_s: dict[str, float] = field(default_factory=dict)
+    """Unix seconds, by service."""
 
     @classmethod
-    async def of(cls, deployment: Deployment) -> "Before":
+    async def of(cls, deployment: Deployment, server_logs: Mapping[str, Path]) -> "Before":
         services = deployment.services.values()
-        return cls({it: len(it.log()) for it in services}, {it: await it.metrics() for it in services})
+        metrics: dict[Service, Mapping[str, float]] = {it: await it.metrics() for it in services}
+        return cls(
+            {**{it: len(it.log()) for it in services}, **{it: len(_read(it)) for it in server_logs.values()}},
+            metrics,
+            {it.name: found[_STARTED] for it, found in metrics.items()},
+        )
 
 
-async def seen(deployment: Deployment, before: Before, signs: Iterable[Sign]) -> list[Sign]:
+async def seen(
+    deployment: Deployment, server_logs: Mapping[str, Path], before: Before, signs: Iterable[Sign]
+) -> list[Sign]:
     """Those of the signs that are there now. Asks the metrics of the services that run."""
     now = {name: await deployment.services[name].metrics() for name in SERVICES}
-    return [it for it in signs if _is_seen(deployment, before, now, it)]
+    return [it for it in signs if _is_seen(deployment, server_logs, before, now, it)]
 
 
-def _is_seen(deployment: Deployment, before: Before, now: Mapping[str, Mapping[str, float]], sign: Sign) -> bool:
+def _is_seen(
+    deployment: Deployment,
+    server_logs: Mapping[str, Path],
+    before: Before,
+    now: Mapping[str, Mapping[str, float]],
+    sign: Sign,
+) -> bool:
+    if isinstance(sign, Restarts):
+        return now[sign.service][_STARTED] > before.started_s[sign.service]
     if isinstance(sign, Counts):
         earlier = before.metrics.get(deployment.services[sign.service], {})
         return now[sign.service].get(sign.sample, 0) > earlier.get(sign.sample, 0)
-    processes = [it for it in (*deployment.former, *deployment.services.values()) if sign.service in (it.name, ANY)]
-    either = [words for words in (sign.words, sign.or_words) if words]
-    return any(words in it.log()[before.logs.get(it, 0) :] for it in processes for words in either)
+    if sign.service in server_logs:
+        log = server_logs[sign.service]
+        new = [_read(log)[before.logs.get(log, 0) :]]
+    else:
+        processes = [it for it in (*deployment.former, *deployment.services.values()) if sign.service in (it.name, ANY)]
+        new = [it.log()[before.logs.get(it, 0) :] for it in processes]
+    return any(words in text for text in new for words in (sign.words, sign.or_words) if words)
+
+
+def _read(log: Path) -> str:
+    return log.read_text(errors="replace") if log.exists() else ""

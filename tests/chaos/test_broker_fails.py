@@ -45,8 +45,8 @@ async def test_p8_while_an_alarm_keeps_the_broker_from_taking_anything_clients_h
             await eventually(lambda: _is_unready(scene, "ingest_api"))
             await scene.goes_on(30)
         finally:
+            scene.over()  # some time while that runs, which takes a second or two
             await scene.servers.rabbitmqctl(*all_is_well)
-        scene.over()
         await scene.recovers()
     await scene.check(
         Says("ingest_api", "was blocked by"),

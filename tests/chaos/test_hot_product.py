@@ -6,7 +6,7 @@ import pytest
 
 from tests.chaos.notes import Wanted, some_orders
 from tests.chaos.scene import Scene
-from tests.chaos.signs import Counts
+from tests.chaos.signs import Counts, Says
 from tests.conditions import eventually
 from tests.workers import connected
 
@@ -26,15 +26,15 @@ async def test_p3_everybody_wants_one_product_and_there_is_a_third_of_it(scene: 
     await scene.make_products()
     others = list(scene.products)
     await scene.make_products(1, STOCK)
-    rush = Rush(
-        some_orders(scene.rng, others), some_orders(scene.rng, scene.products[-1:], max_quantity=MOST), 3 * STOCK
-    )
+    hot = some_orders(scene.random("hot"), scene.products[-1:], max_quantity=MOST)
+    rush = Rush(some_orders(scene.random("usual"), others), hot, 3 * STOCK)
     async with scene.more(persist_worker=3, product_consumer=2), scene.under_load(rush.orders()):
         rush.has_begun = True
         await eventually(lambda: rush.left <= 0, 60)
         scene.over()
         await scene.recovers()
     await scene.check(
+        Says("product_consumer", "sold out"),
         Counts("ingest_api", 'headrace_orders_refused_total{reason="out-of-stock"}'),
     )
     async with connected(scene.database_url) as connection:

@@ -95,7 +95,7 @@ async def test_p8_a_full_queue_refuses_orders_and_loses_none(scene: BreakableSce
         await unlimit_queues(scene.servers.urls, scene.amqp_url)
         scene.over()
         await scene.recovers()
-    await scene.check(Counts("ingest_api", refused))
+    await scene.check(Says("ingest_api", "the broker refuses messages: a queue is full"), Counts("ingest_api", refused))
 
 
 @pytest.mark.deep

@@ -69,7 +69,15 @@ async def scene(
         tell(f"{row.line()}  (HEADRACE_CHAOS_SEED={seed})")
 
     async with deployed(environment) as deployment:
-        rng = random.Random(f"{seed} {request.node.name}")
-        scene = Scene(number, what, deployment, rng, note, database_url, cluster.amqp_url, within_s=15)
+        scene = Scene(
+            number,
+            what,
+            deployment,
+            f"{seed} {request.node.name}",
+            note,
+            database_url,
+            cluster.amqp_url,
+            within_s=15,
+        )
         yield scene
         scene.client.close()

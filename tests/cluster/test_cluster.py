@@ -70,7 +70,7 @@ async def test_p1_a_rolling_restart(scene: Scene, cluster: Cluster) -> None:
             await cluster.stop(node)
             scene.over()
             await scene.recovers()
-            assert scene.has_recovered, f"while {node.name} was away"
+            assert scene.pace.is_back, f"while {node.name} was away"
             await cluster.start(node)
             await eventually(lambda: has_all_replicas(cluster), 60, 2)
         await scene.goes_on(5)

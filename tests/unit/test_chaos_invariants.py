@@ -8,6 +8,7 @@ import pytest
 
 from stack.accounts import Stock
 from tests.chaos.invariants import (
+    LEAST_SINGLES,
     Books,
     Broken,
     Decided,
@@ -16,12 +17,14 @@ from tests.chaos.invariants import (
     i2_each_is_there_once,
     i3_stock_adds_up,
     i4_what_is_stored_was_sent,
+    i5_no_bust_is_lost,
     i5_the_cache_is_true,
     i6_nobody_waits_and_nothing_swells,
     i7_throughput_is_back,
     i8_the_fault_is_named,
 )
 from tests.chaos.notes import PRICE, Intent, Note, Verdict, Wanted, intents_of
+from tests.chaos.signs import Counts, Restarts, Says
 
 UNIT = Decimal(PRICE)
 OK = Wanted("p", 3)
@@ -162,10 +165,18 @@ def test_i5_finds_what_the_cache_has_that_is_not_so() -> None:
     assert len(i5_the_cache_is_true({}, {"p": ("x", 1)})) == 1
 
 
+def test_i5_finds_a_bust_that_was_lost_and_that_none_was_looked_for() -> None:
+    sold = {f"p{number}": 998 for number in range(LEAST_SINGLES)}
+    assert i5_no_bust_is_lost({}, sold) == []
+    assert i5_no_bust_is_lost({"p3": 998}, sold) == []
+    assert i5_no_bust_is_lost({"p3": 1_000}, sold) == ["p3: sold once, cached 1000, in the database 998"]
+    assert len(i5_no_bust_is_lost({}, {"p1": 998})) == 1
+
+
 def test_i6_finds_who_waited_too_long_and_what_swelled() -> None:
     assert i6_nobody_waits_and_nothing_swells(NOTES, 2, {"ingest_api": 10}, 100) == []
-    late = [note(OK, 202, "a", took_s=3), note(OK, 0, took_s=None)]
-    assert i6_nobody_waits_and_nothing_swells(late, 2, {}, 100) == ["2 requests were not answered within 2 s"]
+    late = [note(OK, 202, "a", took_s=3), note(OK, 0, took_s=None), note(OK, 0, "timeout", took_s=1)]
+    assert i6_nobody_waits_and_nothing_swells(late, 2, {}, 100) == ["3 requests were not answered within 2 s"]
     assert i6_nobody_waits_and_nothing_swells([], 2, {"ingest_api": 101}, 100) == ["ingest_api took 101 MB"]
 
 
@@ -175,9 +186,13 @@ def test_i7_finds_throughput_that_is_not_back_or_late() -> None:
 
 
 def test_i8_finds_signs_that_were_not_seen_and_that_none_was_looked_for() -> None:
-    assert i8_the_fault_is_named(["log", "metric"], ["metric", "log"]) == []
-    assert i8_the_fault_is_named(["log", "metric"], ["log"]) == ["not told: metric"]
-    assert i8_the_fault_is_named([], []) == ["nothing was looked for"]
+    log, metric, restart = Says("s", "x"), Counts("s", "y"), Restarts("s")
+    assert i8_the_fault_is_named([log, metric], [metric, log]) == []
+    assert i8_the_fault_is_named([log, restart], [restart, log]) == []
+    assert i8_the_fault_is_named([log, metric], [log]) == [f"not told: {metric}"]
+    assert i8_the_fault_is_named([log], [log]) == ["no metrics were looked at"]
+    assert i8_the_fault_is_named([metric], [metric]) == ["no log was looked at"]
+    assert len(i8_the_fault_is_named([], [])) == 2
 
 
 # ── what a client knows

@@ -5,25 +5,34 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.leaks import Look, allowed_mb, growth_mb, open_files
+from tests.chaos.leaks import LEAST_LOOKS, Look, leaks, mb_per_min, open_files
 from tests.chaos.watch import resident_mb
 
 
-def test_a_leak_shows_although_memory_goes_up_and_down() -> None:
-    looks = [Look(at_s, 100 + at_s / 10 + (5 if at_s % 20 else -5)) for at_s in range(0, 610, 10)]
-    assert growth_mb(looks) == pytest.approx(60, abs=2)
-    assert growth_mb(looks) > allowed_mb(looks)
+def looks(mb_a_minute: float, *, minutes: float = 12, every_s: float = 5) -> list[Look]:
+    """Up and down by 5 MB besides."""
+    count = int(minutes * 60 / every_s)
+    return [Look(it * every_s, 100 + mb_a_minute * it * every_s / 60 + (5 if it % 2 else -5)) for it in range(count)]
 
 
-def test_one_look_at_a_bad_moment_is_no_leak() -> None:
-    looks = [Look(at_s, 180 if at_s == 300 else 100) for at_s in range(0, 610, 10)]
-    assert growth_mb(looks) < 1 < allowed_mb(looks)
+def test_a_leak_of_100_bytes_an_order_shows_although_memory_goes_up_and_down() -> None:
+    assert mb_per_min(looks(1.8)) == pytest.approx(1.8, abs=0.1)
+    assert leaks({"ingest_api": looks(1.8)}) == ["ingest_api: 1.82 MB a minute, from 95 MB to 126 MB"]
 
 
-@pytest.mark.parametrize("looks", [[], [Look(1, 100)], [Look(1, 100), Look(1, 200)]])
-def test_without_time_there_is_no_growth(looks: list[Look]) -> None:
-    assert growth_mb(looks) == 0
-    assert allowed_mb(looks) > 0
+def test_memory_that_stays_is_no_leak_and_neither_is_one_look_at_a_bad_moment() -> None:
+    steady = looks(0)
+    assert leaks({"ingest_api": steady}) == []
+    assert leaks({"ingest_api": [*steady[:70], Look(steady[70].at_s, 180), *steady[71:]]}) == []
+
+
+@pytest.mark.parametrize(
+    "few",
+    [[], [Look(1, 100)], looks(0, minutes=5), looks(0, minutes=30, every_s=60), [Look(1, 100)] * LEAST_LOOKS],
+    ids=["none", "one", "too short", "too few", "all at once"],
+)
+def test_who_was_hardly_looked_at_is_told_not_passed(few: list[Look]) -> None:
+    assert len(leaks({"ingest_api": few})) == 1
 
 
 def test_a_process_is_looked_at_from_outside() -> None:

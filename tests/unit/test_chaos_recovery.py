@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.chaos.recovery import back_s, histogram, per_s
+from tests.chaos.recovery import back_s, histogram, per_s, worst
 
 
 def at(rate: int, since: float, until: float) -> list[float]:
@@ -30,6 +30,14 @@ def test_less_than_nine_tenths_is_not_back() -> None:
 
 def test_one_burst_is_no_throughput() -> None:
     assert back_s(histogram([12.0] * 5_000), 100, 10, 20) is None
+
+
+def test_of_several_recoveries_the_longest_counts_and_one_that_never_came_is_never() -> None:
+    names = ("accepted", "decided")
+    measured = [{"accepted": 3.0, "decided": 0.5}, {"accepted": 1.0, "decided": 2.0}]
+    assert worst(measured, names) == {"accepted": 3.0, "decided": 2.0}
+    assert worst([{"accepted": None, "decided": 1.0}, *measured], names) == {"accepted": None, "decided": 2.0}
+    assert worst([], names) == {"accepted": None, "decided": None}
 
 
 def test_what_has_not_lasted_yet_is_not_back() -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.chaos import results
-from tests.chaos.results import Results, Row, make_run, rewritten, table, with_run
+from tests.chaos.results import Results, Row, make_run, missing, rewritten, table, unfinished, with_run
 
 DOCUMENT = "# Title\n\n<!-- chaos -->\nby hand\n<!-- /chaos -->\n\nBelow.\n"
 
@@ -21,7 +21,7 @@ def row(scenario: str = "2", **changes: object) -> Row:
 
 
 def runs(*rows: list[Row]) -> Results:
-    return Results([make_run(number, "2026-01-02T03:04:05", "a machine", it) for number, it in enumerate(rows)])
+    return Results([make_run(number, "2026-01-02T03:04:05", "a machine", "1a2b", it) for number, it in enumerate(rows)])
 
 
 def lines(found: Results) -> list[list[str]]:
@@ -61,5 +61,20 @@ def test_scenarios_are_in_the_order_of_their_numbers() -> None:
 
 def test_the_last_three_runs_are_kept() -> None:
     kept = runs([row()], [row()], [row()])
-    added = with_run(kept, make_run(9, "2026", "m", [row()]))
+    added = with_run(kept, make_run(9, "2026", "m", "1a2b", [row()]))
     assert [run.seed for run in added.runs] == [1, 2, 9]
+
+
+def test_a_scenario_that_never_came_to_its_account_is_broken_and_never_back() -> None:
+    assert lines(runs([unfinished("what 2 is", "2")]))[0] == ["2", "what 2 is", *["0"] * 7, "never", "test", "1"]
+
+
+def test_a_run_without_one_of_the_scenarios_is_told_which() -> None:
+    rows = [row(str(number)) for number in range(1, 19)]
+    assert missing(rows) == []
+    assert missing([*rows[:3], *rows[4:16]]) == ["4", "17", "18"]
+
+
+def test_what_clients_saw_of_the_unknown_is_told() -> None:
+    line = row(unknown=3, unknown_as={"0 reset": 2, "503 overloaded": 1}).line()
+    assert "3 UNKNOWN (2 × 0 reset, 1 × 503 overloaded)" in line

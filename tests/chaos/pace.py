@@ -1,0 +1,75 @@
+"""How fast orders are accepted and decided: before a fault, and after how long again."""
+
+import contextlib
+import time
+from collections.abc import Mapping
+
+from tests.chaos import books, recovery
+from tests.chaos.client import Client
+from tests.chaos.notes import Verdict
+from tests.conditions import eventually
+from tests.workers import connected
+
+NAMES = ("accepted", "decided")
+_ASK_EVERY_S = 0.25
+# Steady before the fault: so long at nine tenths of the pace.
+_WARM_UP_S = 30.0
+
+
+class Pace:
+    def __init__(self, client: Client, database_url: str) -> None:
+        self._client, self._database_url = client, database_url
+        self._before_per_s: dict[str, float] = {}
+        self._over_s = 0.0
+        self._measured: list[dict[str, float | None]] = []
+
+    async def until_steady(self, per_s: float) -> None:
+        """Wait until orders are accepted and decided as fast as they come, and remember how fast that is."""
+        started = time.time()
+
+        async def is_steady() -> bool:
+            return None not in (await self._back_s(dict.fromkeys(NAMES, per_s), started)).values()
+
+        await eventually(is_steady, _WARM_UP_S, _ASK_EVERY_S)
+        now = time.time()
+        self._before_per_s = {
+            name: recovery.per_s(found, now - 3, now - 0.5) for name, found in (await self._paces()).items()
+        }
+
+    def over(self) -> None:
+        """A fault has ended."""
+        self._over_s = time.time()
+
+    async def recovers(self, within_s: float) -> None:
+        """Wait until throughput is back since then, or is taken not to come back."""
+        assert self._over_s, "when was it over?"
+        back: dict[str, float | None] = dict.fromkeys(NAMES)
+
+        async def is_back() -> bool:
+            back.update(await self._back_s(self._before_per_s, self._over_s))
+            return None not in back.values()
+
+        with contextlib.suppress(AssertionError):  # I7 says it
+            await eventually(is_back, within_s + 5, _ASK_EVERY_S)
+        self._measured.append(back)
+
+    @property
+    def is_back(self) -> bool:
+        """Whether it was, the last time."""
+        return bool(self._measured) and None not in self._measured[-1].values()
+
+    @property
+    def recover_s(self) -> dict[str, float | None]:
+        """The longest of all times so far. None: once it was not back, or nobody has measured."""
+        return recovery.worst(self._measured, NAMES)
+
+    async def _back_s(self, per_s: Mapping[str, float], since_s: float) -> dict[str, float | None]:
+        paces = await self._paces()
+        return {name: recovery.back_s(found, per_s[name], since_s, time.time()) for name, found in paces.items()}
+
+    async def _paces(self) -> dict[str, recovery.Histogram]:
+        """Orders that were accepted, by the clients' notes, and decided, by the ledger."""
+        accepted = (it.ended_s for it in self._client.notes if it.verdict is Verdict.OK)
+        async with connected(self._database_url) as connection:
+            decided = await books.decided_histogram(connection)
+        return {"accepted": recovery.histogram(it for it in accepted if it is not None), "decided": decided}
