@@ -6,7 +6,11 @@ anything, so that a wrong name is told at once.
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
 import sys
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,12 +27,19 @@ STATIC = {
 DEEP = "deep"
 # These need no server of ours. Any other directory in tests/ is a suite that does.
 WITHOUT_SERVERS = ("unit", "fuzz", "compose")
-# These want root, an engine for containers, network namespaces. They run when they are asked for by name.
-BY_NAME = ("compose", "cluster")
+# What these take of a machine besides. Where it is not to be had, a run that names no suite leaves them out, and says
+# so.
+NEEDS = {
+    "compose": "a Docker engine, or root and the right to start one",
+    "cluster": "root, and the right to make network namespaces",
+}
 # One file in another suite's directory, which takes as long as it is told to. It runs when it is asked for by name.
 SOAK, SOAK_FILE = "soak", "chaos/soak.py"
 MINUTES = "--minutes"
 _SOAKING = "./headrace test soak --minutes 10"
+_ENGINE = "/var/run/docker.sock"
+# CAP_NET_ADMIN and CAP_SYS_ADMIN.
+_ADMINISTERS = 1 << 12 | 1 << 21
 
 
 @dataclass(frozen=True)
@@ -38,6 +49,8 @@ class Plan:
     static: list[str]
     suites: list[str]
     pytest_arguments: list[str]
+    left_out: list[str]
+    """Suites that this machine cannot run, and that were not asked for by name."""
 
     @property
     def needs_servers(self) -> bool:
@@ -61,13 +74,36 @@ def available_suites(tests: Path = TESTS) -> list[str]:
     return known + sorted(found - set(known)) + soak
 
 
-def by_default(suites: list[str]) -> list[str]:
-    """What is run when nothing is named: the static checks, and the suites that need nothing of the machine."""
-    return [name for name in (*STATIC, *suites) if name not in (SOAK, *BY_NAME)]
+def by_default(suites: list[str], impossible: Container[str] = ()) -> list[str]:
+    """What is run when nothing is named: all but the soak, and what is `impossible` here."""
+    return [name for name in (*STATIC, *suites) if name != SOAK and name not in impossible]
 
 
-def plan(arguments: list[str], suites: list[str]) -> Plan:
-    """Read the command line. Raises HeadraceError for an unknown suite."""
+def impossible_here() -> list[str]:
+    """Those of NEEDS that this machine has not got, for whoever asks. Nothing is started to find out."""
+    may_do_all = _has_capabilities()
+    has_engine = os.access(_ENGINE, os.R_OK | os.W_OK) or (may_do_all and _finds("dockerd", "apt-get"))
+    possible = {"compose": has_engine, "cluster": may_do_all and _finds("ip", "apt-get")}
+    return [name for name in NEEDS if not possible[name]]
+
+
+def _has_capabilities() -> bool:
+    """Whether this process may administer the system and its networks, which root in a container often may not."""
+    try:
+        found = re.search(r"^CapEff:\s*([0-9a-f]+)$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    except OSError:
+        return False
+    return found is not None and int(found[1], 16) & _ADMINISTERS == _ADMINISTERS
+
+
+def _finds(*programs: str) -> bool:
+    return any(shutil.which(it) for it in programs)
+
+
+def plan(arguments: list[str], suites: list[str], impossible: Container[str] = ()) -> Plan:
+    """Read the command line. `impossible`: suites that run only when they are named. Raises HeadraceError for an
+    unknown suite.
+    """
     names, rest = split(arguments)
     names, minutes = _minutes(names)
     known = [*STATIC, *suites]
@@ -81,9 +117,12 @@ def plan(arguments: list[str], suites: list[str]) -> Plan:
             )
         if name not in known:
             raise HeadraceError(f"no suite {name!r}", f"the suites are: {', '.join(known)}", "./headrace test unit")
-    chosen = names or by_default(suites)
+    chosen = names or by_default(suites, impossible)
     rest = [*minutes, *rest] if names else ["-m", f"not {DEEP}", *rest]
-    return Plan([name for name in STATIC if name in chosen], [name for name in suites if name in chosen], rest)
+    left_out = [name for name in suites if not names and name in impossible]
+    return Plan(
+        [name for name in STATIC if name in chosen], [name for name in suites if name in chosen], rest, left_out
+    )
 
 
 def _minutes(names: list[str]) -> tuple[list[str], list[str]]:

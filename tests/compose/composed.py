@@ -4,8 +4,10 @@ import asyncio
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,6 +124,22 @@ def make_images() -> None:
         check=False,
     )
     assert done.returncode == 0, f"no containers on this machine: {done.stdout[-2000:]}"
+
+
+def is_engine_running() -> bool:
+    if shutil.which("docker") is None:
+        return False
+    return subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0
+
+
+def stop_engine() -> None:
+    """The one that `make_images` has started."""
+    pid = int(Path("/var/run/docker.pid").read_text())
+    os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < deadline, "dockerd does not stop"
+        time.sleep(0.1)
 
 
 IMAGES = ("python:3.13-slim", "postgres:17", "rabbitmq:4-management", "redis:8", "haproxy:3.0")

@@ -2,12 +2,12 @@
 
     ./headrace test compose
 
-It needs a Docker engine, or root to start one. Images that the engine has are used; for the others it makes stand-ins
-from Debian's packages: images/make.sh.
+It needs a Docker engine, or root to start one. Images that the engine has are used; others are pulled, and where that
+fails made from Debian's packages: images/make.sh.
 """
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ import pytest_asyncio
 
 from stack import containers
 from stack.home import Home
-from tests.compose.composed import Composed, compose_directory, make_images
+from tests.compose.composed import Composed, compose_directory, is_engine_running, make_images, stop_engine
 from tests.processes import free_port
 from tests.summaries import pytest_terminal_summary, tell
 
@@ -34,10 +34,15 @@ def own_environment(home: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def engine() -> None:
+def engine() -> Iterator[None]:
+    """With all images. One that had to be started is stopped at the end."""
+    was_running = is_engine_running()
     make_images()
     # Of a machine that has no Compose of its own.
     os.environ["PATH"] += f":{compose_directory()}"
+    yield
+    if not was_running:
+        stop_engine()
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -25,7 +25,7 @@ from stack.environment import SERVICE_PORTS
 from stack.errors import HeadraceError
 from stack.home import ROOT, Home
 from stack.state import SERVICES, Part, StackState
-from stack.suites import STATIC, available_suites, plan
+from stack.suites import NEEDS, STATIC, available_suites, impossible_here, plan
 from stack.table import as_dict, without_password
 from stack.up import choose_product
 
@@ -48,6 +48,16 @@ def test_everything_runs_by_default() -> None:
     assert run.static == list(STATIC)
     assert run.suites == SUITES
     assert run.needs_servers
+
+
+def test_what_a_machine_cannot_run_is_left_out_and_said_unless_it_is_named() -> None:
+    suites = [*SUITES, "compose"]
+    assert plan([], suites).suites == suites
+    run = plan([], suites, ["compose"])
+    assert (run.suites, run.left_out) == (SUITES, ["compose"])
+    run = plan(["compose"], suites, ["compose"])
+    assert (run.suites, run.left_out) == (["compose"], [])
+    assert set(impossible_here()) <= set(NEEDS) <= set(available_suites())
 
 
 def test_what_takes_long_runs_only_when_its_suite_is_named() -> None:

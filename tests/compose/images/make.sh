@@ -1,11 +1,11 @@
 #!/bin/sh
-# Stand-ins for the public images that docker-compose.yml names, for a machine that has an engine, or may install one,
-# and no image registry: the same programs from Debian 13's packages, under the same names.
+# The public images that docker-compose.yml names, for a machine that has an engine, or may install one. What the engine
+# has not is pulled; where it cannot be, a stand-in is made: the same programs from Debian 13's packages, under that name.
 #
-#   make.sh python:3.13-slim postgres:17 ...      makes those that the engine has not
+#   make.sh python:3.13-slim postgres:17 ...
 #
-# What is inside is what Debian 13 has (RabbitMQ 4.0, PostgreSQL 17, Redis 8.0, HAProxy 3.0, Python 3.13), whatever the
-# tag says. Root. Installs docker.io and debootstrap, and starts the engine, if they are not there.
+# What is inside of a stand-in is what Debian 13 has (RabbitMQ 4.0, PostgreSQL 17, Redis 8.0, HAProxy 3.0, Python 3.13),
+# whatever the tag says. An engine that is not there is installed and started; that, and stand-ins, take root.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 work=${TMPDIR:-/var/tmp}/headrace-images
@@ -13,10 +13,8 @@ base=headrace-stand-in/debian:13
 # The builder that every engine has. The newer one is a plugin, which Debian's package lacks.
 export DOCKER_BUILDKIT=0
 
-if ! command -v dockerd >/dev/null || ! command -v debootstrap >/dev/null; then
-    sh "$here/../../../stack/install.sh" docker.io debootstrap
-fi
 if ! docker info >/dev/null 2>&1; then
+    command -v dockerd >/dev/null || sh "$here/../../../stack/install.sh" docker.io
     mkdir -p "$work"
     setsid dockerd >"$work/dockerd.log" 2>&1 </dev/null &
     for _ in $(seq 120); do docker info >/dev/null 2>&1 && break; sleep 0.5; done
@@ -25,6 +23,7 @@ fi
 
 make_base() { # a minimal Debian that trusts whom this machine trusts: its package indexes may have a certificate of their own
     docker image inspect "$base" >/dev/null 2>&1 && return
+    command -v debootstrap >/dev/null || sh "$here/../../../stack/install.sh" debootstrap
     rm -rf "$work/root"
     mkdir -p "$work/root"
     debootstrap --variant=minbase --include=ca-certificates trixie "$work/root" >"$work/debootstrap.log" 2>&1 ||
@@ -38,6 +37,10 @@ make_base() { # a minimal Debian that trusts whom this machine trusts: its packa
 for name in "$@"; do
     if docker image inspect "$name" >/dev/null 2>&1; then
         echo "there is $name"
+        continue
+    fi
+    if docker pull -q "$name" >/dev/null 2>&1; then
+        echo "pulled $name"
         continue
     fi
     recipe=$here/${name%%:*}
