@@ -1,13 +1,15 @@
 """Three RabbitMQ nodes on this machine, each in a network namespace of its own, so that one can be cut off.
 
 A bridge joins them, and this machine is on it as well: clients reach a node that its neighbours do not. Needs root.
+
+The bridge is in a namespace of its own. Docker makes the kernel filter what goes over bridges, drops what is not its
+own, and sets that anew whenever it starts; but in its namespace only.
 """
 
 import asyncio
 import contextlib
 import os
 import secrets
-import shutil
 import signal
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
@@ -25,6 +27,7 @@ COUNT = 3
 _START_TIMEOUT_S = 120
 _STOP_TIMEOUT_S = 60
 _LOOK_EVERY_S = 0.25
+_BRIDGE, _LINK = "bridge", "cluster"
 
 # As deploy/cluster has it, but for the names.
 _CONFIGURATION = (
@@ -64,7 +67,10 @@ class Cluster:
     directory: Path
     subnet: str
     """The first three bytes of all addresses."""
-    bridge: str
+    link: str
+    """This machine's end of its link to the bridge."""
+    hub: str
+    """The namespace of the bridge."""
     password: str = field(default_factory=lambda: secrets.token_hex(16))
     cookie: str = field(default_factory=lambda: secrets.token_hex(16))
     nodes: list[Node] = field(default_factory=list)
@@ -208,18 +214,23 @@ class Cluster:
         give(node.directory, identity)
 
     async def _make_network(self) -> None:
-        await _ip("link", "add", self.bridge, "type", "bridge")
-        await _ip("address", "add", f"{self.subnet}.1/24", "dev", self.bridge)
-        await _ip("link", "set", self.bridge, "up")
-        await self._let_pass("-I")
+        await _ip("netns", "add", self.hub)
+        await _ip("-n", self.hub, "link", "add", _BRIDGE, "type", "bridge")
+        await _ip("-n", self.hub, "link", "set", _BRIDGE, "up")
+        await self._plug("machine", "name", self.link)
+        await _ip("address", "add", f"{self.subnet}.1/24", "dev", self.link)
+        await _ip("link", "set", self.link, "up")
         for node in self.nodes:
-            outer, inner = f"{self.bridge}o{node.number}", f"{self.bridge}i{node.number}"
             await _ip("netns", "add", node.namespace)
-            await _ip("link", "add", outer, "type", "veth", "peer", "name", inner, "netns", node.namespace)
-            await _ip("link", "set", outer, "master", self.bridge, "up")
-            await _ip("-n", node.namespace, "address", "add", f"{node.address}/24", "dev", inner)
-            await _ip("-n", node.namespace, "link", "set", inner, "up")
+            await self._plug(f"node{node.number}", "name", _LINK, "netns", node.namespace)
+            await _ip("-n", node.namespace, "address", "add", f"{node.address}/24", "dev", _LINK)
+            await _ip("-n", node.namespace, "link", "set", _LINK, "up")
             await _ip("-n", node.namespace, "link", "set", "lo", "up")
+
+    async def _plug(self, port: str, *other_end: str) -> None:
+        """A link between the bridge and `other_end`."""
+        await _ip("link", "add", port, "netns", self.hub, "type", "veth", "peer", *other_end)
+        await _ip("-n", self.hub, "link", "set", port, "master", _BRIDGE, "up")
 
     async def _remove(self) -> None:
         for node in self.nodes:
@@ -231,13 +242,7 @@ class Cluster:
             if node.process is not None:
                 await node.process.wait()
             await _ip("netns", "delete", node.namespace)
-        await self._let_pass("-D")
-        await _ip("link", "delete", self.bridge)
-
-    async def _let_pass(self, how: str) -> None:
-        """Where Docker has been, what goes over a bridge is dropped unless it is its own."""
-        if shutil.which("iptables"):
-            await _run("iptables", how, "FORWARD", "-i", self.bridge, "-o", self.bridge, "-j", "ACCEPT")
+        await _ip("netns", "delete", self.hub)  # and with it the links
 
 
 @contextlib.asynccontextmanager
@@ -246,7 +251,7 @@ async def three_nodes(directory: Path) -> AsyncIterator[Cluster]:
     assert os.geteuid() == 0, "network namespaces need root: sudo ./headrace test cluster"
     assert binaries.find("rabbitmq"), "RabbitMQ is not installed. ./headrace test installs it."
     tag = f"{os.getpid() % 10_000}"
-    cluster = Cluster(directory, f"10.213.{os.getpid() % 200 + 20}", f"hr{tag}")
+    cluster = Cluster(directory, f"10.213.{os.getpid() % 200 + 20}", f"headrace{tag}", f"headrace{tag}-hub")
     cluster.nodes = [
         Node(number, f"{cluster.subnet}.{10 + number}", directory / f"node{number}", f"headrace{tag}-{number}")
         for number in range(1, COUNT + 1)
