@@ -9,6 +9,7 @@ own, and sets that anew whenever it starts; but in its namespace only.
 import asyncio
 import contextlib
 import os
+import re
 import secrets
 import signal
 from collections.abc import AsyncIterator, Iterator
@@ -19,6 +20,7 @@ import aiormq
 import aiormq.exceptions
 
 from stack import binaries
+from stack.home import ROOT
 from stack.identity import give, identity_for, wrap
 from stack.rabbitmq import USER, USER_CONFIGURATION, node_environment
 from tests.conditions import eventually
@@ -29,18 +31,23 @@ _STOP_TIMEOUT_S = 60
 _LOOK_EVERY_S = 0.25
 _BRIDGE, _LINK = "bridge", "cluster"
 
-# As deploy/cluster has it, but for the names.
+# How a cluster notices that a node is gone, and what it does then: as it is deployed.
+_DEPLOYED = re.findall(
+    r"^(?:cluster_partition_handling|net_ticktime|queue_leader_locator) = .+\n",
+    (ROOT / "deploy" / "cluster" / "cluster.conf").read_text(),
+    re.MULTILINE,
+)
 _CONFIGURATION = (
     """\
 listeners.tcp.1 = {own}:5672
 cluster_formation.peer_discovery_backend = classic_config
 {nodes}
-cluster_partition_handling = pause_minority
 disk_free_limit.absolute = 50MB
 log.console = true
 log.console.level = info
 log.file = false
 """
+    + "".join(_DEPLOYED)
     + USER_CONFIGURATION
 )
 
@@ -52,6 +59,8 @@ class Node:
     directory: Path
     namespace: str
     process: asyncio.subprocess.Process | None = None
+    was_paused: bool = False
+    """Since it was started."""
 
     @property
     def name(self) -> str:
@@ -93,6 +102,7 @@ class Cluster:
         await self._end(node, signal.SIGTERM)
 
     def pause(self, node: Node) -> None:
+        node.was_paused = True
         self._signal(node, signal.SIGSTOP)
 
     def resume(self, node: Node) -> None:
@@ -109,6 +119,7 @@ class Cluster:
 
     async def start(self, node: Node) -> None:
         """Return when it takes connections: it has joined the others by then."""
+        node.was_paused = False
         node.process = await asyncio.create_subprocess_exec(
             *("ip", "netns", "exec", node.namespace),
             *wrap([str(_program("rabbitmq-server"))], identity_for("rabbitmq"), signal.SIGKILL),
@@ -130,7 +141,10 @@ class Cluster:
                 self.resume(node)
                 with contextlib.suppress(AssertionError):
                     await self.heal(node)
-            else:
+            if node.runs and node.was_paused:
+                # What it missed it does not ask for: the others are back before it has counted that they were gone.
+                await self.stop(node)
+            if not node.runs:
                 await self.start(node)
         for node in self.nodes:
             await self.until_ready(node)
