@@ -1,6 +1,7 @@
 """One connection, kept up: what may happen between its start and its session's."""
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from pipeline.batches import BatchConsumer
 from pipeline.broker import keep_connected, when_lost
 from pipeline.deliveries import BatchLimits
 from pipeline.health import Health
-from pipeline.publisher import Publisher
+from pipeline.publisher import Outcome, Publisher
 from pipeline.settings import PipelineSettings
 from tests.broker import broker_settings, running_task
 from tests.conditions import eventually
@@ -76,6 +77,33 @@ async def test_a_broker_that_says_nothing_after_the_handshake_is_left_for_anothe
         async with running_task(make(broker_settings(proxy.url(amqp_url)), health, declare).run()):
             await eventually(lambda: health.is_ready, 5)
         assert proxy.connections == 2
+
+
+async def test_who_leaves_a_silent_broker_does_not_wait_for_its_good_bye(amqp_url: str) -> None:
+    async with proxy_to(amqp_url) as proxy:
+        health = Health("test", "part")
+        writing = publisher(broker_settings(proxy.url(amqp_url)), health, topology.declare_accepted)
+        async with running_task(writing.run()):
+            await eventually(lambda: health.is_ready)
+            proxy.forget()
+            outcome = await writing.publish(topology.ORDERS_EXCHANGE, topology.ORDER_ACCEPTED, b"[]", timeout_s=0.1)
+            assert outcome is Outcome.UNKNOWN
+            await eventually(lambda: proxy.connections == 2, broker._CLOSE_TIMEOUT_S / 2)
+
+
+async def test_a_node_that_takes_connections_and_says_nothing_costs_less_where_there_is_another(
+    amqp_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broker, "_CONNECT_TO_ONE_OF_SEVERAL_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(broker, "_nodes", itertools.cycle)
+
+    async with proxy_to(amqp_url) as frozen:
+        frozen.swallow()
+        health = Health("test", "part")
+        settings = broker_settings(f"{frozen.url(amqp_url)},{amqp_url}")
+        async with running_task(publisher(settings, health, topology.declare_accepted).run()):
+            await eventually(lambda: health.is_ready, broker._CONNECT_TIMEOUT_S / 2)
+        assert frozen.connections == 1
 
 
 async def test_a_server_that_hangs_up_during_the_handshake_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
