@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractQueue
 
-from pipeline import broker, topology
+from pipeline import batches, broker, topology
 from pipeline.batches import BatchConsumer
 from pipeline.broker import keep_connected, when_lost
 from pipeline.deliveries import BatchLimits
@@ -77,6 +77,21 @@ async def test_a_broker_that_says_nothing_after_the_handshake_is_left_for_anothe
         async with running_task(make(broker_settings(proxy.url(amqp_url)), health, declare).run()):
             await eventually(lambda: health.is_ready, 5)
         assert proxy.connections == 2
+
+
+@pytest.mark.timeout(20)
+async def test_a_consumer_leaves_a_broker_that_falls_silent(amqp_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a node that is frozen: its kernel keeps the connection, and heartbeats take half a minute to miss it."""
+    monkeypatch.setattr(broker, "_ANSWER_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(batches, "_DEPTH_INTERVAL_S", 0.05)
+
+    async with proxy_to(amqp_url) as proxy:
+        health = Health("test", "part")
+        reading = consumer(broker_settings(proxy.url(amqp_url)), health, topology.declare_accepted)
+        async with running_task(reading.run()):
+            await eventually(lambda: health.is_ready)
+            proxy.forget()
+            await eventually(lambda: proxy.connections == 2 and health.is_ready, 5)
 
 
 async def test_who_leaves_a_silent_broker_does_not_wait_for_its_good_bye(amqp_url: str) -> None:
