@@ -197,6 +197,10 @@ async def _connection(
         # How the client says that it read a FIN in place of an answer. Out of a generator it would be a RuntimeError.
         raise BrokerLost("closed during the handshake") from error
     try:
+        if _is_cancelled():
+            # The client connects by wait_for, which forgets a cancellation that comes together with the answer
+            # (gh-86296 of CPython, before 3.12). Nobody would cancel the session a second time.
+            raise asyncio.CancelledError
         yield connection
     except RuntimeError as error:
         # What the client says when it is asked for something on a connection that has died a moment ago.

@@ -185,6 +185,22 @@ async def test_a_cancelled_session_ends_and_is_not_taken_for_a_lost_one(amqp_url
         await running
 
 
+async def test_p9_a_process_that_is_stopped_as_its_broker_answers_stops(amqp_url: str) -> None:
+    """Whatever step of the handshake it is at."""
+
+    async def session(_: AbstractConnection) -> None:
+        await asyncio.Event().wait()
+
+    for number in range(60):
+        connecting = asyncio.create_task(
+            keep_connected(broker_settings(amqp_url), Health("test", "part"), "part", session)
+        )
+        await asyncio.sleep(number / 4000)  # a handshake takes some 8 ms
+        connecting.cancel()
+        await asyncio.wait({connecting}, timeout=1)
+        assert connecting.cancelled(), number
+
+
 @pytest.mark.parametrize("bug", [TypeError("ours"), RuntimeError("ours too")], ids=repr)
 async def test_a_bug_in_a_session_is_not_retried(amqp_url: str, bug: Exception) -> None:
     async def session(_: AbstractConnection) -> None:
