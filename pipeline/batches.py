@@ -151,7 +151,8 @@ class BatchConsumer:
                 await asyncio.wait(either, timeout=_DEPTH_INTERVAL_S, return_when=asyncio.FIRST_COMPLETED)
                 if lost.done():
                     lost.result()
-                await self._look(channel)
+                async with answering():
+                    await self._look(channel)
         finally:
             letting_go.cancel()
 
@@ -166,12 +167,16 @@ class BatchConsumer:
         watchdog = Watchdog(self._delivered)
         self._consumer_tag = f"{self._health.service}-{self._epoch}"
         try:
-            await channel.basic_consume(self.queue_name, self._on_delivery, consumer_tag=self._consumer_tag)
+            async with answering():
+                await channel.basic_consume(self.queue_name, self._on_delivery, consumer_tag=self._consumer_tag)
             self._health.up(self._part)
             while not await ends_within(lost, _DEPTH_INTERVAL_S):
-                if self._declares_again:
-                    await self._declare(declaring)
-                ready, consumers = await self._look(channel)
+                # The first to notice that a node is frozen: heartbeats take 33 s for it. The broker may be slow for a
+                # moment, so it gets seconds; past them all that is unacknowledged comes again, which costs a delivery.
+                async with answering():
+                    if self._declares_again:
+                        await self._declare(declaring)
+                    ready, consumers = await self._look(channel)
                 if self._held_s() > self._limits.hold_s:
                     return
                 if not self._stopping:
@@ -188,7 +193,8 @@ class BatchConsumer:
         metrics.GIVEN_BACK.labels(self.queue_name).inc()
         self._forget()
         # First the consumer, or all of it would come back here at once.
-        await channel.basic_cancel(self._consumer_tag)
+        async with answering():
+            await channel.basic_cancel(self._consumer_tag)
         await channel.basic_nack(0, multiple=True, requeue=True)
 
     async def _look(self, channel: aiormq.abc.AbstractChannel) -> tuple[int, int]:
@@ -300,11 +306,7 @@ class BatchConsumer:
 
 
 async def _look_at(channel: aiormq.abc.AbstractChannel, queue: str) -> tuple[int, int]:
-    """Messages ready and consumers, by a passive declare: the broker's CLI would start a virtual machine to answer.
-
-    Without a timeout: the client closes a channel whose call timed out, and a broker that is slow for a moment would
-    have to deliver everything again. One that is gone is noticed by the heartbeat.
-    """
+    """Messages ready and consumers, by a passive declare: the broker's CLI would start a virtual machine to answer."""
     declared = await channel.queue_declare(queue, passive=True)
     return declared.message_count or 0, declared.consumer_count or 0
 

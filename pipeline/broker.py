@@ -26,6 +26,9 @@ from pipeline.settings import BrokerSettings
 log = structlog.get_logger()
 
 _CONNECT_TIMEOUT_S = 5.0
+# Of a node that is frozen, or whose machine is gone: the kernel may even take the connection for it, and nothing comes.
+# A healthy one answers in milliseconds; so, once around, each of several gets less, and after that they are just slow.
+_CONNECT_TO_ONE_OF_SEVERAL_TIMEOUT_S = 2.0
 # A peer that is gone does not answer a close either. What it has not confirmed by then is unknown anyway.
 _CLOSE_TIMEOUT_S = 2.0
 # To open a channel and declare takes milliseconds. A node that is cut off from the others of its cluster answers the
@@ -80,8 +83,7 @@ def is_broker_fault(error: BaseException) -> bool:
     a CancelledError (base.py, `reject_all`). The latter looks like a cancellation of our own task, and is none.
     """
     if isinstance(error, asyncio.CancelledError):
-        task = asyncio.current_task()
-        return task is not None and task.cancelling() == 0
+        return not _is_cancelled()
     return isinstance(error, _BROKER_ERRORS) or type(error) is Exception
 
 
@@ -101,17 +103,18 @@ async def keep_connected(settings: BrokerSettings, health: Health, part: str, se
     cluster's nodes it takes one after the other, from any on: so clients spread over them, and whoever loses one, or is
     let down by one that is cut off from the others, is with the next a moment later.
     """
-    attempt = 0
+    attempt, nodes = 0, len(settings.amqp_urls)
     for url in _nodes(settings.amqp_urls):
+        timeout_s = _patience_s(attempt, nodes)
         try:
-            async with _connection(settings, url, f"{health.service} {part}") as connection:
+            async with _connection(settings, url, f"{health.service} {part}", timeout_s) as connection:
                 await session(connection)
         except BaseException as error:
             if not is_broker_fault(error):
                 raise
             # A session that got as far as doing work is a loss; one that never did is one more failed attempt.
             attempt = 0 if health.is_up(part) else attempt + 1
-            wait_s = backoff_s(attempt)
+            wait_s = backoff_s(attempt // nodes)  # that one node is away says nothing of the next
             health.down(part, f"RabbitMQ: {describe(error)}")
             metrics.BROKER_RECONNECTS.labels(part).inc()
             log.warning(
@@ -122,6 +125,11 @@ async def keep_connected(settings: BrokerSettings, health: Health, part: str, se
                 retry_in_s=round(wait_s, 2),
             )
             await asyncio.sleep(wait_s)
+
+
+def _patience_s(attempt: int, nodes: int) -> float:
+    """How long one attempt to connect may take, after so many in vain."""
+    return _CONNECT_TO_ONE_OF_SEVERAL_TIMEOUT_S if attempt < nodes > 1 else _CONNECT_TIMEOUT_S
 
 
 def _nodes(urls: list[str]) -> Iterator[str]:
@@ -173,20 +181,26 @@ def _retrieved(future: asyncio.Future[None]) -> None:
 
 
 @asynccontextmanager
-async def _connection(settings: BrokerSettings, url: str, name: str) -> AsyncIterator[AbstractConnection]:
+async def _connection(
+    settings: BrokerSettings, url: str, name: str, timeout_s: float
+) -> AsyncIterator[AbstractConnection]:
     try:
         connection = await aio_pika.connect(
             url,
-            timeout=_CONNECT_TIMEOUT_S,
+            timeout=timeout_s,
             heartbeat=settings.amqp_heartbeat_s,
             client_properties={"connection_name": name},
         )
     except TimeoutError as error:
-        raise BrokerLost(f"no answer within {_CONNECT_TIMEOUT_S:g} s") from error
+        raise BrokerLost(f"no answer within {timeout_s:g} s") from error
     except StopAsyncIteration as error:
         # How the client says that it read a FIN in place of an answer. Out of a generator it would be a RuntimeError.
         raise BrokerLost("closed during the handshake") from error
     try:
+        if _is_cancelled():
+            # The client connects by wait_for, which forgets a cancellation that comes together with the answer
+            # (gh-86296 of CPython, before 3.12). Nobody would cancel the session a second time.
+            raise asyncio.CancelledError
         yield connection
     except RuntimeError as error:
         # What the client says when it is asked for something on a connection that has died a moment ago.
@@ -194,10 +208,29 @@ async def _connection(settings: BrokerSettings, url: str, name: str) -> AsyncIte
             raise
         raise BrokerLost(describe(error)) from error
     finally:
-        try:
-            async with asyncio.timeout(_CLOSE_TIMEOUT_S):
-                await connection.close()
-        except BaseException as error:
-            if not is_broker_fault(error):
-                raise
-            log.info("broker connection did not close cleanly", connection=name, error=describe(error))
+        closing = asyncio.create_task(_close(connection, name))
+        _closing.add(closing)
+        closing.add_done_callback(_closing.discard)
+        # At the end of the process the broker should hear of it. Of one that is lost nothing is to be heard, and the
+        # next connection need not wait for that.
+        if _is_cancelled():
+            await closing
+
+
+# The event loop itself keeps no task alive.
+_closing: set[asyncio.Task[None]] = set()
+
+
+async def _close(connection: AbstractConnection, name: str) -> None:
+    try:
+        async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+            await connection.close()
+    except BaseException as error:
+        if not is_broker_fault(error):
+            raise
+        log.info("broker connection did not close cleanly", connection=name, error=describe(error))
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

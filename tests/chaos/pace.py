@@ -32,8 +32,9 @@ class Pace:
 
         await eventually(is_steady, _WARM_UP_S, _ASK_EVERY_S)
         now = time.time()
+        # At most what is sent: a moment in which something is caught up with is no pace that could ever be back.
         self._before_per_s = {
-            name: recovery.per_s(found, now - 3, now - 0.5) for name, found in (await self._paces()).items()
+            name: min(per_s, recovery.per_s(found, now - 3, now - 0.5)) for name, found in (await self._paces()).items()
         }
 
     def over(self) -> None:

@@ -1,5 +1,7 @@
 """Services are killed at the worst moments; something starts them again, and that is all the help there is."""
 
+import signal
+
 import pytest
 
 from tests.chaos.scene import Scene
@@ -26,8 +28,10 @@ async def test_p5_what_was_in_flight_in_a_killed_api_is_one_order_each_after_a_r
     async with scene.under_load(keyed=1.0) as client:
         api_broker.hold()
         await eventually(many_wait)
-        await scene.kill("ingest_api")
+        assert await scene.deployment.stop("ingest_api", signal.SIGKILL) == -signal.SIGKILL
         api_broker.release()
+        scene.over()
+        await scene.deployment.start("ingest_api")
         await scene.recovers()
     assert await client.retry_the_unknown() > 100
     row = await scene.check(

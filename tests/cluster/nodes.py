@@ -1,13 +1,16 @@
 """Three RabbitMQ nodes on this machine, each in a network namespace of its own, so that one can be cut off.
 
 A bridge joins them, and this machine is on it as well: clients reach a node that its neighbours do not. Needs root.
+
+The bridge is in a namespace of its own. Docker makes the kernel filter what goes over bridges, drops what is not its
+own, and sets that anew whenever it starts; but in its namespace only.
 """
 
 import asyncio
 import contextlib
 import os
+import re
 import secrets
-import shutil
 import signal
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
@@ -17,6 +20,7 @@ import aiormq
 import aiormq.exceptions
 
 from stack import binaries
+from stack.home import ROOT
 from stack.identity import give, identity_for, wrap
 from stack.rabbitmq import USER, USER_CONFIGURATION, node_environment
 from tests.conditions import eventually
@@ -25,19 +29,25 @@ COUNT = 3
 _START_TIMEOUT_S = 120
 _STOP_TIMEOUT_S = 60
 _LOOK_EVERY_S = 0.25
+_BRIDGE, _LINK = "bridge", "cluster"
 
-# As deploy/cluster has it, but for the names.
+# How a cluster notices that a node is gone, and what it does then: as it is deployed.
+_DEPLOYED = re.findall(
+    r"^(?:cluster_partition_handling|net_ticktime|queue_leader_locator) = .+\n",
+    (ROOT / "deploy" / "cluster" / "cluster.conf").read_text(),
+    re.MULTILINE,
+)
 _CONFIGURATION = (
     """\
 listeners.tcp.1 = {own}:5672
 cluster_formation.peer_discovery_backend = classic_config
 {nodes}
-cluster_partition_handling = pause_minority
 disk_free_limit.absolute = 50MB
 log.console = true
 log.console.level = info
 log.file = false
 """
+    + "".join(_DEPLOYED)
     + USER_CONFIGURATION
 )
 
@@ -49,6 +59,8 @@ class Node:
     directory: Path
     namespace: str
     process: asyncio.subprocess.Process | None = None
+    was_paused: bool = False
+    """Since it was started."""
 
     @property
     def name(self) -> str:
@@ -64,7 +76,10 @@ class Cluster:
     directory: Path
     subnet: str
     """The first three bytes of all addresses."""
-    bridge: str
+    link: str
+    """This machine's end of its link to the bridge."""
+    hub: str
+    """The namespace of the bridge."""
     password: str = field(default_factory=lambda: secrets.token_hex(16))
     cookie: str = field(default_factory=lambda: secrets.token_hex(16))
     nodes: list[Node] = field(default_factory=list)
@@ -87,6 +102,7 @@ class Cluster:
         await self._end(node, signal.SIGTERM)
 
     def pause(self, node: Node) -> None:
+        node.was_paused = True
         self._signal(node, signal.SIGSTOP)
 
     def resume(self, node: Node) -> None:
@@ -103,6 +119,7 @@ class Cluster:
 
     async def start(self, node: Node) -> None:
         """Return when it takes connections: it has joined the others by then."""
+        node.was_paused = False
         node.process = await asyncio.create_subprocess_exec(
             *("ip", "netns", "exec", node.namespace),
             *wrap([str(_program("rabbitmq-server"))], identity_for("rabbitmq"), signal.SIGKILL),
@@ -124,7 +141,10 @@ class Cluster:
                 self.resume(node)
                 with contextlib.suppress(AssertionError):
                     await self.heal(node)
-            else:
+            if node.runs and node.was_paused:
+                # What it missed it does not ask for: the others are back before it has counted that they were gone.
+                await self.stop(node)
+            if not node.runs:
                 await self.start(node)
         for node in self.nodes:
             await self.until_ready(node)
@@ -208,18 +228,23 @@ class Cluster:
         give(node.directory, identity)
 
     async def _make_network(self) -> None:
-        await _ip("link", "add", self.bridge, "type", "bridge")
-        await _ip("address", "add", f"{self.subnet}.1/24", "dev", self.bridge)
-        await _ip("link", "set", self.bridge, "up")
-        await self._let_pass("-I")
+        await _ip("netns", "add", self.hub)
+        await _ip("-n", self.hub, "link", "add", _BRIDGE, "type", "bridge")
+        await _ip("-n", self.hub, "link", "set", _BRIDGE, "up")
+        await self._plug("machine", "name", self.link)
+        await _ip("address", "add", f"{self.subnet}.1/24", "dev", self.link)
+        await _ip("link", "set", self.link, "up")
         for node in self.nodes:
-            outer, inner = f"{self.bridge}o{node.number}", f"{self.bridge}i{node.number}"
             await _ip("netns", "add", node.namespace)
-            await _ip("link", "add", outer, "type", "veth", "peer", "name", inner, "netns", node.namespace)
-            await _ip("link", "set", outer, "master", self.bridge, "up")
-            await _ip("-n", node.namespace, "address", "add", f"{node.address}/24", "dev", inner)
-            await _ip("-n", node.namespace, "link", "set", inner, "up")
+            await self._plug(f"node{node.number}", "name", _LINK, "netns", node.namespace)
+            await _ip("-n", node.namespace, "address", "add", f"{node.address}/24", "dev", _LINK)
+            await _ip("-n", node.namespace, "link", "set", _LINK, "up")
             await _ip("-n", node.namespace, "link", "set", "lo", "up")
+
+    async def _plug(self, port: str, *other_end: str) -> None:
+        """A link between the bridge and `other_end`."""
+        await _ip("link", "add", port, "netns", self.hub, "type", "veth", "peer", *other_end)
+        await _ip("-n", self.hub, "link", "set", port, "master", _BRIDGE, "up")
 
     async def _remove(self) -> None:
         for node in self.nodes:
@@ -231,13 +256,7 @@ class Cluster:
             if node.process is not None:
                 await node.process.wait()
             await _ip("netns", "delete", node.namespace)
-        await self._let_pass("-D")
-        await _ip("link", "delete", self.bridge)
-
-    async def _let_pass(self, how: str) -> None:
-        """Where Docker has been, what goes over a bridge is dropped unless it is its own."""
-        if shutil.which("iptables"):
-            await _run("iptables", how, "FORWARD", "-i", self.bridge, "-o", self.bridge, "-j", "ACCEPT")
+        await _ip("netns", "delete", self.hub)  # and with it the links
 
 
 @contextlib.asynccontextmanager
@@ -246,7 +265,7 @@ async def three_nodes(directory: Path) -> AsyncIterator[Cluster]:
     assert os.geteuid() == 0, "network namespaces need root: sudo ./headrace test cluster"
     assert binaries.find("rabbitmq"), "RabbitMQ is not installed. ./headrace test installs it."
     tag = f"{os.getpid() % 10_000}"
-    cluster = Cluster(directory, f"10.213.{os.getpid() % 200 + 20}", f"hr{tag}")
+    cluster = Cluster(directory, f"10.213.{os.getpid() % 200 + 20}", f"headrace{tag}", f"headrace{tag}-hub")
     cluster.nodes = [
         Node(number, f"{cluster.subnet}.{10 + number}", directory / f"node{number}", f"headrace{tag}-{number}")
         for number in range(1, COUNT + 1)

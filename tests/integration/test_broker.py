@@ -1,18 +1,19 @@
 """One connection, kept up: what may happen between its start and its session's."""
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractQueue
 
-from pipeline import broker, topology
+from pipeline import batches, broker, topology
 from pipeline.batches import BatchConsumer
 from pipeline.broker import keep_connected, when_lost
 from pipeline.deliveries import BatchLimits
 from pipeline.health import Health
-from pipeline.publisher import Publisher
+from pipeline.publisher import Outcome, Publisher
 from pipeline.settings import PipelineSettings
 from tests.broker import broker_settings, running_task
 from tests.conditions import eventually
@@ -78,6 +79,48 @@ async def test_a_broker_that_says_nothing_after_the_handshake_is_left_for_anothe
         assert proxy.connections == 2
 
 
+@pytest.mark.timeout(20)
+async def test_a_consumer_leaves_a_broker_that_falls_silent(amqp_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a node that is frozen: its kernel keeps the connection, and heartbeats take half a minute to miss it."""
+    monkeypatch.setattr(broker, "_ANSWER_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(batches, "_DEPTH_INTERVAL_S", 0.05)
+
+    async with proxy_to(amqp_url) as proxy:
+        health = Health("test", "part")
+        reading = consumer(broker_settings(proxy.url(amqp_url)), health, topology.declare_accepted)
+        async with running_task(reading.run()):
+            await eventually(lambda: health.is_ready)
+            proxy.forget()
+            await eventually(lambda: proxy.connections == 2 and health.is_ready, 5)
+
+
+async def test_who_leaves_a_silent_broker_does_not_wait_for_its_good_bye(amqp_url: str) -> None:
+    async with proxy_to(amqp_url) as proxy:
+        health = Health("test", "part")
+        writing = publisher(broker_settings(proxy.url(amqp_url)), health, topology.declare_accepted)
+        async with running_task(writing.run()):
+            await eventually(lambda: health.is_ready)
+            proxy.forget()
+            outcome = await writing.publish(topology.ORDERS_EXCHANGE, topology.ORDER_ACCEPTED, b"[]", timeout_s=0.1)
+            assert outcome is Outcome.UNKNOWN
+            await eventually(lambda: proxy.connections == 2, broker._CLOSE_TIMEOUT_S / 2)
+
+
+async def test_a_node_that_takes_connections_and_says_nothing_costs_less_where_there_is_another(
+    amqp_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broker, "_CONNECT_TO_ONE_OF_SEVERAL_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(broker, "_nodes", itertools.cycle)
+
+    async with proxy_to(amqp_url) as frozen:
+        frozen.swallow()
+        health = Health("test", "part")
+        settings = broker_settings(f"{frozen.url(amqp_url)},{amqp_url}")
+        async with running_task(publisher(settings, health, topology.declare_accepted).run()):
+            await eventually(lambda: health.is_ready, broker._CONNECT_TIMEOUT_S / 2)
+        assert frozen.connections == 1
+
+
 async def test_a_server_that_hangs_up_during_the_handshake_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """By a FIN, as a balancer without a broker behind it does. A busy client looks when it has come already."""
     connect = asyncio.open_connection
@@ -140,6 +183,22 @@ async def test_a_cancelled_session_ends_and_is_not_taken_for_a_lost_one(amqp_url
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
+
+
+async def test_p9_a_process_that_is_stopped_as_its_broker_answers_stops(amqp_url: str) -> None:
+    """Whatever step of the handshake it is at."""
+
+    async def session(_: AbstractConnection) -> None:
+        await asyncio.Event().wait()
+
+    for number in range(60):
+        connecting = asyncio.create_task(
+            keep_connected(broker_settings(amqp_url), Health("test", "part"), "part", session)
+        )
+        await asyncio.sleep(number / 4000)  # a handshake takes some 8 ms
+        connecting.cancel()
+        await asyncio.wait({connecting}, timeout=1)
+        assert connecting.cancelled(), number
 
 
 @pytest.mark.parametrize("bug", [TypeError("ours"), RuntimeError("ours too")], ids=repr)

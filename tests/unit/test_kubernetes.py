@@ -20,6 +20,7 @@ from pipeline import topology
 from pipeline.settings import PipelineSettings, load
 from product_api.settings import ProductSettings
 from product_consumer.settings import ConsumerSettings
+from stack.home import ROOT
 from tests.kustomized import (
     BROKER,
     DIRECTORY,
@@ -493,7 +494,12 @@ def test_a_broker_may_go(objects: Objects) -> None:
         assert cluster["spec"]["replicas"] == 1
         return
     assert cluster["spec"]["replicas"] == 3
-    assert "cluster_partition_handling = pause_minority\n" in cluster["spec"]["rabbitmq"]["additionalConfig"]
+    # As tests/cluster tries it.
+    tried = (ROOT / "deploy" / "cluster" / "cluster.conf").read_text().splitlines()
+    said = cluster["spec"]["rabbitmq"]["additionalConfig"].splitlines()
+    for setting in ("cluster_partition_handling", "net_ticktime", "queue_leader_locator"):
+        (line,) = (it for it in tried if it.startswith(setting))
+        assert line in said
     assert cluster["spec"]["persistence"]["storage"]
     (apart,) = cluster["spec"]["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
     assert apart["labelSelector"]["matchLabels"] == {NAME: cluster["metadata"]["name"]}

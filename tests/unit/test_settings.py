@@ -76,6 +76,11 @@ def test_clients_of_a_cluster_spread_over_its_nodes() -> None:
     assert {next(broker._nodes(urls)) for _ in range(200)} == set(urls)
 
 
+def test_each_node_of_a_cluster_gets_little_time_once_and_a_single_broker_never_less() -> None:
+    assert [broker._patience_s(attempt, 3) for attempt in range(5)] == [2, 2, 2, 5, 5]
+    assert [broker._patience_s(attempt, 1) for attempt in range(2)] == [5, 5]
+
+
 @pytest.mark.parametrize("bad", ["amqp://a/,", "amqp://a/,http://b/", ",amqp://a/", "amqp://a/ amqp://b/", "amqp://"])
 def test_a_list_of_nodes_that_is_none_is_refused(bad: str) -> None:
     with pytest.raises(ValueError, match="AMQP_URL"):
