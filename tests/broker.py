@@ -12,6 +12,7 @@ import aiormq.exceptions
 import httpx
 from aio_pika.abc import AbstractChannel, AbstractConnection
 
+from pipeline import lifecycle
 from pipeline.orders import SCHEMA, Order
 from pipeline.settings import PipelineSettings
 from tests.conditions import eventually
@@ -39,8 +40,7 @@ async def running_task(*coroutines: Any) -> AsyncIterator[list[asyncio.Task[None
     try:
         yield tasks
     finally:
-        for task in tasks:
-            task.cancel()
+        await lifecycle.end(tasks)
         results = await asyncio.gather(*tasks, return_exceptions=True)
     for result in results:
         if isinstance(result, Exception):
