@@ -73,10 +73,11 @@ class ProductConsumer:
         """Tell the doors, all at once, so that a slow broker costs one deadline and not one for each product. A door
         that misses it goes on accepting orders that will fail, until its catalogue's TTL.
         """
+        if sold_out:
+            log.info("sold out", products=[it.id for it in sold_out])
         await asyncio.gather(*map(self._announce_one, sold_out))
 
     async def _announce_one(self, event: ProductEvent) -> None:
-        log.info("sold out", product_id=event.id)
         key, body = topology.PRODUCT_SOLD_OUT, encode_event(event)
         outcome = await self._publisher.publish(topology.PRODUCTS_EXCHANGE, key, body, timeout_s=_ANNOUNCE_TIMEOUT_S)
         if outcome not in (Outcome.CONFIRMED, Outcome.UNROUTABLE):  # unroutable: no ingest_api is there to hear it

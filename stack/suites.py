@@ -27,12 +27,8 @@ STATIC = {
 DEEP = "deep"
 # These need no server of ours. Any other directory in tests/ is a suite that does.
 WITHOUT_SERVERS = ("unit", "fuzz", "compose")
-# What these take of a machine besides. Where it is not to be had, a run that names no suite leaves them out, and says
-# so.
-NEEDS = {
-    "compose": "a Docker engine, or root and the right to start one",
-    "cluster": "root, and the right to make network namespaces",
-}
+# What a suite takes of a machine besides. Where it is not to be had, a run that names none leaves it out, and says so.
+NEEDS = {"compose": "a Docker engine, or root and the right to start one"}
 # Not yet what a change may be held to: one of its four tests has not passed, see docs/scaling.md. By name alone.
 BY_NAME = ("cluster",)
 # One file in another suite's directory, which takes as long as it is told to. It runs when it is asked for by name.
@@ -83,9 +79,8 @@ def by_default(suites: list[str], impossible: Container[str] = ()) -> list[str]:
 
 def impossible_here() -> list[str]:
     """Those of NEEDS that this machine has not got, for whoever asks. Nothing is started to find out."""
-    may_do_all = _has_capabilities()
-    has_engine = os.access(_ENGINE, os.R_OK | os.W_OK) or (may_do_all and _finds("dockerd", "apt-get"))
-    possible = {"compose": has_engine, "cluster": may_do_all and _finds("ip", "apt-get")}
+    may_start_one = _has_capabilities() and any(map(shutil.which, ("dockerd", "apt-get")))
+    possible = {"compose": may_start_one or os.access(_ENGINE, os.R_OK | os.W_OK)}
     return [name for name in NEEDS if not possible[name]]
 
 
@@ -96,10 +91,6 @@ def _has_capabilities() -> bool:
     except OSError:
         return False
     return found is not None and int(found[1], 16) & _ADMINISTERS == _ADMINISTERS
-
-
-def _finds(*programs: str) -> bool:
-    return any(shutil.which(it) for it in programs)
 
 
 def plan(arguments: list[str], suites: list[str], impossible: Container[str] = ()) -> Plan:

@@ -118,8 +118,8 @@ def i5_the_cache_is_true(cached: Mapping[str, object], in_database: Mapping[str,
 
 
 def i5_no_bust_is_lost(cached: Mapping[str, int], in_database: Mapping[str, int]) -> Broken:
-    """Of products that were cached, then sold once, see tests.chaos.singles: how many are left. `cached`: those that
-    the cache still says anything of.
+    """Of products that were cached, then sold once after the fault had come, see tests.chaos.singles: how many are
+    left. `cached`: those that the cache still says anything of.
     """
     few = f"only {len(in_database)} products were cached and then sold once, not {LEAST_SINGLES}"
     stale = sorted(it for it in cached if cached[it] != in_database.get(it))

@@ -41,6 +41,11 @@ class Pace:
         """A fault has ended."""
         self._over_s = time.time()
 
+    @property
+    def is_over(self) -> bool:
+        """Whether one has, since throughput was back."""
+        return self._over_s > 0
+
     async def recovers(self, within_s: float) -> None:
         """Wait until throughput is back since then, or is taken not to come back."""
         assert self._over_s, "when was it over?"
@@ -53,6 +58,7 @@ class Pace:
         with contextlib.suppress(AssertionError):  # I7 says it
             await eventually(is_back, within_s + 5, _ASK_EVERY_S)
         self._measured.append(back)
+        self._over_s = 0.0
 
     @property
     def is_back(self) -> bool:

@@ -34,7 +34,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     refused: int
     unknown: int
     """Of unknown outcome at first. Those that were sent again with their key are OK as well."""
-    unknown_as: dict[str, int] = {}
+    unknown_as: dict[str, int]
     """What their clients saw, status and word, by how many requests; status 0: no answer."""
     lost: int
     duplicated: int
@@ -144,6 +144,7 @@ def unfinished(what: str, scenario: str) -> Row:
         ok=0,
         refused=0,
         unknown=0,
+        unknown_as={},
         lost=0,
         duplicated=0,
         oversold=0,

@@ -97,6 +97,7 @@ class Scene:
             self.deployment, self.database_url, self.deployment.environment["REDIS_URL"], self.random("singles")
         )
         self._before = Before()
+        self._told_besides: list[tuple[str, str]] = []
 
     def random(self, name: str) -> random.Random:
         """One for each who draws: how often one of them gets to does not change what the others draw."""
@@ -119,6 +120,8 @@ class Scene:
         async with running_task(*beside), ordering(self.client, orders, per_s):
             await self.pace.until_steady(per_s)
             self._before = await Before.of(self.deployment, self.server_logs)
+            self.watch.begin()
+            self.singles.begin()
             yield self.client
 
     def readers(self, count: int) -> list[Coroutine[Any, Any, None]]:
@@ -155,6 +158,7 @@ class Scene:
             self.watch.beside += services
             yield services
             assert [await it.stop() for it in services] == [0] * len(services)
+            self._told_besides += [(it.name, it.log()) for it in services]
 
     def was_accepted(self, order: Order) -> None:
         """Note an order that a test has published itself, in place of ingest_api."""
@@ -206,7 +210,7 @@ class Scene:
         `signs`: how the fault shows. Raises AssertionError, with the row recorded, if an invariant is broken.
         """
         unquiet = await self._until_quiet()
-        found = await seen(self.deployment, self.server_logs, self._before, signs)
+        found = await seen(self.deployment, self.server_logs, self._told_besides, self._before, signs)
         cache = await self._cache()
         queued = await self._stop_workers()
         async with connected(self.database_url) as connection:

@@ -1,6 +1,6 @@
 """How a fault shows: words in a log, a sample in /metrics. I8 looks for those that were not there before it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -63,16 +63,28 @@ class Before:
 
 
 async def seen(
-    deployment: Deployment, server_logs: Mapping[str, Path], before: Before, signs: Iterable[Sign]
+    deployment: Deployment,
+    server_logs: Mapping[str, Path],
+    besides: Sequence[tuple[str, str]],
+    before: Before,
+    signs: Iterable[Sign],
 ) -> list[Sign]:
-    """Those of the signs that are there now. Asks the metrics of the services that run."""
+    """Those of the signs that are there now. Asks the metrics of the services that run. `besides`: names and logs of
+    others that a scenario has had.
+    """
     now = {name: await deployment.services[name].metrics() for name in SERVICES}
-    return [it for it in signs if _is_seen(deployment, server_logs, before, now, it)]
+    processes = (*deployment.former, *deployment.services.values())
+    new = [
+        *((it.name, it.log()[before.logs.get(it, 0) :]) for it in processes),
+        *((name, _read(log)[before.logs.get(log, 0) :]) for name, log in server_logs.items()),
+        *besides,
+    ]
+    return [it for it in signs if _is_seen(deployment, new, before, now, it)]
 
 
 def _is_seen(
     deployment: Deployment,
-    server_logs: Mapping[str, Path],
+    new: Sequence[tuple[str, str]],
     before: Before,
     now: Mapping[str, Mapping[str, float]],
     sign: Sign,
@@ -82,13 +94,8 @@ def _is_seen(
     if isinstance(sign, Counts):
         earlier = before.metrics.get(deployment.services[sign.service], {})
         return now[sign.service].get(sign.sample, 0) > earlier.get(sign.sample, 0)
-    if sign.service in server_logs:
-        log = server_logs[sign.service]
-        new = [_read(log)[before.logs.get(log, 0) :]]
-    else:
-        processes = [it for it in (*deployment.former, *deployment.services.values()) if sign.service in (it.name, ANY)]
-        new = [it.log()[before.logs.get(it, 0) :] for it in processes]
-    return any(words in text for text in new for words in (sign.words, sign.or_words) if words)
+    texts = [text for name, text in new if sign.service in (name, ANY)]
+    return any(words in text for text in texts for words in (sign.words, sign.or_words) if words)
 
 
 def _read(log: Path) -> str:

@@ -48,7 +48,8 @@ class Singles:
         self._unread: deque[str] = deque()
         self._cached: deque[str] = deque()
         self.bought: list[str] = []
-        """Those that were in the cache when they were ordered."""
+        """Those that were in the cache when they were to be ordered."""
+        self._first = 0
 
     async def run(self) -> None:
         """Put one after the other into the cache, through product_api, until cancelled. What is away is waited for."""
@@ -72,17 +73,25 @@ class Singles:
                 yield Wanted(self.bought[-1], self._rng.randint(1, _MOST), key)
             yield wanted
 
+    def begin(self) -> None:
+        """Look at those alone that are bought from now on: the fault is about to come."""
+        self._first = len(self.bought)
+
     async def look(self) -> tuple[dict[str, int], dict[str, int]]:
-        """How many are left of those that were sold, as the cache says, where it says anything; and the database."""
+        """How many are left of those that were sold, as the cache says, where it says anything; and the database.
+
+        Only of those that Redis still knows, by their fence if their body is gone: what it has forgotten in between
+        could not be wrong.
+        """
         async with connected(self._database_url) as connection, connect(self._redis_url) as redis:
-            rows = await connection.fetch(_LEFT, self.bought)
-            in_database = {row[0]: row[1] for row in rows if row[1] < _QTY}
+            rows = await connection.fetch(_LEFT, self.bought[self._first :])
+            sold = {row[0]: row[1] for row in rows if row[1] < _QTY}
             asked = redis.pipeline(transaction=False)
-            for product_id in in_database:
-                asked.hget(_key(product_id), "body")
-            bodies = await asked.execute() if in_database else []
-        cached = {id_: msgspec.json.decode(it)["qty"] for id_, it in zip(in_database, bodies, strict=True) if it}
-        return cached, in_database
+            for product_id in sold:
+                asked.hmget(_key(product_id), "version", "body")
+            found = dict(zip(sold, await asked.execute() if sold else [], strict=True))
+        cached = {id_: msgspec.json.decode(body)["qty"] for id_, (_, body) in found.items() if body}
+        return cached, {id_: qty for id_, qty in sold.items() if found[id_][0]}
 
     async def _make(self) -> None:
         ids = [str(uuid.uuid4()) for _ in range(_AT_ONCE)]

@@ -14,7 +14,6 @@ from tests.broker import running_task
 from tests.chaos.leaks import LEAST_MIN, Look, leaks, open_files
 from tests.chaos.random_faults import AROUND, DEADLY, Fault
 from tests.chaos.scene import BreakableScene
-from tests.chaos.signs import ANY, Counts, Says
 from tests.chaos.watch import resident_mb
 from tests.conditions import eventually
 from tests.deployment import SERVICES
@@ -52,11 +51,8 @@ async def test_nothing_is_lost_and_nothing_swells_however_long_it_goes_on(
             tell("too short to tell a leak; that takes --minutes 22")
         await check_files(scene, before)
         await go_on(scene, seconds - living_s, AROUND + DEADLY, tell)
-    await scene.check(
-        # Which ones, chance decides. These come of most.
-        Says(ANY, '"level":"error"', or_words='"level":"warning"'),
-        Counts("persist_worker", 'headrace_redeliveries_total{queue="orders.accepted"}'),
-    )
+    scene.names_fault = False  # which faults they were chance decides, and each is named in a scenario of its own
+    await scene.check()
 
 
 async def go_on(scene: BreakableScene, seconds: float, faults: Sequence[Fault], tell: Callable[[str], None]) -> None:
@@ -66,7 +62,8 @@ async def go_on(scene: BreakableScene, seconds: float, faults: Sequence[Fault], 
         fault = scene.rng.choice(faults)
         tell(f"{now:6.0f} s  {fault.__name__}")
         await fault(scene)
-        scene.over()
+        if not scene.pace.is_over:
+            scene.over()
         await scene.recovers()
         assert scene.pace.is_back, f"after {fault.__name__}"
 

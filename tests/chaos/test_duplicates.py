@@ -40,7 +40,9 @@ async def test_p2_whatever_comes_again_is_one_order(unwanted: None, scene: Scene
         await mend(scene)
         await replay_twice(scene)
         await eventually(lambda: unwanted_orders(scene), 30)
-        await redeliver_all(scene, [it for it in messages if it.routing_key == topology.ORDER_ACCEPTED][:_IN_HAND])
+        await redeliver_what_is_in_hand(
+            scene, [it for it in messages if it.routing_key == topology.ORDER_ACCEPTED][:_IN_HAND]
+        )
         for _ in range(2):
             await publish_again(scene, messages)
         scene.over()
@@ -68,10 +70,11 @@ def all_are_answered(notes: list[Note]) -> bool:
     return all(it.ended_s is not None for it in notes)
 
 
-async def redeliver_all(scene: Scene, messages: list[AbstractIncomingMessage]) -> None:
+async def redeliver_what_is_in_hand(scene: Scene, messages: list[AbstractIncomingMessage]) -> None:
     """A worker was given all that there is, new orders and old ones, and dies with it: the next one is given every
     message again.
     """
+    assert len(messages) == _IN_HAND
     frozen = scene.deployment.services["persist_worker"].process
     frozen.send_signal(signal.SIGSTOP)
     await scene.goes_on(0.2)

@@ -15,7 +15,7 @@ from tests.processes import Service
 from tests.workers import connected
 
 _LOOK_EVERY_S = 0.5
-LEAST_LOOKS = 10
+LEAST_LOOKS = 4
 # So many that the cache has something to be wrong about.
 _READS_PER_S = 20
 _PATIENCE_S = 2.0
@@ -41,6 +41,10 @@ class Watch:
             with contextlib.suppress(*_PASSING):
                 await self._look_at_books()
             await asyncio.sleep(_LOOK_EVERY_S)  # a pace, and nothing that anybody waits for
+
+    def begin(self) -> None:
+        """Count looks from now on: the fault is about to come."""
+        self._looks = 0
 
     def found(self) -> list[str]:
         """What did not add up at some look. Nothing is found by who hardly looked, and that is told too."""

@@ -37,12 +37,14 @@ def own_environment(home: Path) -> dict[str, str]:
 def engine() -> Iterator[None]:
     """With all images. One that had to be started is stopped at the end."""
     was_running = is_engine_running()
-    make_images()
-    # Of a machine that has no Compose of its own.
-    os.environ["PATH"] += f":{compose_directory()}"
-    yield
-    if not was_running:
-        stop_engine()
+    try:
+        make_images()
+        # Of a machine that has no Compose of its own.
+        os.environ["PATH"] += f":{compose_directory()}"
+        yield
+    finally:
+        if not was_running and is_engine_running():
+            stop_engine()
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -133,7 +133,7 @@ async def test_metrics_and_log_tell_what_became_of_a_batch(environment: dict[str
             await worker.run_once()
         assert growth() == [2, 1, 1, 2, 1, 1]
         assert [it["repeated"] for it in logs if it["event"] == "batch with repetitions"] == [2]
-        assert [it["product_id"] for it in logs if it["event"] == "sold out"] == [A]
+        assert [it["products"] for it in logs if it["event"] == "sold out"] == [[A]]
         for _ in range(2):  # all of it again
             await create(environment, orders)
             await create_raw(environment, b"no JSON")

@@ -15,6 +15,7 @@ def row(scenario: str = "2", **changes: object) -> Row:
         **dict.fromkeys(("offered", "ok"), 1_000),
         **dict.fromkeys(("refused", "unknown", "lost", "duplicated", "oversold"), 0),
         "recover_s": 0.5,
+        "unknown_as": {},
         "broken": [],
     }
     return Row(**{**fields, **changes})  # type: ignore[arg-type]
