@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import sys
 from collections.abc import AsyncIterator
 
 import structlog
 
+from pipeline import lifecycle
 from pipeline.health import Health
 from pipeline.publisher import Declare, Outcome, Publisher
 from pipeline.settings import BrokerSettings
@@ -29,8 +31,11 @@ CAUSES = {
 @contextlib.asynccontextmanager
 async def publishing(amqp_url: str, name: str, declare: Declare) -> AsyncIterator[Publisher]:
     """`name`: of the command, as the broker shows it. Raises HeadraceError when there is no broker to be had."""
-    # What it logs is for people here, and standard output may be for programs.
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    # What it logs is for people here, and standard output may be for programs. What it warns of, the command tells.
+    structlog.configure(
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
+    )
     health = Health(name, PART)
     publisher = Publisher(BrokerSettings.model_validate({"AMQP_URL": amqp_url}), health, PART, declare)
     running = asyncio.create_task(publisher.run())
@@ -38,8 +43,7 @@ async def publishing(amqp_url: str, name: str, declare: Declare) -> AsyncIterato
         await _connected(publisher, health, running)
         yield publisher
     finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+        await lifecycle.end([running])
 
 
 async def _connected(publisher: Publisher, health: Health, running: asyncio.Task[None]) -> None:
