@@ -56,12 +56,16 @@ def command(program: str, directory: Path) -> list[str]:
     ]
 
 
+# It refuses what is shorter.
+_LEAST_S = 1.0
+
+
 def environment(target: Target, load: Load, directory: Path) -> dict[str, str]:
     return {
         "ORDERS_URL": target.url + target.path,
         "ORDERS_BODIES": str(target.bodies),
         "ORDERS_RATE": str(load.rate),
-        "ORDERS_SECONDS": f"{load.seconds:g}",
+        "ORDERS_SECONDS": f"{max(_LEAST_S, load.seconds):g}",
         "ORDERS_MOST": str(load.most_requests),
         "ORDERS_CLIENTS": str(clients_for(load)),
         "ORDERS_KEYED": "1" if target.keyed else "",

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from itertools import cycle, islice
 
 import aio_pika
 import pytest
@@ -40,9 +41,8 @@ async def test_p2_whatever_comes_again_is_one_order(unwanted: None, scene: Scene
         await mend(scene)
         await replay_twice(scene)
         await eventually(lambda: unwanted_orders(scene), 30)
-        await redeliver_what_is_in_hand(
-            scene, [it for it in messages if it.routing_key == topology.ORDER_ACCEPTED][:_IN_HAND]
-        )
+        accepted = [it for it in messages if it.routing_key == topology.ORDER_ACCEPTED]
+        await redeliver_what_is_in_hand(scene, list(islice(cycle(accepted), _IN_HAND)))
         for _ in range(2):
             await publish_again(scene, messages)
         scene.over()
