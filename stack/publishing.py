@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import structlog
 
@@ -31,19 +31,32 @@ CAUSES = {
 @contextlib.asynccontextmanager
 async def publishing(amqp_url: str, name: str, declare: Declare) -> AsyncIterator[Publisher]:
     """`name`: of the command, as the broker shows it. Raises HeadraceError when there is no broker to be had."""
-    # What it logs is for people here, and standard output may be for programs. What it warns of, the command tells.
+    health = Health(name, PART)
+    publisher = Publisher(BrokerSettings.model_validate({"AMQP_URL": amqp_url}), health, PART, declare)
+    with _errors_to_standard_error():
+        running = asyncio.create_task(publisher.run())
+        try:
+            await _connected(publisher, health, running)
+            yield publisher
+        finally:
+            await lifecycle.end([running])
+
+
+@contextlib.contextmanager
+def _errors_to_standard_error() -> Iterator[None]:
+    """What is logged is for people here: standard output may be for programs, and what is warned of the command tells.
+
+    Ends with the block, for structlog has one configuration for the whole process.
+    """
+    before = structlog.get_config()
     structlog.configure(
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
     )
-    health = Health(name, PART)
-    publisher = Publisher(BrokerSettings.model_validate({"AMQP_URL": amqp_url}), health, PART, declare)
-    running = asyncio.create_task(publisher.run())
     try:
-        await _connected(publisher, health, running)
-        yield publisher
+        yield
     finally:
-        await lifecycle.end([running])
+        structlog.configure(**before)
 
 
 async def _connected(publisher: Publisher, health: Health, running: asyncio.Task[None]) -> None:
