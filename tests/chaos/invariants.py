@@ -97,13 +97,12 @@ def i4_what_is_stored_was_sent(intents: Sequence[Intent], books: Books, price: D
     wanted = {id_: intent.wanted.what for intent in intents for id_ in intent.ids}
     unknown = Counter(it.wanted.what for it in intents if it.verdict is Verdict.UNKNOWN)
     unasked = Counter({row.id: row[1:3] for row in books.stored if row.id not in wanted}.values()) - unknown
-    unasked_rows = sorted(unasked.elements())
     decided = {row.id: row[1:3] for row in books.decided}
     return [
         *(f"not what was sent: {it}" for it in books.stored if it.id in wanted and it[1:3] != wanted[it.id]),
         *(f"not the price: {it}" for it in books.stored if (it[3], it[4]) != (price, price * it.quantity)),
         *(f"decided as another: {it}" for it in books.stored if it.id in decided and it[1:3] != decided[it.id]),
-        *(f"a row that nobody may have sent: {what}" for what in unasked_rows),
+        *(f"a row that nobody may have sent: {what}" for what in sorted(unasked.elements())),
     ]
 
 

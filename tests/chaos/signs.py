@@ -25,10 +25,13 @@ class Says:
 
 @dataclass(frozen=True)
 class Counts:
-    """A sample of a service's metrics has grown. That of a new process has if it is there, for it began at nothing."""
+    """A sample of a service's metrics has grown, or with ANY that of whichever. That of a new process has if it is
+    there, for it began at nothing.
+    """
 
     service: str
     sample: str
+    """As in /metrics; by its name alone, the sum over all its labels."""
 
 
 @dataclass(frozen=True)
@@ -92,10 +95,17 @@ def _is_seen(
     if isinstance(sign, Restarts):
         return now[sign.service][_STARTED] > before.started_s[sign.service]
     if isinstance(sign, Counts):
-        earlier = before.metrics.get(deployment.services[sign.service], {})
-        return now[sign.service].get(sign.sample, 0) > earlier.get(sign.sample, 0)
+        names = SERVICES if sign.service is ANY else (sign.service,)
+        return any(
+            _sum(now[name], sign.sample) > _sum(before.metrics.get(deployment.services[name], {}), sign.sample)
+            for name in names
+        )
     texts = [text for name, text in new if sign.service in (name, ANY)]
     return any(words in text for text in texts for words in (sign.words, sign.or_words) if words)
+
+
+def _sum(metrics: Mapping[str, float], sample: str) -> float:
+    return sum(value for it, value in metrics.items() if it == sample or it.startswith(sample + "{"))
 
 
 def _read(log: Path) -> str:

@@ -112,4 +112,8 @@ async def test_p1_a_full_queue_between_the_workers_holds_what_is_stored(scene: B
         await unlimit_queues(scene.servers.urls, scene.amqp_url, CREATED)
         scene.over()
         await scene.recovers()
-    await scene.check(Says("persist_worker", "order.created not confirmed"), Counts("persist_worker", retries))
+    await scene.check(
+        Says("persist_worker", "the broker refuses messages: a queue is full"),
+        Says("persist_worker", "order.created not confirmed"),
+        Counts("persist_worker", retries),
+    )

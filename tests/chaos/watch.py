@@ -48,8 +48,9 @@ class Watch:
 
     def found(self) -> list[str]:
         """What did not add up at some look. Nothing is found by who hardly looked, and that is told too."""
-        few = f"the books were looked at {self._looks} times only" if self._looks < LEAST_LOOKS else ""
-        return [*self._unbalanced, *([few] if few else [])]
+        if self._looks < LEAST_LOOKS:
+            return [*self._unbalanced, f"the books were looked at {self._looks} times only"]
+        return self._unbalanced
 
     def look_at_memory(self) -> None:
         for service in (*self._deployment.services.values(), *self.beside):

@@ -4,7 +4,7 @@ import pytest
 
 from pipeline import topology
 from tests.chaos.scene import Scene
-from tests.chaos.signs import ANY, Says
+from tests.chaos.signs import ANY, Counts, Says
 from tests.cluster.nodes import COUNT, Cluster
 from tests.conditions import eventually
 
@@ -14,7 +14,10 @@ _ACCEPTED = topology.ORDERS_ACCEPTED_QUEUE
 _AWAY_S = 30
 # Longer than the nodes take to miss one that says nothing (net_ticktime, 60 s) and to pause.
 _CUT_OFF_S = 75
-_TOLD = Says(ANY, "broker connection lost", or_words="publish without an answer")
+_TOLD = (
+    Says(ANY, "broker connection lost", or_words="publish without an answer"),
+    Counts(ANY, "headrace_broker_connection_losses_total"),
+)
 
 
 async def has_all_replicas(cluster: Cluster) -> bool:
@@ -32,7 +35,7 @@ async def test_p1_the_leader_is_killed(scene: Scene, cluster: Cluster) -> None:
         assert await cluster.leader_of(_ACCEPTED) is not leader
         await cluster.start(leader)
         await scene.goes_on(5)
-    await scene.check(_TOLD)
+    await scene.check(*_TOLD)
 
 
 @pytest.mark.scenario("C2", "the leader's node frozen for 30 s")
@@ -46,7 +49,7 @@ async def test_p1_a_node_is_frozen_and_thawed(scene: Scene, cluster: Cluster) ->
         cluster.resume(leader)
         await scene.goes_on(10)
         await cluster.until_ready(leader)
-    await scene.check(_TOLD)
+    await scene.check(*_TOLD)
 
 
 @pytest.mark.scenario("C3", "the leader's node cut off from the others for 75 s, not from clients")
@@ -60,7 +63,7 @@ async def test_p1_a_node_is_cut_off_from_its_neighbours(scene: Scene, cluster: C
         await cluster.heal(leader)
         await eventually(lambda: has_all_replicas(cluster), 60, 2)
         await scene.goes_on(5)
-    await scene.check(_TOLD)
+    await scene.check(*_TOLD)
 
 
 @pytest.mark.scenario("C4", "all three nodes restarted, one after the other")
@@ -74,4 +77,4 @@ async def test_p1_a_rolling_restart(scene: Scene, cluster: Cluster) -> None:
             await cluster.start(node)
             await eventually(lambda: has_all_replicas(cluster), 60, 2)
         await scene.goes_on(5)
-    await scene.check(_TOLD)
+    await scene.check(*_TOLD)

@@ -2,8 +2,9 @@
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
 
 import pytest
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractQueue
@@ -19,6 +20,7 @@ from tests.broker import broker_settings, running_task
 from tests.conditions import eventually
 from tests.faults import Proxy, proxy_to
 
+Client = TypeVar("Client", Publisher, BatchConsumer)
 Declare = Callable[[AbstractChannel], Awaitable[AbstractQueue]]
 
 
@@ -59,6 +61,20 @@ def consumer(settings: PipelineSettings, health: Health, declare: Declare) -> Ba
     return BatchConsumer(settings, health, "part", declare, BatchLimits(10, 10_000, 10, 0.01, 60), prefetch=20)
 
 
+@asynccontextmanager
+async def at_a_silent_broker(
+    amqp_url: str, make: Callable[[PipelineSettings, Health, Declare], Client]
+) -> AsyncIterator[tuple[Client, Proxy, Health]]:
+    """It was ready, and from then on nothing gets through on its connection; a new one does."""
+    async with proxy_to(amqp_url) as proxy:
+        health = Health("test", "part")
+        client = make(broker_settings(proxy.url(amqp_url)), health, topology.declare_accepted)
+        async with running_task(client.run()):
+            await eventually(lambda: health.is_ready)
+            proxy.forget()
+            yield client, proxy, health
+
+
 @pytest.mark.parametrize("make", [publisher, consumer])
 async def test_a_broker_that_says_nothing_after_the_handshake_is_left_for_another(
     amqp_url: str, monkeypatch: pytest.MonkeyPatch, make: Callable[..., Publisher | BatchConsumer]
@@ -85,25 +101,15 @@ async def test_a_consumer_leaves_a_broker_that_falls_silent(amqp_url: str, monke
     monkeypatch.setattr(broker, "_ANSWER_TIMEOUT_S", 0.3)
     monkeypatch.setattr(batches, "_DEPTH_INTERVAL_S", 0.05)
 
-    async with proxy_to(amqp_url) as proxy:
-        health = Health("test", "part")
-        reading = consumer(broker_settings(proxy.url(amqp_url)), health, topology.declare_accepted)
-        async with running_task(reading.run()):
-            await eventually(lambda: health.is_ready)
-            proxy.forget()
-            await eventually(lambda: proxy.connections == 2 and health.is_ready, 5)
+    async with at_a_silent_broker(amqp_url, consumer) as (_, proxy, health):
+        await eventually(lambda: proxy.connections == 2 and health.is_ready, 5)
 
 
 async def test_who_leaves_a_silent_broker_does_not_wait_for_its_good_bye(amqp_url: str) -> None:
-    async with proxy_to(amqp_url) as proxy:
-        health = Health("test", "part")
-        writing = publisher(broker_settings(proxy.url(amqp_url)), health, topology.declare_accepted)
-        async with running_task(writing.run()):
-            await eventually(lambda: health.is_ready)
-            proxy.forget()
-            outcome = await writing.publish(topology.ORDERS_EXCHANGE, topology.ORDER_ACCEPTED, b"[]", timeout_s=0.1)
-            assert outcome is Outcome.UNKNOWN
-            await eventually(lambda: proxy.connections == 2, broker._CLOSE_TIMEOUT_S / 2)
+    async with at_a_silent_broker(amqp_url, publisher) as (writing, proxy, _):
+        outcome = await writing.publish(topology.ORDERS_EXCHANGE, topology.ORDER_ACCEPTED, b"[]", timeout_s=0.1)
+        assert outcome is Outcome.UNKNOWN
+        await eventually(lambda: proxy.connections == 2, broker._CLOSE_TIMEOUT_S / 2)
 
 
 async def test_a_node_that_takes_connections_and_says_nothing_costs_less_where_there_is_another(
@@ -195,7 +201,8 @@ async def test_p9_a_process_that_is_stopped_as_its_broker_answers_stops(amqp_url
         connecting = asyncio.create_task(
             keep_connected(broker_settings(amqp_url), Health("test", "part"), "part", session)
         )
-        await asyncio.sleep(number / 4000)  # a handshake takes some 8 ms
+        # Another moment each time: the handshake takes some 8 ms, and there is no condition for each of its steps.
+        await asyncio.sleep(number / 4000)
         connecting.cancel()
         await asyncio.wait({connecting}, timeout=1)
         assert connecting.cancelled(), number
