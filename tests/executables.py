@@ -1,0 +1,8 @@
+"""Shell scripts in the place of programs that a command under test calls."""
+
+from pathlib import Path
+
+
+def executable(path: Path, script: str) -> None:
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)

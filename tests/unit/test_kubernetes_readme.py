@@ -1,0 +1,102 @@
+"""deploy/kubernetes/README.md: what it says is done, and is right."""
+
+import base64
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.settings import load
+from tests.executables import executable
+from tests.kustomized import BROKER, Objects, of_kind, pods, rendered
+from tests.kustomized_services import README, SETTINGS, replicas, settings_of
+
+
+@pytest.fixture
+def secrets(tmp_path: Path) -> dict[str, dict[str, str]]:
+    """What its commands make: the values of each Secret, by its name."""
+    kubectl = Path(sys.executable).with_name("kubectl")
+    executable(
+        tmp_path / "kubectl", f'[ "$3" = create ] || exit 0\nexec {kubectl} "$@" --dry-run=client -o json >> made'
+    )
+    executable(tmp_path / "openssl", 'head -c "$3" /dev/urandom | od -An -v -tx1 | tr -d " \\n"; echo')
+    executable(tmp_path / "headrace", 'mkdir -p "$HEADRACE_HOME"; echo "{}" > "$HEADRACE_HOME/api-keys.json"')
+    steps = README[README.index("**2. Secrets.**") : README.index("**4. All of it**")]
+    script = "set -eu\n" + "\n".join(line[4:] for line in steps.splitlines() if line.startswith("    "))
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    subprocess.run(["sh", "-c", script], cwd=tmp_path, env={"PATH": path, "HOME": str(tmp_path)}, check=True)
+    assert sorted(it.name for it in tmp_path.iterdir()) == [
+        "headrace",
+        "keys-of-the-cluster",
+        "kubectl",
+        "made",
+        "openssl",
+    ]
+    return dict(made((tmp_path / "made").read_text()))
+
+
+def made(text: str) -> Iterator[tuple[str, dict[str, str]]]:
+    decoder = json.JSONDecoder()
+    while text := text.lstrip():
+        it, end = decoder.raw_decode(text)
+        assert (it["kind"], it["metadata"]["namespace"]) == ("Secret", "headrace")
+        yield it["metadata"]["name"], {name: base64.b64decode(value).decode() for name, value in it["data"].items()}
+        text = text[end:]
+
+
+def test_the_secrets_that_it_makes_are_those_that_are_used(
+    objects: Objects, secrets: dict[str, dict[str, str]]
+) -> None:
+    used: dict[str, set[str]] = {}
+    for _, pod in pods(objects):
+        for volume in pod["spec"]["volumes"]:
+            if "secret" in volume:
+                keys = {it["key"] for it in volume["secret"].get("items", [{"key": "api-keys.json"}])}
+                used.setdefault(volume["secret"]["secretName"], set()).update(keys)
+    for it in of_kind(objects, "User").values():
+        used[it["spec"]["importCredentialsSecret"]["name"]] = {"username", "password"}
+    for it in of_kind(objects, "TriggerAuthentication").values():
+        assert all(key["key"] in used[key["name"]] for key in it["spec"]["secretTargetRef"])
+    assert {name: set(values) for name, values in secrets.items()} == used
+
+
+def test_a_service_starts_with_them_and_is_the_user_that_the_broker_knows(
+    secrets: dict[str, dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = tmp_path / "mounted"
+    directory.mkdir()
+    for name, value in secrets["headrace"].items():
+        (directory / name).write_text(value)
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SECRETS_DIRECTORY", str(directory))
+    user = secrets["headrace-rabbitmq-user"]
+    login = f"amqp://{user['username']}:{user['password']}"
+    objects = rendered("overlays/production")
+    (cluster,) = of_kind(objects, "RabbitmqCluster").values()
+    (vhost,) = of_kind(objects, "Vhost").values()
+    assert [load(it).amqp_urls for it in SETTINGS.values()] == 4 * [
+        [
+            f"{login}@{BROKER}-server-{node}.{BROKER}-nodes.headrace.svc:5672/{vhost['spec']['name']}"
+            for node in range(cluster["spec"]["replicas"])
+        ]
+    ]
+    assert user["password"] != secrets["headrace-rabbitmq-keda"]["password"]
+
+
+@pytest.mark.parametrize("variant", ["single", "production"])
+def test_it_says_how_many_connections_the_database_must_allow(variant: str) -> None:
+    ingest, products = settings_of("ingest-api"), settings_of("product-api")
+    each = {
+        # One more hears of verdicts.
+        "ingest-api": ingest.database_pool_size + 1,
+        "product-api": products.database_readers + products.database_writers,
+        # One more parks what the broker has given up on.
+        "persist-worker": 2,
+        "product-consumer": 1,
+    }
+    most = {name: most for name, (_, most) in replicas(rendered(f"overlays/{variant}")).items()}
+    assert f"| `{variant}` | {sum((most[name] + 1) * count for name, count in each.items())} |" in README
