@@ -27,8 +27,9 @@ log = structlog.get_logger()
 
 _CONNECT_TIMEOUT_S = 5.0
 # Of a node that is frozen, or whose machine is gone: the kernel may even take the connection for it, and nothing comes.
-# A healthy one answers in milliseconds; so, once around, each of several gets less, and after that they are just slow.
-_CONNECT_TO_ONE_OF_SEVERAL_TIMEOUT_S = 2.0
+# One that is cut off from the others takes even messages, and confirms none. A healthy one answers in milliseconds; so,
+# once around, each of several gets less, and after that they are just slow.
+_ONE_OF_SEVERAL_TIMEOUT_S = 2.0
 # A peer that is gone does not answer a close either. What it has not confirmed by then is unknown anyway.
 _CLOSE_TIMEOUT_S = 2.0
 # To open a channel and declare takes milliseconds. A node that is cut off from the others of its cluster answers the
@@ -105,7 +106,7 @@ async def keep_connected(settings: BrokerSettings, health: Health, part: str, se
     """
     attempt, nodes = 0, len(settings.amqp_urls)
     for url in _nodes(settings.amqp_urls):
-        timeout_s = _patience_s(attempt, nodes)
+        timeout_s = patience_s(_CONNECT_TIMEOUT_S, attempt, nodes)
         try:
             async with _connection(settings, url, f"{health.service} {part}", timeout_s) as connection:
                 await session(connection)
@@ -127,9 +128,9 @@ async def keep_connected(settings: BrokerSettings, health: Health, part: str, se
             await asyncio.sleep(wait_s)
 
 
-def _patience_s(attempt: int, nodes: int) -> float:
-    """How long one attempt to connect may take, after so many in vain."""
-    return _CONNECT_TO_ONE_OF_SEVERAL_TIMEOUT_S if attempt < nodes > 1 else _CONNECT_TIMEOUT_S
+def patience_s(timeout_s: float, attempt: int, nodes: int) -> float:
+    """How much of `timeout_s` a node gets that has not answered yet, after so many attempts in vain at any of them."""
+    return min(timeout_s, _ONE_OF_SEVERAL_TIMEOUT_S) if attempt < nodes > 1 else timeout_s
 
 
 def _nodes(urls: list[str]) -> Iterator[str]:

@@ -115,7 +115,7 @@ async def test_who_leaves_a_silent_broker_does_not_wait_for_its_good_bye(amqp_ur
 async def test_a_node_that_takes_connections_and_says_nothing_costs_less_where_there_is_another(
     amqp_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(broker, "_CONNECT_TO_ONE_OF_SEVERAL_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(broker, "_ONE_OF_SEVERAL_TIMEOUT_S", 0.2)
     monkeypatch.setattr(broker, "_nodes", itertools.cycle)
 
     async with proxy_to(amqp_url) as frozen:

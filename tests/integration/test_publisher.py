@@ -1,6 +1,7 @@
 """Publishing to a real broker, through faults: every outcome is told, truly, and within its deadline (P1, P8)."""
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable
 
 import pamqp.frame
@@ -92,6 +93,32 @@ async def test_p1_a_swallowed_confirm_is_unknown_within_the_deadline(amqp_url: s
             return await publish(publisher) is Outcome.CONFIRMED
 
         await eventually(is_back)
+
+
+async def test_p8_a_node_that_takes_messages_and_confirms_none_is_left_soon_for_another(
+    amqp_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that is cut off from its cluster. Once it has confirmed one it gets the time of everybody."""
+    monkeypatch.setattr(broker, "_ONE_OF_SEVERAL_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(broker, "_nodes", itertools.cycle)
+
+    async with (
+        proxy_to(amqp_url) as cut_off,
+        proxy_to(amqp_url) as well,
+        running_publisher(f"{cut_off.url(amqp_url)},{well.url(amqp_url)}") as publisher,
+    ):
+        cut_off.hold()
+        async with asyncio.timeout(2):
+            assert await publish(publisher) is Outcome.UNKNOWN
+        await eventually(lambda: publisher.is_open)
+        assert await publish(publisher) is Outcome.CONFIRMED
+
+        well.hold()
+        asking = asyncio.create_task(publish(publisher))
+        done, _ = await asyncio.wait({asking}, timeout=1)  # the time itself is what it is about
+        assert not done
+        well.release()
+        assert await asking is Outcome.CONFIRMED
 
 
 async def test_p1_a_connection_cut_before_the_confirm_is_unknown(amqp_url: str) -> None:

@@ -77,8 +77,9 @@ def test_clients_of_a_cluster_spread_over_its_nodes() -> None:
 
 
 def test_each_node_of_a_cluster_gets_little_time_once_and_a_single_broker_never_less() -> None:
-    assert [broker._patience_s(attempt, 3) for attempt in range(5)] == [2, 2, 2, 5, 5]
-    assert [broker._patience_s(attempt, 1) for attempt in range(2)] == [5, 5]
+    assert [broker.patience_s(5, attempt, 3) for attempt in range(5)] == [2, 2, 2, 5, 5]
+    assert [broker.patience_s(5, attempt, 1) for attempt in range(2)] == [5, 5]
+    assert broker.patience_s(0.5, 0, 3) == 0.5
 
 
 @pytest.mark.parametrize("bad", ["amqp://a/,", "amqp://a/,http://b/", ",amqp://a/", "amqp://a/ amqp://b/", "amqp://"])
