@@ -8,6 +8,7 @@ own, and sets that anew whenever it starts; but in its namespace only.
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import secrets
@@ -29,6 +30,9 @@ COUNT = 3
 _START_TIMEOUT_S = 120
 _STOP_TIMEOUT_S = 60
 _LOOK_EVERY_S = 0.25
+# For a node that was away to join the others again; and how often they are asked, which costs seconds of CPU.
+_WHOLE_TIMEOUT_S = 60
+_ASK_EVERY_S = 2
 _BRIDGE, _LINK = "bridge", "cluster"
 
 # How a cluster notices that a node is gone, and what it does then: as it is deployed.
@@ -59,8 +63,6 @@ class Node:
     directory: Path
     namespace: str
     process: asyncio.subprocess.Process | None = None
-    was_paused: bool = False
-    """Since it was started."""
 
     @property
     def name(self) -> str:
@@ -102,7 +104,6 @@ class Cluster:
         await self._end(node, signal.SIGTERM)
 
     def pause(self, node: Node) -> None:
-        node.was_paused = True
         self._signal(node, signal.SIGSTOP)
 
     def resume(self, node: Node) -> None:
@@ -119,7 +120,6 @@ class Cluster:
 
     async def start(self, node: Node) -> None:
         """Return when it takes connections: it has joined the others by then."""
-        node.was_paused = False
         node.process = await asyncio.create_subprocess_exec(
             *("ip", "netns", "exec", node.namespace),
             *wrap([str(_program("rabbitmq-server"))], identity_for("rabbitmq"), signal.SIGKILL),
@@ -134,6 +134,10 @@ class Cluster:
     async def until_ready(self, node: Node) -> None:
         await eventually(lambda: self._answers(node), _START_TIMEOUT_S, _LOOK_EVERY_S)
 
+    async def until_whole(self) -> None:
+        """Wait until who was away has joined the others again: nobody helps."""
+        await eventually(self._is_whole, _WHOLE_TIMEOUT_S, _ASK_EVERY_S)
+
     async def mend(self) -> None:
         """Have all nodes there and joined, whatever a test has left, and no queue of it."""
         for node in self.nodes:
@@ -141,15 +145,27 @@ class Cluster:
                 self.resume(node)
                 with contextlib.suppress(AssertionError):
                     await self.heal(node)
-            if node.runs and node.was_paused:
-                # What it missed it does not ask for: the others are back before it has counted that they were gone.
-                await self.stop(node)
             if not node.runs:
                 await self.start(node)
-        for node in self.nodes:
-            await self.until_ready(node)
+        if not await self._is_whole():
+            # After a test that has failed, some node may never see the others again by itself.
+            for node in self.nodes:
+                await self.stop(node)
+                await self.start(node)
+        await self.until_whole()
 
     # ── what it is like
+
+    async def _is_whole(self) -> bool:
+        """Whether each node sees all of them, and says that nothing keeps them apart."""
+        for node in self.nodes:
+            code, out, _ = await self._control(node, "rabbitmqctl", "cluster_status", "--formatter", "json")
+            if code != 0:
+                return False
+            status = json.loads(out)
+            if len(status["running_nodes"]) < COUNT or status["partitions"]:
+                return False
+        return True
 
     async def leader_of(self, queue: str) -> Node:
         """Of a quorum queue, by what a node that runs says."""
@@ -160,11 +176,16 @@ class Cluster:
     async def members_of(self, queue: str) -> set[str]:
         told = await self.control("rabbitmqctl", "list_queues", "--silent", "name", "online")
         online = dict(line.split("\t") for line in told.splitlines() if "\t" in line)
-        return {node.name for node in self.nodes if node.name in online[queue]}
+        return {node.name for node in self.nodes if node.name in online[queue].strip("[]").split(", ")}
 
     async def control(self, program: str, *arguments: str) -> str:
         """What a command-line tool of RabbitMQ's prints. It costs seconds of CPU."""
-        node = next(node for node in self.nodes if node.runs)
+        code, out, err = await self._control(next(it for it in self.nodes if it.runs), program, *arguments)
+        assert code == 0, out + err
+        return out
+
+    async def _control(self, node: Node, program: str, *arguments: str) -> tuple[int | None, str, str]:
+        """Its exit code, and what it prints to either output."""
         process = await asyncio.create_subprocess_exec(
             *("ip", "netns", "exec", node.namespace),
             *wrap([str(_program(program)), "--longnames", "--node", node.name, *arguments], identity_for("rabbitmq")),
@@ -174,8 +195,7 @@ class Cluster:
             stderr=asyncio.subprocess.PIPE,
         )
         out, err = await process.communicate()
-        assert process.returncode == 0, (out + err).decode()
-        return out.decode()
+        return process.returncode, out.decode(), err.decode()
 
     def log(self, node: Node) -> str:
         return (node.directory / "node.log").read_text(errors="replace")
