@@ -4,7 +4,7 @@
 # From another base, for instance a mirror's or a digest: --build-arg PYTHON_IMAGE=...
 ARG PYTHON_IMAGE=python:3.13-slim
 
-# What installs packages stays behind: the image that runs has no pip, and nothing that pip has left.
+# What installs packages stays behind, with all that it leaves: what runs, /opt/headrace, has no pip.
 FROM ${PYTHON_IMAGE} AS packages
 # Docker's own builder knows no --mount; a layer of its own for the lock file is built again only when it changes.
 COPY requirements.lock /tmp/

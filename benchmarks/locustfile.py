@@ -15,7 +15,7 @@ With its web UI, at http://localhost:8089, and without:
 
 ORDERS_HOST      ingest_api, in place of --host
 PRODUCTS_HOST    product_api; http://127.0.0.1:3000 if it is not set
-API_TOKEN        an API key with the scopes orders:write, orders:read and products:write, if the stack has keys
+API_TOKEN_FILE   holds an API key with the scopes orders:write, orders:read and products:write, if the stack has keys
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import sys
 import urllib.request
 from collections import deque
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 from locust import FastHttpUser, between, events, task
@@ -40,7 +41,8 @@ REMEMBERED_ORDERS = 10_000
 
 ORDERS_HOST = os.environ.get("ORDERS_HOST", "http://127.0.0.1:8080")
 PRODUCTS_HOST = os.environ.get("PRODUCTS_HOST", "http://127.0.0.1:3000")
-HEADERS = {"Authorization": f"Bearer {token}"} if (token := os.environ.get("API_TOKEN")) else {}
+TOKEN = Path(os.environ.get("API_TOKEN_FILE", os.devnull)).read_text().strip()
+HEADERS = {"Authorization": f"Bearer {TOKEN}"} if TOKEN else {}
 
 products: list[str] = []
 orders: deque[str] = deque(maxlen=REMEMBERED_ORDERS)

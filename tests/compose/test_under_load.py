@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
+from product_api.requests import MAX_QTY
 from tests.chaos.client import Client, ordering
 from tests.chaos.notes import PRICE, Verdict, some_orders
 from tests.compose.composed import Composed
@@ -34,7 +35,7 @@ async def under_load(composed: Composed, seed: int) -> AsyncIterator[Client]:
 
 async def make_products(url: str) -> list[str]:
     async with httpx.AsyncClient(base_url=url, timeout=15) as http:
-        made = [await http.post("/products", json={"name": "x", "price": PRICE, "qty": 10**9}) for _ in range(20)]
+        made = [await http.post("/products", json={"name": "x", "price": PRICE, "qty": MAX_QTY}) for _ in range(20)]
     return [it.json()["id"] for it in made]
 
 

@@ -87,7 +87,7 @@ def test_no_file_and_no_environment_has_a_password() -> None:
     for files in ((CLUSTER[0],), CLUSTER):
         for name, service in services(*files).items():
             for variable, value in (service.get("environment") or {}).items():
-                assert not re.search(r"PASSWORD$|_KEY$|_COOKIE$", variable), name
+                assert not re.search(r"PASSWORD$|_KEY$|_COOKIE$|_TOKEN$", variable), name
                 assert "://" not in str(value) or "@" not in str(value), name
 
 
@@ -125,6 +125,8 @@ def test_three_brokers_are_told_to_everybody_and_waited_for() -> None:
     for name in brokers:
         assert found[name]["cap_drop"] == ["ALL"]
         assert found[name]["hostname"] == name
+        # None is ready before most are there: one that waited for another's health would wait for ever.
+        assert set(found[name]["depends_on"]) == {"secrets"}
 
 
 # ── what is looked at
@@ -157,4 +159,16 @@ def test_prometheus_asks_each_part_on_its_port() -> None:
     jobs = yaml.safe_load((OBSERVE / "prometheus.yml").read_text())["scrape_configs"]
     asked = {job["job_name"]: job["dns_sd_configs"][0]["port"] for job in jobs}
     assert {name: asked[name] for name in SETTINGS} == {name: settings_of(name).port for name in SETTINGS}
-    assert all(job["dns_sd_configs"][0]["names"] == [job["job_name"]] for job in jobs)
+    for job in jobs:
+        found = [name for name in services(*CLUSTER) if re.fullmatch(rf"{job['job_name']}(-\d)?", name)]
+        assert job["dns_sd_configs"][0]["names"] == found
+
+
+def test_an_alert_tells_of_workers_that_are_all_gone() -> None:
+    """Their own figures go with them."""
+    rules = yaml.safe_load((OBSERVE / "rules.yml").read_text())["groups"][0]["rules"]
+    (expression,) = [rule["expr"] for rule in rules if rule["alert"] == "WorkersAreGone"]
+    jobs = {job["job_name"] for job in yaml.safe_load((OBSERVE / "prometheus.yml").read_text())["scrape_configs"]}
+    asked = re.findall(r'absent\(up\{job="(\w+)"\} == 1\)', expression)
+    assert asked == ["persist_worker", "product_consumer"]
+    assert set(asked) <= jobs
