@@ -43,7 +43,7 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
     products: str
     orders_per_s: int
     cpu_us_per_order: dict[str, float]
-    """User and system time by part, start of the processes included."""
+    """User and system time by part, from when all workers were ready."""
     busy_share: float
     steal_share: float
 
