@@ -28,9 +28,10 @@ DEEP = "deep"
 # These need no server of ours. Any other directory in tests/ is a suite that does.
 WITHOUT_SERVERS = ("unit", "fuzz", "compose")
 # What a suite takes of a machine besides. Where it is not to be had, a run that names none leaves it out, and says so.
-NEEDS = {"compose": "a Docker engine, or root and the right to start one"}
-# Not yet what a change may be held to: one of its four tests has not passed, see docs/scaling.md. By name alone.
-BY_NAME = ("cluster",)
+NEEDS = {
+    "compose": "a Docker engine, or root and the right to start one",
+    "cluster": "root, the right to make network namespaces, and iproute2",
+}
 # One file in another suite's directory, which takes as long as it is told to. It runs when it is asked for by name.
 SOAK, SOAK_FILE = "soak", "chaos/soak.py"
 MINUTES = "--minutes"
@@ -73,14 +74,18 @@ def available_suites(tests: Path = TESTS) -> list[str]:
 
 
 def by_default(suites: list[str], impossible: Container[str] = ()) -> list[str]:
-    """What is run when nothing is named: all but what runs by name alone, and what is `impossible` here."""
-    return [name for name in (*STATIC, *suites) if name not in (SOAK, *BY_NAME) and name not in impossible]
+    """What is run when nothing is named: all but the soak, and what is `impossible` here."""
+    return [name for name in (*STATIC, *suites) if name != SOAK and name not in impossible]
 
 
 def impossible_here() -> list[str]:
     """Those of NEEDS that this machine has not got, for whoever asks. Nothing is started to find out."""
-    may_start_one = _has_capabilities() and any(map(shutil.which, ("dockerd", "apt-get")))
-    possible = {"compose": may_start_one or os.access(_ENGINE, os.R_OK | os.W_OK)}
+    administers = _has_capabilities()
+    may_start_one = administers and any(map(shutil.which, ("dockerd", "apt-get")))
+    possible = {
+        "compose": may_start_one or os.access(_ENGINE, os.R_OK | os.W_OK),
+        "cluster": administers and shutil.which("ip") is not None,
+    }
     return [name for name in NEEDS if not possible[name]]
 
 

@@ -31,7 +31,7 @@ _START_TIMEOUT_S = 120
 _STOP_TIMEOUT_S = 60
 _LOOK_EVERY_S = 0.25
 # For a node that was away to join the others again; and how often they are asked, which costs seconds of CPU.
-_WHOLE_TIMEOUT_S = 60
+_BY_ITSELF_S, _WHOLE_TIMEOUT_S = 20, 60
 _ASK_EVERY_S = 2
 _BRIDGE, _LINK = "bridge", "cluster"
 
@@ -134,8 +134,17 @@ class Cluster:
     async def until_ready(self, node: Node) -> None:
         await eventually(lambda: self._answers(node), _START_TIMEOUT_S, _LOOK_EVERY_S)
 
+    async def bring_back(self, node: Node) -> None:
+        """Wait for it to join the others again; if it does not by itself, restart it, as docs/scaling.md says to."""
+        try:
+            await eventually(self._is_whole, _BY_ITSELF_S, _ASK_EVERY_S)
+        except AssertionError:
+            await self.kill(node)
+            await self.start(node)
+        await self.until_whole()
+
     async def until_whole(self) -> None:
-        """Wait until who was away has joined the others again: nobody helps."""
+        """Wait until who was away has joined the others again."""
         await eventually(self._is_whole, _WHOLE_TIMEOUT_S, _ASK_EVERY_S)
 
     async def mend(self) -> None:
@@ -150,7 +159,7 @@ class Cluster:
         if not await self._is_whole():
             # After a test that has failed, some node may never see the others again by itself.
             for node in self.nodes:
-                await self.stop(node)
+                await self.kill(node)
                 await self.start(node)
         await self.until_whole()
 

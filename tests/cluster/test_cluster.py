@@ -37,6 +37,7 @@ async def test_p1_the_leader_is_killed(scene: Scene, cluster: Cluster) -> None:
     await scene.check(*_TOLD)
 
 
+@pytest.mark.deep
 @pytest.mark.scenario("C2", "the leader's node frozen for 30 s")
 async def test_p1_a_node_is_frozen_and_thawed(scene: Scene, cluster: Cluster) -> None:
     async with scene.under_load():
@@ -46,15 +47,13 @@ async def test_p1_a_node_is_frozen_and_thawed(scene: Scene, cluster: Cluster) ->
         await scene.recovers()
         await scene.goes_on(_AWAY_S)
         cluster.resume(leader)
-        await scene.goes_on(10)
-        # As docs/scaling.md tells to: it stays apart.
-        await cluster.stop(leader)
-        await cluster.start(leader)
-        await cluster.until_whole()
+        await scene.goes_on(5)
+        await cluster.bring_back(leader)
         await scene.goes_on(5)
     await scene.check(*_TOLD)
 
 
+@pytest.mark.deep
 @pytest.mark.scenario("C3", "the leader's node cut off from the others for 30 s, not from clients")
 async def test_p1_a_node_is_cut_off_from_its_neighbours(scene: Scene, cluster: Cluster) -> None:
     async with scene.under_load():
@@ -64,8 +63,8 @@ async def test_p1_a_node_is_cut_off_from_its_neighbours(scene: Scene, cluster: C
         await scene.recovers()
         await scene.goes_on(_AWAY_S)
         await cluster.heal(leader)
-        await cluster.until_whole()
-        assert await has_all_replicas(cluster)
+        await cluster.bring_back(leader)
+        await eventually(lambda: has_all_replicas(cluster), 60, 2)
         await scene.goes_on(5)
     await scene.check(*_TOLD)
 
