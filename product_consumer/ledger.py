@@ -19,10 +19,14 @@ from product_consumer.decide import Decision, Stock, Verdict, decide
 
 STAGE = "stock"
 
-# LockRows sits above the sort, so the locks are taken in this order.
+# LockRows sits above the sort, so the locks are taken in this order. A join, because a row that had to be waited for is
+# looked at once more against all conditions. With `id = ANY` of a thousand products, for each of a thousand, two
+# consumers did 17,500 orders/s where one did 39,400, and PostgreSQL took 58 µs an order instead of 17; with this it is
+# 39,800 and 24 (python -m benchmarks.scale).
 _LOCK = """
-    SELECT id::text, version, price, qty, deleted_at IS NOT NULL AS deleted FROM products
-    WHERE id = ANY($1::uuid[]) ORDER BY products.id FOR NO KEY UPDATE
+    SELECT products.id::text, version, price, qty, deleted_at IS NOT NULL AS deleted
+    FROM unnest($1::uuid[]) AS wanted (id) JOIN products ON products.id = wanted.id
+    ORDER BY products.id FOR NO KEY UPDATE OF products
 """
 _DECIDED = "SELECT order_id::text FROM stock_ledger WHERE order_id = ANY($1::uuid[])"
 _TAKE = """

@@ -28,7 +28,7 @@ def stage(workers: int, rate: int) -> Stage:
 def test_the_tables_are_those_of_the_result_files() -> None:
     text = DOCUMENT.read_text()
     assert scaling.rewritten(text, scaling.table_of) == text
-    assert text.count("<!-- scale:") == 1
+    assert text.count("<!-- scale:") == 2
 
 
 def test_more_workers_are_compared_with_one_of_the_same_run() -> None:
