@@ -1,7 +1,9 @@
 """Services as a client meets them: behind a socket, in this process or in one of their own."""
 
 import asyncio
+import itertools
 import os
+import random
 import signal
 import socket
 import sys
@@ -21,6 +23,11 @@ from web import server
 _ROOT = Path(__file__).parents[1]
 _START_TIMEOUT_S = 20.0
 _STOP_TIMEOUT_S = 20.0
+
+# From any of them on, so that two runs side by side hardly ever try the same.
+_FIRST_PORT, _PORTS = 22_000, 10_000
+_start = random.randrange(_PORTS)
+_ports = (_FIRST_PORT + (_start + number) % _PORTS for number in itertools.count())
 
 
 @dataclass(frozen=True)
@@ -119,11 +126,17 @@ async def running(app: ASGIApp, *, ready: str = "/readyz", max_connections: int 
 
 
 def free_port() -> int:
-    """A port that nobody listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody listens on, another each time. None that the kernel gives to outgoing connections, from 32768
+    on: one of those took it, now and then, before the service that it was meant for.
+    """
+    for port in _ports:
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("the ports have an end")
 
 
 async def _wait_until(url: str, server_of_it: "Service | asyncio.Task[None]") -> None:
