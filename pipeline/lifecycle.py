@@ -94,7 +94,7 @@ async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
     Once may not do. Before Python 3.12 `asyncio.wait_for` forgets a cancellation that comes together with what it waits
     for (gh-86296 of CPython), and redis-py sends by it.
     """
-    left = set(tasks)
+    left = {task for task in tasks if not task.done()}
     while left:
         for task in left:
             task.cancel()

@@ -180,7 +180,9 @@ def demo(
 
 @app.command()
 def verify(
-    lag: Annotated[float, typer.Option(min=0, help="How many seconds an order may be without a verdict.")] = 60,
+    lag: Annotated[
+        float, typer.Option(min=0, max=1e9, help="How many seconds an order may be without a verdict.")
+    ] = 60,
     repair: Annotated[
         bool, typer.Option("--repair", help="First send once more what has no verdict, and wait for the verdicts.")
     ] = False,

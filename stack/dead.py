@@ -275,7 +275,11 @@ async def _connected(database_url: str) -> AsyncIterator[Connection]:
         database_url,
         timeout=_CONNECT_TIMEOUT_S,
         command_timeout=_COMMAND_TIMEOUT_S,
-        server_settings={"application_name": "headrace dead"},
+        server_settings={
+            "application_name": "headrace dead",
+            # As the workers' own: one that is frozen between two commands keeps what it has locked from them.
+            "idle_in_transaction_session_timeout": "30s",
+        },
     )
     try:
         yield connection

@@ -70,7 +70,7 @@ def dead_replay(
     ids: Ids = [],  # noqa: B006 - typer copies it
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many there are.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many, the oldest first.")] = None,
-    rate: Annotated[float, typer.Option(min=0.1, help="At most so many a second.")] = 100.0,
+    rate: Annotated[float, typer.Option(min=0.1, max=1e6, help="At most so many a second.")] = 100.0,
     as_json: Json = False,
 ) -> None:
     """Send what waits once more, to the queue that it came from. Exit code 1: the broker did not confirm all of it.

@@ -50,6 +50,11 @@ def _errors_to_standard_error() -> Iterator[None]:
     """
     before = structlog.get_config()
     structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            # structlog's own choice shows the local variables of each frame, and addresses with passwords among them.
+            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+        ],
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
     )

@@ -58,7 +58,7 @@ def orders_in(letter: Taken) -> int:
 
 def at_once(rate: float) -> int:
     """How many letters to take together at so many a second."""
-    return max(1, min(_MOST_AT_ONCE, int(rate * _AT_ONCE_S)))
+    return max(1, int(min(_MOST_AT_ONCE, rate * _AT_ONCE_S)))
 
 
 # ── I/O below

@@ -35,7 +35,7 @@ def choose_target(home: Home, database_url: str | None = None, amqp_url: str | N
     """From the options, else from the environment, else the running stack's. Raises HeadraceError when there is none,
     or for what is no URL.
     """
-    if database_url or amqp_url:
+    if database_url is not None or amqp_url is not None:
         return _from_options(database_url, amqp_url)
     given = external_urls()
     if "postgres" in given:

@@ -234,8 +234,13 @@ async def test_what_is_sent_is_what_the_audit_calls_late(
 
 
 async def test_a_backlog_is_not_doubled(
-    environment: dict[str, str], connection: Connection, stuck: list[Order], monkeypatch: pytest.MonkeyPatch
+    environment: dict[str, str],
+    connection: Connection,
+    stuck: list[Order],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    """And nothing is said but that: no traceback, with the broker's password in it."""
     monkeypatch.setattr(resend, "BACKLOG_MESSAGES", 2)
     url = environment["AMQP_URL"]
     async with plain_channel(url) as channel:
@@ -244,6 +249,7 @@ async def test_a_backlog_is_not_doubled(
             await send_orders(channel, topology.ORDERS_EXCHANGE, topology.ORDER_CREATED, it)
     with pytest.raises(HeadraceError, match=r"3 messages wait in orders\.created"):
         await resend.resend(connection, url, 0)
+    assert capsys.readouterr() == ("", "")
     assert await unsettled(url, CREATED) == 3
 
 

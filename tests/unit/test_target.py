@@ -45,6 +45,12 @@ def test_a_stack_on_a_database_of_the_environment_is_that_stack(choose: Any) -> 
     assert choose(DATABASE_URL=OURS) == Target(OURS, BROKER)
 
 
+def test_an_address_that_is_empty_is_not_that_of_the_running_stack(choose: Any) -> None:
+    """As of a variable that is not set."""
+    with pytest.raises(HeadraceError, match="--database-url"):
+        choose("")
+
+
 def test_a_broker_alone_is_not_enough(choose: Any) -> None:
     assert choose(AMQP_URL=THEIR_BROKER) == Target(OURS, None), "it is not the stack's"
     with pytest.raises(HeadraceError, match="broker of this database is not known"):
