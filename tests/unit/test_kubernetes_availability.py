@@ -48,7 +48,7 @@ def test_a_broker_may_go(objects: Objects) -> None:
     # As tests/cluster tries it.
     tried = (ROOT / "deploy" / "cluster" / "cluster.conf").read_text().splitlines()
     said = cluster["spec"]["rabbitmq"]["additionalConfig"].splitlines()
-    for setting in ("cluster_partition_handling", "net_ticktime", "queue_leader_locator"):
+    for setting in ("cluster_partition_handling", "queue_leader_locator"):
         (line,) = (it for it in tried if it.startswith(setting))
         assert line in said
     assert cluster["spec"]["persistence"]["storage"]
