@@ -32,6 +32,9 @@ NEEDS = {
     "compose": "a Docker engine, or root and the right to start one",
     "cluster": "root, the right to make network namespaces, and iproute2",
 }
+# By name alone. Not yet what a change may be held to: a rolling restart was not back within 15 s in one of three runs,
+# for a reason that is not known.
+BY_NAME = ("cluster",)
 # One file in another suite's directory, which takes as long as it is told to. It runs when it is asked for by name.
 SOAK, SOAK_FILE = "soak", "chaos/soak.py"
 MINUTES = "--minutes"
@@ -74,8 +77,8 @@ def available_suites(tests: Path = TESTS) -> list[str]:
 
 
 def by_default(suites: list[str], impossible: Container[str] = ()) -> list[str]:
-    """What is run when nothing is named: all but the soak, and what is `impossible` here."""
-    return [name for name in (*STATIC, *suites) if name != SOAK and name not in impossible]
+    """What is run when nothing is named: all but what runs by name alone, and what is `impossible` here."""
+    return [name for name in (*STATIC, *suites) if name not in (SOAK, *BY_NAME) and name not in impossible]
 
 
 def impossible_here() -> list[str]:
