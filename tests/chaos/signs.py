@@ -95,7 +95,7 @@ def _is_seen(
     if isinstance(sign, Restarts):
         return now[sign.service][_STARTED] > before.started_s[sign.service]
     if isinstance(sign, Counts):
-        names = SERVICES if sign.service is ANY else (sign.service,)
+        names = SERVICES if sign.service == ANY else (sign.service,)
         return any(
             _sum(now[name], sign.sample) > _sum(before.metrics.get(deployment.services[name], {}), sign.sample)
             for name in names
