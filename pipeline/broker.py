@@ -145,14 +145,22 @@ def describe(error: BaseException) -> str:
 
 
 def when_lost(connection: AbstractConnection, channel: AbstractChannel) -> asyncio.Future[None]:
-    """A future that raises BrokerLost when the channel or its connection closes for whatever reason."""
+    """A future that raises BrokerLost when the channel or its connection closes for whatever reason.
+
+    Cancelled, it no longer listens.
+    """
     lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def closed(_: object, error: BaseException | None) -> None:
         if not lost.done():
             lost.set_exception(BrokerLost(describe(error) if error else "closed"))
 
+    def ended(_: object) -> None:
+        connection.close_callbacks.discard(closed)
+        channel.close_callbacks.discard(closed)
+
     lost.add_done_callback(_retrieved)  # the session may have ended for another reason before it looked
+    lost.add_done_callback(ended)
     connection.close_callbacks.add(closed)
     channel.close_callbacks.add(closed)
     if channel.is_closed:  # before anyone listened

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from enum import Enum
 
 import aiormq
@@ -32,6 +33,10 @@ _BLOCKED_INTERVAL_S = 0.5
 # An unroutable message is refused at once, and at most so often all is declared again.
 _DECLARE_EVERY_S = 1.0
 _TELL_REFUSALS_EVERY_S = 10.0
+# The broker's channel remembers that a queue refuses, and is told once when it no longer does, by a leader that may be
+# gone by then; one that RabbitMQ 3.10 opened while there was no leader asks a node that is away, for ever. It refused
+# all, with empty queues, until the service was restarted. Another channel asks anew, and costs three frames.
+_REFUSED_S = 1.0
 
 
 class Outcome(Enum):
@@ -53,6 +58,23 @@ Declare = Callable[[AbstractChannel], Awaitable[AbstractQueue | None]]
 """Returns the queue that is to take the messages, or None if it is no fault when nobody does."""
 
 
+@dataclass(eq=False)
+class _Line:
+    """A channel to publish on."""
+
+    channel: AbstractChannel
+    underlay: aiormq.Channel
+    lost: asyncio.Future[None]
+    """Ends when the channel does, with what ended it."""
+    waiting: int = 0
+    """Messages without an answer."""
+    refused_since: float | None = None
+    """When a message was refused for the first time since one was confirmed."""
+
+    def is_stuck(self) -> bool:
+        return self.refused_since is not None and asyncio.get_running_loop().time() >= self.refused_since + _REFUSED_S
+
+
 class Publisher:
     """A connection that only publishes. Blocked or broken, it says so at once; it never waits past its deadline."""
 
@@ -63,8 +85,7 @@ class Publisher:
         """
         self._settings, self._health, self._part, self._declare = settings, health, part, declare
         self._connection: AbstractConnection | None = None
-        self._channel: aiormq.Channel | None = None
-        self._lost: asyncio.Future[None] | None = None
+        self._line: _Line | None = None
         self._is_unroutable, self._declared_at = False, 0.0
         self._tells_refusals_at = 0.0
         self._is_proven, self._in_vain = False, 0
@@ -76,7 +97,7 @@ class Publisher:
     @property
     def is_open(self) -> bool:
         """Whether a message can be sent now: False when blocked, or within two heartbeats of losing the broker."""
-        return self._channel is not None and not self._is_blocked()
+        return self._line is not None and not self._is_blocked()
 
     async def publish(
         self,
@@ -94,15 +115,16 @@ class Publisher:
         `schema`: the version of the body, if it is not ours; None: the message does not say. `timeout_s`: for the
         confirm, instead of the setting's.
         """
-        channel = self._channel
-        if channel is None or self._is_blocked():
+        line = self._line
+        if line is None or self._is_blocked():
             return Outcome.NOT_SENT
         loop = asyncio.get_running_loop()
         started = loop.time()
+        line.waiting += 1
         try:
             async with asyncio.timeout(self._patience_s(timeout_s or self._settings.confirm_timeout_s)):
                 # wait=False skips only the wait for the socket's buffer to drain; the confirm is still awaited.
-                await channel.basic_publish(
+                await line.underlay.basic_publish(
                     body,
                     exchange=exchange,
                     routing_key=key,
@@ -115,38 +137,45 @@ class Publisher:
             return Outcome.UNROUTABLE
         except DeliveryError:
             self._is_proven, self._in_vain = True, 0
+            line.refused_since = line.refused_since or loop.time()
             self._tell_refusal(exchange, key)
             return Outcome.REFUSED
         except BaseException as error:
             if not is_broker_fault(error):
                 raise
-            self._give_up(channel, error)
+            self._give_up(line, error)
             return Outcome.UNKNOWN
+        finally:
+            line.waiting -= 1
         self._is_proven, self._in_vain = True, 0
+        line.refused_since = None
         metrics.CONFIRM_SECONDS.labels(exchange).observe(loop.time() - started)
         return Outcome.CONFIRMED
 
     async def _session(self, connection: AbstractConnection) -> None:
+        line = await _open(connection, 1)
         async with answering():
-            channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
-            await self._declare(channel)
-        self._lost = when_lost(connection, channel)
-        underlay = await channel.get_underlay_channel()
-        assert isinstance(underlay, aiormq.Channel)
-        self._connection, self._channel, self._is_proven = connection, underlay, False
+            await self._declare(line.channel)
+        self._connection, self._line, self._is_proven = connection, line, False
         self._health.up(self._part)
         try:
-            await self._look_after(connection, self._lost)
+            await self._look_after(connection, line)
         finally:
-            self._connection = self._channel = None
+            self._connection = self._line = None
 
-    async def _look_after(self, connection: AbstractConnection, lost: asyncio.Future[None]) -> None:
+    async def _look_after(self, connection: AbstractConnection, line: _Line) -> None:
         """Keep readiness true, and declared what must be, until the connection is lost, and raise that."""
         was_blocked = False
-        while not await ends_within(lost, _BLOCKED_INTERVAL_S):
+        former: _Line | None = None
+        while not await ends_within(line.lost, _BLOCKED_INTERVAL_S):
             blocked = self._is_blocked()
             if self._is_unroutable and not blocked:
                 await self._declare_again(connection)
+            if former is None and line.is_stuck() and not blocked:
+                former, line = line, await _open(connection, 3 - line.underlay.number)
+                self._line = line
+            if former is not None and await _is_closed(former):
+                former = None
             if blocked == was_blocked:
                 continue
             was_blocked = blocked
@@ -199,17 +228,36 @@ class Publisher:
             ready.close()
         return True
 
-    def _give_up(self, channel: aiormq.Channel, error: BaseException) -> None:
+    def _give_up(self, line: _Line, error: BaseException) -> None:
         """After a publish without an answer nothing on this channel can be trusted: throw the connection away.
 
         Except when the broker is blocked: a new connection would be blocked as well, at its first publish.
         """
         log.error("publish without an answer", part=self._part, error=describe(error), blocked=self._is_blocked())
-        if self._channel is channel and not self._is_blocked():
-            self._channel = None
+        if self._line is line and not self._is_blocked():
+            self._line = None
             self._in_vain += not self._is_proven
-            if self._lost is not None and not self._lost.done():
-                self._lost.set_exception(BrokerLost(f"publish failed: {describe(error)}"))
+            if not line.lost.done():
+                line.lost.set_exception(BrokerLost(f"publish failed: {describe(error)}"))
+
+
+async def _open(connection: AbstractConnection, number: int) -> _Line:
+    """`number`: of the channel. The client itself would count on and on, past the last that the broker knows."""
+    async with answering():
+        channel = await connection.channel(number, publisher_confirms=True, on_return_raises=True)
+    underlay = await channel.get_underlay_channel()
+    assert isinstance(underlay, aiormq.Channel)
+    return _Line(channel, underlay, when_lost(connection, channel))
+
+
+async def _is_closed(line: _Line) -> bool:
+    """Whether a channel that another has taken the place of is closed: as soon as nobody waits for an answer on it."""
+    if line.waiting:
+        return False
+    line.lost.cancel()
+    async with answering():
+        await line.channel.close()
+    return True
 
 
 def _properties(orders: int, schema: int | None = SCHEMA) -> Basic.Properties:

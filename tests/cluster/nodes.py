@@ -194,6 +194,11 @@ class Cluster:
         assert code == 0, out + err
         return out
 
+    async def evaluate(self, node: Node, erlang: str) -> None:
+        """Have a node do what a line of Erlang says."""
+        code, out, err = await self._control(node, "rabbitmqctl", "eval", f"{erlang}.")
+        assert code == 0, out + err
+
     async def _control(self, node: Node, program: str, *arguments: str) -> tuple[int | None, str, str]:
         """Its exit code, and what it prints to either output."""
         process = await asyncio.create_subprocess_exec(

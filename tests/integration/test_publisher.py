@@ -75,6 +75,39 @@ async def test_p8_a_full_queue_is_a_refusal(amqp_url: str) -> None:
         assert len([it for it in logs if "a queue is full" in it["event"]]) == 1
 
 
+async def test_p8_while_a_queue_is_full_channels_come_and_go_and_none_is_left_over(
+    amqp_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A channel may be all that refuses; see tests/cluster/test_publisher.py."""
+    monkeypatch.setattr(publisher_module, "_REFUSED_S", 0.0)
+    monkeypatch.setattr(publisher_module, "_BLOCKED_INTERVAL_S", 0.02)
+    publisher = Publisher(broker_settings(amqp_url), Health("test", "publisher"), "publisher", declare)
+    async with running_task(publisher.run()), plain_channel(amqp_url) as channel:
+        await eventually(lambda: publisher.is_open)
+        seen: set[object] = set()
+
+        async def have_been_replaced() -> bool:
+            if await publish(publisher) is Outcome.REFUSED:
+                seen.add(publisher._line)
+            return len(seen) >= 5
+
+        await eventually(have_been_replaced)
+        assert publisher._connection is not None
+        assert publisher._connection.transport is not None
+        connection = publisher._connection.transport.connection
+        assert publisher.is_open
+        await eventually(lambda: len(connection.channels.keys() - {0}) == 1)
+        assert max(connection.channels) <= 2  # the broker knows no number past 2,047
+
+        await (await channel.get_queue(QUEUE)).purge()
+        await eventually(lambda: _is_confirmed(publisher))
+        assert publisher._connection.transport.connection is connection
+
+
+async def _is_confirmed(publisher: Publisher) -> bool:
+    return await publish(publisher) is Outcome.CONFIRMED
+
+
 async def test_p8_never_connected_is_not_sent() -> None:
     publisher = make_publisher("amqp://guest:guest@127.0.0.1:1/%2F")
     async with running_task(publisher.run()):
@@ -261,8 +294,8 @@ async def test_p8_a_publish_that_is_blocked_on_its_way_is_unknown_and_keeps_the_
 async def test_the_broker_is_told_how_soon_to_miss_us(amqp_url: str) -> None:
     """60 s, the client's default, takes three minutes to notice a broker that is gone."""
     async with running_publisher(amqp_url, amqp_heartbeat_s=7) as publisher:
-        assert publisher._channel is not None
-        assert publisher._channel.connection.connection_tune.heartbeat == 7
+        assert publisher._line is not None
+        assert publisher._line.underlay.connection.connection_tune.heartbeat == 7
 
 
 # ── the connection, lost at every moment of its life
