@@ -16,12 +16,12 @@ from stack.identity import wrap
 from stack.install import ensure_servers
 from stack.launch import Launched, PrivateServers, launch, read_private_servers
 from stack.state import SERVERS
-from stack.suites import NEEDS, STATIC, Plan, available_suites, impossible_here, plan
+from stack.suites import NEEDS, REQUIRED, STATIC, Plan, available_suites, impossible_here, plan
 
 
 def run_suites(home: Home, arguments: list[str]) -> int:
     """Run what was asked for; returns 0 when all of it passed, 1 otherwise, 130 when interrupted."""
-    run = plan(arguments, available_suites(), impossible_here())
+    run = plan(arguments, available_suites(), impossible_here(), os.environ.get(REQUIRED, "").split())
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     for name in run.left_out:
         say(f"left out: {name}, which takes {NEEDS[name]}")

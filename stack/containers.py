@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,16 @@ from stack.up import demo_product
 
 # Commands that run in the container `tools`, as they would here.
 INSIDE = ("demo", "verify", "dead", "keys")
+# What names another stack, see stack.environment. Keys are this one's, whatever else is named.
+_ELSEWHERE = ("INGEST_API_URL", "PRODUCT_API_URL", "DATABASE_URL", "AMQP_URL")
 # Service of docker-compose.yml → what its name is to everybody else.
 PUBLISHED = {"ingest_api": "8080", "product_api": "3000"}
 INTERRUPTED = 130
+
+
+def is_inside(command: str, environment: Mapping[str, str]) -> bool:
+    """Whether a command is for the container `tools`, once there is one: not if the environment names other servers."""
+    return command in INSIDE and (command == "keys" or not any(environment.get(name) for name in _ELSEWHERE))
 
 
 def is_used(home: Home) -> bool:
@@ -45,7 +52,7 @@ def state_of(containers: Sequence[dict[str, Any]]) -> StackState:
     state = StackState(phase="ready")
     published = {port: it for it in containers for port in map(str, _inner_ports(it))}
     for name in (*SERVICES, *SERVERS):
-        replicas = [it for it in containers if it["Service"] == name]
+        replicas = [it for it in containers if _part(it) == name]
         if not replicas:
             continue
         condition = "ready" if all(map(_is_well, replicas)) else "not ready"
@@ -54,6 +61,12 @@ def state_of(containers: Sequence[dict[str, Any]]) -> StackState:
         if condition != "ready":
             state.phase = "starting"
     return state
+
+
+def _part(container: dict[str, Any]) -> str:
+    """Whose replica it is. The nodes of deploy/cluster are services of their own: rabbitmq, rabbitmq-2, rabbitmq-3."""
+    name: str = container["Service"]
+    return name.partition("-")[0]
 
 
 def _is_well(container: dict[str, Any]) -> bool:
@@ -77,8 +90,12 @@ def _url(name: str, published: dict[str, dict[str, Any]]) -> str:
 
 
 def compose(*arguments: str) -> list[str]:
-    """A command of Docker Compose on our file. Raises HeadraceError when there is no Compose, or no engine."""
-    return [*_program(), "--project-directory", str(ROOT), "--file", str(ROOT / "docker-compose.yml"), *arguments]
+    """A command of Docker Compose on our file, or on those that COMPOSE_FILE names: deploy/cluster is a second one.
+
+    Raises HeadraceError when there is no Compose, or no engine.
+    """
+    files = [] if os.environ.get("COMPOSE_FILE") else ["--file", str(ROOT / "docker-compose.yml")]
+    return [*_program(), "--project-directory", str(ROOT), *files, *arguments]
 
 
 def _program() -> list[str]:
@@ -199,7 +216,7 @@ def _containers() -> list[dict[str, Any]]:
         _check_engine()
         raise HeadraceError("docker compose ps failed", done.stderr.strip()[-300:], "docker compose ps")
     found = [json.loads(line) for line in done.stdout.splitlines() if line.strip()]
-    return [it for it in found if it["Service"] in (*SERVICES, *SERVERS, "proxy")]
+    return [it for it in found if _part(it) in (*SERVICES, *SERVERS, "proxy")]
 
 
 def logs(name: str | None, *, follow: bool) -> int:

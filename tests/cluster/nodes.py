@@ -35,9 +35,9 @@ _BY_ITSELF_S, _WHOLE_TIMEOUT_S = 20, 60
 _ASK_EVERY_S = 2
 _BRIDGE, _LINK = "bridge", "cluster"
 
-# What a cluster does when a node is gone: as it is deployed. How soon it notices is not, see docs/scaling.md.
+# What a cluster does when a node is gone, and how soon it notices: as it is deployed.
 _DEPLOYED = re.findall(
-    r"^(?:cluster_partition_handling|queue_leader_locator) = .+\n",
+    r"^(?:cluster_partition_handling|net_ticktime|queue_leader_locator) = .+\n",
     (ROOT / "deploy" / "cluster" / "cluster.conf").read_text(),
     re.MULTILINE,
 )
@@ -50,7 +50,6 @@ disk_free_limit.absolute = 50MB
 log.console = true
 log.console.level = info
 log.file = false
-net_ticktime = 4
 """
     + "".join(_DEPLOYED)
     + USER_CONFIGURATION

@@ -1,4 +1,4 @@
-"""One stack in containers for all tests of the suite, on ports and under a name of its own.
+"""One stack in containers for all tests of a file, on ports and under a name of its own.
 
     ./headrace test compose
 
@@ -47,11 +47,19 @@ def engine() -> Iterator[None]:
             stop_engine()
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def composed(engine: None, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Composed]:
-    """All ready, by the command that the README names."""
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def composed(
+    request: pytest.FixtureRequest, engine: None, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Composed]:
+    """All ready, by the command that the README names, for the tests of one file.
+
+    A file that says `COMPOSE_FILE` has the stack of those files.
+    """
     home = tmp_path_factory.mktemp("compose")
-    composed = Composed(own_environment(home))
+    environment = own_environment(home)
+    if files := getattr(request.module, "COMPOSE_FILE", None):
+        environment["COMPOSE_FILE"] = files
+    composed = Composed(environment)
     try:
         printed = await composed.headrace("up", "--docker", "--detach")
         assert "ready in" in printed

@@ -8,7 +8,7 @@ import pytest
 from stack import cli, containers
 from stack.containers import state_of
 from stack.errors import HeadraceError
-from stack.home import Home
+from stack.home import ROOT, Home
 
 
 def container(service: str, *ports: tuple[int, int], state: str = "running", health: str = "healthy") -> dict[str, Any]:
@@ -33,7 +33,9 @@ def test_what_is_published_is_shown_where_it_is_and_the_rest_where_it_is_inside(
 
 
 def test_of_several_replicas_the_worst_counts_and_their_number_is_told() -> None:
-    state = state_of([*ALL, container("persist_worker"), container("product_consumer", health="unhealthy")])
+    more = [container("persist_worker"), container("product_consumer", health="unhealthy"), container("rabbitmq-2")]
+    state = state_of([*ALL, *more])
+    assert state.parts["rabbitmq"].state == "ready × 2"
     assert state.parts["persist_worker"].state == "ready × 2"
     assert state.parts["product_consumer"].state == "not ready × 2"
     assert state.phase == "starting"
@@ -77,11 +79,29 @@ def test_what_needs_the_servers_runs_inside_once_there_are_containers(
     assert "-T" in became[0], "a pipe is no terminal"
 
 
+def test_with_other_servers_named_a_command_is_about_those() -> None:
+    """It was silently about the containers."""
+    named = {"DATABASE_URL": "postgresql://elsewhere/it", "AMQP_URL": "amqp://elsewhere"}
+    for command in ("verify", "dead", "demo"):
+        assert containers.is_inside(command, {"DATABASE_URL": ""})
+        assert not containers.is_inside(command, named)
+    assert containers.is_inside("keys", named)
+    assert not containers.is_inside("down", {})
+
+
 def test_without_compose_it_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(containers, "_version_of", lambda *_: "1.29.2")
     with pytest.raises(HeadraceError, match="cannot run containers") as error:
         containers.compose("ps")
     assert "./headrace up" in error.value.mend
+
+
+def test_compose_is_told_of_our_file_or_of_those_that_compose_file_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(containers, "_program", lambda: ["docker", "compose"])
+    monkeypatch.delenv("COMPOSE_FILE", raising=False)
+    assert containers.compose("ps")[-3:] == ["--file", str(ROOT / "docker-compose.yml"), "ps"]
+    monkeypatch.setenv("COMPOSE_FILE", "docker-compose.yml:deploy/cluster/docker-compose.yml")
+    assert "--file" not in containers.compose("ps")
 
 
 def test_one_stack_at_a_time(tmp_path: Path) -> None:

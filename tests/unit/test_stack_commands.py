@@ -57,6 +57,9 @@ def test_what_a_machine_cannot_run_is_left_out_and_said_unless_it_is_named() -> 
     assert (run.suites, run.left_out) == (SUITES, ["compose"])
     run = plan(["compose"], suites, ["compose"])
     assert (run.suites, run.left_out) == (["compose"], [])
+    with pytest.raises(HeadraceError, match="cannot run compose, which HEADRACE_TEST_REQUIRED names"):
+        plan([], suites, ["compose"], ["cluster", "compose"])
+    assert plan([], suites, [], ["compose"]).left_out == []
     assert set(impossible_here()) <= set(NEEDS) <= set(available_suites())
 
 

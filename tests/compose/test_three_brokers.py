@@ -1,0 +1,69 @@
+"""deploy/cluster: one of three brokers is gone for a minute, and orders go on."""
+
+import itertools
+import re
+import time
+from collections.abc import Iterable
+
+import pytest
+
+from tests.chaos.notes import Verdict
+from tests.compose.composed import Composed
+from tests.compose.test_under_load import account, goes_on, under_load
+from tests.conditions import eventually
+
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(900)]
+
+COMPOSE_FILE = "docker-compose.yml:deploy/cluster/docker-compose.yml"
+NODES = ("rabbitmq", "rabbitmq-2", "rabbitmq-3")
+_QUEUES = ("orders.accepted", "orders.created", "orders.dead")
+# Longer than nodes and resolvers take to miss something, several times over.
+_AWAY_S = 60
+_BACK_WITHIN_S = 15
+
+
+async def leaders(composed: Composed, asked: str) -> dict[str, str]:
+    """Queue → the node that leads it, by what a node says that runs."""
+    told = await composed.compose("exec", "-T", asked, "rabbitmqctl", "list_queues", "--silent", "name", "leader")
+    found = dict(line.split("\t") for line in told.splitlines() if "\t" in line)
+    return {queue: found[queue].removeprefix("rabbit@") for queue in _QUEUES}
+
+
+def missed(node: str, log: str) -> bool:
+    return re.search(rf"node '?rabbit@{node}'? down", log) is not None
+
+
+async def said(composed: Composed, node: str, since: str) -> str:
+    return await composed.compose("logs", "--no-log-prefix", "--since", since, node)
+
+
+async def test_the_queues_are_on_three_nodes_and_the_table_shows_them(composed: Composed) -> None:
+    told = await composed.compose("exec", "-T", NODES[0], "rabbitmqctl", "list_queues", "--silent", "name", "online")
+    online = dict(line.split("\t") for line in told.splitlines() if "\t" in line)
+    assert {queue: len(online[queue].split(", ")) for queue in _QUEUES} == dict.fromkeys(_QUEUES, 3)
+    assert "ready × 3" in await composed.headrace("status")
+
+
+async def test_p1_one_broker_is_killed_and_stays_away_and_comes_back(composed: Composed) -> None:
+    async with under_load(composed, 4) as client:
+        await goes_on(client, 500)
+        victim = (await leaders(composed, NODES[0]))["orders.accepted"]
+        others = [it for it in NODES if it != victim]
+        killed_s, since = time.time(), time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        await composed.compose("kill", victim)
+        await eventually(lambda: client.notes[-1].sent_s > killed_s + _AWAY_S, _AWAY_S + 30, 0.5)
+        for node in others:
+            log = await said(composed, node, since)
+            assert missed(victim, log), f"{node} did not miss {victim}"
+            assert [it for it in others if missed(it, log)] == [], f"{node} missed one that was there"
+        await composed.compose("start", victim)
+        await composed.until_ready(victim, 1)
+        await goes_on(client, 500)
+    accepted_s = (it.ended_s for it in client.notes if it.verdict is Verdict.OK and it.ended_s is not None)
+    assert longest_pause_s(accepted_s) < _BACK_WITHIN_S
+    await account(composed, client)
+
+
+def longest_pause_s(moments: Iterable[float]) -> float:
+    """Between one and the next, in seconds."""
+    return max(after - before for before, after in itertools.pairwise(sorted(moments)))
