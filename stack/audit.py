@@ -46,10 +46,14 @@ _VERDICTS = """
            extract(epoch FROM max(decided_at))::float8
     FROM orders JOIN stock_ledger ON order_id = id WHERE orders.product_id = ANY($1::uuid[])
 """
+# Of an order that is stored, a letter of the first worker is no verdict (stack.offenders).
 _UNDECIDED = """
     SELECT id::text FROM unnest($1::uuid[]) WITH ORDINALITY AS sent(id, place)
     WHERE NOT EXISTS (SELECT FROM stock_ledger WHERE order_id = sent.id)
-      AND NOT EXISTS (SELECT FROM dead_letters WHERE order_id = sent.id AND replayed_at IS NULL)
+      AND NOT EXISTS (
+          SELECT FROM dead_letters d WHERE order_id = sent.id AND replayed_at IS NULL
+          AND (stage <> 'persist' OR NOT EXISTS (SELECT FROM orders WHERE orders.id = d.order_id))
+      )
     ORDER BY place
 """
 _FETCH_ROWS = 10_000

@@ -2,6 +2,7 @@
 
     no_verdict             stored for longer than the lag, and neither decided nor parked by product_consumer
     two_verdicts           decided, and a dead letter that waits for its replay as well
+    replay_lost            parked, sent again longer ago than the lag, and neither stored, decided nor parked since
     verdict_without_order  decided, and not stored
     verdict_differs        decided as another product or quantity than what is stored
     stored_twice           two rows in `orders`
@@ -22,13 +23,23 @@ from typing import NamedTuple
 
 NO_VERDICT = "no_verdict"
 TWO_VERDICTS = "two_verdicts"
+REPLAY_LOST = "replay_lost"
 VERDICT_WITHOUT_ORDER = "verdict_without_order"
 VERDICT_DIFFERS = "verdict_differs"
 STORED_TWICE = "stored_twice"
 DECIDED_TWICE = "decided_twice"
 STOCK = "stock"
 
-CHECKS = (NO_VERDICT, TWO_VERDICTS, VERDICT_WITHOUT_ORDER, VERDICT_DIFFERS, STORED_TWICE, DECIDED_TWICE, STOCK)
+CHECKS = (
+    NO_VERDICT,
+    TWO_VERDICTS,
+    REPLAY_LOST,
+    VERDICT_WITHOUT_ORDER,
+    VERDICT_DIFFERS,
+    STORED_TWICE,
+    DECIDED_TWICE,
+    STOCK,
+)
 
 
 class Offender(NamedTuple):
@@ -65,6 +76,16 @@ class Trace(NamedTuple):
         return self.outcome is None and not self.is_failed
 
 
+class Replay(NamedTuple):
+    """An order whose dead letters are all replayed, and that is nowhere else."""
+
+    id: str
+    letter: int
+    """The last of them that was replayed."""
+    waiting_s: float
+    """How long ago that was."""
+
+
 class Books(NamedTuple):
     """A product whose stock does not add up."""
 
@@ -85,6 +106,14 @@ def judge(trace: Trace, lag_s: float) -> list[Offender]:
 def is_late(trace: Trace, lag_s: float) -> bool:
     """Whether the order should have had a verdict by now, and has none."""
     return trace.is_undecided and trace.waiting_s is not None and trace.waiting_s > lag_s
+
+
+def lost(replay: Replay, lag_s: float) -> list[Offender]:
+    """Nobody else would miss it: the queue that the replay went to was deleted, say. [] within the lag."""
+    if replay.waiting_s <= lag_s:
+        return []
+    found = f"neither {replay.waiting_s:.0f} s after dead letter {replay.letter} was replayed"
+    return [Offender(REPLAY_LOST, replay.id, "a row in orders, or a dead letter that waits", found)]
 
 
 def unbalanced(books: Books) -> Offender:

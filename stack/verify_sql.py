@@ -23,15 +23,19 @@ from stack.offenders import (
     STORED_TWICE,
     Books,
     Offender,
+    Replay,
     Trace,
     is_late,
     judge,
+    lost,
     repeated,
     unbalanced,
 )
 
 SESSION = {
     "application_name": "verify",
+    # It waits for nobody but for who changes a table itself, as a migration does.
+    "lock_timeout": "30s",
     # What a sort or a hash may take before it goes to disk (a hash twice that); by default 4 MB. One runs at a time.
     "work_mem": "64MB",
     # Orders and verdicts are compared along their primary keys, or by a hash of all verdicts. Where ids go with the
@@ -77,6 +81,17 @@ _PARKED_TOO = f"""
     JOIN stock_ledger l ON l.order_id = d.order_id
     JOIN orders o ON o.id = d.order_id
     WHERE d.parked IS NOT NULL AND o.product_id = l.product_id AND o.quantity = l.quantity
+"""
+# Those that were parked, sent once more, and are in no other table.
+_REPLAYED_ONLY = """
+    SELECT order_id::text, (array_agg(id ORDER BY replayed_at DESC))[1],
+           extract(epoch FROM now() - max(replayed_at))::float8
+    FROM dead_letters
+    WHERE order_id IS NOT NULL
+    GROUP BY order_id
+    HAVING bool_and(replayed_at IS NOT NULL)
+       AND NOT EXISTS (SELECT FROM orders WHERE id = order_id)
+       AND NOT EXISTS (SELECT FROM stock_ledger l WHERE l.order_id = dead_letters.order_id)
 """
 # Which the primary keys forbid: but an audit does not rest on what it audits.
 _STORED_TWICE = "SELECT id::text, count(*) FROM orders GROUP BY id HAVING count(*) > 1"
@@ -127,6 +142,10 @@ async def audit(
                 pending += trace.is_undecided
                 for offender in judge(trace, lag_s):
                     on_offender(offender)
+        on_question("every replay: what became of it")
+        async for row in _rows(connection, _REPLAYED_ONLY):
+            for offender in lost(Replay(*row), lag_s):
+                on_offender(offender)
         for check, query in ((STORED_TWICE, _STORED_TWICE), (DECIDED_TWICE, _DECIDED_TWICE)):
             on_question(f"every order: {check.replace('_', ' ')}?")
             async for row in _rows(connection, query):

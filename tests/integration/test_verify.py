@@ -13,6 +13,7 @@ from stack import verify_sql
 from stack.offenders import (
     DECIDED_TWICE,
     NO_VERDICT,
+    REPLAY_LOST,
     STOCK,
     STORED_TWICE,
     TWO_VERDICTS,
@@ -114,7 +115,7 @@ async def test_what_is_committed_between_two_questions_is_not_half_seen(
         8 + written,
         written,
     )
-    assert written == 5
+    assert written == 6
 
 
 async def test_an_audit_cannot_write(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,6 +217,26 @@ async def test_a_verdict_younger_than_the_lag_is_that_of_a_replay_not_marked_yet
 async def test_a_dead_letter_that_was_replayed_is_no_verdict(connection: Connection, orders: list[Order]) -> None:
     await park(connection, orders[0], stage="stock", replayed=True)
     assert await offenders(connection) == []
+
+
+async def test_p1_an_order_that_was_lost_after_its_replay_is_found(connection: Connection, orders: list[Order]) -> None:
+    """Its letter says that it was sent, so nobody sends it again; and no other table has heard of it."""
+    gone, back, again = order(A, 1), order(A, 1), order(A, 1)
+    for it in (gone, back, again, again):
+        await park(connection, it, replayed=True)
+    assert await offenders(connection) == []
+    await age(connection)
+    await settle(connection, [back])
+    await park(connection, again)
+    await age(connection)
+    (found,), _ = await audited(connection)
+    letter = await connection.fetchval("SELECT id FROM dead_letters WHERE order_id = $1", gone.id)
+    assert found == Offender(
+        REPLAY_LOST,
+        gone.id,
+        "a row in orders, or a dead letter that waits",
+        f"neither 240 s after dead letter {letter} was replayed",
+    )
 
 
 async def test_what_was_parked_for_its_id_is_another_order(connection: Connection, orders: list[Order]) -> None:

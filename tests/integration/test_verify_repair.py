@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -16,10 +17,12 @@ from pipeline.orders import Order, encode_order, split_body
 from pipeline.publisher import Outcome, Publisher
 from stack import publishing, resend
 from stack.errors import HeadraceError
-from stack.home import ROOT
+from stack.home import ROOT, Home
 from stack.offenders import CHECKS, NO_VERDICT
-from stack.verify_sql import audit
+from stack.verify import verify as verify_here
+from stack.verify_sql import SESSION, audit
 from tests.broker import plain_channel, send_orders, take, unsettled
+from tests.conditions import eventually
 from tests.orders import new_product_id, order
 from tests.processes import service_process
 from tests.workers import (
@@ -97,6 +100,38 @@ async def test_a_stuck_order_is_decided_once_however_often_it_is_sent_again(
     # Now there is nothing to send, and so no broker is needed.
     again = await verify({**environment, "AMQP_URL": NO_SERVER}, "--repair", "--json")
     assert (again.code, json.loads(again.out)["resent"]) == (0, 0)
+
+
+async def test_a_stuck_order_with_a_letter_of_the_first_worker_is_waited_for_too(
+    environment: dict[str, str], connection: Connection, stuck: list[Order]
+) -> None:
+    """Such a letter is no verdict of an order that is stored: it was not waited for, and the exit code was 1."""
+    await settle(connection, stuck[1:])
+    await park(connection, stuck[0], stage="persist", reason="id_conflict")
+    async with plain_channel(environment["AMQP_URL"]) as channel:
+        await topology.declare_created(channel)
+    repairing = asyncio.create_task(verify(environment, "--repair"))
+    await eventually(lambda: _is_sent(environment), 20)
+    async with service_process("product_consumer", environment):
+        done = await repairing
+    assert done.code == 0, done
+    assert stuck[0].id in await verdicts(connection)
+
+
+async def _is_sent(environment: Mapping[str, str]) -> bool:
+    return await unsettled(environment["AMQP_URL"], CREATED) == 1
+
+
+async def test_a_table_that_somebody_holds_ends_an_audit_with_its_cause(
+    connection: Connection, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waited for ever: behind a migration that had been forgotten in a terminal, say."""
+    assert SESSION["lock_timeout"]
+    monkeypatch.setitem(SESSION, "lock_timeout", "200ms")
+    async with connection.transaction():
+        await connection.execute("LOCK TABLE orders")
+        with pytest.raises(HeadraceError, match="the database broke off: canceling statement due to lock timeout"):
+            await asyncio.to_thread(verify_here, Home(tmp_path), lag_s=0, database_url=database_url)
 
 
 async def test_a_report_says_what_is_wrong_and_what_there_is(

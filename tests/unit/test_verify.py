@@ -68,8 +68,12 @@ def test_an_offender_is_printed_as_it_is_found(capsys: pytest.CaptureFixture[str
 
 
 def test_an_audit_that_fails_has_printed_no_verdict(capsys: pytest.CaptureFixture[str]) -> None:
-    Report(60, as_json=True)
-    assert capsys.readouterr().out == ""
+    for as_json in (True, False):
+        Report(60, as_json=as_json).add(Offender(STOCK, "id", "one", "two"))
+        printed = capsys.readouterr().out
+        assert "clean" not in printed
+        assert "nothing lost" not in printed
+        assert "offenders: " not in printed
 
 
 def test_a_report_in_words(capsys: pytest.CaptureFixture[str]) -> None:
