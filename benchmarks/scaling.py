@@ -90,6 +90,12 @@ def _row(stages: Sequence[Stage], stage: str, products: str, workers: int) -> tu
     return stage, products, str(workers), f"{rate:,.0f}", f"{rate / first:.2f} ×", *figures, f"{busy:.0%}"
 
 
+def cost(cpu_us: dict[str, float]) -> Table:
+    """CPU time of one order in each part, in microseconds."""
+    whole = sum(cpu_us[part] for part in PARTS)
+    return Table((*PARTS, "all"), [tuple(f"{it:.0f}" for it in (*(cpu_us[part] for part in PARTS), whole))], words=())
+
+
 def reckoned(cpu_us: dict[str, float]) -> Table:
     """Processes, nodes and cores for a rate, from the CPU time of one order in each part."""
     head = (
@@ -123,9 +129,9 @@ def table_of(name: str, file: str) -> Table:
     data = (ROOT / file).read_bytes()
     if name == "measured":
         return measured(msgspec.json.decode(data, type=Scale))
-    if name == "reckoned":
+    if name in ("cost", "reckoned"):
         runs = of(msgspec.json.decode(data, type=Results), "saturation", contender="headrace", load=SATURATED)
-        return reckoned(median_by_part(runs))
+        return (cost if name == "cost" else reckoned)(median_by_part(runs))
     raise ValueError(f"no table of {name!r}")
 
 

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from benchmarks import scaling
-from benchmarks.scaling import RATES, Scale, Stage, measured, reckoned
+from benchmarks.scaling import RATES, Scale, Stage, cost, measured, reckoned
 from stack.home import ROOT
 from tests.documents import assert_they_are_there
 
@@ -28,7 +28,7 @@ def stage(workers: int, rate: int) -> Stage:
 def test_the_tables_are_those_of_the_result_files() -> None:
     text = DOCUMENT.read_text()
     assert scaling.rewritten(text, scaling.table_of) == text
-    assert text.count("<!-- scale:") == 2
+    assert text.count("<!-- scale:") == 3
 
 
 def test_more_workers_are_compared_with_one_of_the_same_run() -> None:
@@ -38,6 +38,10 @@ def test_more_workers_are_compared_with_one_of_the_same_run() -> None:
     rows = measured(found).rows
     assert [row[2:5] for row in rows] == [("1", "150", "1.00 ×"), ("2", "200", "1.33 ×")]
     assert rows[0][5:] == ("14", "20", "0", "90%")
+
+
+def test_what_an_order_costs_is_told_by_part_and_in_all() -> None:
+    assert cost(CPU_US).rows == [("100", "20", "15", "25", "40", "200")]
 
 
 def test_what_is_reckoned_leaves_room_and_rounds_up() -> None:
@@ -55,7 +59,7 @@ def test_a_marker_that_nobody_knows_is_an_error() -> None:
 
 def test_what_is_said_to_hold_is_held_by_tests_that_are_there() -> None:
     rows = [row for row in re.findall(r"^\|.*$", DOCUMENT.read_text(), re.MULTILINE) if "../tests/" in row]
-    assert len(rows) == 4
+    assert len(rows) == 5
     for row in rows:
         assert_they_are_there(row, DOCUMENT)
 
