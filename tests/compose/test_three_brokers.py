@@ -3,10 +3,10 @@
 import itertools
 import re
 import time
-from collections.abc import Iterable
 
 import pytest
 
+from tests.chaos.client import Client
 from tests.chaos.notes import Verdict
 from tests.compose.composed import Composed
 from tests.compose.test_under_load import account, goes_on, under_load
@@ -49,9 +49,9 @@ async def test_p1_one_broker_is_killed_and_stays_away_and_comes_back(composed: C
         await goes_on(client, 500)
         victim = (await leaders(composed, NODES[0]))["orders.accepted"]
         others = [it for it in NODES if it != victim]
-        killed_s, since = time.time(), time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         await composed.compose("kill", victim)
-        await eventually(lambda: client.notes[-1].sent_s > killed_s + _AWAY_S, _AWAY_S + 30, 0.5)
+        await passes(client, _AWAY_S)
         for node in others:
             log = await said(composed, node, since)
             assert missed(victim, log), f"{node} did not miss {victim}"
@@ -59,11 +59,33 @@ async def test_p1_one_broker_is_killed_and_stays_away_and_comes_back(composed: C
         await composed.compose("start", victim)
         await composed.until_ready(victim, 1)
         await goes_on(client, 500)
-    accepted_s = (it.ended_s for it in client.notes if it.verdict is Verdict.OK and it.ended_s is not None)
-    assert longest_pause_s(accepted_s) < _BACK_WITHIN_S
+    assert longest_pause_s(client) < _BACK_WITHIN_S
     await account(composed, client)
 
 
-def longest_pause_s(moments: Iterable[float]) -> float:
-    """Between one and the next, in seconds."""
-    return max(after - before for before, after in itertools.pairwise(sorted(moments)))
+@pytest.mark.deep
+async def test_p1_one_broker_is_frozen_and_restarted_when_it_goes_on(composed: Composed) -> None:
+    async with under_load(composed, 5) as client:
+        await goes_on(client, 500)
+        victim = (await leaders(composed, NODES[0]))["orders.accepted"]
+        await composed.compose("pause", victim)
+        await passes(client, _AWAY_S)
+        await composed.compose("unpause", victim)
+        await goes_on(client, 500)
+        await composed.compose("restart", victim)
+        await composed.until_ready(victim, 1)
+        await goes_on(client, 500)
+    assert longest_pause_s(client) < _BACK_WITHIN_S
+    await account(composed, client)
+
+
+async def passes(client: Client, seconds: float) -> None:
+    """Wait until orders have been sent for so long."""
+    until_s = time.time() + seconds
+    await eventually(lambda: client.notes[-1].sent_s > until_s, seconds + 30, 0.5)
+
+
+def longest_pause_s(client: Client) -> float:
+    """Between one order that was accepted and the next."""
+    accepted_s = sorted(it.ended_s for it in client.notes if it.verdict is Verdict.OK and it.ended_s is not None)
+    return max(after - before for before, after in itertools.pairwise(accepted_s))
