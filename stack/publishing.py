@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import logging
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
+from typing import Any
 
 import structlog
 
@@ -33,7 +34,7 @@ async def publishing(amqp_url: str, name: str, declare: Declare) -> AsyncIterato
     """`name`: of the command, as the broker shows it. Raises HeadraceError when there is no broker to be had."""
     health = Health(name, PART)
     publisher = Publisher(BrokerSettings.model_validate({"AMQP_URL": amqp_url}), health, PART, declare)
-    with _errors_to_standard_error():
+    with _errors_to_standard_error:
         running = asyncio.create_task(publisher.run())
         try:
             await _connected(publisher, health, running)
@@ -42,26 +43,39 @@ async def publishing(amqp_url: str, name: str, declare: Declare) -> AsyncIterato
             await lifecycle.end([running])
 
 
-@contextlib.contextmanager
-def _errors_to_standard_error() -> Iterator[None]:
+class _ErrorsToStandardError:
     """What is logged is for people here: standard output may be for programs, and what is warned of the command tells.
 
-    Ends with the block, for structlog has one configuration for the whole process.
+    structlog has one configuration for the whole process. So it ends with the block; of several that overlap, with the
+    last of them, whichever began first.
     """
-    before = structlog.get_config()
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            # structlog's own choice shows the local variables of each frame, and addresses with passwords among them.
-            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
-    )
-    try:
-        yield
-    finally:
-        structlog.configure(**before)
+
+    def __init__(self) -> None:
+        self._blocks = 0
+        self._before: dict[str, Any] = {}
+
+    def __enter__(self) -> None:
+        if not self._blocks:
+            self._before = structlog.get_config()
+            structlog.configure(
+                processors=[
+                    structlog.processors.add_log_level,
+                    # structlog's own choice shows the local variables of each frame, and addresses with passwords among
+                    # them.
+                    structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+                ],
+                logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+                wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
+            )
+        self._blocks += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._blocks -= 1
+        if not self._blocks:
+            structlog.configure(**self._before)
+
+
+_errors_to_standard_error = _ErrorsToStandardError()
 
 
 async def _connected(publisher: Publisher, health: Health, running: asyncio.Task[None]) -> None:
