@@ -35,8 +35,10 @@ _DECLARE_EVERY_S = 1.0
 _TELL_REFUSALS_EVERY_S = 10.0
 # The broker's channel remembers that a queue refuses, and is told once when it no longer does, by a leader that may be
 # gone by then; one that RabbitMQ 3.10 opened while there was no leader asks a node that is away, for ever. It refused
-# all, with empty queues, until the service was restarted. Another channel asks anew, and costs three frames.
-_REFUSED_S = 1.0
+# all, with empty queues, until the service was restarted. Another channel asks anew. The queue may as well be full:
+# then the next one is taken later and later, as each costs the broker a log entry, and the client keeps 4 kB of it for
+# as long as the connection lives (aiormq 7.2: what waits for `closing` is never taken off).
+_FIRST_REFUSED_S, _LAST_REFUSED_S = 1.0, 60.0
 
 
 class Outcome(Enum):
@@ -70,9 +72,15 @@ class _Line:
     """Messages without an answer."""
     refused_since: float | None = None
     """When a message was refused for the first time since one was confirmed."""
+    replaced: int = 0
+    """How many have been replaced by now, one after the other, without a message confirmed."""
 
     def is_stuck(self) -> bool:
-        return self.refused_since is not None and asyncio.get_running_loop().time() >= self.refused_since + _REFUSED_S
+        """Whether it has refused for so long that another should be asked."""
+        if self.refused_since is None:
+            return False
+        patience_s: float = min(_LAST_REFUSED_S, _FIRST_REFUSED_S * 2 ** min(self.replaced, 16))
+        return asyncio.get_running_loop().time() >= self.refused_since + patience_s
 
 
 class Publisher:
@@ -148,7 +156,7 @@ class Publisher:
         finally:
             line.waiting -= 1
         self._is_proven, self._in_vain = True, 0
-        line.refused_since = None
+        line.refused_since, line.replaced = None, 0
         metrics.CONFIRM_SECONDS.labels(exchange).observe(loop.time() - started)
         return Outcome.CONFIRMED
 
@@ -164,17 +172,18 @@ class Publisher:
             self._connection = self._line = None
 
     async def _look_after(self, connection: AbstractConnection, line: _Line) -> None:
-        """Keep readiness true, and declared what must be, until the connection is lost, and raise that."""
+        """Keep readiness true, declared what must be, and a channel that takes something, until the connection is lost,
+        and raise that.
+        """
         was_blocked = False
         former: _Line | None = None
         while not await ends_within(line.lost, _BLOCKED_INTERVAL_S):
             blocked = self._is_blocked()
             if self._is_unroutable and not blocked:
                 await self._declare_again(connection)
-            if former is None and line.is_stuck() and not blocked:
-                former, line = line, await _open(connection, 3 - line.underlay.number)
-                self._line = line
-            if former is not None and await _is_closed(former):
+            if former is None and line.is_stuck() and not self._is_blocked():
+                former, line = await self._replace(connection, line)
+            if former is not None and not self._is_blocked() and await _is_closed(former):
                 former = None
             if blocked == was_blocked:
                 continue
@@ -183,6 +192,16 @@ class Publisher:
                 self._health.down(self._part, "blocked by the broker: memory or disk alarm")
             else:
                 self._health.up(self._part)
+
+    async def _replace(self, connection: AbstractConnection, line: _Line) -> tuple[_Line | None, _Line]:
+        """The channel to close, once nobody waits for an answer on it, and the one in use."""
+        another = await _open(connection, 3 - line.underlay.number)
+        if line.lost.done():  # somebody has waited in vain meanwhile: the whole connection is to go
+            return None, line
+        another.replaced = line.replaced + 1
+        self._line = another
+        log.info("all was refused; asking on another channel", part=self._part, replaced=another.replaced)
+        return line, another
 
     async def _declare_again(self, connection: AbstractConnection) -> None:
         """Somebody has deleted a queue or a binding, and nobody tells a publisher. Whoever meets it mends it."""
@@ -251,13 +270,16 @@ async def _open(connection: AbstractConnection, number: int) -> _Line:
 
 
 async def _is_closed(line: _Line) -> bool:
-    """Whether a channel that another has taken the place of is closed: as soon as nobody waits for an answer on it."""
+    """Whether a channel that another has taken the place of is closed: as soon as nobody waits for an answer on it, and
+    the broker has said so.
+    """
     if line.waiting:
         return False
     line.lost.cancel()
     async with answering():
         await line.channel.close()
-    return True
+    # The client gives up on an answer by itself when heartbeats are short; the number is not free until it comes.
+    return line.underlay.number not in line.underlay.connection.channels
 
 
 def _properties(orders: int, schema: int | None = SCHEMA) -> Basic.Properties:

@@ -19,6 +19,7 @@ from tests.chaos.scene import Scene
 from tests.cluster.nodes import Cluster, three_nodes
 from tests.conftest import environment_of
 from tests.deployment import deployed
+from tests.publishers import QUEUE as THINGS
 from tests.summaries import pytest_terminal_summary, tell
 
 __all__ = ["pytest_terminal_summary", "tell"]
@@ -46,7 +47,7 @@ async def cluster(nodes: Cluster) -> AsyncIterator[Cluster]:
     """All three there, and no queues yet."""
     await nodes.mend()
     async with plain_channel(nodes.amqp_url) as channel:
-        for queue in _QUEUES:
+        for queue in (*_QUEUES, THINGS):
             await channel.queue_delete(queue)
     yield nodes
 

@@ -79,7 +79,7 @@ async def test_p8_while_a_queue_is_full_channels_come_and_go_and_none_is_left_ov
     amqp_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A channel may be all that refuses; see tests/cluster/test_publisher.py."""
-    monkeypatch.setattr(publisher_module, "_REFUSED_S", 0.0)
+    monkeypatch.setattr(publisher_module, "_FIRST_REFUSED_S", 0.0)
     monkeypatch.setattr(publisher_module, "_BLOCKED_INTERVAL_S", 0.02)
     publisher = Publisher(broker_settings(amqp_url), Health("test", "publisher"), "publisher", declare)
     async with running_task(publisher.run()), plain_channel(amqp_url) as channel:
@@ -92,6 +92,8 @@ async def test_p8_while_a_queue_is_full_channels_come_and_go_and_none_is_left_ov
             return len(seen) >= 5
 
         await eventually(have_been_replaced)
+        assert publisher._line is not None
+        assert publisher._line.replaced >= 4
         assert publisher._connection is not None
         assert publisher._connection.transport is not None
         connection = publisher._connection.transport.connection
@@ -101,7 +103,22 @@ async def test_p8_while_a_queue_is_full_channels_come_and_go_and_none_is_left_ov
 
         await (await channel.get_queue(QUEUE)).purge()
         await eventually(lambda: _is_confirmed(publisher))
+        assert publisher._line.replaced == 0
         assert publisher._connection.transport.connection is connection
+
+
+async def test_a_channel_that_refuses_is_replaced_later_each_time(amqp_url: str) -> None:
+    """Each that was replaced costs something until the connection ends, and a queue may be full for days."""
+    async with running_publisher(amqp_url) as publisher:
+        line, now = publisher._line, asyncio.get_running_loop().time()
+        assert line is not None
+        assert not line.is_stuck()
+        for replaced, patience_s in ((0, 1), (1, 2), (2, 4), (5, 32), (6, 60), (10_000, 60)):
+            line.replaced = replaced
+            line.refused_since = now - patience_s + 0.5
+            assert not line.is_stuck()
+            line.refused_since = now - patience_s
+            assert line.is_stuck()
 
 
 async def _is_confirmed(publisher: Publisher) -> bool:
