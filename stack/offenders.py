@@ -13,8 +13,8 @@ A verdict is what `GET /api/v1/orders/{id}` takes for one (ingest_api/stored_ord
 a dead letter of the first worker is none; and one that was parked there for a clash of ids (id_conflict) is about
 another order, and is no second verdict either.
 
-Two things are right although they look wrong, while a dead letter is being replayed: sent, and not decided yet; and
-decided, and not marked as replayed yet. Both are given the lag, counted from the replay and from the verdict.
+Some things are right although they look wrong, while a dead letter is being replayed: sent, and not stored or not
+decided yet; and decided, and not marked as replayed yet. They are given the lag, from the replay and from the verdict.
 """
 
 from __future__ import annotations
@@ -112,8 +112,8 @@ def lost(replay: Replay, lag_s: float) -> list[Offender]:
     """Nobody else would miss it: the queue that the replay went to was deleted, say. [] within the lag."""
     if replay.waiting_s <= lag_s:
         return []
-    found = f"neither {replay.waiting_s:.0f} s after dead letter {replay.letter} was replayed"
-    return [Offender(REPLAY_LOST, replay.id, "a row in orders, or a dead letter that waits", found)]
+    found = f"neither, {replay.waiting_s:.0f} s after dead letter {replay.letter} was replayed"
+    return [Offender(REPLAY_LOST, replay.id, f"within {lag_s:g} s, stored, or parked again", found)]
 
 
 def unbalanced(books: Books) -> Offender:

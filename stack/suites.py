@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Container
+from collections.abc import Collection, Container
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,10 +101,10 @@ def _has_capabilities() -> bool:
 
 
 def plan(
-    arguments: list[str], suites: list[str], impossible: Container[str] = (), required: Container[str] = ()
+    arguments: list[str], suites: list[str], impossible: Container[str] = (), required: Collection[str] = ()
 ) -> Plan:
     """Read the command line. `impossible`: suites that run only when they are named. Raises HeadraceError for an
-    unknown suite, and for one of `required` that would be left out.
+    unknown suite, and for one of `required` that is none, or would be left out.
     """
     names, rest = split(arguments)
     names, minutes = _minutes(names)
@@ -121,6 +121,10 @@ def plan(
             raise HeadraceError(f"no suite {name!r}", f"the suites are: {', '.join(known)}", "./headrace test unit")
     chosen = names or by_default(suites, impossible)
     rest = [*minutes, *rest] if names else ["-m", f"not {DEEP}", *rest]
+    for name in required:
+        if name not in NEEDS:
+            cause = f"what may be required is: {' '.join(NEEDS)}"
+            raise HeadraceError(f"{REQUIRED} names {name!r}", cause, f'{REQUIRED}="{" ".join(NEEDS)}"')
     left_out = [name for name in suites if not names and name in impossible]
     for name in left_out:
         if name in required:

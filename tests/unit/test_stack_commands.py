@@ -60,6 +60,8 @@ def test_what_a_machine_cannot_run_is_left_out_and_said_unless_it_is_named() -> 
     with pytest.raises(HeadraceError, match="cannot run compose, which HEADRACE_TEST_REQUIRED names"):
         plan([], suites, ["compose"], ["cluster", "compose"])
     assert plan([], suites, [], ["compose"]).left_out == []
+    with pytest.raises(HeadraceError, match="HEADRACE_TEST_REQUIRED names 'compose,cluster'"):
+        plan([], suites, [], ["compose,cluster"])
     assert set(impossible_here()) <= set(NEEDS) <= set(available_suites())
 
 
