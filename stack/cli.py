@@ -83,7 +83,7 @@ def every_command(
     from stack import containers
 
     asks_for_help = any(it in ("-h", "--help") for it in sys.argv)
-    is_inside = containers.is_inside(str(context.invoked_subcommand), os.environ)
+    is_inside = containers.is_inside(str(context.invoked_subcommand), sys.argv[1:], os.environ)
     if is_inside and containers.is_used(Home.current()) and not asks_for_help:
         raise typer.Exit(containers.run_inside(sys.argv[1:]))
 

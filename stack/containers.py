@@ -27,15 +27,20 @@ from stack.up import demo_product
 # Commands that run in the container `tools`, as they would here.
 INSIDE = ("demo", "verify", "dead", "keys")
 # What names another stack, see stack.environment. Keys are this one's, whatever else is named.
-_ELSEWHERE = ("INGEST_API_URL", "PRODUCT_API_URL", "DATABASE_URL", "AMQP_URL")
+_ELSEWHERE = ("INGEST_API_URL", "PRODUCT_API_URL", "DATABASE_URL", "AMQP_URL", "SECRETS_DIRECTORY")
+_ELSEWHERE_OPTIONS = ("--database-url", "--amqp-url")
+_FILE = ROOT / "docker-compose.yml"
 # Service of docker-compose.yml → what its name is to everybody else.
 PUBLISHED = {"ingest_api": "8080", "product_api": "3000"}
 INTERRUPTED = 130
 
 
-def is_inside(command: str, environment: Mapping[str, str]) -> bool:
-    """Whether a command is for the container `tools`, once there is one: not if the environment names other servers."""
-    return command in INSIDE and (command == "keys" or not any(environment.get(name) for name in _ELSEWHERE))
+def is_inside(command: str, arguments: Sequence[str], environment: Mapping[str, str]) -> bool:
+    """Whether a command is for the container `tools`, once there is one: not if other servers are named."""
+    is_elsewhere = any(environment.get(name) for name in _ELSEWHERE) or any(
+        it.startswith(_ELSEWHERE_OPTIONS) for it in arguments
+    )
+    return command in INSIDE and (command == "keys" or not is_elsewhere)
 
 
 def is_used(home: Home) -> bool:
@@ -45,6 +50,17 @@ def is_used(home: Home) -> bool:
 
 def _mark(home: Home) -> Path:
     return home.path / "containers"
+
+
+def _set_mark(home: Home, files: list[str]) -> None:
+    """That the stack is one of these files, until `down`: without the second, the nodes in it would be removed as
+    strangers, and their data left behind. Raises HeadraceError if it is one of others.
+    """
+    mark = _mark(home)
+    if mark.exists() and _files_of(mark) != files:
+        cause = f"it is made of {', '.join(_files_of(mark))}"
+        raise HeadraceError("another stack of containers is in use", cause, "./headrace down, then again")
+    mark.write_text("\n".join(files) + "\n")
 
 
 def state_of(containers: Sequence[dict[str, Any]]) -> StackState:
@@ -89,13 +105,27 @@ def _url(name: str, published: dict[str, dict[str, Any]]) -> str:
 # ── I/O below
 
 
-def compose(*arguments: str) -> list[str]:
-    """A command of Docker Compose on our file, or on those that COMPOSE_FILE names: deploy/cluster is a second one.
+def compose(*arguments: str, home: Home | None = None) -> list[str]:
+    """A command of Docker Compose on the files that `up` was told of, which it has left in `home`; else on ours.
 
     Raises HeadraceError when there is no Compose, or no engine.
     """
-    files = [] if os.environ.get("COMPOSE_FILE") else ["--file", str(ROOT / "docker-compose.yml")]
-    return [*_program(), "--project-directory", str(ROOT), *files, *arguments]
+    mark = _mark(home or Home.current())
+    files = _files_of(mark) if mark.exists() else [str(_FILE)]
+    named = [word for file in files for word in ("--file", file)]
+    return [*_program(), "--project-directory", str(ROOT), *named, *arguments]
+
+
+def _files_of(mark: Path) -> list[str]:
+    return mark.read_text().splitlines() or [str(_FILE)]
+
+
+def wanted_files(environment: Mapping[str, str]) -> list[str]:
+    """Those that COMPOSE_FILE names, if the first is ours; deploy/cluster is a second one. Else it is about something
+    else, and ours is the only one.
+    """
+    files = [str(Path(it).absolute()) for it in environment.get("COMPOSE_FILE", "").split(os.pathsep) if it]
+    return files if files[:1] == [str(_FILE)] else [str(_FILE)]
 
 
 def _program() -> list[str]:
@@ -122,11 +152,11 @@ def up(home: Home, *, detach: bool) -> int:
     if home.is_held():
         raise HeadraceError("headrace is running already, without containers", mend="./headrace down, then again")
     _check_engine()
-    # Before the mark is set: what cannot be started could not be stopped either.
-    start = compose("up", "--build", "--detach", "--wait", "--remove-orphans")
+    _program()  # before the mark is set: what cannot be started could not be stopped either
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     home.create()
-    _mark(home).touch()
+    _set_mark(home, wanted_files(os.environ))
+    start = compose("up", "--build", "--detach", "--wait", "--remove-orphans", home=home)
     since = time.monotonic()
     try:
         mend = "read the log; ./headrace logs SERVICE shows what a container said; then: ./headrace up --docker"
@@ -137,7 +167,7 @@ def up(home: Home, *, detach: bool) -> int:
             say("stop       ./headrace down")
             return 0
         say("\nCtrl-C stops everything")
-        subprocess.run(compose("wait", "proxy"), stdout=subprocess.DEVNULL, check=False)
+        subprocess.run(compose("wait", "proxy", home=home), stdout=subprocess.DEVNULL, check=False)
     except KeyboardInterrupt:
         down(home, purge=False)
         return INTERRUPTED
@@ -179,7 +209,7 @@ def down(home: Home, *, purge: bool) -> int:
     since = time.monotonic()
     everything = ["--volumes"] if purge else []
     # What has a profile of its own, such as a demo that still runs, holds on to the network.
-    stop = compose("--profile", "*", "down", "--remove-orphans", *everything)
+    stop = compose("--profile", "*", "down", "--remove-orphans", *everything, home=home)
     _run_logged(
         home, stop, "the containers were not stopped", "is the engine there? docker info; then: ./headrace down"
     )

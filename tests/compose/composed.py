@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from stack import containers
-from stack.home import ROOT
+from stack.home import ROOT, Home
 from tests.conditions import eventually
 
 _READY_S = 120
@@ -35,7 +35,7 @@ class Composed:
         return await self._run([str(ROOT / "headrace"), *arguments], code)
 
     async def compose(self, *arguments: str, code: int = 0) -> str:
-        return await self._run(containers.compose(*arguments), code)
+        return await self._run(containers.compose(*arguments, home=Home(Path(self.environment["HEADRACE_HOME"]))), code)
 
     async def docker(self, *arguments: str) -> str:
         return await self._run(["docker", *arguments], 0)

@@ -22,6 +22,9 @@ from tests.summaries import pytest_terminal_summary, tell
 __all__ = ["pytest_terminal_summary", "tell"]
 
 
+_ELSEWHERE = ("COMPOSE_FILE", "DATABASE_URL", "AMQP_URL", "INGEST_API_URL", "PRODUCT_API_URL", "SECRETS_DIRECTORY")
+
+
 def own_environment(home: Path) -> dict[str, str]:
     return {
         "HEADRACE_HOME": str(home),
@@ -30,6 +33,8 @@ def own_environment(home: Path) -> dict[str, str]:
         "PRODUCT_API_PORT": str(free_port()),
         # What the engine has is used; nothing is asked of a registry.
         "HEADRACE_IMAGE": "headrace:test",
+        # Whatever is in the shell of who runs the tests: they are about no stack but this.
+        **dict.fromkeys(_ELSEWHERE, ""),
     }
 
 

@@ -1,5 +1,6 @@
 """The stack in containers, in the table of `./headrace status`; and which commands mean it."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -83,10 +84,11 @@ def test_with_other_servers_named_a_command_is_about_those() -> None:
     """It was silently about the containers."""
     named = {"DATABASE_URL": "postgresql://elsewhere/it", "AMQP_URL": "amqp://elsewhere"}
     for command in ("verify", "dead", "demo"):
-        assert containers.is_inside(command, {"DATABASE_URL": ""})
-        assert not containers.is_inside(command, named)
-    assert containers.is_inside("keys", named)
-    assert not containers.is_inside("down", {})
+        assert containers.is_inside(command, [command], {"DATABASE_URL": ""})
+        assert not containers.is_inside(command, [command], named)
+    assert not containers.is_inside("verify", ["verify", "--database-url=postgresql://localhost/it"], {})
+    assert containers.is_inside("keys", ["keys", "list"], named)
+    assert not containers.is_inside("down", ["down"], {})
 
 
 def test_without_compose_it_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,12 +98,36 @@ def test_without_compose_it_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) 
     assert "./headrace up" in error.value.mend
 
 
-def test_compose_is_told_of_our_file_or_of_those_that_compose_file_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(containers, "_program", lambda: ["docker", "compose"])
-    monkeypatch.delenv("COMPOSE_FILE", raising=False)
-    assert containers.compose("ps")[-3:] == ["--file", str(ROOT / "docker-compose.yml"), "ps"]
+def test_from_up_to_down_all_commands_are_about_the_same_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever COMPOSE_FILE is in the shell that they are typed in."""
+    one, two = str(ROOT / "docker-compose.yml"), str(ROOT / "deploy" / "cluster" / "docker-compose.yml")
+    monkeypatch.setattr(containers, "_program", lambda: ["true"])
+    monkeypatch.setattr(containers, "_check_engine", lambda: None)
+    monkeypatch.setattr(containers, "show", lambda: None)
+    monkeypatch.chdir(ROOT)
+    home = Home(tmp_path)
+
+    def files() -> list[str]:
+        command = containers.compose("ps", home=home)
+        return [file for word, file in itertools.pairwise(command) if word == "--file"]
+
     monkeypatch.setenv("COMPOSE_FILE", "docker-compose.yml:deploy/cluster/docker-compose.yml")
-    assert "--file" not in containers.compose("ps")
+    assert files() == [one]
+    containers.up(home, detach=True)
+    monkeypatch.delenv("COMPOSE_FILE")
+    assert files() == [one, two]
+    with pytest.raises(HeadraceError, match="another stack of containers is in use"):
+        containers.up(home, detach=True)
+    assert files() == [one, two]
+    containers.down(home, purge=False)
+    containers.up(home, detach=True)
+    assert files() == [one]
+
+
+@pytest.mark.parametrize("named", ["", "compose.yml", "/srv/other/docker-compose.yml:docker-compose.yml"])
+def test_files_that_are_not_ours_are_about_something_else(named: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert containers.wanted_files({"COMPOSE_FILE": named}) == [str(ROOT / "docker-compose.yml")]
 
 
 def test_one_stack_at_a_time(tmp_path: Path) -> None:
