@@ -240,7 +240,12 @@ class Cluster:
     def _environment(self, node: Node) -> dict[str, str]:
         configuration = str(node.directory / "rabbitmq.conf")
         return node_environment(
-            node.directory, node.name, RABBITMQ_USE_LONGNAME="true", RABBITMQ_CONFIG_FILE=configuration
+            node.directory,
+            node.name,
+            RABBITMQ_USE_LONGNAME="true",
+            RABBITMQ_CONFIG_FILE=configuration,
+            # As deployed: a tool that ticks more rarely than the nodes is taken for dead while it waits.
+            RABBITMQ_CTL_ERL_ARGS="-kernel net_ticktime 4",
         )
 
     def _prepare(self, node: Node) -> None:

@@ -44,6 +44,14 @@ async def test_the_queues_are_on_three_nodes_and_the_table_shows_them(composed: 
     assert "ready × 3" in await composed.headrace("status")
 
 
+async def test_a_node_is_found_by_its_bare_name_whatever_domains_its_machine_searches(composed: Composed) -> None:
+    for node in NODES:
+        (container,) = await composed.of(node)
+        assert container["HostConfig"]["DnsSearch"] == ["."]
+        resolver = await composed.docker("exec", container["Id"], "cat", "/etc/resolv.conf")
+        assert [line for line in resolver.splitlines() if line.startswith("search")] == []
+
+
 async def test_p1_one_broker_is_killed_and_stays_away_and_comes_back(composed: Composed) -> None:
     async with under_load(composed, 4) as client:
         await goes_on(client, 500)
