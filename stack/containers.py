@@ -60,7 +60,7 @@ def _set_mark(home: Home, files: list[str]) -> None:
     if mark.exists() and _files_of(mark) != files:
         cause = f"it is made of {', '.join(_files_of(mark))}"
         raise HeadraceError("another stack of containers is in use", cause, "./headrace down, then again")
-    mark.write_text("\n".join(files) + "\n")
+    mark.write_text("".join(f"{os.path.relpath(it, ROOT)}\n" for it in files))
 
 
 def state_of(containers: Sequence[dict[str, Any]]) -> StackState:
@@ -117,15 +117,19 @@ def compose(*arguments: str, home: Home | None = None) -> list[str]:
 
 
 def _files_of(mark: Path) -> list[str]:
-    return mark.read_text().splitlines() or [str(_FILE)]
+    # Relative to the checkout, which may have been moved.
+    return [str(ROOT / line) for line in mark.read_text().splitlines()] or [str(_FILE)]
 
 
 def wanted_files(environment: Mapping[str, str]) -> list[str]:
     """Those that COMPOSE_FILE names, if the first is ours; deploy/cluster is a second one. Else it is about something
     else, and ours is the only one.
     """
-    files = [str(Path(it).absolute()) for it in environment.get("COMPOSE_FILE", "").split(os.pathsep) if it]
-    return files if files[:1] == [str(_FILE)] else [str(_FILE)]
+    files = [Path(it).resolve() for it in environment.get("COMPOSE_FILE", "").split(os.pathsep) if it]
+    if files and files[0] != _FILE.resolve():
+        say(f"COMPOSE_FILE is not regarded: its first file is not {_FILE}")
+        return [str(_FILE)]
+    return [str(it) for it in files] or [str(_FILE)]
 
 
 def _program() -> list[str]:

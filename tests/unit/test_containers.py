@@ -114,6 +114,7 @@ def test_from_up_to_down_all_commands_are_about_the_same_files(tmp_path: Path, m
     monkeypatch.setenv("COMPOSE_FILE", "docker-compose.yml:deploy/cluster/docker-compose.yml")
     assert files() == [one]
     containers.up(home, detach=True)
+    assert (tmp_path / "containers").read_text() == "docker-compose.yml\ndeploy/cluster/docker-compose.yml\n"
     monkeypatch.delenv("COMPOSE_FILE")
     assert files() == [one, two]
     with pytest.raises(HeadraceError, match="another stack of containers is in use"):
@@ -125,9 +126,12 @@ def test_from_up_to_down_all_commands_are_about_the_same_files(tmp_path: Path, m
 
 
 @pytest.mark.parametrize("named", ["", "compose.yml", "/srv/other/docker-compose.yml:docker-compose.yml"])
-def test_files_that_are_not_ours_are_about_something_else(named: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_are_not_ours_are_about_something_else(
+    named: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(ROOT)
     assert containers.wanted_files({"COMPOSE_FILE": named}) == [str(ROOT / "docker-compose.yml")]
+    assert ("COMPOSE_FILE is not regarded" in capsys.readouterr().out) == bool(named)
 
 
 def test_one_stack_at_a_time(tmp_path: Path) -> None:
