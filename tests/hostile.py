@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from tests.ingest import Ingest
+from tests.processes import Service
 
 MIB = 1024**2
 GIB = 1024**3
@@ -25,9 +25,9 @@ def head(*headers: bytes, line: bytes = b"POST /api/v1/orders HTTP/1.1") -> byte
 
 
 @contextmanager
-def memory_of(ingest: Ingest) -> Iterator[Callable[[], int]]:
+def memory_of(service: Service) -> Iterator[Callable[[], int]]:
     """By how many bytes the most that the process has held has grown since."""
-    process = Path("/proc") / str(ingest.service.process.pid)
+    process = Path("/proc") / str(service.process.pid)
     (process / "clear_refs").write_text("5")  # the high-water mark begins anew
     before = _peak_bytes(process)
     yield lambda: _peak_bytes(process) - before

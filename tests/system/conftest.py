@@ -7,6 +7,9 @@ import pytest_asyncio
 
 from tests.conftest import Servers, emptied_redis, environment_of, own_database, own_vhost
 from tests.deployment import Deployment, deployed
+from tests.summaries import pytest_terminal_summary, tell
+
+__all__ = ["pytest_terminal_summary", "tell"]
 
 
 @pytest.fixture(scope="module")

@@ -111,7 +111,7 @@ async def test_what_is_unread_when_the_silence_ends_is_given_up_as_well(monkeypa
 
 
 async def test_who_reads_nothing_is_gone_in_time_and_costs_little_until_then(ingest: Ingest, product: str) -> None:
-    with memory_of(ingest) as grown_bytes, deaf_clients(ingest.service.url, 200, BUNDLE * 20) as it:
+    with memory_of(ingest.service) as grown_bytes, deaf_clients(ingest.service.url, 200, BUNDLE * 20) as it:
         honest = await RawClient.connect(ingest.service.url)
         honest.send(order_of(product))
         assert (await honest.answer())[0] == 202
@@ -122,7 +122,7 @@ async def test_who_reads_nothing_is_gone_in_time_and_costs_little_until_then(ing
 
 async def test_requests_without_end_wait_where_they_are(ingest: Ingest, product: str) -> None:
     """As many as the sockets take; read, they would be eighty times as large."""
-    with memory_of(ingest) as grown_bytes, deaf_clients(ingest.service.url, 20, b"") as clients:
+    with memory_of(ingest.service) as grown_bytes, deaf_clients(ingest.service.url, 20, b"") as clients:
         flood = LIVEZ * 10_000
         await eventually(lambda: sum(client.send(flood) for client in clients) == 0)
         honest = await RawClient.connect(ingest.service.url)

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="package")
 @pytest.mark.parametrize("headers", [(CL % GIB,), (TE,)], ids=["with a length", "without"])
 async def test_a_gigabyte_is_413_and_is_not_held(ingest: Ingest, headers: tuple[bytes, ...]) -> None:
     piece = b"%x\r\n%b\r\n" % (MIB, b" " * MIB) if TE in headers else b" " * MIB
-    with memory_of(ingest) as grown_bytes:
+    with memory_of(ingest.service) as grown_bytes:
         answers = await asyncio.gather(*(_pour(ingest, head(*headers), piece, GIB) for _ in range(4)))
     for answer in answers:
         check_refused(answer, 413, "too-large")
@@ -34,7 +34,7 @@ async def test_a_gigabyte_is_413_and_is_not_held(ingest: Ingest, headers: tuple[
     ids=["headers", "one header", "trailers", "one trailer", "a chunk extension", "trailers after the answer"],
 )
 async def test_what_is_no_body_ends_too(ingest: Ingest, begin: bytes, piece: bytes) -> None:
-    with memory_of(ingest) as grown_bytes:
+    with memory_of(ingest.service) as grown_bytes:
         answer = await _pour(ingest, begin, piece, 64 * MIB)
     if answer[0] != 200:
         check_refused(answer, 431, "head-too-large")

@@ -83,7 +83,7 @@ async def test_ten_thousand_idle_connections_do_not_slow_an_honest_client_down(
     well: the best must do.
     """
     async with ingesting(shared_environment, **settings) as ingest:
-        with many_files(IDLE_CONNECTIONS + 1_000), memory_of(ingest) as grown_bytes:
+        with many_files(IDLE_CONNECTIONS + 1_000), memory_of(ingest.service) as grown_bytes:
             idle = await asyncio.to_thread(_connect_many, ingest, IDLE_CONNECTIONS)
             try:
                 p99s: list[float] = []

@@ -1,0 +1,109 @@
+"""Clients that want more than their share, in a process of their own: the one that measures must not wait for them.
+
+python -m tests.attackers NAME URL CONNECTIONS SECONDS [ARGUMENT ...]     prints how often each status was answered
+"""
+
+import asyncio
+import contextlib
+import sys
+import time
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+
+import msgspec
+
+from tests.raw_http import RawClient
+
+Requests = Iterator[bytes]
+
+CLOSED = "closed"
+"""In place of a status: the connection ended without an answer."""
+
+
+def unknown_bulks(per_bulk: str = "1000") -> Requests:
+    """Bulks of products that do not exist, each id a new one."""
+    while True:
+        orders = [{"productId": str(uuid.uuid4()), "quantity": 1} for _ in range(int(per_bulk))]
+        yield _post("/api/v1/orders/bulk", msgspec.json.encode(orders))
+
+
+def gets(path: str, token: str = "") -> Requests:
+    """The same read, again and again. `token`: of an API key."""
+    key = f"Authorization: Bearer {token}\r\n" if token else ""
+    while True:
+        yield f"GET {path} HTTP/1.1\r\nHost: x\r\n{key}\r\n".encode()
+
+
+ATTACKS: dict[str, Callable[..., Requests]] = {"unknown_bulks": unknown_bulks, "gets": gets}
+
+
+def _post(path: str, body: bytes) -> bytes:
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+# ── I/O below
+
+
+class Attack:
+    """One that goes on in its own process."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self.answers: Counter[str] = Counter()
+        """By status, once it has ended; CLOSED for connections that ended without one."""
+
+    async def ended(self) -> None:
+        output, _ = await self._process.communicate()
+        assert self._process.returncode == 0
+        self.answers = Counter(msgspec.json.decode(output, type=dict[str, int]))
+
+
+@asynccontextmanager
+async def attacking(name: str, url: str, *arguments: str, connections: int, seconds: float) -> AsyncIterator[Attack]:
+    """So many connections, each of which sends its next request as soon as it is answered. The end of the block waits
+    for the end of the attack.
+    """
+    command = ("-m", "tests.attackers", name, url, str(connections), str(seconds), *arguments)
+    process = await asyncio.create_subprocess_exec(sys.executable, *command, stdout=asyncio.subprocess.PIPE)
+    attack = Attack(process)
+    try:
+        yield attack
+        await attack.ended()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def _attack(url: str, requests: list[Requests], seconds: float) -> Counter[str]:
+    answers: Counter[str] = Counter()
+    until = time.monotonic() + seconds
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await asyncio.gather(*(_repeat(url, it, until, answers) for it in requests))
+    return answers
+
+
+async def _repeat(url: str, requests: Requests, until: float, answers: Counter[str]) -> None:
+    while time.monotonic() < until:
+        client = None
+        try:
+            client = await RawClient.connect(url)
+            for request in requests:
+                await client.send_all(request)
+                answers[str((await client.answer())[0])] += 1
+        except (OSError, asyncio.IncompleteReadError):
+            answers[CLOSED] += 1
+            await asyncio.sleep(0.05)  # a pace, and nothing that anybody waits for
+        finally:
+            if client is not None:
+                client.close()
+
+
+if __name__ == "__main__":
+    name, url, connections, seconds, *arguments = sys.argv[1:]
+    many = [ATTACKS[name](*arguments) for _ in range(int(connections))]
+    sys.stdout.buffer.write(msgspec.json.encode(asyncio.run(_attack(url, many, float(seconds)))))
