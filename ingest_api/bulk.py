@@ -6,9 +6,11 @@ problem.
 """
 
 import asyncio
+import re
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 
+import msgspec
 from starlette.types import Receive, Scope, Send
 
 from database.sessions import StoreUnavailable
@@ -36,10 +38,23 @@ from pipeline.orders import Order, encode_order, join_orders, with_context
 from web import problems
 from web.body import read_json_or_ndjson_body
 from web.clients import client_of
+from web.ids import canonical_id
 from web.json_body import elements_of
 from web.problems import Problem
 
 MAX_ORDERS = 1_000
+
+
+class _Ordered(msgspec.Struct, rename="camel"):
+    """What identifies an element, whether or not it may be ordered."""
+
+    product_id: str
+    quantity: int
+
+
+_ordered = msgspec.json.Decoder(_Ordered)
+# The end of a string is optional, so that each byte is looked at once, also in what is no JSON.
+_WHITE_SPACE = re.compile(rb'("(?:[^"\\]|\\.)*+"?)|[ \t\r\n]++', re.DOTALL)
 
 Request = OrderRequest | Problem
 """One element of the body: what it asks for, its product id canonical, or what is wrong with it."""
@@ -66,11 +81,15 @@ def read(element: bytes) -> Request:
     return request
 
 
-def fingerprint_of_all(requests: Sequence[Request]) -> bytes:
-    """What makes two bulk requests with one key the same: what they order, in which order; or what is wrong with it."""
+def fingerprint_of_all(elements: Sequence[bytes], requests: Sequence[Request]) -> bytes:
+    """Identifies a bulk request under its key: what the client ordered, in which order.
+
+    It depends on nothing that we say or decide. The ids of all orders derive from it, so a reworded message or a new
+    rule would otherwise make a second order of each valid element of a retry.
+    """
     digest = blake2b(digest_size=FINGERPRINT_BYTES)
-    for request in requests:
-        digest.update(_fingerprint(request))
+    for element, request in zip(elements, requests, strict=True):
+        digest.update(_fingerprint_of_refused(element) if isinstance(request, Problem) else _fingerprint(request))
     return digest.digest()
 
 
@@ -103,10 +122,23 @@ def answer_of(priced: Order | Problem, place: int) -> bytes:
     return priced.below(f"/{place}").body()
 
 
-def _fingerprint(request: Request) -> bytes:
-    if isinstance(request, Problem):
-        return blake2b(request.body(), digest_size=FINGERPRINT_BYTES).digest()
+def _fingerprint(request: OrderRequest) -> bytes:
     return fingerprint_of(request.product_id, request.quantity)
+
+
+def _fingerprint_of_refused(element: bytes) -> bytes:
+    """By product and quantity where these can be read: a later release may accept what this one refuses.
+
+    Otherwise by the client's bytes, without the white space between tokens.
+    """
+    try:
+        ordered = _ordered.decode(element)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        ordered = None
+    product_id = canonical_id(ordered.product_id) if ordered else None
+    if ordered is not None and product_id is not None:
+        return fingerprint_of(product_id, ordered.quantity)
+    return blake2b(_WHITE_SPACE.sub(rb"\1", element), digest_size=FINGERPRINT_BYTES).digest()
 
 
 # ── I/O below
@@ -132,15 +164,18 @@ class AcceptBulk:
             send = limits.charge(client, len(elements), send)
             requests = [read(element) for element in elements]
             if key is not None:
-                return await self._answer_keyed(key, requests, scope, send)
+                fingerprint = fingerprint_of_all(elements, requests)
+                return await self._answer_keyed(key, fingerprint, requests, scope, send)
             order_ids = [self._intake.ids.mint() for _ in requests]
             return await _send(send, *await self._accept(order_ids, requests, scope, None))
         except Problem as problem:
             metrics.ORDERS_REFUSED.labels(problem.name).inc()
             return await problem(scope, receive, send)
 
-    async def _answer_keyed(self, key: str, requests: list[Request], scope: Scope, send: Send) -> None:
-        client, fingerprint = client_of(scope).name, fingerprint_of_all(requests)
+    async def _answer_keyed(
+        self, key: str, fingerprint: bytes, requests: list[Request], scope: Scope, send: Send
+    ) -> None:
+        client = client_of(scope).name
         begun = await self._intake.replays.begin(name_of(client, key, is_bulk=True), fingerprint)
         if isinstance(begun, Replay):
             return await _send(send, begun.status, begun.body, replayed=True)

@@ -1,6 +1,7 @@
 """Bulk requests: what is in them, and what becomes of each element."""
 
 import json
+import time
 import uuid
 from decimal import Decimal
 
@@ -8,7 +9,9 @@ import pytest
 
 from ingest_api.bulk import MAX_ORDERS, Request, answer_of, fingerprint_of_all, read, split, to_orders
 from ingest_api.catalogue import Product
+from ingest_api.idempotency import fingerprint_of
 from ingest_api.requests import OrderRequest
+from pipeline.order_ids import OrderIds
 from pipeline.orders import Order
 from tests.problems import pointer_of
 from web.problems import Problem, invalid
@@ -74,10 +77,64 @@ def test_every_request_becomes_an_order_or_a_problem_in_its_place() -> None:
     assert names == ["invalid-value", "unknown-product", "out-of-stock", "store-unavailable"]
 
 
+# ── P5: what makes two bulk requests with one key the same
+
+
+def print_of(*elements: bytes) -> bytes:
+    return fingerprint_of_all(elements, [read(it) for it in elements])
+
+
 def test_two_bulk_requests_are_the_same_if_they_order_the_same_in_the_same_order() -> None:
-    one, two = OrderRequest(A, 1), OrderRequest(A, 2)
-    bad, worse = invalid("/quantity", "no"), invalid("/quantity", "never")
-    asked: list[list[Request]] = [[one, two], [two, one], [one], [one, bad], [bad, one], [one, worse]]
-    prints = [fingerprint_of_all(requests) for requests in asked]
+    one, two, bad, worse = element(quantity=1), element(quantity=2), element(quantity=0), b'{"quantity": 1}'
+    prints = [print_of(*it) for it in ([one, two], [two, one], [one], [one, bad], [bad, one], [one, worse])]
     assert len(set(prints)) == len(prints)
-    assert fingerprint_of_all([OrderRequest(A, 1), two]) == prints[0]
+    assert print_of(element(A.upper(), 1), b" " + two.replace(b":", b" :\t")) == prints[0]
+
+
+@pytest.mark.parametrize("bad", [b"{", b"1", b'{"productId": "x", "quantity": 1}', element(quantity=0)])
+def test_p5_what_we_say_of_a_bad_element_is_no_part_of_the_fingerprint(bad: bytes) -> None:
+    elements = element(), bad
+    said = [fingerprint_of_all(elements, [read(elements[0]), invalid("", text)]) for text in ("no", "never")]
+    assert said[0] == said[1] == print_of(*elements)
+
+
+def test_p5_an_element_that_another_release_accepts_has_the_same_fingerprint_there() -> None:
+    refused_there = fingerprint_of_all([element(A.upper(), 2)], [invalid("/customerId", "is not known")])
+    assert refused_there == print_of(element(A, 2))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (b'{"a": [1, 2]}', b'{ "a" :[1,2]\r}', True),
+        (b'{"a": "x y"}', b'{"a": "xy"}', False),
+        (b'{"a": "\\" x"}', b'{"a": "\\"x"}', False),
+        (b"1 2", b"12", True),  # neither is JSON
+        (b'"', b'" ', False),
+        (b"[" * 9999, b"[ " * 9999, True),
+    ],
+)
+def test_p5_white_space_between_tokens_is_no_part_of_the_fingerprint(one: bytes, other: bytes, same: bool) -> None:
+    assert (print_of(one) == print_of(other)) is same
+
+
+def test_p8_no_element_takes_long_to_fingerprint() -> None:
+    worst = b'"' + b'\\"' * 250_000, b'{"productId": "%s", "quantity": %s}' % (A.encode(), b"9" * 500_000)
+    began = time.monotonic()
+    for bad in worst:
+        print_of(bad)
+    assert time.monotonic() - began < 2
+
+
+def test_p5_the_ids_of_valid_orders_outlive_releases() -> None:
+    """Golden: another value here means that a retry across an upgrade makes every order a second time."""
+    ids = OrderIds("6b" * 32)
+    fingerprint = print_of(element(A, 1), element(A.upper(), 2))
+    assert fingerprint.hex() == "3e3fa191353b8a24eb377aaa368eae22"
+    assert ids.derive_many("shop", "k1", fingerprint.hex(), 2) == [
+        "938ba90b-2ed6-8706-9df9-c3940060a62f",
+        "938ba90b-2ed6-8706-9df9-c394013444f4",
+    ]
+    assert ids.derive("shop", "k1", fingerprint_of(A, 2).hex()) == "d0c9ad44-52d2-8610-b805-31d95821dd43"
+    mixed = print_of(element(A, 1), b'{"productId": "x"}', b"{")
+    assert mixed.hex() == "0c5a85083bb6782167e084cc34a8b1d3"
