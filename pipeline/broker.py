@@ -8,6 +8,7 @@ outlives it.
 import asyncio
 import itertools
 import random
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
@@ -16,7 +17,7 @@ import aio_pika
 import aiormq.exceptions
 import structlog
 from aio_pika.abc import AbstractChannel, AbstractConnection
-from pamqp.commands import Basic
+from pamqp.commands import Basic, Connection
 from pamqp.header import ContentHeader
 
 from pipeline import metrics
@@ -59,6 +60,10 @@ def _unmarshal_what_can_be(header: ContentHeader, data: bytes) -> None:
 _HEADER_BYTES = 12
 # What the client calls for each message; it has no other place to say so. pamqp 4.0.
 ContentHeader.unmarshal = _unmarshal_what_can_be  # type: ignore[assignment]
+
+# A broker that refuses a virtual host (missing, forbidden, full) answers Open with Close, which says why. aiormq 7.2
+# expects no Close there, so it would raise an InvalidFrameError with the address of an object in place of the reason.
+Connection.Open.valid_responses.append("Connection.Close")
 
 Session = Callable[[AbstractConnection], Awaitable[None]]
 
@@ -139,8 +144,17 @@ def _nodes(urls: list[str]) -> Iterator[str]:
     return itertools.cycle(urls[first:] + urls[:first])
 
 
+# How RabbitMQ begins what it says: NOT_ALLOWED - vhost shop not found.
+_BROKERS_WORDS = re.compile(r"[A-Z][A-Z_]+ - ")
+
+
 def describe(error: BaseException) -> str:
-    """An error in one line, for logs and health: many of the client's have no text of their own."""
+    """An error in one line, for logs and health: the broker's own words, where it said any. Many of the client's errors
+    have no text of their own.
+    """
+    for word in error.args if isinstance(error, aiormq.exceptions.AMQPError) else ():
+        if isinstance(word, str) and _BROKERS_WORDS.match(word):
+            return word
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 

@@ -158,6 +158,9 @@ def _tell_of_the_batch_in_hand(why: str) -> None:
 async def _crash_if_it_fails(coroutine: Coroutine[Any, Any, None]) -> None:
     try:
         await coroutine
+    except Misconfigured as error:  # a health page that cannot listen, say
+        structlog.get_logger().critical("cannot start", error=str(error))
+        os._exit(EXIT_BAD_SETTINGS)
     except Exception:
         structlog.get_logger().critical("bug; the process ends", exc_info=True)
         os._exit(_EXIT_BUG)

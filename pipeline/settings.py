@@ -1,59 +1,88 @@
-"""What every process reads from its environment. Each process adds its own in its `settings.py`.
-
-A secret may be a file instead: where SECRETS_DIRECTORY names a directory, what the environment does not hold is read
-from the file of its name there, as containers are given them (`/run/secrets/AMQP_URL`). An environment is shown by
-`docker inspect` and handed on to every child; a file is neither.
-"""
+"""What every process reads from its environment, or from files. Each process adds its own in its `settings.py`."""
 
 import os
 import sys
-from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from collections.abc import Iterator
+from typing import Annotated, Self, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from pipeline.addresses import check_brokers, check_database, check_libpq, check_redis
+from pipeline.variables import WrongSettings, read_variables, secret_files, unknown_names
 
 S = TypeVar("S", bound=BaseSettings)
 # EX_CONFIG of sysexits.h: the settings are wrong, so a supervisor need not try again.
 EXIT_BAD_SETTINGS = 78
-_ONE_BROKER = r"amqps?://[^\s,]+"
+# Ten years. Timers take no more than a number of milliseconds that fits into 64 bits.
+_MOST_SECONDS = 10 * 366 * 24 * 3600.0
 
 
 def load(settings_type: type[S]) -> S:
-    """Read them. Raises ValidationError, and NotADirectoryError for a SECRETS_DIRECTORY that is none."""
-    directory = os.environ.get("SECRETS_DIRECTORY")
-    if directory and not Path(directory).is_dir():
-        raise NotADirectoryError(directory)
-    known: dict[str, Any] = {"_secrets_dir": directory or None}
-    return settings_type(**known)
+    """Read them. Raises WrongSettings, which names each that is wrong and quotes no secret."""
+    known = _names(settings_type)
+    if unknown := [*_unknown(settings_type, known)]:
+        raise WrongSettings(*unknown)
+    values = read_variables(known.values())
+    try:
+        return settings_type.model_validate({field: values[name] for field, name in known.items() if name in values})
+    except ValidationError as error:
+        raise WrongSettings(*_told(error, known)) from None
 
 
 def load_or_exit(program: str, settings_type: type[S]) -> S:
     """Read them, or say on stderr what is wrong, one line for each, and exit 78."""
     try:
         return load(settings_type)
-    except NotADirectoryError as error:
-        print(f"{program}: SECRETS_DIRECTORY: {error} is not a directory", file=sys.stderr)
-    except ValidationError as error:
-        for problem in error.errors(include_input=False, include_url=False):
-            name = ".".join(map(str, problem["loc"])) or "settings"
-            if "." not in name and not name.isupper():
-                name = f"{settings_type.model_config.get('env_prefix', '')}{name}".upper()
-            print(f"{program}: {name}: {problem['msg']}", file=sys.stderr)
-        print(
-            f"{program}: set these in the environment, or in files of SECRETS_DIRECTORY; ./headrace up does it for you",
-            file=sys.stderr,
-        )
+    except WrongSettings as error:
+        for problem in error.problems:
+            print(f"{program}: {problem}", file=sys.stderr)
     sys.exit(EXIT_BAD_SETTINGS)
 
 
-class BrokerSettings(BaseSettings):
+def _names(settings_type: type[BaseSettings]) -> dict[str, str]:
+    """The variable of each field, by what the model takes it as: names of our own have the process's prefix."""
+    prefix = settings_type.model_config.get("env_prefix", "")
+    return {
+        str(field.validation_alias or name): str(field.validation_alias or f"{prefix}{name}".upper())
+        for name, field in settings_type.model_fields.items()
+    }
+
+
+def _unknown(settings_type: type[BaseSettings], known: dict[str, str]) -> Iterator[str]:
+    prefix = settings_type.model_config.get("env_prefix", "")
+    if prefix:
+        given = {**dict.fromkeys(secret_files(), ""), **os.environ}
+        yield from unknown_names(given, prefix, set(known.values()))
+
+
+def _told(error: ValidationError, known: dict[str, str]) -> Iterator[str]:
+    for problem in error.errors(include_input=False, include_url=False):
+        field = ".".join(map(str, problem["loc"]))
+        text = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "missing":
+            text = "is not set; set it, or put it into a file of SECRETS_DIRECTORY; ./headrace up does it for you"
+        yield f"{known.get(field, field) or 'settings'}: {text}"
+
+
+class _Settings(BaseSettings):
+    """Bounds that hold for every setting. An error shows no value: it may be a secret."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, hide_input_in_errors=True)
+
+    @model_validator(mode="after")
+    def _times_are_possible(self) -> Self:
+        for name, value in self:
+            if name.endswith("_s") and isinstance(value, (int, float)) and value > _MOST_SECONDS:
+                raise ValueError(f"{name} is longer than ten years")
+        return self
+
+
+class BrokerSettings(_Settings):
     """What it takes to publish."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore")
-
     # Of a cluster all nodes, with commas between: who loses one goes on to another.
-    amqp_url: Annotated[str, Field(validation_alias="AMQP_URL", pattern=f"^{_ONE_BROKER}(,{_ONE_BROKER})*$")]
+    amqp_url: Annotated[str, Field(validation_alias="AMQP_URL"), AfterValidator(check_brokers)]
     # A peer that is gone without a word is noticed after two to three of these. 60 s, the usual default, is 3 minutes.
     amqp_heartbeat_s: int = Field(default=10, ge=1)
     # Longest wait for a broker's confirm. A healthy one answers in milliseconds, a disk stall in one or two seconds.
@@ -64,12 +93,12 @@ class BrokerSettings(BaseSettings):
         return self.amqp_url.split(",")
 
 
-class DatabaseSettings(BaseSettings):
+class DatabaseSettings(_Settings):
     """What it takes to reach PostgreSQL."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore")
-
-    database_url: Annotated[str, Field(validation_alias="DATABASE_URL", pattern="^postgres(ql)?://")]
+    database_url: Annotated[
+        str, Field(validation_alias="DATABASE_URL"), AfterValidator(check_database), AfterValidator(check_libpq)
+    ]
 
 
 class PipelineSettings(BrokerSettings, DatabaseSettings):
@@ -79,7 +108,7 @@ class PipelineSettings(BrokerSettings, DatabaseSettings):
     server is worse than one that does not start.
     """
 
-    redis_url: Annotated[str, Field(validation_alias="REDIS_URL", pattern="^(rediss?|unix)://")]
+    redis_url: Annotated[str, Field(validation_alias="REDIS_URL"), AfterValidator(check_redis)]
     # Signs order ids. All ingest_api processes share it; changing it turns "not stored yet" into 404 for ids in flight.
     order_id_key: Annotated[SecretStr, Field(validation_alias="ORDER_ID_KEY", min_length=32)]
     log_level: Annotated[str, Field(validation_alias="LOG_LEVEL", pattern="(?i)^(debug|info|warning|error)$")] = "info"

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
-from urllib.parse import urlsplit
 
+from pipeline.addresses import BadAddress, check_brokers, check_database, check_redis
+from pipeline.variables import WrongSettings, read_variables
 from stack.errors import HeadraceError
 
 VARIABLES = {"postgres": "DATABASE_URL", "rabbitmq": "AMQP_URL", "redis": "REDIS_URL"}
-# As pipeline/settings.py has them.
-SCHEMES = {
-    "postgres": ("postgresql", "postgres"),
-    "rabbitmq": ("amqp", "amqps"),
-    "redis": ("redis", "rediss", "unix"),
-}
+_CHECKS = {"postgres": check_database, "rabbitmq": check_brokers, "redis": check_redis}
 GOOD_URLS = {
     "postgres": "postgresql://USER:PASSWORD@HOST:5432/DATABASE",
     "rabbitmq": "amqp://USER:PASSWORD@HOST:5672/%2F",
@@ -54,30 +49,23 @@ def named_stack() -> dict[str, str] | None:
 
 
 def _secret(name: str) -> str | None:
-    """As the services find it (pipeline/settings.py): in the environment, or in a file of SECRETS_DIRECTORY."""
-    if value := os.environ.get(name):
-        return value
-    directory = os.environ.get("SECRETS_DIRECTORY")
-    path = Path(directory, name) if directory else None
-    return path.read_text().strip() if path and path.is_file() else None
+    """As the services find it: in the environment, or in a file of SECRETS_DIRECTORY. An empty one is not set."""
+    if os.environ.get(name) == "":
+        return None
+    try:
+        return read_variables([name]).get(name)
+    except WrongSettings as error:
+        raise HeadraceError(str(error), mend=f"correct {name}") from None
 
 
 def check_url(server: str, name: str, url: str, mend: str) -> None:
     """Raise HeadraceError for what is no URL of such a server. `name`: what the caller gave it as."""
-    if not _is_url(url, SCHEMES[server]):
-        raise HeadraceError(f"{name} is not a URL that can be used", f"a good one looks like {GOOD_URLS[server]}", mend)
-
-
-def _is_url(text: str, schemes: tuple[str, ...]) -> bool:
-    """Or several with commas between, the nodes of a cluster, if schemes are the broker's."""
-    if "," in text and schemes == SCHEMES["rabbitmq"]:
-        return all(_is_url(one, schemes) for one in text.split(","))
     try:
-        url = urlsplit(text)
-        port = url.port  # raises for what is no number
-    except ValueError:
-        return False
-    return url.scheme in schemes and port != 0 and bool(url.netloc or url.scheme == "unix")
+        _CHECKS[server](url)
+    except BadAddress as error:
+        raise HeadraceError(
+            f"{name} is not a URL that can be used: it {error}", f"a good one looks like {GOOD_URLS[server]}", mend
+        ) from None
 
 
 def wanted_ports() -> dict[str, int]:

@@ -6,6 +6,8 @@ from typing import Protocol
 
 import uvicorn
 
+from pipeline.lifecycle import Misconfigured
+
 # Connections past the limit that are told so, at the same time. Those past these are closed without a word.
 REFUSED_AT_ONCE = 128
 # Files that are no clients: database, broker and Redis, standard streams, what the interpreter opens.
@@ -42,12 +44,12 @@ def make_room(idle: "OrderedDict[Closable, None]") -> bool:
 
 
 def allow_open_files(max_connections: int) -> None:
-    """Let the process have a file for each connection. Raises RuntimeError if the system does not."""
+    """Let the process have a file for each connection. Raises Misconfigured if the system does not."""
     needed = max_connections + REFUSED_AT_ONCE + _OTHER_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < needed:
         if hard != resource.RLIM_INFINITY and hard < needed:
-            raise RuntimeError(
+            raise Misconfigured(
                 f"max_connections={max_connections} needs {needed} open files, and the system allows {hard}:"
                 " raise its limit (ulimit -Hn, LimitNOFILE=), or set *_MAX_CONNECTIONS lower"
             )

@@ -9,6 +9,7 @@ import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
+from pipeline.lifecycle import Misconfigured
 from web.connection_limits import Config, allow_open_files
 from web.connections import KEEP_ALIVE_S, Connection
 
@@ -41,7 +42,7 @@ async def serve(
     Without a lifespan it may be cancelled at any moment. With one, uvicorn would leave the lifespan's task behind, and
     log its end as an error. `max_connections`: the most at once, idle ones included, which make room for new ones;
     the default is for health pages.
-    Raises RuntimeError if the app does not start, the port is taken, or the system allows fewer open files.
+    Raises RuntimeError if the app does not start, Misconfigured if it cannot listen there or have so many files open.
     """
     allow_open_files(max_connections)
     config = Config(
@@ -74,6 +75,6 @@ async def _serve(server: uvicorn.Server, address: str) -> None:
     try:
         await server.serve()
     except SystemExit as error:  # uvicorn's way of saying that it cannot bind
-        raise RuntimeError(f"cannot listen on {address}; is the port taken?") from error
+        raise Misconfigured(f"cannot listen on {address}; is the port taken?") from error
     if not server.started:
         raise RuntimeError(f"the application on {address} did not start; the log above says why")

@@ -6,6 +6,7 @@ import resource
 import pytest
 from starlette.applications import Starlette
 
+from pipeline.lifecycle import Misconfigured
 from tests.conditions import eventually
 from tests.echo import make_echo, request
 from tests.processes import running
@@ -110,7 +111,7 @@ async def test_a_flood_past_the_limit_is_closed_and_not_held(app: Starlette, mon
 
 def test_more_connections_than_the_system_allows_files_are_refused_at_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 1024))
-    with pytest.raises(RuntimeError, match="max_connections=1000 needs 1256 open files, and the system allows 1024"):
+    with pytest.raises(Misconfigured, match="max_connections=1000 needs 1256 open files, and the system allows 1024"):
         connection_limits.allow_open_files(1000)
 
 

@@ -143,9 +143,9 @@ async def test_the_program_says_what_it_applied(empty_database: str) -> None:
 
 async def test_the_program_says_what_is_missing() -> None:
     code, output = await _run_migrations(None)
-    first, how = output.splitlines()
-    assert (code, first) == (78, "migrations: DATABASE_URL: Field required")
-    assert "SECRETS_DIRECTORY" in how
+    (line,) = output.splitlines()
+    assert (code, line.partition(";")[0]) == (78, "migrations: DATABASE_URL: is not set")
+    assert "SECRETS_DIRECTORY" in line
     code, output = await _run_migrations("postgresql://nobody@127.0.0.1:1/nothing")
     assert code == 1
     assert "migrations:" in output
