@@ -37,7 +37,13 @@ _NEXT = tuple(
 _PRODUCT_NOW = Answer(
     200, "The product as it is now.", (Content(Product, {"A product": _LAPTOP}),), (http_fields.ETAG,)
 )
-_CHANGE_PROBLEMS = (kinds.NOT_FOUND, kinds.VERSION_MISMATCH, kinds.OUTCOME_UNKNOWN, kinds.STORE_UNAVAILABLE)
+_CHANGE_PROBLEMS = (
+    kinds.NOT_FOUND,
+    kinds.VERSION_MISMATCH,
+    kinds.WEAK_ETAG,
+    kinds.OUTCOME_UNKNOWN,
+    kinds.STORE_UNAVAILABLE,
+)
 
 OPERATIONS = (
     Operation(

@@ -17,7 +17,10 @@ def require_if_match(values: Sequence[str]) -> None:
 
 
 def check_if_match(values: Sequence[str], version: int) -> None:
-    """Raises Problem: 412 if `version` is not among the tags, 400 for what are no tags. `values`: the header's."""
+    """Raises Problem: 412 if `version` is not among the tags, or only a weak tag is; 400 for what are no tags.
+
+    `values`: the header's.
+    """
     if not if_match_holds(values, etag(version)):
         raise problems.version_mismatch(version)
 

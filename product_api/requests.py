@@ -4,7 +4,6 @@ Unknown fields are ignored: clients of the service that this one replaces send m
 """
 
 import re
-import unicodedata
 from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, NamedTuple
@@ -14,6 +13,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from web import problems
 from web.json_body import JsonBody, Rule
+from web.readable_text import has_visible, spoils_others
 
 # numeric(12, 2)
 MAX_PRICE = Decimal("9999999999.99")
@@ -26,13 +26,19 @@ MAX_NAME_CHARACTERS = 200
 # A plain decimal. `Decimal` itself reads more: spaces, underscores, digits of other scripts.
 _DECIMAL = re.compile(rb'-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|"-?[0-9]+(?:\.[0-9]+)?"')
 
-_INNER, _EDGE = r"[^\x00-\x1f\x7f-\x9f]", r"[^\s\x00-\x1f\x7f-\x9f]"
+# What a schema can say of web/readable_text.py: no controls, separators of lines, overrides and noncharacters.
+_SPOILING = r"\x00-\x1f\x7f-\x9f\u2028\u2029\u202d\u202e\ufdd0-\ufdef\ufffe\uffff"
+_INNER, _EDGE = f"[^{_SPOILING}]", rf"[^\s{_SPOILING}]"
 
 # extra_json_schema: for the documents alone; what it says is checked below, by hand.
 Name = Annotated[
     str,
     Meta(
-        description=f"1 to {MAX_NAME_CHARACTERS} characters besides outer spaces, which are taken off. No controls.",
+        description=(
+            f"1 to {MAX_NAME_CHARACTERS} characters besides outer spaces, which are taken off. At least one can be"
+            " seen. No controls, line breaks, noncharacters or overrides of the direction; a direction that begins in"
+            " a name ends in it."
+        ),
         examples=["Laptop Demo"],
         # No maxLength: it would count the outer spaces.
         extra_json_schema={"pattern": rf"^\s*{_EDGE}({_INNER}{{0,{MAX_NAME_CHARACTERS - 2}}}{_EDGE})?\s*$"},
@@ -139,8 +145,7 @@ def decode_restock(body: bytes) -> Edit:
 def _name(text: str) -> str:
     """Raises ValueError."""
     name = text.strip()
-    # Controls break logs and terminals, and PostgreSQL has no NUL in text.
-    if not 1 <= len(name) <= MAX_NAME_CHARACTERS or any(unicodedata.category(it) == "Cc" for it in name):
+    if len(name) > MAX_NAME_CHARACTERS or not has_visible(name) or spoils_others(name):
         raise ValueError
     return name
 
@@ -161,7 +166,11 @@ def _price(raw: msgspec.Raw) -> Decimal:
     return cents
 
 
-_NAME_RULE = Rule(f"a string of 1 to {MAX_NAME_CHARACTERS} characters besides outer spaces, without controls", _name)
+_NAME_RULE = Rule(
+    f"a string of 1 to {MAX_NAME_CHARACTERS} characters besides outer spaces, of which one at least can be seen,"
+    " without controls, line breaks, noncharacters and overrides of the direction",
+    _name,
+)
 _PRICE_RULE = Rule(
     f"a number from 0 to {MAX_PRICE} with at most 2 decimal places, or its digits as a string, like 19.99", _price
 )

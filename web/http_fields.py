@@ -15,7 +15,7 @@ IF_MATCH = Parameter(
     "header",
     Annotated[str, Meta(pattern=rf"^(\*|{TAG}([ \t]*,[ \t]*{TAG})*)$")],
     "The ETag of the version that the change is meant for, or `*` for whatever is there (RFC 9110). Another version is"
-    " 412.",
+    " 412, and so is a weak ETag, `W/…`.",
     '"3"',
 )
 IF_MATCH_REQUIRED = Parameter(

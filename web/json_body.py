@@ -12,6 +12,7 @@ import msgspec
 from msgspec import UnsetType, inspect
 
 from web.problems import FieldError, Problem, invalid, invalid_values, malformed
+from web.readable_text import with_escapes
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -155,8 +156,8 @@ def _integer_rule(kind: inspect.Type) -> Rule:
 
 
 def _not(raw: bytes) -> str:
-    """What was sent instead, if it is short."""
-    text = raw.strip().decode()
+    """What was sent instead, if it is short. Shown so that a reader sees what is wrong with it."""
+    text = with_escapes(raw.strip().decode())
     return f", not {text}" if len(text) <= _MAX_SHOWN else ""
 
 

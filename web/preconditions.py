@@ -14,16 +14,24 @@ _TAGS = re.compile(TAG)
 
 
 def if_match_holds(values: Sequence[str], etag: str) -> bool:
-    """Whether a change may go on, as it may without the header. Raises Problem (400) for what are no tags.
+    """Whether a change may go on, as it may without the header.
 
-    A weak tag never matches: it does not promise the same bytes.
+    The comparison is strong: a weak tag never matches, because it does not promise the same bytes. Raises Problem: 400
+    for what are no tags; 412 `weak-etag` if a weak tag is all that keeps the header from matching, because the client
+    would be told for ever that something has changed.
     """
     header = ", ".join(values)
     if not values or _is_any(header):
         return True
     if not _LIST.fullmatch(header):
         raise problems.malformed('If-Match must be * or ETags as they were sent, quotes included, like "3".')
-    return not etag.startswith("W/") and etag in _TAGS.findall(header)
+    tags = _TAGS.findall(header)
+    if not _is_strong(etag):
+        return False
+    weak = [tag for tag in tags if not _is_strong(tag)]
+    if etag not in tags and (weak == tags or f"W/{etag}" in weak):
+        raise problems.weak_etag()
+    return etag in tags
 
 
 def client_has(values: Sequence[str], etag: str) -> bool:
@@ -37,6 +45,10 @@ def client_has(values: Sequence[str], etag: str) -> bool:
 
 def _is_any(header: str) -> bool:
     return header.strip() == "*"
+
+
+def _is_strong(etag: str) -> bool:
+    return not etag.startswith("W/")
 
 
 def _opaque(etag: str) -> str:

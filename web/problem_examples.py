@@ -22,6 +22,7 @@ _OCCURRENCES = (
     problems.out_of_stock(_PRODUCT),
     problems.request_in_flight(),
     problems.version_mismatch(7),
+    problems.weak_etag(),
     problems.too_large(64 * 1024),
     problems.not_json("text/plain", ["application/json"]),
     problems.invalid_values(

@@ -97,6 +97,15 @@ VERSION_MISMATCH = Kind(
     " it the ETag. Or one in `If-None-Match` is, or that is `*`. Nothing was changed.",
     "GET the product again, and repeat the change on what you find, with its ETag as `If-Match`.",
 )
+WEAK_ETAG = Kind(
+    "weak-etag",
+    412,
+    "A weak ETag cannot be used for a change",
+    "`If-Match` compares strongly (RFC 9110, section 13.1.1), so a weak ETag, which begins with `W/`, never matches."
+    " The product may be just as the client saw it. Nothing was changed.",
+    "GET the product, and send its ETag as it is, without `W/`. This service makes strong ETags only: where they arrive"
+    " weak, a proxy that changes answers, by compressing them, is between.",
+)
 TOO_LARGE = Kind(
     "too-large",
     413,

@@ -193,6 +193,15 @@ def version_mismatch(current: int) -> Problem:
     return Problem(kinds.VERSION_MISMATCH, detail)
 
 
+def weak_etag() -> Problem:
+    detail = (
+        'A weak ETag, like W/"3", cannot be used for a change: If-Match compares strongly. GET the product, and send'
+        " its ETag as If-Match, without W/. If the answer has W/ as well, a proxy between has added it: one that"
+        " compresses answers does."
+    )
+    return Problem(kinds.WEAK_ETAG, detail)
+
+
 def version_excluded(current: int) -> Problem:
     detail = (
         f'The product is there with the ETag "{current}", which If-None-Match excludes. Nothing was changed. To change'

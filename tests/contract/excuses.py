@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from web.http_fields import IF_MATCH
 from web.json_schema import schemas_of
+from web.readable_text import has_visible, spoils_others
 
 
 class Sent(NamedTuple):
@@ -75,6 +76,14 @@ def _names_versions(refusal: Refusal) -> bool:
     return _has_if_match(refusal) or "If-None-Match" in refusal.sent.headers
 
 
+def _has_weak_tag(refusal: Refusal) -> bool:
+    return "W/" in refusal.sent.headers.get("If-Match", "")
+
+
+def _is_unreadable(refusal: Refusal) -> bool:
+    return isinstance(refusal.value, str) and (not has_visible(refusal.value) or spoils_others(refusal.value.strip()))
+
+
 def _has_key(refusal: Refusal) -> bool:
     return "Idempotency-Key" in refusal.sent.headers
 
@@ -115,6 +124,22 @@ def excuses_for(known_products: Sequence[str]) -> tuple[Excuse, ...]:
             "",
             _names_versions,
             "A schema cannot say which version a product has. schemathesis takes no 412 for an answer to valid data.",
+        ),
+        Excuse(
+            rejected,
+            "weak-etag",
+            "",
+            _has_weak_tag,
+            "A weak ETag is an ETag, so the schema allows it, and a list may have one beside a strong one. Which"
+            " of them matches is for the product's version to say.",
+        ),
+        Excuse(
+            rejected,
+            "invalid-value",
+            "name",
+            _is_unreadable,
+            "A name has something that can be seen, and no direction that is left open. JSON Schema's patterns know no"
+            " Unicode categories in every validator, and cannot count.",
         ),
         Excuse(
             rejected,

@@ -27,9 +27,13 @@ PROVOCATIONS: Mapping[str, Sequence[Mapping[str, Any]]] = {
         {"body": {"productId": EXAMPLE_PRODUCT, "quantity": 2}, "headers": _KEY},
     ),
     "listProducts": ({"query": {"before": "no cursor"}},),
-    "createProduct": ({"body": {"name": "Laptop Demo", "price": 19.999, "qty": 50}},),
+    "createProduct": (
+        {"body": {"name": "Laptop Demo", "price": 19.999, "qty": 50}},
+        {"body": {"name": "\u3164", "price": 1, "qty": 50}},
+    ),
     "patchProduct": (
         {"path_parameters": _PATH, "headers": {"If-Match": '"999999999"'}, "body": {"name": "Laptop Demo"}},
+        {"path_parameters": _PATH, "headers": {"If-Match": 'W/"1"'}, "body": {"name": "Laptop Demo"}},
         {"path_parameters": _PATH, "headers": {}, "body": {"qty": MAX_QTY}},
         {"path_parameters": _PATH, "headers": {"If-Match": "*"}, "body": {"qty": 23.0}},
     ),

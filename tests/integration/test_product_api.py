@@ -197,6 +197,25 @@ async def test_a_change_with_an_old_etag_is_refused_and_changes_nothing(api: htt
     assert await audit.unbalanced() == []
 
 
+@pytest.mark.parametrize("tags", ['W/"1"', '"7", W/"1"'])
+async def test_a_change_with_a_weak_etag_is_told_so_and_not_that_the_product_changed(
+    api: httpx.AsyncClient, tags: str
+) -> None:
+    path = await _create(api)
+    weak = {"If-Match": tags}
+    for response in (
+        await api.put(path, json=LAPTOP, headers=weak),
+        await api.patch(path, json={"qty": 1}, headers=weak),
+        await api.post(f"{path}/restock", json={"quantity": 1}, headers=weak),
+        await api.delete(path, headers=weak),
+    ):
+        assert (response.status_code, response.json()["type"]) == (412, "/docs/problems/weak-etag")
+        assert "has changed" not in response.text
+    found = await api.get(path)
+    assert (found.json()["qty"], found.headers["ETag"]) == (50, '"1"')
+    assert (await api.patch(path, json={"price": 1}, headers={"If-Match": found.headers["ETag"]})).status_code == 200
+
+
 @pytest.mark.parametrize("tags", ["*", '"1"', 'W/"1"', '"7", "1"'])
 async def test_a_change_of_a_version_that_is_excluded_is_refused_and_changes_nothing(
     api: httpx.AsyncClient, audit: Audit, tags: str
