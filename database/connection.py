@@ -8,7 +8,7 @@ import asyncpg
 import structlog
 
 from database.faults import Fault, describe, fault_of
-from database.sessions import session_settings
+from database.sessions import open_session
 from pipeline import metrics
 from pipeline.broker import backoff_s
 from pipeline.health import Health
@@ -25,11 +25,6 @@ _CONNECT_TIMEOUT_S = 5.0
 # Longer than a checkpoint on a slow disk takes to let a commit through; far below the broker's 30 minutes for an
 # unacked delivery.
 _COMMAND_TIMEOUT_S = 60.0
-# Far longer than a neighbour's batch holds its locks. Who waits for longer waits for somebody's ALTER TABLE, and in
-# silence: a lock that is not had by then is a fault, which is told, and tried again. A limit that the operator has set,
-# for the role or the database, is left as it is.
-_LOCK_TIMEOUT_S = 10.0
-_LIMIT_LOCKS = "SELECT set_config('lock_timeout', $1, false) WHERE current_setting('lock_timeout') = '0'"
 _CLOSE_TIMEOUT_S = 2.0
 # How old readiness may be while no batch asks the database anything.
 _PING_INTERVAL_S = 1.0
@@ -135,13 +130,12 @@ class Database:
 
     async def _connect(self) -> Connection:
         if self._connection is None or self._connection.is_closed():
-            self._connection = await asyncpg.connect(
+            self._connection = await open_session(
                 self._url,
-                timeout=_CONNECT_TIMEOUT_S,
-                command_timeout=_COMMAND_TIMEOUT_S,
-                server_settings=session_settings(self._health.service),
+                self._health.service,
+                timeout_s=_CONNECT_TIMEOUT_S,
+                command_timeout_s=_COMMAND_TIMEOUT_S,
             )
-            await self._connection.execute(_LIMIT_LOCKS, f"{_LOCK_TIMEOUT_S * 1000:.0f}ms")
             await self._prepare(self._connection)
         return self._connection
 

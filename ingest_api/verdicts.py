@@ -18,13 +18,12 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TypeAlias
 
-import asyncpg
 import structlog
 
 from database.channels import VERDICTS
 from database.connection import Connection
 from database.faults import Fault, describe, fault_of
-from database.sessions import session_settings
+from database.sessions import open_session
 from ingest_api.stored_orders import DECIDED, Row, products_of
 from pipeline import metrics
 from pipeline.broker import backoff_s
@@ -104,11 +103,8 @@ class Verdicts:
 
     @asynccontextmanager
     async def _listening(self) -> AsyncIterator[Connection]:
-        connection = await asyncpg.connect(
-            self._url,
-            timeout=self._timeout_s,
-            command_timeout=self._timeout_s,
-            server_settings=session_settings("ingest_api verdicts"),
+        connection = await open_session(
+            self._url, "ingest_api verdicts", timeout_s=self._timeout_s, command_timeout_s=self._timeout_s
         )
         try:
             connection.add_termination_listener(lambda _: self._awake.set())

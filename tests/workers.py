@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
+import pytest
 from redis.asyncio import Redis
 
+from database import sessions
 from database.connection import Connection, Database
 from persist_worker.settings import PersistSettings
 from persist_worker.worker import PersistWorker
@@ -48,10 +50,9 @@ async def locked(database_url: str, tables: str) -> AsyncIterator[None]:
         yield
 
 
-async def wait_20_ms_for_locks(database_url: str) -> None:
-    """From now on nobody who connects waits longer for a lock, but fails."""
-    async with connected(database_url) as connection:
-        await connection.execute(f"ALTER DATABASE {database_url.rpartition('/')[2]} SET lock_timeout = '20ms'")
+def wait_20_ms_for_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on nobody of this process who connects waits longer for a lock, but fails."""
+    monkeypatch.setitem(sessions._SETTINGS, "lock_timeout", "20ms")
 
 
 @dataclass

@@ -276,10 +276,12 @@ async def test_the_metrics_tell_how_much_waits_and_how_much_is_dead(
 # ── passing faults hold the batch, and nothing is acknowledged meanwhile
 
 
-async def test_p1_a_batch_that_is_held_is_not_acknowledged(environment: dict[str, str]) -> None:
+async def test_p1_a_batch_that_is_held_is_not_acknowledged(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And comes again if the worker dies while it holds it."""
     await accept(environment, [order(A)])
-    await wait_20_ms_for_locks(environment["DATABASE_URL"])
+    wait_20_ms_for_locks(monkeypatch)
     async with persist_worker(environment) as worker, locked(environment["DATABASE_URL"], "orders"):
         batch = asyncio.create_task(worker.run_once())
         await eventually(lambda: "55P03" in str(worker.database._health.summary()))

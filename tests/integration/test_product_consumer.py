@@ -410,10 +410,12 @@ async def test_p10_poison_is_parked_and_the_rest_decided(environment: dict[str, 
     assert await unsettled(environment["AMQP_URL"], CREATED) == 0
 
 
-async def test_p1_a_batch_that_is_held_is_not_acknowledged(environment: dict[str, str], connection: Connection) -> None:
+async def test_p1_a_batch_that_is_held_is_not_acknowledged(
+    environment: dict[str, str], connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await add_product(connection, A, 5)
     await create(environment, [order(A)])
-    await wait_20_ms_for_locks(environment["DATABASE_URL"])
+    wait_20_ms_for_locks(monkeypatch)
     async with product_consumer(environment) as worker, locked(environment["DATABASE_URL"], "products"):
         batch = asyncio.create_task(worker.run_once())
         await eventually(lambda: "55P03" in str(worker.database._health.summary()))

@@ -214,11 +214,11 @@ async def test_p2_a_death_before_the_ack_parks_nothing_twice(
 
 
 async def test_p1_while_the_database_is_away_nothing_is_acknowledged_and_afterwards_all_is_parked(
-    environment: dict[str, str], connection: Connection
+    environment: dict[str, str], connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     it = order(A)
     await give_up(environment, it)
-    await wait_20_ms_for_locks(environment["DATABASE_URL"])
+    wait_20_ms_for_locks(monkeypatch)
     async with second_net(environment) as net:
         async with locked(environment["DATABASE_URL"], "dead_letters"):
             parking = asyncio.create_task(net.run_once())

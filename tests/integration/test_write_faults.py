@@ -74,20 +74,12 @@ async def test_a_locked_table_holds_the_batch_and_who_waits_for_it_says_so(
     connection: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An ALTER TABLE that waits for a long reader, and keeps everybody else out."""
-    monkeypatch.setattr(database_connection, "_LOCK_TIMEOUT_S", 0.02)
+    wait_20_ms_for_locks(monkeypatch)
     database, orders = database_of(database_url), [order(A) for _ in range(10)]
     async with locked(database_url, "orders"):
         work = writing(database, orders)
         await held(work, database, "55P03")
     assert (await work).stored == orders
-    await database.close()
-
-
-async def test_an_operators_limit_for_locks_is_left_as_it_is(connection: Connection, database_url: str) -> None:
-    await wait_20_ms_for_locks(database_url)
-    database = database_of(database_url)
-    shown = await database.until_it_works(lambda it: it.fetchval("SHOW lock_timeout"), "queue")
-    assert shown == "20ms"
     await database.close()
 
 
