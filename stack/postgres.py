@@ -10,6 +10,7 @@ import asyncpg
 from stack.binaries import major
 from stack.errors import HeadraceError
 from stack.identity import wrap
+from stack.leftovers import free_data
 from stack.logfile import open_log
 from stack.place import Place, minimal_environment, remove_tree
 from stack.ports import LOOPBACK
@@ -98,6 +99,7 @@ def spec(place: Place, port: int, password: str) -> Spec:
         log=place.log,
         probe=lambda: probe(url(port, password, "postgres")),
         env=minimal_environment(),
+        before=lambda: free_data(place),
         identity=place.identity,
         # After a crash with much WAL it replays first: minutes, and it says so in its log.
         start_timeout_s=120,

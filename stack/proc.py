@@ -31,6 +31,14 @@ def stat_of(pid: int) -> Stat | None:
     return Stat(pid, name, fields[0], int(fields[1]), int(fields[19]))
 
 
+def arguments_of(pid: int) -> list[str]:
+    """The command line; empty for a process that is gone, and for a zombie."""
+    try:
+        return (PROC / str(pid) / "cmdline").read_text(errors="replace").split("\0")[:-1]
+    except OSError:
+        return []
+
+
 def is_alive(pid: int, started: int) -> bool:
     """Whether this very process runs: a reused pid has another start, and a zombie runs no more."""
     found = stat_of(pid)

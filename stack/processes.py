@@ -32,9 +32,14 @@ UNREADY_GRACE_S = 2.0
 log = logging.getLogger(__name__)
 
 
+async def _nothing() -> None:
+    """What most processes need before they start."""
+
+
 @dataclass(frozen=True)
 class Spec:
     """How to run one process. `probe` returns when the process serves and raises anything while it does not.
+    `before` runs before each start, and raises HeadraceError when the process cannot be started now.
 
     `stop_signal` asks it to finish in order, within `stop_grace_s`; `death_signal` is what the kernel sends when the
     supervisor dies.
@@ -45,6 +50,7 @@ class Spec:
     log: Path
     probe: Callable[[], Awaitable[None]]
     env: dict[str, str]
+    before: Callable[[], Awaitable[None]] = _nothing
     cwd: Path = Path("/")
     identity: Identity | None = None
     start_timeout_s: float = 60.0
@@ -98,6 +104,7 @@ class Process:
     async def _launch(self) -> None:
         self._become("starting")
         self._was_ready = False
+        await self.spec.before()
         self._child = await self._spawn()
         self._become("starting")  # once more: now it has a pid
         try:

@@ -96,6 +96,7 @@ def epmd_spec(place: Place, ports: NodePorts) -> Spec:
         log=place.log.with_name("epmd.log"),
         probe=lambda: _probe_tcp(ports.epmd),
         env=minimal_environment(HOME=str(place.directory)),
+        cwd=place.directory,  # by which a later run recognises it, see leftovers
         identity=place.identity,
         start_timeout_s=10,
         stop_grace_s=2,

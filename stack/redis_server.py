@@ -45,6 +45,7 @@ def spec(place: Place, port: int, password: str) -> Spec:
         log=place.log,
         probe=lambda: probe(url(port, password)),
         env=minimal_environment(),
+        cwd=place.directory,  # by which a later run recognises it, see leftovers
         identity=place.identity,
         start_timeout_s=20,
         stop_grace_s=5,

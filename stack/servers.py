@@ -13,6 +13,7 @@ from stack.environment import GOOD_URLS, VARIABLES
 from stack.errors import HeadraceError
 from stack.events import Events
 from stack.home import Home
+from stack.leftovers import wait_for_former_server
 from stack.place import Place, make_place
 from stack.ports import LOOPBACK, Ports
 from stack.processes import Process, Spec, together
@@ -84,7 +85,7 @@ class Servers:
 
     async def _start_postgres(self) -> None:
         with self.events.step("postgres", "PostgreSQL") as step:
-            place = self._place("postgres")
+            place = await self._place("postgres")
             port = self.ports.choose("postgres", postgres.DEFAULT_PORT)
             password = self.credentials.postgres
             await postgres.prepare(place, password)
@@ -94,7 +95,7 @@ class Servers:
 
     async def _start_rabbitmq(self) -> None:
         with self.events.step("rabbitmq", "RabbitMQ") as step:
-            place = self._place("rabbitmq")
+            place = await self._place("rabbitmq")
             ports = rabbitmq.choose_ports(self.ports)
             password = self.credentials.rabbitmq
             await self._run(place, rabbitmq.epmd_spec(place, ports))
@@ -106,13 +107,14 @@ class Servers:
 
     async def _start_redis(self) -> None:
         with self.events.step("redis", "Redis") as step:
-            place = self._place("redis")
+            place = await self._place("redis")
             port = self.ports.choose("redis", redis_server.DEFAULT_PORT)
             password = self.credentials.redis
             await self._run(place, redis_server.spec(place, port, password), redis_server.url(port, password))
             step.text = f"Redis {place.binary.version} on {LOOPBACK}:{port}"
 
-    def _place(self, server: str) -> Place:
+    async def _place(self, server: str) -> Place:
+        """Its place, free of what an earlier run left: before a port is chosen, so that it is the same one again."""
         binary = binaries.find(server)
         if binary is None:
             raise HeadraceError(
@@ -120,7 +122,9 @@ class Servers:
                 "it was there a moment ago",
                 f"apt-get install {binaries.PACKAGES[server]}",
             )
-        return make_place(self.home, server, binary)
+        place = make_place(self.home, server, binary)
+        await wait_for_former_server(server, place)
+        return place
 
     async def _run(self, place: Place, spec: Spec, url: str = "") -> None:
         process = Process(spec, self.on_change)

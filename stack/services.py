@@ -18,6 +18,7 @@ from stack.home import ROOT, Home
 from stack.http import get
 from stack.identity import wrap
 from stack.key_file import ensure_file, own_token
+from stack.leftovers import wait_for_former_services
 from stack.logfile import open_log
 from stack.ports import LOOPBACK, Ports
 from stack.processes import Process, Spec, together
@@ -36,11 +37,16 @@ class Services:
     wanted: dict[str, int]
     credentials: Credentials
     on_change: Callable[[], None]
+    former: dict[str, Part] = field(default_factory=dict)
     parts: dict[str, Part] = field(default_factory=dict)
     _running: list[Process] = field(default_factory=list)
 
     async def start(self, urls: dict[str, str]) -> None:
-        """Migrate, start all four at once, seed. `urls`: of postgres, rabbitmq, redis. Raises HeadraceError."""
+        """Migrate, start all four at once, seed. `urls`: of postgres, rabbitmq, redis. Raises HeadraceError.
+
+        `former`: what the state file tells of the run before this one.
+        """
+        await wait_for_former_services({name: self.former[name].pid for name in SERVICES if name in self.former})
         # Before the APIs read the keys: they do not start without the file, and learn the stack's own key from it.
         ensure_file(self.home)
         token = own_token(self.home)

@@ -70,13 +70,14 @@ class Supervisor:
         self._supervisor, self._keeper = identify(os.getpid()), identify(os.getppid())
         self._stop = asyncio.Event()
         self._phase: Phase = "starting"
-        self._ports = Ports(states.load(home).ports)
+        former = states.load(home)
+        self._ports = Ports(former.ports)
         self._credentials = load_or_create(home.credentials)
         # Tests get instances of their own: what the environment names may hold somebody's data.
         external = external_urls() if role == "up" else {}
         self._servers = Servers(home, events, self._ports, self._credentials, external, self._save, _broker_use(role))
         wanted = wanted_ports() if role == "up" else {}
-        self._services = Services(home, events, self._ports, wanted, self._credentials, self._save)
+        self._services = Services(home, events, self._ports, wanted, self._credentials, self._save, former.parts)
 
     async def run(self) -> dict[str, int | None]:
         """See main; returns the services' exit codes. Raises HeadraceError, with all stopped, when the start fails."""

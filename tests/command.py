@@ -1,0 +1,70 @@
+"""`./headrace` on a state directory of its own, and what still runs on it."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from stack.home import ROOT, Home
+
+SERVICES = {"ingest_api", "persist_worker", "product_consumer", "product_api"}
+SERVERS = {"postgres", "rabbitmq", "redis"}
+# The stack's own variables, and those that name servers, are not to leak from the run that started these tests.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.endswith(("_URL", "_PORT"))}
+
+
+class Stack:
+    """The command on a state directory of its own."""
+
+    def __init__(self, directory: Path) -> None:
+        self.home = Home(directory)
+
+    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [ROOT / "headrace", *arguments],
+            cwd="/",
+            env={**ENVIRONMENT, "HEADRACE_HOME": str(self.home.path), **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def run(self, *arguments: str, code: int = 0, **environment: str) -> str:
+        """What the command prints; its exit code must be `code`."""
+        return self.finish(self.start(*arguments, **environment), code)
+
+    def finish(self, command: subprocess.Popen[str], code: int = 0) -> str:
+        output, _ = command.communicate(timeout=90)
+        assert command.returncode == code, output
+        return output
+
+    def up(self) -> str:
+        return self.run("up", "-d")
+
+    def status(self) -> dict[str, Any]:
+        with self.start("status", "--json") as command:
+            status: dict[str, Any] = json.loads(command.communicate(timeout=30)[0])
+            return status
+
+    def processes(self) -> list[str]:
+        """Everything that runs on this directory: it shows in the arguments, the environment or the working directory.
+
+        Server data may lie in the fallback: pytest's temporary directories are closed to other users.
+        """
+        marks = [str(self.home.path).encode(), str(self.home.fallback).encode()]
+        found = {entry.name: _traces(entry) for entry in Path("/proc").iterdir() if entry.name.isdigit()}
+        return [
+            f"{pid} {traces[:60]!r}"
+            for pid, traces in found.items()
+            if any(mark in traces for mark in marks) and int(pid) != os.getpid()
+        ]
+
+
+def _traces(process: Path) -> bytes:
+    try:
+        read = [(process / name).read_bytes() for name in ("cmdline", "environ")]
+        return b" ".join([*read, bytes((process / "cwd").readlink())])
+    except OSError:
+        return b""
