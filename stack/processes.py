@@ -19,11 +19,14 @@ from stack.logfile import open_log
 
 State = Literal["starting", "ready", "restarting", "stopping", "stopped", "external"]
 
-# A process that dies is started again after 0.5 s, then twice as long each time, at most 30 s: a crash loop costs
-# little and a single crash is hardly noticed. A minute of health wipes the slate.
+# A process that dies is started again after 0.5 s, so that a single crash is hardly noticed. One that fails by itself
+# before it is ready waits twice as long each time: such a crash loop costs little.
 BACKOFF_FIRST_S = 0.5
 BACKOFF_MAX_S = 30.0
-HEALTHY_S = 60.0
+# One that was ready, or that somebody killed, works: what ended it may be over. It waits this long at most.
+BACKOFF_MAX_WORKING_S = 4.0
+# A process that served for so long starts with the first delay again.
+SERVED_S = 1.0
 PROBE_INTERVAL_S = 0.05
 PROBE_TIMEOUT_S = 5.0
 # A process that never got ready holds nothing: it gets little time (RabbitMQ ignores SIGTERM for seconds as it boots).
@@ -70,6 +73,21 @@ async def together(starts: Iterable[Coroutine[Any, Any, None]]) -> None:
         raise errors.exceptions[0] from None
 
 
+def back_off(last_s: float, served_s: float | None, *, was_killed: bool) -> float:
+    """Seconds until the next start, after a delay of `last_s` before the last one (0: it was the first).
+
+    `served_s`: how long it was ready, None if it never was. `was_killed`: it ended by SIGKILL, which nobody sends
+    itself.
+    """
+    if served_s is not None and served_s >= SERVED_S:
+        return BACKOFF_FIRST_S
+    longest_s = BACKOFF_MAX_WORKING_S if was_killed or served_s is not None else BACKOFF_MAX_S
+    return min(max(BACKOFF_FIRST_S, 2 * last_s), longest_s)
+
+
+# ── I/O below
+
+
 @dataclass
 class Process:
     spec: Spec
@@ -78,7 +96,7 @@ class Process:
     restarts: int = 0
     exit_code: int | None = None
     _child: asyncio.subprocess.Process | None = None
-    _was_ready: bool = False
+    _ready_at: float | None = None
     _keeping: asyncio.Task[None] | None = field(default=None, repr=False)
 
     @property
@@ -103,7 +121,7 @@ class Process:
 
     async def _launch(self) -> None:
         self._become("starting")
-        self._was_ready = False
+        self._ready_at = None
         await self.spec.before()
         self._child = await self._spawn()
         self._become("starting")  # once more: now it has a pid
@@ -112,7 +130,7 @@ class Process:
         except BaseException:
             await asyncio.shield(self._end())
             raise
-        self._was_ready = True
+        self._ready_at = time.monotonic()
         self._become("ready")
 
     async def _spawn(self) -> asyncio.subprocess.Process:
@@ -153,16 +171,14 @@ class Process:
         )
 
     async def _keep(self) -> None:
-        delay_s = BACKOFF_FIRST_S
+        delay_s = 0.0
         while self._child:
-            since = time.monotonic()
             self.exit_code = await self._child.wait()
-            if time.monotonic() - since > HEALTHY_S:
-                delay_s = BACKOFF_FIRST_S
+            served_s = None if self._ready_at is None else time.monotonic() - self._ready_at
+            delay_s = back_off(delay_s, served_s, was_killed=self.exit_code == -signal.SIGKILL)
             log.warning("%s ended with exit code %s: again in %.1f s", self.spec.name, self.exit_code, delay_s)
             self._become("restarting")
             await asyncio.sleep(delay_s)
-            delay_s = min(2 * delay_s, BACKOFF_MAX_S)
             self.restarts += 1
             await self._relaunch()
 
@@ -178,7 +194,7 @@ class Process:
         child = self._child
         if child is None or child.returncode is not None:
             return
-        grace_s = self.spec.stop_grace_s if self._was_ready else min(UNREADY_GRACE_S, self.spec.stop_grace_s)
+        grace_s = self.spec.stop_grace_s if self._ready_at is not None else min(UNREADY_GRACE_S, self.spec.stop_grace_s)
         with contextlib.suppress(ProcessLookupError):
             child.send_signal(self.spec.stop_signal)
         try:

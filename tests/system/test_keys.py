@@ -12,8 +12,8 @@ import pytest
 
 from stack.home import ROOT
 from stack.http import get, post_json
+from tests.command import ENVIRONMENT, Stack
 from tests.conditions import eventually
-from tests.system.test_stack import ENVIRONMENT, Stack
 
 
 @pytest.fixture(scope="module")

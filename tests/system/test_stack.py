@@ -10,7 +10,6 @@ import re
 import signal
 import socket
 import stat
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ import pytest
 from stack import proc
 from stack.http import get, post_json
 from stack.ports import LOOPBACK
+from stack.state import load
 from tests.command import SERVERS, SERVICES, Stack
 from tests.conditions import eventually
 from tests.ingest import execute
@@ -115,6 +115,23 @@ async def test_what_is_killed_comes_back(stack: Stack, victim: str) -> None:
     stack.up()
     os.kill(_part(stack, victim)["pid"], signal.SIGKILL)
     await eventually(lambda: _part(stack, victim)["restarts"] >= 1 and _part(stack, victim)["state"] == "ready", 20)
+
+
+@pytest.mark.deep
+@pytest.mark.timeout(400)
+async def test_a_broker_that_is_killed_again_and_again_is_back_within_seconds_of_the_last_time(stack: Stack) -> None:
+    stack.up()
+    for _ in range(6):
+        await eventually(lambda: load(stack.home).parts["rabbitmq"].state == "ready", 60)
+        pid = load(stack.home).parts["rabbitmq"].pid
+        assert pid
+        os.kill(pid, signal.SIGKILL)
+        await eventually(lambda: load(stack.home).parts["rabbitmq"].state != "ready", 10)
+    log = stack.home.log("supervisor").read_text()
+    delays = [float(delay) for delay in re.findall(r"rabbitmq ended .*: again in (\S+) s", log)]
+    assert len(delays) >= 6
+    assert max(delays) <= 4
+    await eventually(lambda: load(stack.home).parts["rabbitmq"].state == "ready", 60)
 
 
 def _part(stack: Stack, name: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import pytest
 from stack import proc
 from stack.errors import HeadraceError
 from stack.home import ROOT
-from stack.processes import Process, Spec
+from stack.processes import SERVED_S, Process, Spec, back_off
 from tests.conditions import eventually
 
 SLEEPS = "import time; print('up', flush=True); time.sleep(60)"
@@ -68,6 +68,41 @@ async def test_a_killed_process_comes_back(tmp_path: Path) -> None:
         await eventually(lambda: process.restarts == 1 and process.state == "ready")
         assert process.pid != first
         assert process.exit_code == -signal.SIGKILL
+
+
+def delays(served_s: float | None, *, was_killed: bool, times: int = 8) -> list[float]:
+    found = [0.0]
+    for _ in range(times):
+        found.append(back_off(found[-1], served_s, was_killed=was_killed))
+    return found[1:]
+
+
+def test_one_that_fails_by_itself_before_it_is_ready_waits_longer_each_time() -> None:
+    assert delays(None, was_killed=False) == [0.5, 1, 2, 4, 8, 16, 30, 30]
+
+
+def test_one_that_has_served_is_started_again_at_once_however_often_it_was_killed() -> None:
+    """A broker that was killed six times within 41 s was back only 38 s after the last time."""
+    assert set(delays(1.0, was_killed=True)) == {0.5}
+    assert back_off(30.0, 60.0, was_killed=False) == 0.5
+
+
+def test_one_that_somebody_kills_before_it_is_ready_or_has_just_been_ready_waits_seconds() -> None:
+    for served_s, was_killed in ((None, True), (0.1, True), (0.1, False)):
+        assert delays(served_s, was_killed=was_killed) == [0.5, 1, 2, 4, 4, 4, 4, 4]
+        assert back_off(30.0, served_s, was_killed=was_killed) == 4
+
+
+async def test_one_that_is_killed_again_and_again_is_back_within_a_second_of_the_last_time(tmp_path: Path) -> None:
+    async def ready() -> None:
+        """At once."""
+
+    async with running(spec(tmp_path, SLEEPS, ready)) as process:
+        for time_ in range(1, 7):
+            await asyncio.sleep(SERVED_S)
+            assert process.pid
+            os.kill(process.pid, signal.SIGKILL)
+            await eventually(lambda: process.restarts == time_ and process.state == "ready", 2)  # noqa: B023
 
 
 async def test_one_that_ends_before_it_is_ready_is_an_error_at_once(tmp_path: Path) -> None:
