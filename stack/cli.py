@@ -82,6 +82,8 @@ def every_command(
 ) -> None:
     from stack import containers
 
+    if Home.current().path.is_file():
+        Home.current().check_ours()
     asks_for_help = any(it in ("-h", "--help") for it in sys.argv)
     is_inside = containers.is_inside(str(context.invoked_subcommand), sys.argv[1:], os.environ)
     if is_inside and containers.is_used(Home.current()) and not asks_for_help:
@@ -123,9 +125,18 @@ def down(
     from stack import containers
     from stack.down import down as run
 
-    if containers.is_used(Home.current()):
-        raise typer.Exit(containers.down(Home.current(), purge=purge))
-    raise typer.Exit(run(Home.current(), purge=purge))
+    home = Home.current()
+    if containers.is_used(home):
+        raise typer.Exit(containers.down(home, purge=purge))
+    if not (purge and containers.has_data(home)):
+        raise typer.Exit(run(home, purge=purge))
+    if home.is_held():
+        code = run(home, purge=True, but=(containers.DATA_MARK,))
+        containers.tell_data_kept()
+        raise typer.Exit(code)
+    containers.down(home, purge=True)
+    if home.path.exists():
+        run(home, purge=True)
 
 
 @app.command()

@@ -17,9 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from stack.console import out, say, spinner
+from stack.down import remove_data
+from stack.environment import wanted_ports
 from stack.errors import HeadraceError
 from stack.home import ROOT, Home
 from stack.logfile import open_log
+from stack.ports import LOOPBACK, is_free, is_taken
+from stack.proc import listener_of
 from stack.state import SERVERS, SERVICES, Part, StackState
 from stack.table import as_dict, print_next, print_table
 from stack.up import demo_product
@@ -30,6 +34,8 @@ INSIDE = ("demo", "verify", "dead", "keys")
 _ELSEWHERE = ("INGEST_API_URL", "PRODUCT_API_URL", "DATABASE_URL", "AMQP_URL", "SECRETS_DIRECTORY")
 _ELSEWHERE_OPTIONS = ("--database-url", "--amqp-url")
 _FILE = ROOT / "docker-compose.yml"
+# Files in the state directory: the stack is in containers; it was, and its volumes are left.
+MARK, DATA_MARK = "containers", "containers-stopped"
 # Service of docker-compose.yml → what its name is to everybody else.
 PUBLISHED = {"ingest_api": "8080", "product_api": "3000"}
 INTERRUPTED = 130
@@ -45,18 +51,24 @@ def is_inside(command: str, arguments: Sequence[str], environment: Mapping[str, 
 
 def is_used(home: Home) -> bool:
     """Whether the stack that the commands mean is the one in containers."""
-    return _mark(home).exists()
+    return (home.path / MARK).exists()
+
+
+def has_data(home: Home) -> bool:
+    """Whether `down` has left volumes of containers, with data, passwords and keys, for the next `up --docker`."""
+    return (home.path / DATA_MARK).exists()
 
 
 def _mark(home: Home) -> Path:
-    return home.path / "containers"
+    """The file that says which files the stack is made of: another one while it is down and its volumes are left."""
+    return home.path / (DATA_MARK if has_data(home) and not is_used(home) else MARK)
 
 
 def _set_mark(home: Home, files: list[str]) -> None:
     """That the stack is one of these files, until `down`: without the second, the nodes in it would be removed as
     strangers, and their data left behind. Raises HeadraceError if it is one of others.
     """
-    mark = _mark(home)
+    mark = home.path / MARK
     if mark.exists() and _files_of(mark) != files:
         cause = f"it is made of {', '.join(_files_of(mark))}"
         raise HeadraceError("another stack of containers is in use", cause, "./headrace down, then again")
@@ -159,6 +171,7 @@ def up(home: Home, *, detach: bool) -> int:
     _program()  # before the mark is set: what cannot be started could not be stopped either
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     home.create()
+    _check_ports(home)
     _set_mark(home, wanted_files(os.environ))
     start = compose("up", "--build", "--detach", "--wait", "--remove-orphans", home=home)
     since = time.monotonic()
@@ -176,6 +189,25 @@ def up(home: Home, *, detach: bool) -> int:
         down(home, purge=False)
         return INTERRUPTED
     return 0
+
+
+def _check_ports(home: Home) -> None:
+    """Raise HeadraceError when a port that the proxy is published on is taken by something else than this stack."""
+    if not os.environ.get("DOCKER_HOST", "unix://").startswith("unix://"):
+        return  # the ports are another machine's
+    host = os.environ.get("HEADRACE_PUBLISH") or LOOPBACK
+    ours = {it["PublishedPort"] for container in _containers(home) for it in container.get("Publishers") or []}
+    wanted = wanted_ports()
+    for name in PUBLISHED:
+        port = wanted[name]
+        if port not in ours and is_taken(port, host):
+            holder = listener_of(port) or "another user's process"
+            free = next((it for it in range(port + 1, 65536) if it not in wanted.values() and is_free(it)), 0)
+            raise HeadraceError(
+                f"port {port}, on which {name} is published, is taken",
+                f"{holder} listens there",
+                f"end it, or take another port: {name.upper()}_PORT={free} ./headrace up --docker",
+            )
 
 
 def _check_engine() -> None:
@@ -212,14 +244,60 @@ def down(home: Home, *, purge: bool) -> int:
     """Stop and remove the containers; with `purge` the volumes, and so data, passwords and keys, as well. Returns 0."""
     since = time.monotonic()
     everything = ["--volumes"] if purge else []
+    files = _all_files(home)
+    if purge and files:
+        (home.path / MARK).write_text(files)
     # What has a profile of its own, such as a demo that still runs, holds on to the network.
     stop = compose("--profile", "*", "down", "--remove-orphans", *everything, home=home)
     _run_logged(
         home, stop, "the containers were not stopped", "is the engine there? docker info; then: ./headrace down"
     )
-    _mark(home).unlink(missing_ok=True)
-    say(f"stopped in {time.monotonic() - since:.1f} s" + (", data removed" if purge else ""))
+    say(f"stopped in {time.monotonic() - since:.1f} s")
+    if purge:
+        _tell_purged(home)
+    else:
+        (home.path / DATA_MARK).write_text(files)
+        (home.path / MARK).unlink(missing_ok=True)
+        tell_data_kept()
     return 0
+
+
+def _all_files(home: Home) -> str:
+    """The lines of both marks: what a stack of other files left before this one goes with the same purge."""
+    marks = [home.path / MARK, home.path / DATA_MARK]
+    lines = [line for mark in marks if mark.exists() for line in mark.read_text().splitlines()]
+    return "".join(f"{line}\n" for line in dict.fromkeys(lines))
+
+
+def tell_data_kept() -> None:
+    say("kept       the volumes of the containers: data, passwords and keys")
+    say("remove     ./headrace down --purge")
+
+
+def _tell_purged(home: Home) -> None:
+    """The volumes are gone; the state directory goes too, unless it holds the data of a stack without containers."""
+    for name in (MARK, DATA_MARK):
+        (home.path / name).unlink(missing_ok=True)
+    say("removed    the volumes of the containers: data, passwords and keys")
+    if home.credentials.exists() or home.api_keys.exists():
+        say(f"kept       {home.path}: the data of the stack without containers")
+        say("remove     ./headrace down --purge")
+    elif home.path.exists():
+        remove_data(home)
+
+
+def describe(home: Home) -> str | None:
+    """What `doctor` says of containers; None when there are none of this state directory."""
+    if not is_used(home):
+        return "not running; their volumes are left: ./headrace down --purge removes them" if has_data(home) else None
+    try:
+        state = state_of(_containers(home))
+    except HeadraceError as error:
+        return f"in use, but {error}: {error.cause}"
+    if not state.parts:
+        return "in use, but none is there: ./headrace up --docker, or ./headrace down"
+    unwell = [name for name, part in state.parts.items() if not part.state.startswith("ready")]
+    return f"running, but not ready: {', '.join(unwell)}" if unwell else "running: ./headrace status"
 
 
 def status(*, as_json: bool) -> int:
@@ -244,8 +322,10 @@ def show() -> None:
     print_next(state, demo_product(state, None), needs_key=False)
 
 
-def _containers() -> list[dict[str, Any]]:
-    done = subprocess.run(compose("ps", "--all", "--format", "json"), capture_output=True, text=True, check=False)
+def _containers(home: Home | None = None) -> list[dict[str, Any]]:
+    done = subprocess.run(
+        compose("ps", "--all", "--format", "json", home=home), capture_output=True, text=True, check=False
+    )
     if done.returncode != 0:
         _check_engine()
         raise HeadraceError("docker compose ps failed", done.stderr.strip()[-300:], "docker compose ps")

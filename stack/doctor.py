@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
-from stack import binaries, postgres, rabbitmq, redis_server
+from stack import binaries, containers, postgres, rabbitmq, redis_server
 from stack import state as states
 from stack.binaries import PACKAGES, TITLES
 from stack.console import say, show_table
@@ -54,8 +54,13 @@ def doctor(home: Home) -> int:
     findings += [_port(name, port, state.is_running) for name, port in _ports(state.ports).items()]
     findings += [disk(home), _memory(), _writable(home), _keys(home)]
     findings.append(Finding("stack", "running: ./headrace status" if state.is_running else "not running"))
+    if told := containers.describe(home):
+        findings.append(Finding("containers", told, "ok" if told.startswith(("running:", "not")) else "note"))
     _print(findings)
     problems = [finding for finding in findings if finding.verdict == "problem"]
+    if containers.is_used(home) and not problems:
+        say("\n`up` would fail: headrace is in use in containers; ./headrace down stops them")
+        return 1
     say(f"\n{'`up` would fail: ' + problems[0].text if problems else _what_up_does(state.is_running)}")
     return 1 if problems else 0
 
@@ -106,6 +111,8 @@ def _memory() -> Finding:
 
 def _writable(home: Home) -> Finding:
     directory = _nearest(home.path)
+    if home.path.exists() and not home.can_be_used():
+        return Finding("state", f"{home.path} holds files that are not Headrace's: correct HEADRACE_HOME", "problem")
     if os.access(directory, os.W_OK | os.X_OK):
         return Finding("state", f"{home.path} can be written")
     return Finding("state", f"{directory} cannot be written: set HEADRACE_HOME", "problem")

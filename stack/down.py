@@ -6,10 +6,11 @@ import contextlib
 import os
 import signal
 import time
+from pathlib import Path
 
 from stack.console import say, spinner
 from stack.errors import HeadraceError
-from stack.home import Home
+from stack.home import MARKER, Home
 from stack.up import kill_supervisor, supervisor_or_keeper
 
 # Services have 30 s to finish what they hold, the servers 20 s after them.
@@ -18,8 +19,10 @@ KILLED_S = 10.0
 POLL_S = 0.05
 
 
-def down(home: Home, *, purge: bool) -> int:
-    """Returns 0: nothing runs any more. A test run below `home` is left alone, and so is its directory."""
+def down(home: Home, *, purge: bool, but: tuple[str, ...] = ()) -> int:
+    """Returns 0: nothing runs any more. A test run below `home` is left alone, and so is its directory; a purge also
+    keeps what has a name in `but`.
+    """
     since = time.monotonic()
     if home.is_held():
         with spinner("stopping"):
@@ -28,7 +31,7 @@ def down(home: Home, *, purge: bool) -> int:
     else:
         say("nothing is running")
     if purge:
-        _purge(home)
+        remove_data(home, but)
     return 0
 
 
@@ -61,14 +64,36 @@ def _wait(home: Home, timeout_s: float, *, ask: bool) -> bool:
     return True
 
 
-def _purge(home: Home) -> None:
-    if not home.path.exists():
+def remove_data(home: Home, but: tuple[str, ...] = ()) -> None:
+    """Remove what Headrace keeps in `home`, except what has a name in `but`; say what is kept, and why.
+
+    Raises HeadraceError when `home` is not a directory of Headrace, or cannot be removed.
+    """
+    if not os.path.lexists(home.path):
         return
+    home.check_ours()
     lock = home.try_lock()
     if lock is None:
         raise HeadraceError("cannot purge", "another `headrace up` has just started here", "./headrace down --purge")
-    kept = home.purge()
+    kept = home.purge(but=but)
     os.close(lock)
     for run in kept:
         say(f"kept {run.path}: a test run is using it")
-    say(f"removed {'all else in ' if kept else ''}{home.path}")
+    _tell_what_is_left(home, {*(run.path for run in kept), *(home.path / name for name in but)})
+
+
+def _tell_what_is_left(home: Home, known: set[Path]) -> None:
+    if not home.path.exists():
+        say(f"removed {home.path}")
+        return
+    strangers = home.strangers()
+    for stranger in strangers:
+        say(f"kept {stranger}: Headrace did not put it there")
+    left = set(home.path.iterdir()) - known - set(strangers) - {home.path / MARKER}
+    if left:
+        raise HeadraceError(
+            f"cannot remove {min(left)}",
+            "another user owns it, or the disk is read-only",
+            f"rm -r {home.path}, as root",
+        )
+    say(f"removed all else in {home.path}" if known or strangers else f"removed all that Headrace kept in {home.path}")

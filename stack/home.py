@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import fnmatch
 import hashlib
 import os
 import shutil
@@ -15,8 +16,19 @@ from stack import proc
 from stack.errors import HeadraceError
 
 ROOT = Path(__file__).resolve().parent.parent
+DEFAULT = ROOT / ".headrace"
 # Directories below a state directory that are state directories themselves: those of `test` and of `servers`.
 TEST_RUNS = ("test-*", "servers")
+# Says that the directory is Headrace's, and whether Headrace made it. `headrace` (the script) writes it as well.
+MARKER = "headrace-home"
+MADE = "made by ./headrace\n"
+FOUND = "was there, and empty, when ./headrace began to use it\n"
+# All that Headrace puts into a state directory, and all that a purge removes. Temporary files: see write_private.
+_FILES = ("api-keys.json", "credentials.json", "own-api-key", "state.json", "containers", "containers-stopped")
+OWN = (
+    *(MARKER, "lock", "api-keys.lock", "logs", "postgres", "rabbitmq", "redis", *_FILES),
+    *(f".{name}.*" for name in _FILES),
+)
 FALLBACK_BASE = Path("/var/tmp")  # noqa: S108 - `make_fallback` checks who owns what it finds there
 
 
@@ -28,7 +40,7 @@ class Home:
 
     @classmethod
     def current(cls) -> Home:
-        return cls(Path(os.environ.get("HEADRACE_HOME") or ROOT / ".headrace").absolute())
+        return cls(Path(os.environ.get("HEADRACE_HOME") or DEFAULT).absolute())
 
     @property
     def credentials(self) -> Path:
@@ -66,8 +78,11 @@ class Home:
         return self.logs / f"{name}.log"
 
     def create(self) -> None:
-        """Make the directories. 0711: the servers' users pass through, and nobody lists. Raises HeadraceError."""
+        """Make the directories. 0711: the servers' users pass through, and nobody lists. Raises HeadraceError, also for
+        a directory that holds files of somebody else: a purge could not tell whose is what.
+        """
         try:
+            self._claim()
             for directory, mode in ((self.path, 0o711), (self.logs, 0o700)):
                 directory.mkdir(mode=mode, parents=True, exist_ok=True)
                 directory.chmod(mode)
@@ -78,30 +93,91 @@ class Home:
                 "HEADRACE_HOME=/a/writable/directory ./headrace up",
             ) from error
 
-    def purge(self) -> list[Home]:
-        """Remove the state directory and the fallback. Only for the holder of the lock, or when nobody holds it.
+    def _claim(self) -> None:
+        """Make the directory, or take one that is empty, and mark it."""
+        with contextlib.suppress(FileExistsError):
+            self.path.mkdir(mode=0o711, parents=True)
+            self._mark(MADE)
+        if (self.path / MARKER).exists():
+            return
+        if not self.path.is_dir():
+            raise self._not_ours()
+        if not any(self.path.iterdir()):
+            with contextlib.suppress(FileExistsError):
+                self._mark(FOUND, os.O_EXCL)
+        elif self.is_ours():
+            self._mark(MADE)
+        else:
+            raise self._not_ours()
 
-        Test runs below it that still run are kept, and returned.
+    def _mark(self, text: str, flag: int = os.O_TRUNC) -> None:
+        with os.fdopen(os.open(self.path / MARKER, os.O_WRONLY | os.O_CREAT | flag, 0o600), "w") as marker:
+            marker.write(text)
+
+    def is_ours(self) -> bool:
+        """Whether Headrace uses this directory: it is marked, or holds what Headrace left before there were marks."""
+        if not self.path.is_dir():
+            return False
+        if (self.path / MARKER).is_file() or self.path == DEFAULT:
+            return True
+        has_files = any((self.path / name).is_file() for name in ("lock", *_FILES))
+        return has_files and (self.path / "logs").is_dir() and not self.strangers()
+
+    def can_be_used(self) -> bool:
+        """Whether `create` would take this directory, which exists."""
+        return self.is_ours() or (self.path.is_dir() and not any(self.path.iterdir()))
+
+    def strangers(self) -> list[Path]:
+        """What is in this directory and not Headrace's. A directory that is only called like a test run is none."""
+        return sorted(it for it in self.path.iterdir() if not _is_own(it))
+
+    def check_ours(self) -> None:
+        """Raise HeadraceError for a directory that is not Headrace's, and for what is no directory."""
+        if not self.is_ours():
+            raise self._not_ours()
+
+    def _not_ours(self) -> HeadraceError:
+        if not self.path.is_dir():
+            return HeadraceError(
+                f"{self.path} is no directory", "HEADRACE_HOME names it", "HEADRACE_HOME=/a/new/directory ./headrace up"
+            )
+        return HeadraceError(
+            f"{self.path} is not a state directory of Headrace",
+            "it holds files, and Headrace did not make it, so nothing in it is touched",
+            "correct HEADRACE_HOME: it names a directory of Headrace, a new one, or an empty one",
+        )
+
+    def purge(self, *, but: tuple[str, ...] = ()) -> list[Home]:
+        """Remove what Headrace put into the state directory and the fallback, and the directory if Headrace made it and
+        nothing else is in it. Only for the holder of the lock, or when nobody holds it.
+
+        Test runs below it that still run are kept, and returned; so is what has a name in `but`. Raises HeadraceError,
+        and removes nothing, when the directory is not Headrace's.
         """
+        self.check_ours()
+        is_made = not (self.path / MARKER).exists() or (self.path / MARKER).read_text() == MADE
         kept = [run for run in self.test_runs() if run.is_held()]
         for run in self.test_runs():
             if run not in kept:
                 run.purge()
         if self.fallback.exists() and _is_private(self.fallback):
             shutil.rmtree(self.fallback)
-        if not kept:
-            shutil.rmtree(self.path, ignore_errors=True)
-            return []
-        for entry in set(self.path.iterdir()) - {run.path for run in kept}:
-            if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry, ignore_errors=True)
-            else:
-                entry.unlink(missing_ok=True)
+        strangers = self.strangers()
+        stay = {MARKER, *but, *(it.name for it in strangers), *(run.path.name for run in kept)}
+        for entry in self.path.iterdir():
+            if entry.name not in stay:
+                _remove(entry)
+        if stay == {MARKER}:
+            _remove(self.path / MARKER)
+            if is_made and not self.path.is_symlink():
+                with contextlib.suppress(OSError):
+                    self.path.rmdir()
         return kept
 
     def test_runs(self) -> list[Home]:
         """The state directories of test runs, living and dead, below this one."""
-        return [Home(path) for pattern in TEST_RUNS for path in self.path.glob(pattern)]
+        runs = [Home(path) for pattern in TEST_RUNS for path in self.path.glob(pattern)]
+        return [run for run in runs if run.is_ours()]
 
     def try_lock(self) -> int | None:
         """Take the lock that a running stack holds for its whole life; None when another process has it.
@@ -158,6 +234,20 @@ class Home:
             )
         self.fallback.chmod(0o711)
         return self.fallback
+
+
+def _is_own(entry: Path) -> bool:
+    if any(fnmatch.fnmatch(entry.name, pattern) for pattern in TEST_RUNS):
+        return Home(entry).is_ours() or (entry.is_dir() and not any(entry.iterdir()))
+    return any(fnmatch.fnmatch(entry.name, own) for own in OWN)
+
+
+def _remove(entry: Path) -> None:
+    if entry.is_dir() and not entry.is_symlink():
+        shutil.rmtree(entry, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            entry.unlink()
 
 
 def _same_file(descriptor: int, path: Path) -> bool:

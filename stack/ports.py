@@ -7,6 +7,7 @@ them when their holder dies. Against strangers there is only the probe.
 
 from __future__ import annotations
 
+import errno
 import socket
 
 from stack.errors import HeadraceError
@@ -77,11 +78,22 @@ def _by(holder: str | None) -> str:
 
 def is_free(port: int) -> bool:
     """Whether a server could listen on this port of the loopback address now."""
-    with socket.socket() as probe:
+    return _why_not(port, LOOPBACK) is None
+
+
+def is_taken(port: int, host: str) -> bool:
+    """Whether somebody listens on this port of `host`, an address of this machine. Not, if it is none."""
+    error = _why_not(port, host)
+    return error is not None and error.errno == errno.EADDRINUSE
+
+
+def _why_not(port: int, host: str) -> OSError | None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
         # As servers do: connections of a former listener in TIME_WAIT do not count.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((LOOPBACK, port))
-        except OSError:
-            return False
-        return True
+            probe.bind((host.strip("[]"), port))
+        except OSError as error:
+            return error
+        return None

@@ -19,7 +19,10 @@ from tests.conditions import eventually
 from tests.ingest import execute
 
 TIMES = 2
-MARK = "INSERT INTO dead_letters (stage, reason, detail, body, schema_version) VALUES ('persist', $1, '', convert_to($1, 'UTF8'), 1)"
+MARK = (
+    "INSERT INTO dead_letters (stage, reason, detail, body, schema_version)"
+    " VALUES ('persist', $1, '', convert_to($1, 'UTF8'), 1)"
+)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 from stack import state
 from stack.credentials import load_or_create
 from stack.errors import HeadraceError, disk_full, tail
-from stack.home import Home
+from stack.home import MARKER, Home
 from stack.logfile import ROTATE_BYTES, open_log
 from stack.proc import identify
 from stack.state import Part, StackState
@@ -53,7 +53,7 @@ def test_a_purge_keeps_the_test_runs_that_still_run(home: Home) -> None:
         run.create()
     locks = [run.try_lock() for run in (living, servers)]
     assert {run.path.name for run in home.purge()} == {"test-1", "servers"}
-    assert {path.name for path in home.path.iterdir()} == {"test-1", "servers"}
+    assert {path.name for path in home.path.iterdir()} == {"test-1", "servers", MARKER}
     for lock in locks:
         assert lock is not None
         os.close(lock)

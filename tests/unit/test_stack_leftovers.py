@@ -16,6 +16,7 @@ from stack.binaries import Binary
 from stack.errors import HeadraceError
 from stack.leftovers import free_data, wait_for_former_server, wait_for_former_services
 from stack.place import Place
+from tests.conditions import eventually
 
 
 @pytest.fixture
@@ -43,6 +44,13 @@ def zombie() -> Iterator[int]:
         while (found := proc.stat_of(child.pid)) and found.state != "Z":
             time.sleep(0.01)
         yield child.pid
+
+
+@contextmanager
+def started(*module: str) -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen([sys.executable, "-m", *module], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as it:
+        yield it
+        it.kill()
 
 
 async def test_a_lock_file_that_names_a_zombie_is_removed(place: Place) -> None:
@@ -94,12 +102,9 @@ async def test_a_service_of_the_run_before_is_waited_for_and_a_reused_pid_is_not
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(leftovers, "PATIENCE_S", 0.3)
-    with subprocess.Popen([sys.executable, "-m", "http.server", "0"], stderr=subprocess.DEVNULL) as other:
+    with started("http.server", "0") as other:
         await wait_for_former_services({"ingest_api": other.pid, "product_api": None, "persist_worker": os.getpid()})
-        other.kill()
-    with subprocess.Popen([sys.executable, "-m", "timeit"]) as service:
-        while not proc.arguments_of(service.pid):
-            time.sleep(0.01)
+    with started("timeit") as service:
+        await eventually(lambda: proc.arguments_of(service.pid))
         with pytest.raises(HeadraceError, match="a service of an earlier run still runs"):
             await wait_for_former_services({"timeit": service.pid})
-        service.kill()
