@@ -132,6 +132,7 @@ def _request_and_response() -> None:
     from ingest_api import app
     from ingest_api.accept import AcceptOrder
     from ingest_api.requests import decode_request, price
+    from web.clients import client_of
     from web.problems import Problem
 
     class Function(AcceptOrder):
@@ -143,7 +144,8 @@ def _request_and_response() -> None:
             order_id = self._intake.ids.mint()
             try:
                 asked = decode_request(await request.body())
-                answer = await self._accept(await price(self._intake.catalogue, order_id, asked), request.scope, None)
+                order = await price(self._intake.catalogue, order_id, asked, client_of(request.scope).name)
+                answer = await self._accept(order, request.scope, None)
             except Problem as problem:
                 return problem
             location = {"location": f"/api/v1/orders/{order_id}"}

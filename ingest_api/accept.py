@@ -69,7 +69,8 @@ class AcceptOrder:
             if key is not None:
                 return await self._answer_keyed(key, request, scope, send)
             order_id = self._intake.ids.mint()
-            answer = await self._accept(await price(self._intake.catalogue, order_id, request), scope, None)
+            order = await price(self._intake.catalogue, order_id, request, client_of(scope).name)
+            answer = await self._accept(order, scope, None)
         except Problem as problem:
             metrics.ORDERS_REFUSED.labels(problem.name).inc()
             return await problem(scope, receive, send)
@@ -85,7 +86,7 @@ class AcceptOrder:
         if isinstance(begun, Taken):
             raise KEY_PROBLEMS[begun]()
         try:
-            order = await self._price_keyed(order_id, request, begun)
+            order = await self._price_keyed(order_id, request, client, begun)
             answer = await self._accept(order, scope, begun.mark)
         except BaseException as error:
             self._intake.replays.give_up(begun, error)
@@ -93,10 +94,10 @@ class AcceptOrder:
         self._intake.replays.remember(begun, self._intake.status, answer)
         return await _send_accepted(send, self._intake.status, order_id, answer)
 
-    async def _price_keyed(self, order_id: str, request: OrderRequest, claim: Claim) -> Order:
+    async def _price_keyed(self, order_id: str, request: OrderRequest, client: str, claim: Claim) -> Order:
         """As `price`; but what is refused now may have been accepted before: then it is that order. Raises Problem."""
         try:
-            return await price(self._intake.catalogue, order_id, request, in_doubt=claim.in_doubt)
+            return await price(self._intake.catalogue, order_id, request, client, in_doubt=claim.in_doubt)
         except Problem as problem:
             if problem.status == 503:
                 raise

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from database.sessions import StoreUnavailable, make_pool
+from database.sessions import Pool, StoreUnavailable, make_pool
 from ingest_api.accept import AcceptOrder, Intake
 from ingest_api.bulk import AcceptBulk
 from ingest_api.catalogue import Catalogue
@@ -62,10 +62,10 @@ async def _running(
     settings: IngestSettings, health: Health, keys: Keys, stop: asyncio.Event
 ) -> AsyncIterator[list[Route]]:
     redis = redis_link.connect(settings.redis_url)
-    pool = make_pool(settings.database_url, "ingest_api", settings.database_pool_size, settings.database_timeout_s)
+    pool, prices = _pool(settings, settings.database_pool_size), _pool(settings, settings.database_price_connections)
     publisher = Publisher(settings, health, BROKER, topology.declare_accepted)
-    async with redis, pool:
-        source = ProductSource(product_cache.ProductCache(redis), pool, settings.database_timeout_s)
+    async with redis, pool, prices:
+        source = ProductSource(product_cache.ProductCache(redis), prices, settings.database_timeout_s)
         catalogue = Catalogue(settings, source.load)
         commits = _group_commit(settings, publisher)
         replays = _replays(settings, redis)
@@ -97,6 +97,10 @@ def _routes(settings: IngestSettings, intake: Intake, lookup: OrderLookup, guard
         "getOrder": lookup.get,
     }
     return make_routes(OPERATIONS, endpoints, guard)
+
+
+def _pool(settings: IngestSettings, size: int) -> Pool:
+    return make_pool(settings.database_url, "ingest_api", size, settings.database_timeout_s)
 
 
 def _verdicts(settings: IngestSettings, health: Health, lists: OrderListCache) -> Verdicts:

@@ -5,7 +5,6 @@ All that are good are published as one message, so they are accepted together or
 problem.
 """
 
-import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
@@ -13,7 +12,6 @@ from hashlib import blake2b
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from database.sessions import StoreUnavailable
 from ingest_api.accept import KEY_PROBLEMS, Intake, confirmed, stored_among
 from ingest_api.catalogue import Product
 from ingest_api.idempotency import (
@@ -35,6 +33,7 @@ from ingest_api.requests import (
 )
 from pipeline import metrics
 from pipeline.orders import Order, encode_order, join_orders, with_context
+from pipeline.shares import Busy
 from web import problems
 from web.body import read_json_or_ndjson_body
 from web.clients import client_of
@@ -94,18 +93,16 @@ def fingerprint_of_all(elements: Sequence[bytes], requests: Sequence[Request]) -
 
 
 def to_orders(
-    order_ids: Sequence[str], requests: Sequence[Request], products: Mapping[str, Product | None], *, in_doubt: bool
+    order_ids: Sequence[str], requests: Sequence[Request], products: Mapping[str, Product], *, in_doubt: bool
 ) -> list[Order | Problem]:
-    """What becomes of each request. `products`: by canonical id; None for one that nobody could be asked about."""
+    """What becomes of each request. `products`: by canonical id, without those that nobody could be asked about."""
     return [_to_order(*it, products, in_doubt) for it in zip(order_ids, requests, strict=True)]
 
 
-def _to_order(
-    order_id: str, request: Request, products: Mapping[str, Product | None], in_doubt: bool
-) -> Order | Problem:
+def _to_order(order_id: str, request: Request, products: Mapping[str, Product], in_doubt: bool) -> Order | Problem:
     if isinstance(request, Problem):
         return request
-    product = products[request.product_id]
+    product = products.get(request.product_id)
     try:
         if product is None:
             raise problems.store_unavailable()
@@ -198,7 +195,9 @@ class AcceptBulk:
     ) -> tuple[int, bytes]:
         """Price all, publish the good, wait for the confirm. Returns status and answer. Raises Problem (503)."""
         in_doubt = claim is not None and claim.in_doubt
-        priced = to_orders(order_ids, requests, await self._products(requests), in_doubt=in_doubt)
+        priced = to_orders(
+            order_ids, requests, await self._products(requests, client_of(scope).name), in_doubt=in_doubt
+        )
         if claim is not None:
             priced = await self._as_accepted_before(order_ids, requests, priced)
         answers = [answer_of(it, place) for place, it in enumerate(priced)]
@@ -228,20 +227,13 @@ class AcceptBulk:
         stored = await stored_among(self._intake.stored, refused)
         return [stored.get(order_id, it) for order_id, it in zip(order_ids, priced, strict=True)]
 
-    async def _products(self, requests: list[Request]) -> dict[str, Product | None]:
-        """The products of all requests, by id. No task and no I/O for those that are known."""
+    async def _products(self, requests: list[Request], client: str) -> dict[str, Product]:
+        """The products of all requests that somebody could be asked about, by id. Raises Problem (503)."""
         ids = {it.product_id for it in requests if isinstance(it, OrderRequest)}
-        products = {product_id: self._intake.catalogue.get(product_id) for product_id in ids}
-        unknown = [product_id for product_id, product in products.items() if product is None]
-        if unknown:
-            products |= zip(unknown, await asyncio.gather(*map(self._find, unknown)), strict=True)
-        return products
-
-    async def _find(self, product_id: str) -> Product | None:
         try:
-            return await self._intake.catalogue.find(product_id)
-        except StoreUnavailable:
-            return None
+            return await self._intake.catalogue.find_all(ids, client)
+        except Busy:
+            raise problems.overloaded(self._intake.commits.retry_after_s()) from None
 
 
 async def _send(send: Send, status: int, body: bytes, *, replayed: bool = False) -> None:

@@ -12,6 +12,7 @@ from database.sessions import StoreUnavailable
 from ingest_api.catalogue import Catalogue, Product
 from pipeline.fields import EXAMPLE_PRODUCT, ProductId
 from pipeline.orders import Order
+from pipeline.shares import Busy
 from web import problems
 from web.ids import canonical_id
 from web.json_body import JsonBody, Rule
@@ -89,15 +90,19 @@ def to_order(order_id: str, request: OrderRequest, product_id: str, product: Pro
 # ── I/O below
 
 
-async def price(catalogue: Catalogue, order_id: str, request: OrderRequest, *, in_doubt: bool = False) -> Order:
+async def price(
+    catalogue: Catalogue, order_id: str, request: OrderRequest, client: str, *, in_doubt: bool = False
+) -> Order:
     """The order that `request` becomes, if its product can be sold. Raises Problem (409, 422, 503)."""
     product_id = request.product_id
     product = catalogue.get(product_id)
     if product is None:
         product_id = canonical_product_id(product_id)
         try:
-            product = await catalogue.find(product_id)
+            product = await catalogue.find(product_id, client)
         except StoreUnavailable:
             raise problems.store_unavailable() from None
+        except Busy:
+            raise problems.overloaded() from None
     check_sellable(product_id, product, in_doubt=in_doubt)
     return to_order(order_id, request, product_id, product)

@@ -41,12 +41,18 @@ class IngestSettings(ApiSettings):
     catalogue_ttl_s: float = Field(default=30.0, gt=0)
     # How long an old price still sells while the database is away. 0: not at all.
     catalogue_max_stale_s: float = Field(default=600.0, ge=0)
+    # What an order waits for the price to be looked up where an old one is known: ten times what a healthy store takes.
+    # A store that needs longer is as good as away, and nobody waits for it: the old price sells meanwhile.
+    catalogue_patience_s: float = Field(default=0.025, ge=0)
     # An id that was not a product a moment ago may be one now.
     catalogue_unknown_ttl_s: float = Field(default=2.0, gt=0)
     # Some 500 bytes each.
     catalogue_max_products: int = Field(default=100_000, ge=1)
     # Ids that are not products have a small cache of their own, so that a flood of them pushes nothing else out.
     catalogue_max_unknown: int = Field(default=10_000, ge=1)
+    # Product ids that are being asked for at once, some 300 bytes each: ten questions of 500, of which each takes 5 ms.
+    # Past it, 503.
+    max_lookups: int = Field(default=5_000, ge=1)
 
     # How long an answer can be had again with the same Idempotency-Key: some 350 bytes of Redis for each keyed order.
     idempotency_remember_s: float = Field(default=24 * 3600.0, gt=0)
@@ -59,7 +65,15 @@ class IngestSettings(ApiSettings):
     max_waiting_reads: int = Field(default=1_000, ge=0)
     # Connections for reads, besides one that hears of verdicts. The write path has none.
     database_pool_size: int = Field(default=4, ge=1)
+    # Connections for the prices of products that the catalogue does not hold: each is one question for up to 500 ids.
+    # Of a pool of their own: whoever reads orders keeps no order waiting for its price.
+    database_price_connections: int = Field(default=2, ge=1)
     database_timeout_s: float = Field(default=2.0, gt=0)
+
+    @property
+    def database_connections(self) -> int:
+        """All of them."""
+        return self.database_price_connections + self.database_pool_size + 1
 
     @model_validator(mode="after")
     def _limits_fit(self) -> Self:

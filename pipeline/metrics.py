@@ -111,6 +111,14 @@ ORDER_LIST_READS = _counter("order_list_reads", "Reads of first pages through th
 VERDICT_WAITERS = _gauge("verdict_waiters", "Requests that wait for the verdict on an order.")
 VERDICT_ROUNDS = _counter("verdict_rounds", "Questions to PostgreSQL for all who wait: notification, poll.", "because")
 CATALOGUE_LOOKUPS = _counter("catalogue_lookups", "Where the price of an order came from.", "source")
+PLACES_TAKEN = _gauge(
+    "places_taken", "Places that are taken, of those that clients share: ids of products that are asked for.", "what"
+)
+PLACES_REFUSED = _counter(
+    "places_refused",
+    "Requests that were refused because all places, or their client's share of them, were taken.",
+    "what",
+)
 CATALOGUE_SIZE = _gauge("catalogue_products", "Products held in the catalogue, unknown ones included.")
 
 # ── persist_worker and product_consumer

@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,6 +71,22 @@ class OwnServers:
         """Start what was stopped, and wait until it is ready."""
         await self._servers.process(name).start()
 
+    @contextmanager
+    def frozen(self, name: str) -> Iterator[None]:
+        """SIGSTOP it, with all its processes, for the length of the block: connections stay, and nothing is said."""
+        pid = self._servers.process(name).pid
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)  # first, so that it starts no more of them
+        processes = [pid, *_descendants(pid)]
+        try:
+            for it in processes[1:]:
+                os.kill(it, signal.SIGSTOP)
+            yield
+        finally:
+            for it in reversed(processes):
+                with suppress(ProcessLookupError):
+                    os.kill(it, signal.SIGCONT)
+
     async def mend(self) -> None:
         """Have all of them ready, whatever a scenario has left."""
         for name in SERVERS:
@@ -112,6 +128,21 @@ class OwnServers:
 
     async def _stop_all(self) -> None:
         await self._servers.stop()
+
+
+def _descendants(pid: int) -> list[int]:
+    """A process's children, theirs, and so on, by the fourth field of /proc/PID/stat."""
+    children: dict[int, list[int]] = {}
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            parent = int(file.read_text().rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(file.parent.name))
+    found, look_at = [], [pid]
+    while look_at:
+        below = children.get(look_at.pop(), [])
+        found += below
+        look_at += below
+    return found
 
 
 async def _until_ready(process: Process) -> None:

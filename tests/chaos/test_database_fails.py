@@ -3,7 +3,8 @@
 import os
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
+from tests.attacks import quantile
 from tests.chaos.scene import BreakableScene
 from tests.chaos.servers import OwnServers
 from tests.chaos.signs import Counts, Says
@@ -61,6 +63,51 @@ async def test_p2_the_answer_to_a_commit_never_comes(scene: BreakableScene) -> N
         Counts("persist_worker", 'headrace_orders_duplicate_total{stage="persist"}'),
         Counts("product_consumer", 'headrace_orders_duplicate_total{stage="stock"}'),
     )
+
+
+@pytest.fixture
+def short_lived_prices(own_environment: dict[str, dict[str, str]]) -> None:
+    """They are old a few seconds after they were looked up, where it would be half a minute."""
+    own_environment.setdefault("ingest_api", {})["INGEST_API_CATALOGUE_TTL_S"] = "3"
+
+
+@pytest.mark.usefixtures("short_lived_prices")
+@pytest.mark.scenario("8", "PostgreSQL frozen for 12 s, while the prices at the door become old")
+async def test_p8_postgres_is_frozen_and_orders_are_answered_as_fast_as_before(
+    scene: BreakableScene, tell: Callable[[str], None]
+) -> None:
+    """P8, P4: it takes connections, and says nothing. A price that may be used is used, and nobody waits for another.
+
+    The bound is 50 ms. A machine that was slower before the fault may be twice as slow as that: it has other work.
+    """
+    async with scene.under_load():
+        warm_s = time.time()
+        await scene.goes_on(3)
+        before_s = time.time()
+        with scene.servers.frozen("postgres"):
+            await scene.goes_on(12)
+        scene.over()
+        frozen_until_s = time.time()
+        await scene.recovers()
+    before = took_s(scene, warm_s, before_s)
+    meanwhile = took_s(scene, before_s, frozen_until_s)
+    tell(
+        f"PostgreSQL frozen for 12 s: p99 {quantile(meanwhile, 0.99) * 1000:.0f} ms of {len(meanwhile)} orders,"
+        f" {quantile(before, 0.99) * 1000:.0f} ms before"
+    )
+    await scene.check(
+        Says("ingest_api", "postgresql is away"),
+        Counts("ingest_api", 'headrace_catalogue_lookups_total{source="stale"}'),
+    )
+    assert quantile(meanwhile, 0.99) <= max(0.05, 2 * quantile(before, 0.99))
+
+
+def took_s(scene: BreakableScene, since_s: float, until_s: float) -> list[float]:
+    """How long the good orders of that time took, each of which was accepted."""
+    notes = [it for it in scene.client.notes if since_s <= it.sent_s < until_s]
+    good = [it for it in notes if it.wanted.product_id in scene.products and it.wanted.quantity]
+    assert {it.status for it in good} == {202}
+    return [it.ended_s - it.sent_s for it in good if it.ended_s is not None]
 
 
 @pytest.mark.deep

@@ -16,7 +16,9 @@ import pytest
 
 from database.sessions import StoreUnavailable, make_pool, reading
 from ingest_api import product_source
-from ingest_api.product_source import MAX_AT_ONCE, ProductSource
+from ingest_api.catalogue import Catalogue
+from ingest_api.product_source import ProductSource
+from ingest_api.settings import IngestSettings
 from pipeline import topology
 from pipeline.product_cache import ProductCache
 from pipeline.product_events import ProductEvent
@@ -25,6 +27,7 @@ from tests.conditions import eventually
 from tests.ingest import ORDERS, Ingest, check_problem, elements_of, execute, ingesting, insert_product
 from tests.orders import accepted_at_ms
 from tests.processes import free_port
+from tests.settings import settings_from
 from tests.workers import locked
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -162,7 +165,7 @@ async def test_a_cached_product_older_than_the_known_one_is_not_believed(
         cache = ProductCache(redis)
         await cache.fill(laptop, 6, b'{"price":6.00,"qty":1}')
         source = ProductSource(cache, pool, timeout_s=2)
-        versions = [state.version for known in (0, 6, 7) if (state := await source.load(laptop, known))]
+        versions = [state.version for known in (0, 6, 7) if (state := (await source.load({laptop: known}))[laptop])]
         assert versions == [6, 6, 1]
 
 
@@ -178,16 +181,21 @@ async def test_a_thousand_products_asked_for_at_once_are_a_few_questions(
 
     monkeypatch.setattr(product_source, "reading", counted)
     cached, unknown = await insert_product(database_url), str(uuid.uuid4())
-    products = [await insert_product(database_url, f"{place}.00") for place in range(999)]
+    products = [str(uuid.uuid4()) for _ in range(999)]
+    prices = [Decimal(place) for place in range(999)]
+    inserted = (
+        "INSERT INTO products (id, name, price, qty) SELECT *, 0 FROM unnest($1::uuid[], $2::text[], $3::numeric[])"
+    )
+    await execute(database_url, inserted, products, ["x"] * 999, prices)
     async with connect(redis_url) as redis, make_pool(database_url, "test", size=1, timeout_s=5) as pool:
         cache = ProductCache(redis)
         await cache.fill(cached, 1, b'{"price":0.50,"qty":1}')
-        source = ProductSource(cache, pool, timeout_s=5)
-        loads = [source.load(product_id, 0) for product_id in [*products, cached, unknown]]
-        *found, from_redis, nothing = await asyncio.gather(*loads)
-    assert [state.price for state in found if state] == [Decimal(place) for place in range(999)]
-    assert (from_redis and from_redis.price, nothing) == (Decimal("0.50"), None)
-    assert len(questions) <= 1 + 1 + math.ceil(1000 / MAX_AT_ONCE)
+        catalogue = Catalogue(settings_from(IngestSettings, environment), ProductSource(cache, pool, timeout_s=5).load)
+        finds = [catalogue.find(product_id, "") for product_id in [*products, cached, unknown]]
+        *found, from_redis, nothing = await asyncio.gather(*finds)
+    assert [product.price for product in found] == prices
+    assert (from_redis.price, nothing.price) == (Decimal("0.50"), None)
+    assert len(questions) <= 2 + math.ceil(1000 / 250)
 
 
 async def test_a_store_that_does_not_answer_is_away_for_all_who_ask_within_the_timeout(
@@ -196,15 +204,20 @@ async def test_a_store_that_does_not_answer_is_away_for_all_who_ask_within_the_t
     """Also for those who ask while it is being waited for; and none of them is in the way of those who come later."""
     async with connect(redis_url) as redis, make_pool(database_url, "test", size=1, timeout_s=1) as pool:
         source = ProductSource(ProductCache(redis), pool, timeout_s=1)
+        catalogue = Catalogue(settings_from(IngestSettings, environment), source.load)
         begun = time.monotonic()
         async with locked(database_url, "products"):
-            loads = [asyncio.create_task(source.load(str(uuid.uuid4()), 0)) for _ in range(3)]
+            finds = [asyncio.create_task(catalogue.find(str(uuid.uuid4()), "")) for _ in range(3)]
             await asyncio.sleep(0)
-            loads.append(asyncio.create_task(source.load(laptop, 0)))
-            outcomes = await asyncio.gather(*loads, return_exceptions=True)
+            finds.append(asyncio.create_task(catalogue.find(laptop, "")))
+            outcomes = await asyncio.gather(*finds, return_exceptions=True)
         assert {type(it) for it in outcomes} == {StoreUnavailable}
         assert time.monotonic() - begun < 2.5
-        assert await source.load(laptop, 0)
+
+        async def is_found() -> bool:
+            return laptop in await source.load({laptop: 0})
+
+        await eventually(is_found)
 
 
 async def test_a_damaged_cache_is_as_good_as_none(ingest: Ingest, redis_url: str, database_url: str) -> None:

@@ -1,5 +1,6 @@
 """What ingest_api hears of products, and goes on hearing."""
 
+from collections.abc import Mapping
 from decimal import Decimal
 
 import aio_pika
@@ -19,9 +20,9 @@ from tests.settings import settings_from
 A = new_product_id()
 
 
-async def sold_out(product_id: str, _: int) -> ProductEvent:
+async def sold_out(known_versions: Mapping[str, int]) -> dict[str, ProductEvent | None]:
     """What the catalogue finds when it asks."""
-    return ProductEvent(product_id, 1, Decimal("12.50"), 0)
+    return {product_id: ProductEvent(product_id, 1, Decimal("12.50"), 0) for product_id in known_versions}
 
 
 async def test_product_events_are_heard_again_after_somebody_has_deleted_their_exchange(
@@ -37,7 +38,7 @@ async def test_product_events_are_heard_again_after_somebody_has_deleted_their_e
         running_task(product_source.follow_events(settings, health, catalogue)),
     ):
         await eventually(lambda: health.is_ready)
-        assert (await catalogue.find(A)).sold_out
+        assert (await catalogue.find(A, "")).sold_out
         await channel.exchange_delete(topology.PRODUCTS_EXCHANGE)
         await topology.declare_products(channel)  # as who publishes does
         exchange = await channel.get_exchange(topology.PRODUCTS_EXCHANGE)

@@ -63,12 +63,11 @@ def test_every_request_becomes_an_order_or_a_problem_in_its_place() -> None:
         A: Product(1, Decimal("12.50"), False, 0, 0),
         unknown: Product(0, None, False, 0, 0),
         sold_out: Product(1, Decimal(1), True, 0, 0),
-        unasked: None,
     }
     requests: list[Request] = [
         OrderRequest(A, 2),
         invalid("/quantity", "no"),
-        *(OrderRequest(it, 1) for it in products if it != A),
+        *(OrderRequest(it, 1) for it in (unknown, sold_out, unasked)),
     ]
     first, *others = to_orders([str(uuid.uuid4()) for _ in requests], requests, products, in_doubt=False)
     assert isinstance(first, Order)

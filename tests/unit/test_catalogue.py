@@ -1,6 +1,9 @@
 """What the door knows of products: one lookup for each id, freshness, events, and bounds."""
 
 import asyncio
+import time
+import uuid
+from collections.abc import Mapping
 from decimal import Decimal
 
 import pytest
@@ -9,6 +12,7 @@ from database.sessions import StoreUnavailable
 from ingest_api.catalogue import Catalogue, Product
 from ingest_api.settings import IngestSettings
 from pipeline.product_events import ProductEvent
+from pipeline.shares import Busy
 from tests.conditions import eventually
 from tests.settings import settings_from
 
@@ -22,6 +26,10 @@ _ADDRESSES = {
     "REDIS_URL": "redis://127.0.0.1:1/0",
     "ORDER_ID_KEY": "6b" * 32,
 }
+
+
+def some_ids(count: int) -> list[str]:
+    return [str(uuid.uuid4()) for _ in range(count)]
 
 
 def product(
@@ -41,14 +49,12 @@ class Store:
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def load(self, product_id: str, known_version: int) -> ProductEvent | None:
-        self.asked.append(product_id)
-        self.known_versions.append(known_version)
-        is_away, found = self.is_away, self.products.get(product_id)
+    async def load(self, known_versions: Mapping[str, int]) -> dict[str, ProductEvent | None]:
+        self.asked += known_versions
+        self.known_versions += known_versions.values()
+        is_away, found = self.is_away, {it: self.products.get(it) for it in known_versions}
         await self.gate.wait()
-        if is_away:
-            raise StoreUnavailable
-        return found
+        return {} if is_away else found
 
 
 class Door:
@@ -62,13 +68,13 @@ class Door:
         self.catalogue._now = lambda: self.now
 
     async def price(self, product_id: str) -> Decimal | None:
-        return (await self.catalogue.find(product_id)).price
+        return (await self.catalogue.find(product_id, "")).price
 
     async def ask_slowly(self, product_id: str) -> "asyncio.Task[Product]":
         """A lookup that has taken its answer from the store and not yet brought it back."""
         self.store.gate.clear()
         asked = len(self.store.asked)
-        finding = asyncio.create_task(self.catalogue.find(product_id))
+        finding = asyncio.create_task(self.catalogue.find(product_id, ""))
         await eventually(lambda: len(self.store.asked) > asked)
         return finding
 
@@ -84,17 +90,17 @@ async def door() -> Door:
 async def test_a_product_is_looked_up_once_and_then_known_without_io(door: Door) -> None:
     door.store.products[A] = product(A)
     assert door.catalogue.get(A) is None
-    found = await door.catalogue.find(A)
+    found = await door.catalogue.find(A, "")
     assert (found.price, found.sold_out, found.version) == (Decimal("9.99"), False, 1)
     assert door.catalogue.get(A) is found
-    assert await door.catalogue.find(A) is found
+    assert await door.catalogue.find(A, "") is found
     assert door.store.asked == [A]
 
 
 async def test_a_thousand_who_ask_at_once_share_one_lookup(door: Door) -> None:
     door.store.products[A] = product(A)
     first = await door.ask_slowly(A)
-    others = [asyncio.create_task(door.catalogue.find(A)) for _ in range(1000)]
+    others = [asyncio.create_task(door.catalogue.find(A, "")) for _ in range(1000)]
     await asyncio.sleep(0)
     door.store.gate.set()
     found = await asyncio.gather(first, *others)
@@ -112,7 +118,7 @@ async def test_different_products_are_looked_up_at_the_same_time(door: Door) -> 
 async def test_one_who_gives_up_does_not_cancel_the_lookup_of_the_others(door: Door) -> None:
     door.store.products[A] = product(A)
     first = await door.ask_slowly(A)
-    second = asyncio.create_task(door.catalogue.find(A))
+    second = asyncio.create_task(door.catalogue.find(A, ""))
     await asyncio.sleep(0)
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -126,7 +132,7 @@ async def test_a_failed_lookup_fails_all_who_wait_for_it_and_nobody_after(door: 
     door.store.products[A] = product(A)
     door.store.is_away = True
     first = await door.ask_slowly(A)
-    second = asyncio.create_task(door.catalogue.find(A))
+    second = asyncio.create_task(door.catalogue.find(A, ""))
     await asyncio.sleep(0)
     door.store.gate.set()
     errors = await asyncio.gather(first, second, return_exceptions=True)
@@ -209,6 +215,57 @@ async def test_an_old_price_is_used_for_a_while_before_the_store_is_tried_again(
     assert await door.price(A) == Decimal(2)
 
 
+async def test_an_old_price_sells_at_once_while_the_store_does_not_answer(door: Door) -> None:
+    """One question goes on; the first order waits for a moment, and those after it not at all."""
+    door.store.products[A] = product(A)
+    await door.price(A)
+    door.now += TTL_S
+    door.store.products[A] = product(A, version=2, price="2")
+    door.store.gate.clear()
+    began = time.monotonic()
+    assert await door.price(A) == Decimal("9.99")
+    assert time.monotonic() - began < 0.5
+    for _ in range(100):
+        selling = asyncio.create_task(door.price(A))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert selling.done()
+    assert door.store.asked == [A, A]
+    door.store.gate.set()
+    await eventually(lambda: door.catalogue.get(A))
+    assert await door.price(A) == Decimal(2)
+
+
+async def test_an_old_price_does_not_sell_while_the_store_answers_in_time(door: Door) -> None:
+    """P7: however old it may become while nobody can be asked."""
+    door.store.products[A] = product(A)
+    await door.price(A)
+    door.now += TTL_S
+    door.store.products[A] = product(A, version=2, price="2")
+    selling = await door.ask_slowly(A)
+    door.store.gate.set()
+    assert (await selling).price == Decimal(2)
+
+
+async def test_what_was_never_known_is_waited_for_beside_what_is_old(door: Door) -> None:
+    door.store.products = {A: product(A), B: product(B)}
+    await door.price(A)
+    door.now += TTL_S
+    door.store.gate.clear()
+    finding = asyncio.create_task(door.catalogue.find_all([A, B], ""))
+    await eventually(lambda: door.store.asked == [A, A, B])
+    door.store.gate.set()
+    assert set(await finding) == {A, B}
+
+
+async def test_of_many_those_that_nobody_can_be_asked_about_are_left_out(door: Door) -> None:
+    door.store.products = {A: product(A), B: product(B)}
+    await door.price(A)
+    door.store.is_away = True
+    door.now += TTL_S
+    assert {id_: it.price for id_, it in (await door.catalogue.find_all([A, B], "")).items()} == {A: Decimal("9.99")}
+
+
 async def test_distrust_does_not_stop_a_known_product_from_selling_while_the_store_is_away(door: Door) -> None:
     door.store.products[A] = product(A)
     await door.price(A)
@@ -245,7 +302,25 @@ async def test_a_flood_of_unknown_ids_stays_bounded_and_pushes_no_product_out() 
     assert len(door.catalogue._unknown) == 10
     assert door.catalogue.get(A) is not None
     assert door.catalogue.get(B) is not None
-    assert not door.catalogue._lookups
+
+
+async def test_look_ups_are_bounded_and_those_past_the_bound_are_refused_and_cost_nothing() -> None:
+    door = Door(max_lookups=4)
+    door.store.products[A] = product(A)
+    await door.price(A)
+    door.store.gate.clear()
+    first = asyncio.create_task(door.catalogue.find_all(some_ids(4), ""))
+    await eventually(lambda: len(door.store.asked) == 5)
+    for _ in range(100):
+        with pytest.raises(Busy):
+            await door.catalogue.find_all(some_ids(2), "")
+    assert len(door.store.asked) == 5
+    door.now += TTL_S
+    assert await door.price(A) == Decimal("9.99")  # there is no place to ask, and an old price
+    door.store.gate.set()
+    assert all(it.price is None for it in (await first).values())
+    assert await door.price(A) == Decimal("9.99")
+    assert len(await door.catalogue.find_all(some_ids(4), "")) == 4
 
 
 async def test_products_are_bounded_too_and_the_one_held_longest_goes() -> None:

@@ -91,8 +91,7 @@ def test_a_service_starts_with_them_and_is_the_user_that_the_broker_knows(
 def test_it_says_how_many_connections_the_database_must_allow(variant: str) -> None:
     ingest, products = settings_of("ingest-api"), settings_of("product-api")
     each = {
-        # One more hears of verdicts.
-        "ingest-api": ingest.database_pool_size + 1,
+        "ingest-api": ingest.database_connections,
         "product-api": products.database_readers + products.database_writers,
         # One more parks what the broker has given up on.
         "persist-worker": 2,
