@@ -18,6 +18,7 @@ from pipeline.group_commit import Full, GroupCommit, Unavailable
 from pipeline.order_ids import OrderIds
 from pipeline.orders import Order, encode_order, with_context
 from pipeline.publisher import Outcome
+from pipeline.shares import Shares
 from web import problems
 from web.body import read_json_body
 from web.clients import client_of
@@ -45,6 +46,8 @@ class Intake:
     commits: GroupCommit
     replays: Replays
     limits: RateLimits
+    bulks: Shares
+    """Places for the orders of bulk requests."""
     stored: StoredOrders
     """Asked only before a keyed order is refused: a request before it may have made it."""
     status: int

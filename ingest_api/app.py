@@ -30,6 +30,7 @@ from pipeline.health import Health
 from pipeline.order_ids import OrderIds
 from pipeline.order_list_cache import OrderListCache
 from pipeline.publisher import Publisher
+from pipeline.shares import Shares
 from web.application import make_api
 from web.keys import Keys, load_keys
 from web.operations import Guard, make_routes
@@ -77,7 +78,8 @@ async def _running(
         async with lifecycle.background(publisher.run(), events, replays.run(), *publishing, *waiting):
             ids = OrderIds(settings.order_id_key.get_secret_value(), on_step=_tell_step)
             orders = StoredOrders(pool, settings.database_timeout_s)
-            intake = Intake(catalogue, ids, commits, replays, RateLimits(), orders, settings.accepted_status)
+            bulks = Shares("orders of bulks", settings.max_bulk_orders)
+            intake = Intake(catalogue, ids, commits, replays, RateLimits(), bulks, orders, settings.accepted_status)
             lookup = OrderLookup(orders, OrderLists(lists, orders), verdicts, ids)
             yield _routes(settings, intake, lookup, keys.guard)
             await commits.drain()

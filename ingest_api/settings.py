@@ -36,6 +36,9 @@ class IngestSettings(ApiSettings):
     # Past either, 503: at 5,000 orders/s this is four seconds of waiting, and at 250 bytes an order 5 MB.
     max_waiting_orders: int = Field(default=20_000, ge=1)
     max_waiting_bytes: int = Field(default=16 * 1024**2, ge=1024)
+    # Orders of bulk requests in hand at once, from before they are looked at until they are answered, 2 to 3 KB each:
+    # ten of the largest bulks; and half of all that may wait, which leaves single orders the other half.
+    max_bulk_orders: int = Field(default=10_000, ge=1_000)
 
     # How long a price may be used without asking again. Events make it fresh long before; this is for the lost ones.
     catalogue_ttl_s: float = Field(default=30.0, gt=0)

@@ -123,6 +123,10 @@ class GroupCommit:
                 self._in_flight -= 1
                 self._changed.set()
 
+    def has_room(self, orders: int) -> bool:
+        """Whether so many more may wait now: looked at before there is any work with them."""
+        return self._waiting_orders + orders <= self._max_waiting_orders
+
     def retry_after_s(self) -> int:
         """When to send again what was refused, or not confirmed: in 1 to 30 s, by the measured rate of confirms."""
         return retry_after_s(self._rate.wait_s(self._waiting_orders, self._loop.time()))
