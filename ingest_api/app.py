@@ -75,7 +75,7 @@ async def _running(
         lists = OrderListCache(redis)
         verdicts = _verdicts(settings, health, lists)
         waiting = (verdicts.run(), verdicts.end_with(stop))
-        async with lifecycle.background(publisher.run(), events, replays.run(), *publishing, *waiting):
+        async with lifecycle.background(publisher.run(), events, replays.run(), *publishing, *waiting, stop=stop):
             ids = OrderIds(settings.order_id_key.get_secret_value(), on_step=_tell_step)
             orders = StoredOrders(pool, settings.database_timeout_s)
             bulks = Shares("orders of bulks", settings.max_bulk_orders)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import asyncpg
 
+from pipeline.logs.configure import protect_streams
 from pipeline.settings import DatabaseSettings, load_or_exit
 
 # One lock for all who migrate this database. The number is the first 8 bytes of sha256("headrace migrations"), as a
@@ -93,6 +94,8 @@ def main() -> int:
     if sys.argv[1:] not in ([], ["--wait"]):
         print(__doc__, file=sys.stderr)
         return 2
+    # A log that cannot be written is no reason to leave a database half migrated, or to say that it is.
+    protect_streams("migrations")
     settings = load_or_exit("migrations", DatabaseSettings)
     try:
         if sys.argv[1:]:

@@ -169,7 +169,7 @@ class SecondNet:
         return cls(consumer, Database(settings.database_url, own, _prepare), publisher, health)
 
     async def run(self) -> None:
-        """Consume and park until cancelled. A bug ends it, and what comes then stays in orders.dead."""
+        """Consume and park until cancelled. After a bug it does nothing, and what comes then stays in orders.dead."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._consumer.run())
@@ -177,6 +177,8 @@ class SecondNet:
         except Exception:
             log.critical("bug in the second net; what the broker gives up on is not parked any more", exc_info=True)
             self._health.down(PART, "a bug, see the log: what the broker gives up on stays in orders.dead")
+            # Not the end of the process: without this net orders are stored, and a restart would meet the same bug.
+            await asyncio.Event().wait()
         finally:
             await self._database.close()
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import logging
 import os
 import signal
 import sys
@@ -10,10 +9,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-import orjson
 import structlog
 import uvloop
 
+from pipeline.logs import configure as logs
 from pipeline.settings import EXIT_BAD_SETTINGS, PipelineSettings, load_or_exit
 
 S = TypeVar("S", bound=PipelineSettings)
@@ -46,8 +45,9 @@ def run(service: str, settings_type: type[S], main: Callable[[S, asyncio.Event],
     `stop` is set by the first SIGTERM or SIGINT; main finishes what is in hand and returns. The second signal
     kills the process on the spot. Wrong settings, or Misconfigured: one line for each on stderr, exit 78.
     """
+    sink = logs.protect_streams(service)
     settings = load_or_exit(service, settings_type)
-    _configure_logs(service, settings.log_level)
+    logs.configure(service, settings.log_level, sink)
     try:
         uvloop.run(_main(settings, main))
     except Misconfigured as error:
@@ -75,13 +75,14 @@ def _spare_the_collector() -> None:
 
 
 @asynccontextmanager
-async def background(*coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+async def background(*coroutines: Coroutine[Any, Any, None], stop: asyncio.Event | None = None) -> AsyncIterator[None]:
     """Run coroutines that have no end beside the body, and cancel them after it.
 
-    One that fails is a bug of ours, and takes the process down on the spot: nothing that is in hand was acknowledged,
-    and half a process that still says it is alive would be worse.
+    One that ends before that, in whatever way, is a bug of ours, and takes the process down on the spot, with exit
+    code 70: nothing that is in hand was acknowledged, and half a process that still says it is alive would be worse.
+    `stop`: once it is set, they may return.
     """
-    tasks = [asyncio.create_task(_crash_if_it_fails(coroutine)) for coroutine in coroutines]
+    tasks = [asyncio.create_task(_crash_if_it_ends(coroutine, stop)) for coroutine in coroutines]
     try:
         yield
     finally:
@@ -155,58 +156,44 @@ def _tell_of_the_batch_in_hand(why: str) -> None:
     structlog.get_logger().warning("stopping with a batch in hand; it will be delivered again", why=why)
 
 
-async def _crash_if_it_fails(coroutine: Coroutine[Any, Any, None]) -> None:
+async def _crash_if_it_ends(coroutine: Coroutine[Any, Any, None], stop: asyncio.Event | None) -> None:
     try:
         await coroutine
-    except Misconfigured as error:  # a health page that cannot listen, say
-        structlog.get_logger().critical("cannot start", error=str(error))
-        os._exit(EXIT_BAD_SETTINGS)
-    except Exception:
-        structlog.get_logger().critical("bug; the process ends", exc_info=True)
-        os._exit(_EXIT_BUG)
+        if stop is not None and stop.is_set():
+            return
+        error: BaseException | None = None
+    except BaseException as raised:
+        # A CancelledError may be a library's, which ends with it what waits on a dead connection.
+        if isinstance(raised, asyncio.CancelledError) and _is_cancelled():
+            raise
+        error = raised
+    if error is not None or not _is_cancelled():
+        _crash(getattr(coroutine, "__qualname__", repr(coroutine)), error)
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _crash(part: str, error: BaseException | None) -> None:
+    """End the process on the spot, whatever the log does."""
+    is_bug, log = not isinstance(error, Misconfigured), structlog.get_logger()
+    try:
+        if not is_bug:  # a health page that cannot listen, say
+            log.critical("cannot start", error=str(error))
+        elif error is None:
+            log.critical("bug: a part that has no end has ended; the process ends", part=part)
+        else:
+            log.critical("bug; the process ends", part=part, exc_info=error)
+        logs.flush()
+    finally:
+        os._exit(_EXIT_BUG if is_bug else EXIT_BAD_SETTINGS)
 
 
 def _on_signal(stop: asyncio.Event, number: signal.Signals) -> None:
     if stop.is_set():
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
+    stop.set()  # first: whatever becomes of the log, the signal is obeyed
     structlog.get_logger().info("stopping", signal=number.name)
-    stop.set()
-
-
-def _configure_logs(service: str, level: str) -> None:
-    """One JSON object a line on stderr, from our code and from the libraries alike."""
-    shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        lambda _logger, _method, event: {**event, "service": service},
-    ]
-    number = logging.getLevelNamesMapping()[level.upper()]
-    structlog.configure(
-        processors=[
-            *shared,
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(serializer=_json),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
-    )
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.format_exc_info,
-                structlog.processors.JSONRenderer(serializer=_json),
-            ],
-        )
-    )
-    logging.basicConfig(handlers=[handler], level=max(number, logging.WARNING), force=True)
-
-
-def _json(event: object, **_: object) -> str:
-    """orjson: the event is an untyped dict of whatever was at hand, which is what it is best at."""
-    return orjson.dumps(event, default=repr).decode()

@@ -18,7 +18,7 @@ from prometheus_client import (
     PlatformCollector,
     ProcessCollector,
 )
-from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 REGISTRY = CollectorRegistry()
@@ -70,6 +70,28 @@ class BatchHistogram(Collector):
         bounds = [*map(str, self._bounds), "+Inf"]
         cumulative = list(zip(bounds, accumulate(self._counts), strict=True))
         yield HistogramMetricFamily(self._name, self._documentation, buckets=cumulative, sum_value=self._sum)
+
+
+class SignalSafeCounter(Collector):
+    """A Prometheus counter with one label, which may be counted anywhere, also in the middle of counting it.
+
+    prometheus-client's own takes a lock that the same thread cannot take twice, and a garbage collection in there may
+    log. Two threads at once may lose one of their counts.
+    """
+
+    def __init__(self, name: str, documentation: str, label: str) -> None:
+        self._name, self._documentation, self._label = f"headrace_{name}", documentation, label
+        self._counts: dict[str, int] = {}
+        REGISTRY.register(self)
+
+    def count(self, value: str, lines: int = 1) -> None:
+        self._counts[value] = self._counts.get(value, 0) + lines
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        family = CounterMetricFamily(self._name, self._documentation, labels=[self._label])
+        for value, count in list(self._counts.items()):
+            family.add_metric([value], count)
+        yield family
 
 
 def _counter(name: str, documentation: str, *labels: str) -> Counter:
@@ -187,4 +209,10 @@ PRODUCT_EVENTS = _counter(
 BROKER_RECONNECTS = _counter("broker_connection_losses", "Connections to the broker that were lost.", "connection")
 REDECLARATIONS = _counter(
     "broker_redeclarations", "Times that all was declared again because no queue took a message.", "connection"
+)
+LOG_LINES_DROPPED = SignalSafeCounter(
+    "log_lines_dropped",
+    "Log lines that were not written: unwritable (disk full, pipe closed), stuck (nobody reads, or the disk hangs),"
+    " flood (too many of a kind), unrenderable (a bug).",
+    "because",
 )

@@ -27,7 +27,7 @@ async def main(settings: ConsumerSettings, stop: asyncio.Event) -> None:
         cache = product_cache.ProductCache(redis)
         worker = ProductConsumer(consumer, database, cache, publisher)
         watching = (database.watch(), cache.watch(health, REDIS))
-        async with lifecycle.background(publisher.run(), consumer.run(), *watching, serving):
+        async with lifecycle.background(publisher.run(), consumer.run(), *watching, serving, stop=stop):
             await lifecycle.work_until_stopped(worker.run_once, stop, consumer.stop, settings.stop_grace_s)
         await database.close()
 

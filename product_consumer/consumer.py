@@ -5,7 +5,7 @@ commit and that leaves the batch unacknowledged, and it is notified when it come
 """
 
 import asyncio
-from collections import Counter
+from collections import Counter, OrderedDict
 
 import structlog
 
@@ -26,11 +26,14 @@ log = structlog.get_logger()
 
 # An announcement is a hint, so it holds nobody up for long.
 _ANNOUNCE_TIMEOUT_S = 0.5
+# Products whose end was logged; beyond it, one may be logged a second time.
+_SOLD_OUT_REMEMBERED = 1000
 
 
 class ProductConsumer:
     def __init__(self, consumer: BatchConsumer, database: Database, cache: ProductCache, publisher: Publisher) -> None:
         self._consumer, self._database, self._cache, self._publisher = consumer, database, cache, publisher
+        self._told_sold_out: OrderedDict[str, int] = OrderedDict()
 
     async def run_once(self) -> int | None:
         """One batch, from its close to its ack. Returns how many orders it brought; None when there is no more.
@@ -73,9 +76,16 @@ class ProductConsumer:
         """Tell the doors, all at once, so that a slow broker costs one deadline and not one for each product. A door
         that misses it goes on accepting orders that will fail, until its catalogue's TTL.
         """
-        if sold_out:
-            log.info("sold out", products=[it.id for it in sold_out])
+        if new := [it.id for it in sold_out if self._is_news(it)]:
+            log.info("sold out", products=new)
         await asyncio.gather(*map(self._announce_one, sold_out))
+
+    def _is_news(self, event: ProductEvent) -> bool:
+        """Whether this is the first that is logged of it: each later order for the product says so again."""
+        told, self._told_sold_out[event.id] = self._told_sold_out.pop(event.id, None), event.version
+        if len(self._told_sold_out) > _SOLD_OUT_REMEMBERED:
+            self._told_sold_out.popitem(last=False)
+        return told != event.version
 
     async def _announce_one(self, event: ProductEvent) -> None:
         key, body = topology.PRODUCT_SOLD_OUT, encode_event(event)

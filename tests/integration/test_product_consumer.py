@@ -138,7 +138,9 @@ async def test_metrics_and_log_tell_what_became_of_a_batch(environment: dict[str
             await create(environment, orders)
             await create_raw(environment, b"no JSON")
             await buffered(worker, 2)
-            await worker.run_once()
+            with capture_logs() as logs:
+                await worker.run_once()
+            assert "sold out" not in [it["event"] for it in logs], "it is still the same end of the same product"
         assert growth() == [2, 1, 1, 6, 1, 3]
 
 

@@ -11,7 +11,7 @@ from database.connection import Connection
 from persist_worker import second_net as second_net_module
 from persist_worker.second_net import DEAD_LETTERED, PART
 from persist_worker.worker import PUBLISHER
-from pipeline import batches, topology
+from pipeline import batches, lifecycle, topology
 from pipeline.health import Health
 from pipeline.orders import SCHEMA, Order
 from tests.broker import plain_channel, running_task, send, send_orders, unsettled
@@ -252,9 +252,11 @@ async def test_p1_a_bug_in_the_net_ends_the_net_alone_and_loses_nothing(
     net, _ = make_net(environment, health)
     with monkeypatch.context() as patched:
         patched.setattr(second_net_module, "_park", buggy)
-        await net.run()
-    assert not health.is_up(PART)
+        running = asyncio.create_task(net.run())
+        await eventually(lambda: "a bug" in str(health.summary()["parts"]))
+    assert not running.done(), "the end of a background task is the end of its process"
     assert health.is_ready
+    await lifecycle.end([running])
     await eventually(lambda: is_in_the_net(environment))
     net, _ = make_net(environment, health)
     async with running_task(net.run()):

@@ -1,0 +1,68 @@
+"""Bounds each kind of log line: the first few pass, then one in a while, which says how many were left out.
+
+Pure: it is told what time it is. A server that is away makes the same line once for each request that needed it; four
+writes a second to a read-only PostgreSQL were 1,000 lines a minute, and the one line that named the cause was lost in
+them.
+"""
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+# So many lines of a kind pass at once; enough to see what differs between them.
+BURST = 10
+# Then one passes in this time, so a flood costs 6 lines a minute, for as long as it lasts.
+EVERY_S = 10.0
+# Kinds that are remembered. Code has about a hundred; a library whose messages differ each time pushes out the oldest.
+_KINDS = 500
+
+
+@dataclass(slots=True)
+class _Kind:
+    allowance: float
+    seen_at: float
+    """When a line of this kind was last asked about, passed or not."""
+    left_out: int = 0
+
+
+class Floods:
+    """Decides for each line whether it is written."""
+
+    def __init__(self, burst: int = BURST, every_s: float = EVERY_S) -> None:
+        self._burst, self._every_s = burst, every_s
+        self._kinds: OrderedDict[Hashable, _Kind] = OrderedDict()
+
+    def admit(self, kind: Hashable, now: float) -> int | None:
+        """None: leave this line out. Otherwise write it; so many of its kind were left out before it.
+
+        `now`: seconds of a clock that never goes back.
+        """
+        known = self._kinds.get(kind)
+        if known is None:
+            known = self._remember(kind, now)
+        known.allowance = min(self._burst, known.allowance + max(0.0, now - known.seen_at) / self._every_s)
+        known.seen_at = now
+        if known.allowance < 1:
+            known.left_out += 1
+            return None
+        known.allowance -= 1
+        left_out, known.left_out = known.left_out, 0
+        return left_out
+
+    def ended(self, now: float) -> list[tuple[Hashable, int]]:
+        """The kinds whose flood is over, and how many lines of each were left out since the last that was written.
+
+        Each is told once: no later line of its kind might come to tell it.
+        """
+        # A copy, made at once: other threads log meanwhile.
+        silent = [it for it in list(self._kinds.items()) if it[1].left_out and now - it[1].seen_at >= self._every_s]
+        told = [(kind, known.left_out) for kind, known in silent]
+        for _, known in silent:
+            known.left_out = 0
+        return told
+
+    def _remember(self, kind: Hashable, now: float) -> _Kind:
+        while len(self._kinds) >= _KINDS:
+            self._kinds.popitem(last=False)
+        known = self._kinds[kind] = _Kind(self._burst, now)
+        return known
