@@ -187,6 +187,8 @@ class Process:
             await self._launch()
         except (HeadraceError, OSError) as error:
             log.warning("%s: %s", self.spec.name, getattr(error, "cause", error))
+        except Exception:  # a bug of ours; still, who would start it if not we?
+            log.exception("%s was not started again", self.spec.name)
         else:
             log.info("%s is ready again, pid %s", self.spec.name, self.pid)
 

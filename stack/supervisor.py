@@ -17,7 +17,7 @@ from stack.environment import external_urls, wanted_ports
 from stack.errors import HeadraceError, disk_full
 from stack.events import Events
 from stack.home import Home
-from stack.logfile import open_log
+from stack.logfile import keep_bounded, open_log
 from stack.ports import Ports
 from stack.proc import identify
 from stack.rabbitmq import UI_VARIABLE, Use
@@ -83,6 +83,7 @@ class Supervisor:
         """See main; returns the services' exit codes. Raises HeadraceError, with all stopped, when the start fails."""
         self._listen()
         self._write_state()
+        bounding = asyncio.create_task(keep_bounded(self.home.logs))
         start = asyncio.create_task(self._start())
         stop = asyncio.create_task(self._stop.wait())
         try:
@@ -93,6 +94,7 @@ class Supervisor:
         finally:
             await _cancel(start)
             await self._stop_all()
+            await _cancel(bounding)
         return self._services.exit_codes()
 
     async def _start(self) -> None:
