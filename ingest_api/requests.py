@@ -24,8 +24,8 @@ Quantity = Annotated[int, Meta(ge=1, le=MAX_QUANTITY, description="Units.", exam
 _TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
-class OrderRequest(msgspec.Struct, rename="camel"):
-    """What a client sends. More members are ignored."""
+class OrderRequest(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    """What a client sends."""
 
     product_id: ProductId
     quantity: Quantity

@@ -1,7 +1,4 @@
-"""What clients send, and what is allowed in it. Pure: bodies in, values or a Problem out.
-
-Unknown fields are ignored: clients of the service that this one replaces send more than it needs.
-"""
+"""What clients send, and what is allowed in it. Pure: bodies in, values or a Problem out."""
 
 import re
 from collections.abc import Callable
@@ -74,7 +71,7 @@ Edit = Callable[[ProductValues], ProductValues]
 """What becomes of a product's values. Raises Problem if that is not allowed."""
 
 
-class ProductRequest(msgspec.Struct):
+class ProductRequest(msgspec.Struct, forbid_unknown_fields=True):
     """A whole product."""
 
     name: Name
@@ -82,7 +79,7 @@ class ProductRequest(msgspec.Struct):
     qty: Qty
 
 
-class PatchRequest(msgspec.Struct):
+class PatchRequest(msgspec.Struct, forbid_unknown_fields=True):
     """A JSON merge patch (RFC 7396): what is left out stays. There is nothing to remove, so null is not allowed."""
 
     name: Name | UnsetType = UNSET
@@ -90,7 +87,7 @@ class PatchRequest(msgspec.Struct):
     qty: Qty | UnsetType = UNSET
 
 
-class RestockRequest(msgspec.Struct):
+class RestockRequest(msgspec.Struct, forbid_unknown_fields=True):
     """Units that arrived."""
 
     quantity: Annotated[int, Meta(ge=1, le=MAX_RESTOCK, description="How many to add.", examples=[25])]

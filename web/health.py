@@ -7,8 +7,8 @@ from starlette.routing import Route
 
 from pipeline import metrics
 from pipeline.health import Health
-from web.clients import OPS, PUBLIC
-from web.operations import Guard, as_asgi
+from web.health_operations import HEALTH_OPERATIONS
+from web.operations import Guard, make_routes
 
 
 def health_routes(health: Health, guard: Guard) -> list[Route]:
@@ -26,13 +26,8 @@ def health_routes(health: Health, guard: Guard) -> list[Route]:
     async def summary(_: Request) -> Response:
         return JSONResponse(health.summary())
 
-    pages = [
-        ("/livez", livez, PUBLIC),
-        ("/readyz", readyz, PUBLIC),
-        ("/health", summary, OPS),
-        ("/metrics", _metrics, OPS),
-    ]
-    return [Route(path, guard(as_asgi(page), needs), methods=["GET"]) for path, page, needs in pages]
+    pages = {"getLiveness": livez, "getReadiness": readyz, "getHealth": summary, "getMetrics": _metrics}
+    return make_routes(HEALTH_OPERATIONS, pages, guard)
 
 
 async def _metrics(_: Request) -> Response:

@@ -43,8 +43,9 @@ HEALTH_OPERATIONS = (
         PUBLIC,
         TAG,
         "Is the process alive?",
-        "Asks nothing outside the process: restarting it would not mend a broker that is away.",
+        "Asks nothing outside the process: restarting it would not mend a broker that is away. Any query is ignored.",
         answers=(Answer(200, "It is.", (Content(Alive, {"Alive": Alive("alive")}),)),),
+        ignores_query=True,
     ),
     Operation(
         "getReadiness",
@@ -53,11 +54,12 @@ HEALTH_OPERATIONS = (
         PUBLIC,
         TAG,
         "Can it do its work?",
-        "200 if all that it cannot do without is there.",
+        "200 if all that it cannot do without is there. Any query is ignored.",
         answers=(
             Answer(200, "It can.", (Content(Summary, {"Ready": _READY}),)),
             Answer(503, "It cannot: `parts` says why.", (Content(Summary, {"Not ready": _NOT_READY}),)),
         ),
+        ignores_query=True,
     ),
     Operation(
         "getHealth",

@@ -2,11 +2,14 @@
 
 msgspec decodes and checks at once, which is all that a good body costs. It stops at the first fault, and lets a member
 come twice; so what it refuses, and what may hold a member twice, is looked at again, slowly.
+
+A member that no field reads is refused: the client meant something by it, and would never learn that nobody listened.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar, get_args, get_type_hints
+from urllib.parse import quote
 
 import msgspec
 from msgspec import UnsetType, inspect
@@ -21,6 +24,12 @@ _NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 # How much of what a client sent is worth repeating to it.
 _MAX_SHOWN = 60
+
+# Unknown members that are named, each at its pointer. A body of the largest size has thousands, and naming all of them
+# would make the answer twenty times as large as the request.
+_MAX_UNKNOWN_NAMED = 20
+# The longest name that a pointer spells out. To a longer one, the pointer is that of the object which holds it.
+_MAX_POINTED = 200
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _elements = msgspec.json.Decoder(list[msgspec.Raw])
@@ -39,11 +48,12 @@ class JsonBody(Generic[S]):
     """A kind of body: a Struct, whose types and Meta are also what its OpenAPI schema is made from."""
 
     def __init__(self, kind: type[S], **rules: Rule) -> None:
-        """`rules`: by the name of the field; every field that is not an integer has one.
+        """`kind` forbids unknown fields. `rules`: by the name of the field; every field that is no integer has one.
 
         They explain what was refused. Who decodes applies them, and raises `refusal` for what they do not allow.
         """
         self._decoder = msgspec.json.Decoder(kind)
+        assert kind.__struct_config__.forbid_unknown_fields, f"{kind.__name__} would drop members silently"
         self._fields = list(_fields_of(kind, rules))
         # A body with all fields, and no more colons than fields, has no room for a member that comes twice.
         self._colons = len(self._fields) if all(field.required for field in self._fields) else -1
@@ -70,6 +80,7 @@ class JsonBody(Generic[S]):
         except _NOT_JSON as fault:
             return _malformed(fault)
         errors = [error for field in self._fields if (error := field.error_in(members)) is not None]
+        errors += unknown_members(members, [field.name for field in self._fields])
         assert errors, "refused, and nothing is wrong with it"
         return invalid_values(errors)
 
@@ -105,6 +116,30 @@ def check_strictly(body: bytes) -> None:
             json.dumps(content, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise _malformed(error) from None
+
+
+def unknown_members(names: Iterable[str], known: Sequence[str]) -> list[FieldError]:
+    """An error for each of `names` that is not `known`, with its pointer; for the last of very many, one in all."""
+    unknown = [name for name in names if name not in known]
+    takes = f"The members here are {_and(known)}."
+    errors = [_unknown_member(name, takes) for name in unknown[:_MAX_UNKNOWN_NAMED]]
+    if rest := len(unknown) - len(errors):
+        errors.append(FieldError(f"{rest} more unknown members are not named here. {takes}", pointer="#"))
+    return errors
+
+
+def _unknown_member(name: str, takes: str) -> FieldError:
+    pointer = f"#/{_pointed(name)}" if len(name) <= _MAX_POINTED else "#"
+    return FieldError(f"The member {_shown(name)} is unknown. {takes}", pointer=pointer)
+
+
+def _pointed(name: str) -> str:
+    """As a step of a JSON pointer (RFC 6901, section 3) in the fragment of a URI (section 6)."""
+    return quote(name.replace("~", "~0").replace("/", "~1"), safe="!$&'()*+,;=:@")
+
+
+def _and(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 class _Field(NamedTuple):
@@ -164,10 +199,15 @@ def _not(raw: bytes) -> str:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) < len(pairs):
-        twice = json.dumps(_first_repeated(name for name, _ in pairs))
-        shown = twice if len(twice) <= _MAX_SHOWN else f"{twice[:_MAX_SHOWN]}…"
-        raise malformed(f"The member {shown} comes twice in one object. Send it once.")
+        twice = _shown(_first_repeated(name for name, _ in pairs))
+        raise malformed(f"The member {twice} comes twice in one object. Send it once.")
     return members
+
+
+def _shown(name: str) -> str:
+    """The name of a member as JSON, cut if it is long."""
+    text = json.dumps(name)
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"
 
 
 def _first_repeated(names: Iterable[str]) -> str:

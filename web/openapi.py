@@ -82,6 +82,8 @@ def problems_of(operation: Operation) -> list[Kind]:
         found.add(kinds.UNAUTHENTICATED)
         if operation.needs != ANY_KEY:
             found.add(kinds.FORBIDDEN)
+    if not operation.ignores_query:
+        found.add(kinds.INVALID_QUERY)
     if operation.body:
         found |= {*_WITH_BODY}
     if any(it.place == "query" for it in operation.parameters):

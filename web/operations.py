@@ -11,6 +11,7 @@ from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from web.problem_kinds import Kind
+from web.query import QueryGuard
 
 Guard = Callable[[ASGIApp, str], ASGIApp]
 """Wraps an endpoint so that it is reached only by who has what the operation needs."""
@@ -93,7 +94,6 @@ class Operation:
     """As Starlette has it, and OpenAPI: `/products/{product_id}`."""
     needs: str
     """A scope of web.clients, or PUBLIC or ANY_KEY."""
-
     # What follows is for its readers alone.
     tag: str = ""
     summary: str = ""
@@ -104,6 +104,9 @@ class Operation:
     answers: tuple[Answer, ...] = ()
     problems: tuple[Kind, ...] = ()
     """Those besides the ones that all operations of its sort have: see web.openapi."""
+
+    ignores_query: bool = False
+    """For probes alone: one that adds something of its own to the path must not find the process dead."""
 
 
 class _RequestResponse:
@@ -167,6 +170,14 @@ def make_routes(operations: Sequence[Operation], endpoints: Mapping[str, Any], g
     return [_route(path, methods, endpoints, guard) for path, methods in by_path.items()]
 
 
+def as_endpoint(endpoint: Any, operation: Operation) -> ASGIApp:
+    """An ASGI application that refuses the query parameters which the operation does not take."""
+    app = as_asgi(endpoint)
+    if operation.ignores_query:
+        return app
+    return QueryGuard(app, [it.name for it in operation.parameters if it.place == "query"])
+
+
 def as_asgi(endpoint: Any) -> ASGIApp:
     is_function = inspect.isfunction(endpoint) or inspect.ismethod(endpoint)
     app: ASGIApp = _RequestResponse(endpoint) if is_function else endpoint
@@ -174,6 +185,6 @@ def as_asgi(endpoint: Any) -> ASGIApp:
 
 
 def _route(path: str, operations: Sequence[Operation], endpoints: Mapping[str, Any], guard: Guard) -> Route:
-    by_method = {it.method: guard(as_asgi(endpoints[it.id]), it.needs) for it in operations}
+    by_method = {it.method: guard(as_endpoint(endpoints[it.id], it), it.needs) for it in operations}
     only = next(iter(by_method.values())) if len(by_method) == 1 else _ByMethod(by_method)
     return _Path(path, only, {it.method: tuple(content.media_type for content in it.body) for it in operations})

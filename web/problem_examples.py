@@ -14,6 +14,9 @@ _PRODUCT = "01a20261-5c40-7b6e-9f0a-3d5c1e8a7b42"
 
 _OCCURRENCES = (
     problems.malformed("The body is not valid JSON: Input data was truncated"),
+    problems.invalid_query(
+        [FieldError("This operation does not take the query parameter 'status'. It takes wait.", parameter="status")]
+    ),
     problems.unauthenticated("Send the API key: Authorization: Bearer hr_…"),
     problems.forbidden(ORDERS_WRITE),
     problems.not_found(f"product {_PRODUCT}"),

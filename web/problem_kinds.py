@@ -36,6 +36,14 @@ MALFORMED = Kind(
     " specification says. Nothing was done.",
     "Correct the client. The same bytes get the same answer.",
 )
+INVALID_QUERY = Kind(
+    "invalid-query",
+    400,
+    "The query is not one that this operation takes",
+    "The query has a parameter that this operation does not take, or one of its parameters more than once. It is"
+    " refused, because an answer to something else than was asked looks like the right one. Nothing was done.",
+    "`errors` names each of them in `parameter`. Leave out what the operation does not take; send the others once.",
+)
 UNAUTHENTICATED = Kind(
     "unauthenticated",
     401,
@@ -126,7 +134,8 @@ INVALID_VALUE = Kind(
     "invalid-value",
     422,
     "A value is not allowed",
-    "The request is well-formed, and one or more of its values are not allowed. Nothing was done.",
+    "The request is well-formed, and one or more of its values are not allowed, or its body has members that the"
+    " operation does not know. Nothing was done.",
     "`errors` has all of them: `pointer` is where in the body (RFC 6901), `parameter` which one of the query.",
 )
 UNKNOWN_PRODUCT = Kind(

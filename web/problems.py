@@ -100,6 +100,12 @@ def malformed(detail: str) -> Problem:
     return Problem(kinds.MALFORMED, detail)
 
 
+def invalid_query(errors: Sequence[FieldError]) -> Problem:
+    """Parameters that the operation does not take, or that come more than once. At least one."""
+    detail = errors[0].detail if len(errors) == 1 else f"{len(errors)} query parameters are not allowed: see errors."
+    return Problem(kinds.INVALID_QUERY, detail, errors=errors)
+
+
 def unauthenticated(detail: str) -> Problem:
     """Nobody has said who is asking. Then the challenge has no error (RFC 6750, section 3.1)."""
     return Problem(kinds.UNAUTHENTICATED, detail, headers={"WWW-Authenticate": _CHALLENGE})
