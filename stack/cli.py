@@ -199,9 +199,12 @@ def verify(
         bool, typer.Option("--repair", help="First send once more what has no verdict, and wait for the verdicts.")
     ] = False,
     database_url: Annotated[
-        str | None, typer.Option(help="Another database than DATABASE_URL's or the running stack's.")
+        str | None,
+        typer.Option(help="Another database than the running stack's, without a password: else DATABASE_URL."),
     ] = None,
-    amqp_url: Annotated[str | None, typer.Option(help="The broker of that database, for --repair.")] = None,
+    amqp_url: Annotated[
+        str | None, typer.Option(help="The broker of that database, for --repair. As above: else AMQP_URL.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Audit the database of a running system: each order, verdict and product. Exit code 1: something is wrong."""

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from stack import postgres
-from stack.credentials import Credentials, load_or_create, write_private
+from stack.credentials import Credentials, derived, load_or_create, write_private
 from stack.home import Home
 from stack.key_file import ensure_file
 from stack.rabbitmq import USER, USER_CONFIGURATION
@@ -37,6 +37,7 @@ def files(made: Credentials, brokers: str = "rabbitmq") -> dict[str, str]:
         "rabbitmq/10-user.conf": USER_CONFIGURATION.format(user=USER, password=made.rabbitmq),
         "redis/redis.conf": CACHE_CONFIGURATION.format(password=made.redis, directory="/data"),
         "redis/password": made.redis,
+        "grafana/password": derived(made.postgres, "grafana admin"),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 import os
 import secrets
@@ -29,6 +30,11 @@ def generate() -> Credentials:
         redis=secrets.token_hex(16),
         order_id_key=secrets.token_hex(32),
     )
+
+
+def derived(secret: str, purpose: str) -> str:
+    """A password of its own for `purpose`, 32 hex digits. It is the same each time, and does not tell the `secret`."""
+    return hmac.new(secret.encode(), purpose.encode(), "sha256").hexdigest()[:32]
 
 
 def load_or_create(path: Path) -> Credentials:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 from pipeline.addresses import BadAddress, check_brokers, check_database, check_redis
 from pipeline.variables import WrongSettings, read_variables
@@ -56,6 +57,11 @@ def _secret(name: str) -> str | None:
         return read_variables([name]).get(name)
     except WrongSettings as error:
         raise HeadraceError(str(error), mend=f"correct {name}") from None
+
+
+def has_password(text: str) -> bool:
+    """Whether one of the addresses in `text`, with commas between, holds a password, in whatever place."""
+    return re.search(r"//[^/?#@]*:[^/?#]*@|[?&]pass(word|file|wd)?=", text, re.IGNORECASE) is not None
 
 
 def check_url(server: str, name: str, url: str, mend: str) -> None:

@@ -31,6 +31,8 @@ from stack.errors import HeadraceError
 from stack.home import Home
 
 OWN_CLIENT = "headrace"
+# In the place of the token: somebody has revoked the stack's own key.
+REVOKED = "revoked\n"
 
 
 def read_keys(home: Home) -> list[ApiKey]:
@@ -62,25 +64,31 @@ def add_key(home: Home, client: str, scopes: Sequence[ScopeName], orders_per_s: 
     home.create()
     with _locked(home):
         # One that got lost is made anew so, with this key: see _lost.
-        keys = with_own_key(home, read_keys(home) if home.api_keys.exists() else [])
+        keys = read_keys(home) if home.api_keys.exists() else []
+        if not _is_revoked(home):
+            keys = with_own_key(home, keys)
         token = new_token()
         write_keys(home, [*keys, make_key(token, client, scopes, orders_per_s)])
     return token
 
 
 def remove_key(home: Home, key_id: str) -> tuple[ApiKey | None, list[ApiKey]]:
-    """Remove the key with this id. Returns it, None if there is none or it is the stack's own, and those that are left.
+    """Remove the key with this id. Returns it and those that are left; None if there is none, or it is the last.
 
-    Raises HeadraceError.
+    The stack's own stays revoked: `add_key` does not make it anew. It comes back with `own_token`, for who needs it on
+    this machine, and when the last other key goes: a file without keys opens the doors. Raises HeadraceError.
     """
     if not home.api_keys.exists():
         return None, read_keys(home)
     with _locked(home):
         keys = read_keys(home)
-        found = next((key for key in keys if key.id == key_id and key.client != OWN_CLIENT), None)
-        if found is not None:
-            keys.remove(found)
-            write_keys(home, keys)
+        found = next((key for key in keys if key.id == key_id), None)
+        if found is None or (keys == [found] and found.client == OWN_CLIENT):
+            return None, keys
+        keys.remove(found)
+        if found.client == OWN_CLIENT:
+            write_private(home.own_api_key, REVOKED)
+        write_keys(home, keys or with_own_key(home, []))
     return found, keys
 
 
@@ -141,6 +149,10 @@ def _lost(home: Home) -> HeadraceError:
         f"there have been keys ({home.own_api_key} is the stack's own), and without the file all doors would open",
         "put it back from a copy; or make new keys: ./headrace keys add; or do without: ./headrace keys open",
     )
+
+
+def _is_revoked(home: Home) -> bool:
+    return _own_token(home) == REVOKED.strip()
 
 
 def _own_token(home: Home) -> str | None:

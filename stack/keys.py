@@ -67,10 +67,17 @@ def show(home: Home, *, as_json: bool) -> int:
 
 
 def revoke(home: Home, key_id: str) -> int:
-    """Remove a key: the running APIs let it in for another second at the most. Returns 0. Raises HeadraceError."""
+    """Remove a key: the running APIs let it in for another second at the most. Returns 0. Raises HeadraceError.
+
+    The stack's own may go while another is left: without any, the doors would open.
+    """
     found, left = remove_key(home, key_id)
     if found is None:
         raise _not_revoked(key_id, left)
+    if found.client == OWN_CLIENT:
+        _tell(f"revoked {key_id}, the stack's own key; the running services know within a second")
+        _tell("Other keys do not bring it back. `up` and `demo` on this machine make a new one when they need it.")
+        return 0
     _tell(f"revoked {key_id} of {found.client}; the running services know within a second")
     if all(key.client != found.client for key in left):
         _tell(f"{found.client} has no key any more. Its orders stay its own: do not give the name to somebody else.")
@@ -132,7 +139,8 @@ def _chosen(scopes: Sequence[str]) -> list[ScopeName]:
 def _not_revoked(key_id: str, keys: Sequence[ApiKey]) -> HeadraceError:
     if any(key.id == key_id for key in keys):
         mend = f"to do without keys: {DO_WITHOUT}"
-        return HeadraceError(f"{key_id} is the stack's own key", "its seeds and the demo need it", mend)
+        cause = "it is the last one: without any key, the next start is open to everybody"
+        return HeadraceError(f"{key_id} is the stack's own key", cause, mend)
     shown = parse_token(key_id)
     cause = f"that is a whole key; its id is {shown[0]}" if shown else "the id is the first column of the list"
     return HeadraceError(f"there is no key {'with that id' if shown else key_id[:80]}", cause, "./headrace keys list")

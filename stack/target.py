@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stack.environment import check_url, external_urls
+from stack.environment import VARIABLES, check_url, external_urls, has_password
 from stack.errors import HeadraceError
 from stack.home import Home
 from stack.status import running_urls
@@ -48,10 +48,23 @@ def choose_target(home: Home, database_url: str | None = None, amqp_url: str | N
 def _from_options(database_url: str | None, amqp_url: str | None) -> Target:
     for server, option, url in (("postgres", "--database-url", database_url), ("rabbitmq", "--amqp-url", amqp_url)):
         if url is not None:
+            _refuse_password(server, option, url)
             check_url(server, option, url, f"correct {option}")
     if database_url is None:
         raise HeadraceError("--amqp-url without --database-url", "an audit is of a database", "name both, or neither")
     return Target(database_url, amqp_url)
+
+
+def _refuse_password(server: str, option: str, url: str) -> None:
+    """Raise HeadraceError for an address with a password: whoever lists processes reads the options of each."""
+    if has_password(url):
+        name = VARIABLES[server]
+        raise HeadraceError(
+            f"{option} with a password",
+            "everybody on this machine can read the options of a command",
+            f"put the address into the variable {name}, or into the file {name} of a directory that SECRETS_DIRECTORY"
+            " names",
+        )
 
 
 def _broker_of(home: Home, database_url: str) -> str | None:

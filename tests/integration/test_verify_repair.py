@@ -191,8 +191,9 @@ async def test_what_cannot_be_audited_says_so(servers: Any, database_url: str, e
         ([], servers.database_url, "error: this is no database of Headrace"),
         (["--database-url", "mysql://x/y"], "", "error: --database-url is not a URL"),
         (["--repair"], database_url, "error: the broker of this database is not known"),
-        (["--repair", "--database-url", database_url], "", "error: the broker of this database is not known"),
-        (["--amqp-url", NO_SERVER], "", "error: --amqp-url without --database-url"),
+        (["--repair", "--database-url", database_url], "", "error: --database-url with a password"),
+        (["--repair", "--database-url", "postgresql://h/d"], "", "error: the broker of this database is not known"),
+        (["--amqp-url", "amqp://127.0.0.1:1/"], "", "error: --amqp-url without --database-url"),
     ):
         done = await verify({**nothing, "DATABASE_URL": url}, *arguments)
         assert (done.code, done.out) == (1, ""), done

@@ -9,10 +9,12 @@ import pytest
 from pipeline.settings import PipelineSettings, load
 from stack import compose_secrets
 
+DIRECTORIES = ("services", "postgres", "rabbitmq", "redis", "grafana")
+
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    for name in ("services", "postgres", "rabbitmq", "redis"):
+    for name in DIRECTORIES:
         (tmp_path / name).mkdir()
     return tmp_path
 
@@ -52,12 +54,12 @@ def test_what_a_killed_job_left_out_is_made_up_for(root: Path) -> None:
 
 def test_two_stacks_share_no_password(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     other = tmp_path_factory.mktemp("other")
-    for name in ("services", "postgres", "rabbitmq", "redis"):
+    for name in DIRECTORIES:
         (other / name).mkdir()
     compose_secrets.write(root, {})
     compose_secrets.write(other, {})
     ours, theirs = (set(re.findall(r"[0-9a-f]{32,}", " ".join(contents(each).values()))) for each in (root, other))
-    assert len(ours) == len(theirs) == 5, "four passwords and a cookie"
+    assert len(ours) == len(theirs) == 6, "five passwords and a cookie"
     assert not ours & theirs
 
 

@@ -19,6 +19,7 @@ from stack.home import ROOT, Home
 from stack.key_file import OWN_CLIENT, add_key, ensure_file, own_token, read_keys, remove_key
 from stack.load_result import Request
 from web.keys import Keys
+from web.problems import Problem
 
 
 @pytest.fixture
@@ -141,11 +142,38 @@ def test_what_is_no_id_is_an_error_that_shows_no_secret(home: Home, key_id: str,
     assert "0" * 64 not in err
 
 
-def test_the_stacks_own_key_is_not_revoked(home: Home) -> None:
-    add_key(home, "shop", ["ops"], None)
+def test_the_stacks_own_key_can_be_revoked_and_other_keys_do_not_bring_it_back(home: Home) -> None:
+    """It was refused, so a key file that is shipped elsewhere always held a key of all scopes."""
+    token = add_key(home, "shop", ["ops"], None)
     own = read_keys(home)[0]
-    assert "is the stack's own key" in keys(home, "revoke", own.id, code=1)[1]
-    assert own in read_keys(home)
+    assert "the stack's own key" in keys(home, "revoke", own.id)[1]
+    assert [key.client for key in read_keys(home)] == ["shop"]
+    add_key(home, "till", ["ops"], None)
+    assert [key.client for key in read_keys(home)] == ["shop", "till"]
+    keys(home, "revoke", token[3:15])
+    assert [key.client for key in read_keys(home)] == ["till"]
+    assert not starts_open(home)
+
+
+def test_whoever_needs_the_stacks_own_key_on_this_machine_gets_a_new_one(home: Home) -> None:
+    add_key(home, "shop", ["ops"], None)
+    before = own_token(home)
+    keys(home, "revoke", read_keys(home)[0].id)
+    with pytest.raises(Problem, match="not known"):
+        Keys(home.api_keys).client_with(before or "")
+    after = own_token(home)
+    assert after not in (None, before)
+    assert Keys(home.api_keys).client_with(after or "").name == OWN_CLIENT
+
+
+def test_the_last_key_does_not_go_and_leave_the_door_open(home: Home) -> None:
+    token = add_key(home, "shop", ["ops"], None)
+    keys(home, "revoke", read_keys(home)[0].id)
+    keys(home, "revoke", token[3:15])
+    (own,) = read_keys(home)
+    assert own.client == OWN_CLIENT
+    assert "it is the last one" in keys(home, "revoke", own.id, code=1)[1]
+    assert not starts_open(home)
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from stack.errors import HeadraceError
 from stack.home import Home
 from stack.target import Target, choose_target
 
-OURS, THEIRS = "postgresql://u:p@ours/d", "postgresql://u:p@theirs/d"
-BROKER, THEIR_BROKER = "amqp://u:p@ours/v", "amqp://u:p@theirs/v"
+OURS, THEIRS = "postgresql://u@ours/d", "postgresql://u@theirs/d"
+BROKER, THEIR_BROKER = "amqp://u@ours/v", "amqp://u@theirs/v"
 
 
 @pytest.fixture
@@ -49,6 +49,25 @@ def test_an_address_that_is_empty_is_not_that_of_the_running_stack(choose: Any) 
     """As of a variable that is not set."""
     with pytest.raises(HeadraceError, match="--database-url"):
         choose("")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:p@h/d",
+        "postgresql://u:@h/d",
+        "postgresql://h/d?user=u&password=p",
+        "postgresql://h/d?x=1&PASSWD=p",
+    ],
+)
+def test_an_option_with_a_password_is_refused_without_saying_it(choose: Any, url: str) -> None:
+    """Everybody on the machine can read the options of a command."""
+    with pytest.raises(HeadraceError, match="--database-url with a password") as told:
+        choose(url)
+    assert "DATABASE_URL" in told.value.mend
+    assert "p@" not in " ".join(told.value.lines())
+    with pytest.raises(HeadraceError, match="--amqp-url with a password"):
+        choose("postgresql://h/d", "amqp://h/v,amqp://u:p@g/v")
 
 
 def test_a_broker_alone_is_not_enough(choose: Any) -> None:
