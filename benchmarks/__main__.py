@@ -1,4 +1,4 @@
-"""python -m benchmarks [--quick] [--json] [--only NAME]: what `./headrace bench` runs."""
+"""python -m benchmarks [--quick] [--json] [--only NAME] [--document]: what `./headrace bench` runs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ class UnknownName(ValueError):
 
 
 def main() -> int:
-    """0: measured. 1: a run was void, or Headrace itself failed one. 2: wrong arguments. 130: interrupted."""
+    """0: measured. 1: a run was void, all at 1,000/s were disturbed, or Headrace itself failed one. 2: wrong arguments.
+    130: interrupted.
+    """
     arguments = _arguments()
     scale = QUICK if arguments.quick else FULL
     try:
@@ -48,28 +50,37 @@ def main() -> int:
         return 0
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     budget_s = None if arguments.only else scale.budget_s
+    if arguments.document and not arguments.results.resolve().is_relative_to(ROOT):
+        print(f"error: --document quotes files of {ROOT} only", file=sys.stderr)
+        return 2
     progress = begin(arguments, skipped, budget_s)
-    return run(progress, steps, as_json=arguments.json)
+    code = run(progress, steps, as_json=arguments.json)
+    if arguments.document and code == 0:
+        return report.tell([str(progress.file.relative_to(ROOT))])
+    return code
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="headrace bench", description="How fast, beside what, at what price.")
-    parser.add_argument("--quick", action="store_true", help="6 minutes instead of 40")
+    parser.add_argument("--quick", action="store_true", help="6 minutes instead of 45")
     parser.add_argument("--json", action="store_true", help="the verdict as JSON on standard output")
     parser.add_argument("--only", metavar="NAME", help=f"one experiment or contender: {', '.join(names())}")
+    parser.add_argument(
+        "--document", action="store_true", help="quote it in README.md and docs/, and draw the plots anew"
+    )
     parser.add_argument("--plan", action="store_true", help="say what would be done, and do nothing")
     parser.add_argument("--results", metavar="DIRECTORY", type=Path, default=RESULTS, help="where the file goes")
     return parser.parse_args()
 
 
 def names() -> list[str]:
-    return [*experiments.EXPERIMENTS, *(it.name for it in experiments.CONTENDERS)]
+    return [*experiments.EXPERIMENTS, *experiments.GROUPS, *(it.name for it in experiments.CONTENDERS)]
 
 
 def choose(only: str | None, scale: Scale, *, quick: bool) -> tuple[list[Step], list[Skipped]]:
     """The steps to do, in order, and what is left out from the start. Raises UnknownName."""
-    if only in experiments.EXPERIMENTS:
-        return experiments.EXPERIMENTS[only](scale), []
+    if (named := {**experiments.EXPERIMENTS, **experiments.GROUPS}.get(only or "")) is not None:
+        return named(scale), []
     if only is not None:
         found = [it for it in experiments.CONTENDERS if it.name == only]
         if not found:
@@ -102,9 +113,9 @@ def described(contenders: Sequence[Contender]) -> list[Described]:
 
 
 def exit_code(found: Results) -> int:
-    """A benchmark that Headrace fails has proved nothing either."""
+    """A benchmark that Headrace fails has proved nothing either, nor one that was disturbed all the time."""
     failed = any(run.failed and run.contender.startswith("headrace") for run in found.runs)
-    if results.void_runs(found) or failed:
+    if results.void_runs(found) or failed or results.was_always_disturbed(found):
         return 1
     return INTERRUPTED if found.interrupted else 0
 
@@ -163,7 +174,7 @@ def _conclude(progress: Progress, page: Path, *, as_json: bool) -> None:
     found = results.summary(progress.results) | files
     for name, value in found["verdict"].items():
         print(f"  {name}: {value}", file=sys.stderr)
-    for kind in ("void_runs", "failed_runs"):
+    for kind in ("void_runs", "disturbed_runs", "failed_runs"):
         for run in found[kind]:
             print(f"  {kind[:-5]}: {run['contender']}, {run['load']}: {run['reason']}", file=sys.stderr)
     print(f"  results: {progress.file}\n  report:  {page}", file=sys.stderr)

@@ -5,7 +5,7 @@
     <!-- /bench -->
 
 Several files may be named: the first that has something for the name is quoted, and goals take each from the first one
-that has it.
+that has it. A file of one experiment (`only`) never becomes the environment of the page.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from benchmarks import results, sentences, tables
-from benchmarks.results import SATURATION, Results
+from benchmarks import goals, rates, results, sentences, tables
+from benchmarks.results import KNEE, SATURATION, Results
 from stack.home import ROOT
 
 DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "performance.md")
@@ -51,12 +51,14 @@ def _verdict(found: Results) -> str | None:
 
 CONTENTS: dict[str, Callable[[Results], str | None]] = {
     "verdict": _verdict,
-    "environment": _in_markdown(sentences.environment),
+    "environment": lambda found: None if found.only else _in_markdown(sentences.environment)(found),
+    "latency": rates.sentence,
     "summary": _in_markdown(tables.summary),
     "comparison": _in_markdown(tables.comparison),
     "fewer_connections": _in_markdown(tables.fewer_connections),
     "cpu": _in_markdown(tables.cpu),
-    "open_loop": _in_markdown(tables.open_loop),
+    "open_loop": _in_markdown(rates.open_loop),
+    "generators": _in_markdown(rates.generators),
     "limits": _in_markdown(tables.limits),
     "ablations": _in_markdown(tables.ablations),
     "growth": _in_markdown(tables.growth),
@@ -69,7 +71,7 @@ PICTURES = {
     "summary": ("throughput", SATURATION, "Orders/s end to end, by contender"),
     "comparison": ("throughput", SATURATION, "Orders/s end to end, by contender"),
     "cpu": ("cpu", SATURATION, "CPU time of one order, by part and contender"),
-    "open_loop": ("latency", "knee", "Latency against the rate of arrivals"),
+    "open_loop": ("latency", KNEE, "Latency against the rate of arrivals"),
     "ablations": ("ablations", "ablations", "Orders/s with one thing taken away"),
     "growth": ("growth", "growth", "Orders/s on grown tables"),
     "backlog": ("backlog", "backlog", "Orders/s out of a backlog"),
@@ -120,13 +122,26 @@ def _quoted(
     name: str, choices: Sequence[list[str]], load: Callable[[str], Results], images: str
 ) -> tuple[list[str], str]:
     """The files that are quoted, and what they say: the first choice that has something for the name."""
+    if name == GOALS:
+        sources = _with_goals(dict.fromkeys(it for choice in choices for it in choice), load)
+        return sources, content(name, [load(it) for it in sources], images) or NOT_MEASURED
     for sources in choices:
-        if name == GOALS and sources:
-            return sources, content(name, [load(it) for it in sources], images) or NOT_MEASURED
         for source in sources:
             if (text := content(name, [load(source)], images)) is not None:
                 return [source], text
     return choices[-1], NOT_MEASURED
+
+
+def _with_goals(files: Iterable[str], load: Callable[[str], Results]) -> list[str]:
+    """Those that measured a goal which none before them has; the first of all if none did."""
+    kept: list[str] = []
+    measured: set[str] = set()
+    for file in files:
+        found = {judged.goal.words for judged in goals.judge([load(file)]) if judged.value is not None}
+        if found - measured:
+            kept.append(file)
+            measured |= found
+    return kept or list(files)[:1]
 
 
 def _check(document: str) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from benchmarks.results import Percentiles
 
+NO_PERCENTILES = Percentiles()
+
 
 class GeneratorFailed(Exception):
     """The generator ended without a result. The text says why."""
@@ -25,6 +27,8 @@ class Load:
     """Over how many the orders are spread, evenly."""
     most_requests: int = 0
     """Closed loop: it ends early after so many; 0: it does not."""
+    by_k6: bool = False
+    """Open loop: by k6, on an even timetable, to check the generator that is ours."""
 
     @property
     def name(self) -> str:
@@ -71,6 +75,10 @@ class Sent:
     cores: int
     """How many it can use, or, of one that takes what there is, how many it may."""
     first_refusal: str = ""
+    late_ms: Percentiles = NO_PERCENTILES
+    """Open loop: how much later than due it sent requests for which a connection was free. k6 does not tell."""
+    driving_cpu_s: float | None = None
+    """Of `used`, from the first request to the last answer, where the generator tells: without its start."""
 
     @property
     def seconds(self) -> float:

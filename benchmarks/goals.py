@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from benchmarks import results
-from benchmarks.results import SATURATED, SATURATION, Results, Run, end_to_end, select
+from benchmarks.results import OPEN_LOOP, SATURATED, SATURATION, Results, Run, end_to_end, select, spread
 
 AT_1000 = "open 1000/s"
 MILLION = "1,000,000 queued"
@@ -86,11 +86,16 @@ def _sustained(found: Results) -> list[Run]:
 
 
 def _at_1000(found: Results) -> list[Run]:
-    return select(found.runs, "open_loop", "headrace", AT_1000)
+    return select(found.runs, OPEN_LOOP, "headrace", AT_1000)
 
 
 def _highest(values: Iterable[float | None]) -> float | None:
     return max((it for it in values if it is not None), default=None)
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    found = spread(it for it in values if it is not None)
+    return found.median if found else None
 
 
 def _drained(found: Results) -> float | None:
@@ -160,11 +165,11 @@ GOALS = (
     Goal(f"{_CPU}: persist_worker", 15, False, _us, _cpu("persist_worker")),
     Goal(f"{_CPU}: product_consumer", 15, False, _us, _cpu("product_consumer")),
     Goal(f"{_CPU}: PostgreSQL", 30, False, _us, _cpu("postgres")),
-    Goal(f"{_OPEN}: p99 until it is accepted", 25, False, _ms, lambda it: _highest(_p99_accept(it))),
-    Goal(f"{_OPEN}: p99 from accepted to decided", 100, False, _ms, lambda it: _highest(_p99_decided(it))),
+    Goal(f"{_OPEN}: p99 until it is accepted", 25, False, _ms, lambda it: _median(_p99_accept(it))),
+    Goal(f"{_OPEN}: p99 from accepted to decided", 100, False, _ms, lambda it: _median(_p99_decided(it))),
     Goal(f"{_OPEN}: errors", 0, False, lambda it: f"{it:,.0f}", lambda it: _highest(r.errors for r in _at_1000(it))),
     Goal(
-        f"{_OPEN}: of the machine, busy", 0.5, False, _percent, lambda it: _highest(r.busy_share for r in _at_1000(it))
+        f"{_OPEN}: of the machine, busy", 0.5, False, _percent, lambda it: _median(r.busy_share for r in _at_1000(it))
     ),
     Goal("one order at a time: p50 beside one bare confirmed publish", 1.5, False, _unit("×", 2), _single),
     Goal("one hot product beside 10,000", 0.9, True, _percent, _between_variants("hot_product", HOT, SPREAD)),

@@ -1,4 +1,7 @@
-"""The open-loop generator: k6, which sends on a timetable whether or not it was answered.
+"""k6: checks the open-loop generator (benchmarks/arrivals.py), and drives closed loops where there is no wrk.
+
+In an open loop it sends at even intervals, whether or not it was answered, and costs ten times as much of the cores
+that it shares with what it measures.
 
 Latency counts from the moment a request was due, so a stall costs every request that was due meanwhile, and not only
 the one that ran into it (coordinated omission). The moment is known to a millisecond: k6 has no finer clock. Once a
@@ -22,6 +25,7 @@ from benchmarks import wrk
 from benchmarks.generators import GeneratorFailed, Load, Sent, Target, Used
 from benchmarks.results import Percentiles
 
+NAME = "k6"
 SCRIPT = Path(__file__).with_name("open_loop.js")
 # Clients for an open load: enough for answers that take half a second, then requests go unsent, and that is told.
 # Each costs a Javascript machine of its own, so they are made before the first request is due.
@@ -81,7 +85,7 @@ def to_sent(metrics: Mapping[str, Any], ids: list[str], used: Used) -> Sent:
     moments = metrics["moments"]["values"]
     latency = metrics["http_req_duration" if dropped else "from_due"]["values"]
     return Sent(
-        generator="k6",
+        generator=NAME,
         first_s=moments["min"] / 1000,
         last_s=moments["max"] / 1000,
         errors=refused + dropped,

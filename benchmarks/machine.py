@@ -44,8 +44,10 @@ def percentiles(values: Sequence[float]) -> Percentiles:
     if not values:
         return Percentiles()
     ordered = sorted(values)
-    at = [ordered[min(len(ordered) - 1, int(share * len(ordered)))] for share in (0.5, 0.9, 0.99)]
-    return Percentiles(*(round(value, 3) for value in (*at, ordered[-1])))
+    p50, p90, p99, p999 = (
+        ordered[min(len(ordered) - 1, int(share * len(ordered)))] for share in (0.5, 0.9, 0.99, 0.999)
+    )
+    return Percentiles(*(round(value, 3) for value in (p50, p90, p99, ordered[-1], p999)))
 
 
 # ── I/O below

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
+from pathlib import Path
 
-from benchmarks import k6, wrk
+from benchmarks import k6, open_loop, wrk
 from benchmarks.accounting import Account, Times, audit, times
 from benchmarks.contender import Contender, Part
 from benchmarks.deployment import Deployment
@@ -79,6 +80,7 @@ def to_run(
     busy_share, steal_share = shares(cost.before.machine, cost.loaded.machine)
     others = others_share(cost.before, cost.loaded, os.cpu_count() or 1, sent.used.cpu_s)
     cpu_us = us_per_order(cost.before, cost.after, accepted)
+    generator_s = sent.used.cpu_s if sent.driving_cpu_s is None else sent.driving_cpu_s
     notes = [f"first refusal: {sent.first_refusal}"] if sent.first_refusal else []
     return Run(
         experiment=place.experiment,
@@ -97,7 +99,7 @@ def to_run(
         latency_ms=sent.latency_ms,
         stored_ms=found.stored_ms,
         decided_ms=found.decided_ms,
-        cpu_us_per_order={**cpu_us, "generator": round(sent.used.cpu_s / accepted * 1e6, 1)} if accepted else {},
+        cpu_us_per_order={**cpu_us, "generator": round(generator_s / accepted * 1e6, 1)} if accepted else {},
         rss_mb={**cost.rss_mb, "generator": sent.used.rss_mb} if sent.used.rss_mb else cost.rss_mb,
         generator=sent.generator,
         generator_share=round(sent.share_of_core, 3),
@@ -105,6 +107,7 @@ def to_run(
         busy_share=round(busy_share, 3),
         steal_share=round(steal_share, 4),
         others_share=round(others, 3),
+        late_ms=sent.late_ms,
         notes=notes,
         void=account.void,
     )
@@ -203,9 +206,15 @@ async def _warm_up(deployment: Deployment, target: Target, load: Load, seconds: 
 
 
 async def _send(deployment: Deployment, target: Target, load: Load) -> Sent:
-    """A closed loop from wrk if there is one; an open one always from k6. Raises ContenderFailed, GeneratorFailed."""
-    drive = wrk.drive if load.connections and wrk.find() else k6.drive
-    sent = await drive(target, load, deployment.directory)
+    """Raises ContenderFailed, GeneratorFailed."""
+    sent = await _generator_of(load)(target, load, deployment.directory)
     deployment.check()
     deployment.answers.add(sent.ids, sent.unknown * deployment.contender.orders_per_request)
     return sent
+
+
+def _generator_of(load: Load) -> Callable[[Target, Load, Path], Awaitable[Sent]]:
+    """A closed loop from wrk, or from k6 where there is none; an open one from ours, unless k6 is to check it."""
+    if load.connections:
+        return wrk.drive if wrk.find() else k6.drive
+    return k6.drive if load.by_k6 else open_loop.drive

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from html import escape
 
-from benchmarks import goals, results, sentences, tables
+from benchmarks import goals, rates, results, sentences, tables
 from benchmarks.figures import NOTHING, number, times
 from benchmarks.results import Results
 from benchmarks.tables import Table
@@ -124,10 +124,11 @@ def _sections(found: Results, plots: Mapping[str, str]) -> list[tuple[str, str]]
         (
             "Latency",
             _block(
-                "Orders arrive on a timetable, whether or not earlier ones were answered.",
+                "Orders arrive at random, whether or not earlier ones were answered.",
                 plots.get("latency"),
-                tables.open_loop(found),
-            ),
+                rates.open_loop(found),
+            )
+            + _titled("The generators, on an endpoint that does nothing", rates.generators(found)),
         ),
         ("How near to the limit", _block("", None, tables.limits(found))),
         (

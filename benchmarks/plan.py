@@ -43,6 +43,8 @@ class Scale:
     left_out: tuple[str, ...]
     """Contenders that the comparison does without."""
     warm_up_s: float
+    open_pairs: int
+    """Runs of each open loop: their median is told."""
     open_loop_s: float
     knee_s: float
     ablation_pairs: int
@@ -63,6 +65,7 @@ QUICK = Scale(
     few_pairs=0,
     left_out=("headrace-keyed", "sync-tuned-confirmed"),
     warm_up_s=1,
+    open_pairs=1,
     open_loop_s=10,
     knee_s=4,
     ablation_pairs=1,
@@ -80,15 +83,16 @@ FULL = Scale(
     few_pairs=2,
     left_out=(),
     warm_up_s=1,
+    open_pairs=3,
     open_loop_s=60,
-    knee_s=5,
+    knee_s=6,
     ablation_pairs=2,
     ablation_s=4,
     grown=(0, 1_000_000, 5_000_000),
     grown_runs=3,
     backlog=1_000_000,
     soak_s=600,
-    budget_s=39 * 60,
+    budget_s=44 * 60,
 )
 
 
@@ -133,7 +137,7 @@ def in_words(run: Run) -> str:
         figures.append(f"drained {run.drain_s:.1f} s after")
     figures += [f"{run.errors:,} errors"] * bool(run.errors)
     figures += ["GENERATOR-BOUND"] * run.generator_bound
-    figures += [f"VOID: {run.void}"] * (run.void is not None)
+    figures += [f"VOID: {reason}" for reason in (run.void, run.disturbed) if reason is not None]
     return ", ".join(figures)
 
 

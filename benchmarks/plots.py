@@ -91,19 +91,21 @@ def latency(found: Results) -> str | None:
 
 def _latency_of(axes: Any, title: str, runs: Sequence[Run], shade: str) -> None:
     counted = [run for run in runs if run.counts and run.latency_ms.p99]
-    rates = [rate_of(run) for run in counted]
+    rates = sorted({rate_of(run) for run in counted})
     for which, dashes in (("p99", "-"), ("p50", "--")):
-        values = [getattr(run.latency_ms, which) for run in counted]
+        values = [
+            tables.median(getattr(run.latency_ms, which) for run in counted if rate_of(run) == rate) for rate in rates
+        ]
         shape = {"linewidth": 1.8, "marker": "o", "markersize": 4}
         axes.plot(rates, values, dashes, color=colour(shade), label=f"{title}, {which}", **shape)
     broken = [run for run in counted if run.errors]
     axes.plot(
         [rate_of(it) for it in broken], [it.latency_ms.p99 for it in broken], "o", color=colour("bad"), markersize=6
     )
-    for run in runs:
-        if not run.counts:
+    for rate in {rate_of(run) for run in runs} - set(rates):
+        if rate:
             height = axes.get_xaxis_transform()
-            axes.plot([rate_of(run)], [0.97], "x", transform=height, color=colour("bad"), markersize=8, clip_on=False)
+            axes.plot([rate], [0.97], "x", transform=height, color=colour("bad"), markersize=8, clip_on=False)
 
 
 def rate_of(run: Run) -> int:

@@ -17,6 +17,16 @@ SATURATION = "saturation"
 SATURATED = "closed 256"
 """The load that the verdict speaks of."""
 
+OPEN_LOOP, KNEE, GENERATORS = OPEN_LOOPS = ("open_loop", "knee", "generators")
+"""The experiments whose result is a latency at a rate: it is not worth more than the machine was quiet."""
+MOST_TO_OTHERS = 0.05
+"""Of all cores, to the host's other guests and to other processes. At 12 %, p99 at 1,000/s was 137 ms instead of 10."""
+MOST_LATE_MS, MOST_LATE_SHARE = 2.0, 0.25
+"""How late the generator itself may be, 99th percentiles: so many ms, or such a part of the latency that it tells.
+
+Its lateness is in the latency, and is not the contender's: so it makes a figure too high, never too low.
+"""
+
 
 class Percentiles(msgspec.Struct, frozen=True):
     """Milliseconds. None: nothing was measured."""
@@ -25,6 +35,7 @@ class Percentiles(msgspec.Struct, frozen=True):
     p90: float | None = None
     p99: float | None = None
     max: float | None = None
+    p999: float | None = None
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,6 +92,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     """Of all cores: what the machine's host took away meanwhile."""
     others_share: float = 0.0
     """Of all cores: what was used meanwhile by processes that are no part of this, and by the kernel itself."""
+    late_ms: Percentiles = Percentiles()
+    """Open loop: how late the generator itself sent. None: it does not tell."""
 
     notes: list[str] = []
     void: str | None = None
@@ -89,8 +102,21 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     """Why there is no result: the contender did not start, or died."""
 
     @property
+    def disturbed(self) -> str | None:
+        """Why the times of an open loop may say little of the contender, which makes the run void. None: they do."""
+        if self.experiment not in OPEN_LOOPS or self.failed is not None:
+            return None
+        others = self.steal_share + self.others_share
+        if others > MOST_TO_OTHERS:
+            return f"{100 * others:.0f} % of the machine went to others, and {100 * MOST_TO_OTHERS:.0f} % may"
+        if (late := self.late_ms.p99) is None:
+            return None if self.experiment == GENERATORS else f"{self.generator or 'its generator'} tells no lateness"
+        most_ms = max(MOST_LATE_MS, MOST_LATE_SHARE * (self.latency_ms.p99 or 0.0))
+        return f"the generator was late: p99 {late:.1f} ms, and {most_ms:.1f} may be" if late > most_ms else None
+
+    @property
     def counts(self) -> bool:
-        return self.void is None and self.failed is None
+        return self.void is None and self.failed is None and self.disturbed is None
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
@@ -259,12 +285,19 @@ def void_runs(results: Results) -> list[Run]:
     return [run for run in results.runs if run.void is not None]
 
 
+def was_always_disturbed(results: Results) -> bool:
+    """Whether the latency at 1,000/s was measured, and no time without disturbance: it then says nothing."""
+    runs = [run for run in results.runs if run.experiment == OPEN_LOOP]
+    return any(run.disturbed for run in runs) and not any(run.counts for run in runs)
+
+
 def summary(results: Results) -> dict[str, Any]:
     """What `--json` prints, but for where the files are."""
     return {
         "void": bool(void_runs(results)),
         "verdict": msgspec.to_builtins(verdict(results)),
         "void_runs": [_named(run, run.void) for run in void_runs(results)],
+        "disturbed_runs": [_named(run, run.disturbed) for run in results.runs if run.disturbed is not None],
         "failed_runs": [_named(run, run.failed) for run in results.runs if run.failed is not None],
         "generator_bound_runs": sum(run.generator_bound for run in results.runs),
         "skipped": msgspec.to_builtins(results.skipped),

@@ -34,8 +34,8 @@ LIMITATIONS = (
     ),
     (
         "The closed loop's latency is what clients see who wait for each other: it grows with their number, and says"
-        " nothing about one client who comes by. The open loop's says that; k6's clock knows milliseconds, and after a"
-        " request that could not be sent in time, later ones are told later than they were."
+        " nothing about one client who comes by. The open loop's says that, for arrivals that are independent of each"
+        " other: where clients come in bursts, it is another."
     ),
     (
         "The contenders were written here. Each follows its library's documentation and was tuned on this machine, with"
@@ -75,10 +75,13 @@ def correctness(found: Results) -> str:
     """What stands beside the speed."""
     orders = sum(run.accepted for run in found.runs if run.void is None)
     void, failed = len(results.void_runs(found)), sum(run.failed is not None for run in found.runs)
+    disturbed = sum(run.disturbed is not None for run in found.runs)
     errors, bound = sum(run.errors for run in found.runs), sum(run.generator_bound for run in found.runs)
     return (
         f"{_runs(len(found.runs))}, {number(orders)} accepted orders, each looked for in PostgreSQL by its id:"
         f" {void} void, {failed} failed, {errors:,} requests refused, broken or not sent, {bound} generator-bound."
+        + f" {_runs(disturbed)} of an open loop void, because the machine was disturbed."
+        * bool(disturbed)
     )
 
 
@@ -136,7 +139,7 @@ def not_counted(found: Results) -> Table | None:
             str(reason),
         )
         for run in found.runs
-        for what, reason in (("VOID", run.void), ("FAILED", run.failed))
+        for what, reason in (("VOID", run.void), ("VOID", run.disturbed), ("FAILED", run.failed))
         if reason is not None
     ]
     return Table(("experiment", "contender", "load", "", "reason"), rows, words=(0, 1, 2, 3, 4)) if rows else None

@@ -70,7 +70,7 @@ def flaws(runs: Sequence[Run]) -> str:
     """Empty when there are none."""
     counted = [run for run in runs if run.counts]
     kinds = {
-        "VOID": sum(run.void is not None for run in runs),
+        "VOID": sum(run.void is not None or run.disturbed is not None for run in runs),
         "FAILED": sum(run.failed is not None for run in runs),
         "GENERATOR-BOUND": sum(run.generator_bound for run in counted),
     }
@@ -282,15 +282,3 @@ def _share(found: Results, part: str, these: Sequence[Run], limit: Sequence[Run]
     if rate is None or not most:
         return None
     return part, number(rate), title_of(found, limit[0].contender), number(most), percent(rate / most)
-
-
-def open_loop(found: Results) -> Table | None:
-    """Rates on a timetable, until they are too much."""
-    rows = []
-    for run in [*of(found, "open_loop"), *of(found, "knee")]:
-        decided, errors = (ms(run.decided_ms.p99), number(run.errors)) if run.counts else (NOTHING, NOTHING)
-        latency = ms(run.latency_ms.p50), ms(run.latency_ms.p99)
-        busy = percent(run.busy_share) if run.counts else NOTHING
-        rows.append((title_of(found, run.contender), run.load, *latency, decided, errors, busy, remarks([run])))
-    head = ("", "load", "p50 ms", "p99 ms", "decided p99 ms", "errors", "machine busy", "runs")
-    return Table(head, rows, words=(0, 1, 7)) if rows else None

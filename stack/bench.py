@@ -20,12 +20,13 @@ from stack.logfile import open_log
 GENERATOR = "wrk"
 
 
-def bench(home: Home, *, quick: bool, as_json: bool, only: str | None) -> int:
+def bench(home: Home, *, quick: bool, as_json: bool, only: str | None, document: bool = False) -> int:
     """Returns the exit code of the benchmarks: 0 measured, 1 a run was void, 2 a wrong name, 130 interrupted.
 
     Raises HeadraceError when something is missing and cannot be installed. Standard output is for the JSON alone.
     """
-    arguments = [*(["--quick"] if quick else []), *(["--json"] if as_json else []), *(["--only", only] if only else [])]
+    flags = {"--quick": quick, "--json": as_json, "--document": document}
+    arguments = [*(flag for flag, is_set in flags.items() if is_set), *(["--only", only] if only else [])]
     if only and (code := _is_refused(arguments)):
         return code
     with contextlib.redirect_stdout(sys.stderr):
@@ -41,7 +42,7 @@ def _is_refused(arguments: list[str]) -> int:
 
 
 def _ensure_generator(home: Home) -> None:
-    """Debian's wrk if it can be had. Without it, k6 drives the closed loops too, at some 20 times the CPU."""
+    """Debian's wrk if it can be had. Without it, k6 drives the closed loops, at some 20 times the CPU."""
     if shutil.which(GENERATOR):
         return
     prefix = become_root() if shutil.which("apt-get") else None

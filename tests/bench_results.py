@@ -21,6 +21,10 @@ CONTENDERS = [
 ]
 
 
+PUNCTUAL = Percentiles(0.1, 0.2, 0.3, 1.0, 0.5)
+"""How late the generator of an open loop is, if it is not."""
+
+
 def a_run(contender: str = "headrace", rate: float = 1_000.0, *, pair: int = 1, **more: Any) -> Run:
     """One second of 256 connections, everything stored, at so many orders/s; `more`: other fields, or other values."""
     return Run(

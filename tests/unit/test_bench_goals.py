@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.goals import GOALS, Goal, judge
 from benchmarks.results import Percentiles, Run
-from tests.bench_results import a_run, some_results
+from tests.bench_results import PUNCTUAL, a_run, some_results
 
 CPU = {"ingest_api": 90.0, "rabbitmq": 15.0, "persist_worker": 10.0, "product_consumer": 12.0, "postgres": 25.0}
 
@@ -17,7 +17,7 @@ def with_p50(ms: float) -> Percentiles:
 
 def at_1000(**more: Any) -> Run:
     fine = {"latency_ms": with_p50(9.0), "decided_ms": with_p50(80.0), "busy_share": 0.4}
-    return a_run(experiment="open_loop", load="open 1000/s", **{**fine, **more})
+    return a_run(experiment="open_loop", load="open 1000/s", late_ms=PUNCTUAL, **{**fine, **more})
 
 
 def sustained(**more: Any) -> Run:

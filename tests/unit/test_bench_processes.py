@@ -67,8 +67,8 @@ def test_a_slope_is_that_of_the_line_through_the_samples() -> None:
 
 
 def test_percentiles_are_values_that_were_measured() -> None:
-    assert percentiles(list(range(1, 101))) == Percentiles(51, 91, 100, 100)
-    assert percentiles([7.0]) == Percentiles(7.0, 7.0, 7.0, 7.0)
+    assert percentiles(list(range(1, 101))) == Percentiles(51, 91, 100, 100, 100)
+    assert percentiles([7.0]) == Percentiles(7.0, 7.0, 7.0, 7.0, 7.0)
     assert percentiles([]) == Percentiles()
 
 

@@ -2,11 +2,11 @@
 
 import pytest
 
-from benchmarks import sentences, tables
+from benchmarks import rates, sentences, tables
 from benchmarks.figures import ms, number, percent, times
 from benchmarks.results import Percentiles, Run, Skipped
 from benchmarks.tables import Table, markdown
-from tests.bench_results import a_run, some_results
+from tests.bench_results import PUNCTUAL, a_run, some_results
 
 COMPARED = [
     a_run(rate=1_000, pair=1, cpu_us_per_order={"ingest_api": 100.0, "postgres": 50.0, "generator": 30.0}),
@@ -56,7 +56,7 @@ def test_a_generator_that_used_up_its_core_is_told() -> None:
 
 def test_nothing_measured_is_no_table() -> None:
     made = (tables.summary, tables.comparison, tables.cpu, tables.ablations, tables.growth, tables.backlog)
-    more = (tables.hot_product, tables.limits, tables.open_loop, sentences.not_counted, sentences.skipped)
+    more = (tables.hot_product, tables.limits, rates.open_loop, sentences.not_counted, sentences.skipped)
     assert {make(some_results()) for make in (*made, *more)} == {None}
 
 
@@ -89,13 +89,19 @@ def test_a_part_is_told_with_its_share_of_its_limit() -> None:
 
 def test_a_rate_that_was_too_much_is_a_row_like_the_others() -> None:
     runs = [
-        a_run(experiment="knee", load="open 250/s", latency_ms=Percentiles(1.0, 2.0, 3.25, 4.0), busy_share=0.2),
+        a_run(
+            experiment="knee",
+            load="open 250/s",
+            latency_ms=Percentiles(1.0, 2.0, 3.25, 4.0),
+            busy_share=0.2,
+            late_ms=PUNCTUAL,
+        ),
         a_run(experiment="knee", load="open 500/s", failed="no answer"),
     ]
-    table = tables.open_loop(some_results(*runs))
+    table = rates.open_loop(some_results(*runs))
     assert table is not None
-    assert table.rows[0] == ("Headrace", "open 250/s", "1.0", "3.2", "–", "0", "20 %", "1")
-    assert table.rows[1] == ("Headrace", "open 500/s", "–", "–", "–", "–", "–", "1 (1 FAILED)")
+    assert table.rows[0] == ("Headrace", "open 250/s", "1.0", "3.2", "3.2 to 3.2", "–", "–", "0", "20 %", "1 of 1 s")
+    assert table.rows[1] == ("Headrace", "open 500/s", *["–"] * 7, "1 of 1 s (1 FAILED)")
 
 
 def test_markdown_sets_figures_to_the_right_and_survives_what_is_in_a_cell() -> None:
