@@ -18,7 +18,7 @@ from pipeline.group_commit import Full, GroupCommit, Unavailable
 from pipeline.order_ids import OrderIds
 from pipeline.orders import Order, encode_order, with_context
 from pipeline.publisher import Outcome
-from pipeline.shares import Shares
+from pipeline.shares import Busy, Shares
 from web import problems
 from web.body import read_json_body
 from web.clients import client_of
@@ -104,7 +104,7 @@ class AcceptOrder:
         except Problem as problem:
             if problem.status == 503:
                 raise
-            stored = await stored_among(self._intake.stored, [order_id])
+            stored = await stored_among(self._intake.stored, [order_id], client)
             if stored:
                 return stored[order_id]
             if claim.in_doubt:  # it had a price then, and may be on its way still
@@ -119,12 +119,14 @@ class AcceptOrder:
         return answer
 
 
-async def stored_among(orders: StoredOrders, order_ids: list[str]) -> dict[str, Order]:
+async def stored_among(orders: StoredOrders, order_ids: list[str], client: str) -> dict[str, Order]:
     """Those of the orders that were accepted before, as far as they are stored. Raises Problem (503)."""
     try:
-        return await orders.accepted(order_ids)
+        return await orders.accepted(order_ids, client)
     except StoreUnavailable:
         raise problems.store_unavailable() from None
+    except Busy:
+        raise problems.overloaded() from None
 
 
 async def confirmed(commits: GroupCommit, encoded: list[bytes]) -> None:

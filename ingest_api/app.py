@@ -21,7 +21,7 @@ from ingest_api.operations import OPERATIONS
 from ingest_api.order_lists import OrderLists
 from ingest_api.product_source import EVENTS, ProductSource, follow_events
 from ingest_api.settings import IngestSettings
-from ingest_api.stored_orders import StoredOrders
+from ingest_api.stored_orders import ReadLimits, StoredOrders
 from ingest_api.verdicts import PART as VERDICTS
 from ingest_api.verdicts import Verdicts
 from pipeline import lifecycle, metrics, product_cache, redis_link, topology
@@ -63,9 +63,11 @@ async def _running(
     settings: IngestSettings, health: Health, keys: Keys, stop: asyncio.Event
 ) -> AsyncIterator[list[Route]]:
     redis = redis_link.connect(settings.redis_url)
-    pool, prices = _pool(settings, settings.database_pool_size), _pool(settings, settings.database_price_connections)
+    prices = _pool(settings, settings.database_price_connections)
+    single_orders = _pool(settings, settings.database_order_connections)
+    order_lists = _pool(settings, settings.database_list_connections)
     publisher = Publisher(settings, health, BROKER, topology.declare_accepted)
-    async with redis, pool, prices:
+    async with redis, prices, single_orders, order_lists:
         source = ProductSource(product_cache.ProductCache(redis), prices, settings.database_timeout_s)
         catalogue = Catalogue(settings, source.load)
         commits = _group_commit(settings, publisher)
@@ -77,7 +79,7 @@ async def _running(
         waiting = (verdicts.run(), verdicts.end_with(stop))
         async with lifecycle.background(publisher.run(), events, replays.run(), *publishing, *waiting, stop=stop):
             ids = OrderIds(settings.order_id_key.get_secret_value(), on_step=_tell_step)
-            orders = StoredOrders(pool, settings.database_timeout_s)
+            orders = StoredOrders(single_orders, order_lists, _read_limits(settings))
             bulks = Shares("orders of bulks", settings.max_bulk_orders)
             intake = Intake(catalogue, ids, commits, replays, RateLimits(), bulks, orders, settings.accepted_status)
             lookup = OrderLookup(orders, OrderLists(lists, orders), verdicts, ids)
@@ -103,6 +105,16 @@ def _routes(settings: IngestSettings, intake: Intake, lookup: OrderLookup, guard
 
 def _pool(settings: IngestSettings, size: int) -> Pool:
     return make_pool(settings.database_url, "ingest_api", size, settings.database_timeout_s)
+
+
+def _read_limits(settings: IngestSettings) -> ReadLimits:
+    return ReadLimits(
+        order_connections=settings.database_order_connections,
+        list_connections=settings.database_list_connections,
+        max_orders=settings.max_order_reads,
+        max_lists=settings.max_list_reads,
+        timeout_s=settings.database_timeout_s,
+    )
 
 
 def _verdicts(settings: IngestSettings, health: Health, lists: OrderListCache) -> Verdicts:

@@ -188,7 +188,7 @@ class AcceptBulk:
         if key is not None:
             fingerprint = fingerprint_of_all(elements, requests)
             return await self._answer_keyed(key, fingerprint, requests, scope, send)
-        order_ids = [self._intake.ids.mint() for _ in requests]
+        order_ids = await _in_slices(lambda some: [self._intake.ids.mint() for _ in some], requests)
         return await _send(send, *await self._accept(order_ids, requests, scope, None))
 
     @contextmanager
@@ -235,7 +235,7 @@ class AcceptBulk:
         to_priced = partial(to_orders, products=products, in_doubt=in_doubt)
         priced = await _in_slices(to_priced, order_ids, requests)
         if claim is not None:
-            priced = await self._as_accepted_before(order_ids, requests, priced)
+            priced = await self._as_accepted_before(order_ids, requests, priced, client_of(scope).name)
         answers = await _in_slices(_answers_of, priced, range(len(priced)))
         trace, client = traceparent_of(scope), client_of(scope).name
         accepted = []
@@ -250,7 +250,7 @@ class AcceptBulk:
         return self._intake.status if accepted else 422, join_orders(answers)
 
     async def _as_accepted_before(
-        self, order_ids: list[str], requests: list[Request], priced: list[Order | Problem]
+        self, order_ids: list[str], requests: list[Request], priced: list[Order | Problem], client: str
     ) -> list[Order | Problem]:
         """What is refused now may have been accepted by a request before, and then it is that order. Raises Problem."""
         refused = [
@@ -260,7 +260,7 @@ class AcceptBulk:
         ]
         if not refused:
             return priced
-        stored = await stored_among(self._intake.stored, refused)
+        stored = await stored_among(self._intake.stored, refused, client)
         return [stored.get(order_id, it) for order_id, it in zip(order_ids, priced, strict=True)]
 
     async def _products(self, requests: list[Request], client: str) -> dict[str, Product]:

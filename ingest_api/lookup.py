@@ -4,6 +4,8 @@ a row                   as it is, to the client that made it; to others as if th
 an id of ours, no row   PENDING: it is on its way (P6). Also while PostgreSQL is away: `Order-Status-Source: id` says
                         then that nobody was asked
 anything else           404; 503 while PostgreSQL is away
+
+More reads than may wait are 503: we know nothing then, and do not say that the order is PENDING.
 """
 
 import asyncio
@@ -75,13 +77,13 @@ class OrderLookup:
 
     async def of_product(self, request: Request) -> Response:
         product_id, page, client = id_in_path(request, "product"), Page.of(request), client_of(request.scope)
-        listed = await self._lists.read(product_id, None if client.sees_all else client.name, page)
+        listed = await self._lists.read(product_id, client, page)
         return _json(listed.body, page.links(request.url, listed.last))
 
     async def _find(self, order_id: str, client: Client) -> Found:
-        """Raises Problem (404), StoreUnavailable."""
+        """Raises Problem (404), StoreUnavailable, Busy."""
         try:
-            row = await self._orders.get(order_id)
+            row = await self._orders.get(order_id, client.name)
         except StoreUnavailable:
             if not self._ids.is_ours(order_id):
                 raise
@@ -93,7 +95,7 @@ class OrderLookup:
         ClientDisconnect.
         """
         until = asyncio.get_running_loop().time() + wait_s
-        with self._verdicts.expect(order_id) as expected:
+        with self._verdicts.expect(order_id, client.name) as expected:
             found = await self._find(order_id, client)
             if found.is_pending:
                 await _wait(expected, until, receive)

@@ -7,6 +7,7 @@ from ingest_api.order_view import encode_list
 from ingest_api.stored_orders import Row, StoredOrders
 from pipeline.order_list_cache import Lease, OrderListCache
 from pipeline.single_flight import SingleFlight
+from web.clients import Client
 from web.paging import Cursor, Page
 
 
@@ -35,25 +36,26 @@ class OrderLists:
         self._cache, self._orders = cache, orders
         self._flights: SingleFlight[Listed] = SingleFlight()
 
-    async def read(self, product_id: str, client: str | None, page: Page) -> Listed:
-        """A page of all orders, or of one client's. Raises StoreUnavailable."""
+    async def read(self, product_id: str, client: Client, page: Page) -> Listed:
+        """A page of the orders that the client may see. Raises StoreUnavailable, Busy."""
         if not page.is_default:
             return await self._load(product_id, client, page)
-        cached = await self._cache.read(product_id, client or "")
+        owner = _owner(client)
+        cached = await self._cache.read(product_id, owner or "")
         if isinstance(cached, bytes):
             return Listed.unpack(cached)
         look_up = partial(self._look_up, product_id, client, page, cached)
-        return await self._flights.run(f"{product_id} {client or ''}", look_up)
+        return await self._flights.run(f"{product_id} {owner or ''}", look_up)
 
     async def forget(self, product_id: str) -> None:
         """Whoever reads the first page after this finds what was committed before it."""
         await self._cache.bust([product_id])
 
     async def _look_up(
-        self, product_id: str, client: str | None, page: Page, lease: Lease | None, is_second: bool
+        self, product_id: str, client: Client, page: Page, lease: Lease | None, is_second: bool
     ) -> Listed:
         if is_second:  # whoever went before has filled the cache, unless it was busted meanwhile
-            cached = await self._cache.read(product_id, client or "")
+            cached = await self._cache.read(product_id, _owner(client) or "")
             if isinstance(cached, bytes):
                 return Listed.unpack(cached)
             lease = cached
@@ -62,9 +64,14 @@ class OrderLists:
             await self._cache.fill(lease, listed.pack())
         return listed
 
-    async def _load(self, product_id: str, client: str | None, page: Page) -> Listed:
-        rows = await self._orders.of_product(product_id, client, page)
+    async def _load(self, product_id: str, client: Client, page: Page) -> Listed:
+        rows = await self._orders.of_product(product_id, _owner(client), page, client.name)
         return Listed(encode_list(rows[: page.limit]), page.last(rows, _cursor))
+
+
+def _owner(client: Client) -> str | None:
+    """Whose orders it may see; None: everybody's."""
+    return None if client.sees_all else client.name
 
 
 def _cursor(row: Row) -> Cursor:

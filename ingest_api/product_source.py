@@ -44,7 +44,7 @@ class ProductSource:
 
     def __init__(self, cache: ProductCache, pool: Pool, timeout_s: float) -> None:
         self._cache, self._pool, self._timeout_s = cache, pool, timeout_s
-        self._breaker = Breaker("postgresql")
+        self._breaker = Breaker("postgresql for prices")
 
     async def load(self, known_versions: Mapping[str, int]) -> dict[str, ProductEvent | None]:
         """The products as they are now, None for ids that are none; nothing of those that PostgreSQL cannot be asked

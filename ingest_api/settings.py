@@ -66,17 +66,25 @@ class IngestSettings(ApiSettings):
     # Requests that wait for a verdict (?wait=) at once; those past it hear at once how things stand. They are one
     # question to PostgreSQL together, up to 20 times a second.
     max_waiting_reads: int = Field(default=1_000, ge=0)
-    # Connections for reads, besides one that hears of verdicts. The write path has none.
-    database_pool_size: int = Field(default=4, ge=1)
-    # Connections for the prices of products that the catalogue does not hold: each is one question for up to 500 ids.
-    # Of a pool of their own: whoever reads orders keeps no order waiting for its price.
+    # Orders that are asked for by GET at once, and as many of keyed orders that are looked for before they are refused;
+    # some 1 KB each. Past it, 503. 200 are one question, which takes 4 ms.
+    max_order_reads: int = Field(default=2_000, ge=1)
+    # Lists of orders that are read or wait for their turn. Past it, 503. The largest takes some 10 ms of this process,
+    # and as much of PostgreSQL.
+    max_list_reads: int = Field(default=50, ge=1)
+    # Connections, one more of which hears of verdicts. Each sort has its own, so that none waits for another; the write
+    # path has none. For the prices of products that the catalogue does not hold:
     database_price_connections: int = Field(default=2, ge=1)
+    # For single orders: one for retries, the others for GET. For each, many orders are one question.
+    database_order_connections: int = Field(default=3, ge=2)
+    # For lists: two keep a core of PostgreSQL, or this process, busy.
+    database_list_connections: int = Field(default=2, ge=1)
     database_timeout_s: float = Field(default=2.0, gt=0)
 
     @property
     def database_connections(self) -> int:
         """All of them."""
-        return self.database_price_connections + self.database_pool_size + 1
+        return self.database_price_connections + self.database_order_connections + self.database_list_connections + 1
 
     @model_validator(mode="after")
     def _limits_fit(self) -> Self:

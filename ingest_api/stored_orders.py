@@ -5,20 +5,28 @@ a row in stock_ledger   PROCESSED, or FAILED with its reason
 a dead letter           FAILED with that reason; of an order that is stored, only one of the stock stage
 """
 
-from collections.abc import Iterable, Sequence
-from typing import TypeAlias
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias, TypeVar
 
 import asyncpg
 
 from database.sessions import Pool, StoreUnavailable, reading
+from ingest_api.rounds import Rounds
 from pipeline.breaker import Breaker
 from pipeline.orders import Order
+from pipeline.shares import Shares
+from pipeline.turns import Turns
 from web.paging import Page
 
 Row: TypeAlias = asyncpg.Record
 """id, status, reason, is_stored; and the columns of `orders`, all null where it is not stored."""
 
 PENDING = "PENDING"
+# Orders in one question: of 200 that are there, PostgreSQL takes 4 ms.
+_IDS_AT_ONCE = 200
+
+T = TypeVar("T")
 
 
 def _columns(order_id: str) -> str:
@@ -76,41 +84,77 @@ ALL_OF_PRODUCT = _OF_PRODUCT.format("")
 THEIRS_OF_PRODUCT = _OF_PRODUCT.format("AND o.client = $5")
 
 
+@dataclass(frozen=True, slots=True)
+class ReadLimits:
+    """How much is read at once."""
+
+    order_connections: int
+    list_connections: int
+    max_orders: int
+    """Orders that are asked for."""
+    max_lists: int
+    """Lists that are read or wait for their turn."""
+    timeout_s: float
+    """For PostgreSQL to answer, and for a turn to come."""
+
+
 class StoredOrders:
-    """Reads with a deadline. Once one has failed, the next ones fail at once for a second, instead of queueing up for a
-    pool whose connections all wait for a PostgreSQL that does not answer; then one of them tries it again.
+    """Reads with a deadline. Raises Busy for what is more than may be asked for, and StoreUnavailable.
+
+    Single orders are asked for many at a time; lists, which take the longest, take turns at connections of their own.
+    So nobody waits for a connection, and a deadline that passes is PostgreSQL's. Once one has, the next reads of that
+    sort fail at once for a second, and then one of them tries it again.
     """
 
-    def __init__(self, pool: Pool, timeout_s: float) -> None:
-        self._pool, self._timeout_s = pool, timeout_s
-        self._breaker = Breaker("postgresql")
+    def __init__(self, singles: Pool, lists: Pool, limits: ReadLimits) -> None:
+        """`singles`, `lists`: of as many connections as `limits` say."""
+        self._singles, self._lists, self._timeout_s = singles, lists, limits.timeout_s
+        self._single_breaker, self._list_breaker = Breaker("postgresql for orders"), Breaker("postgresql for lists")
+        places = Shares("orders to read", limits.max_orders)
+        self._reads = self._rounds(self._read, places, limits.order_connections - 1)
+        # A connection of its own: the retry of an order waits for no reader.
+        self._checks = self._rounds(self._check, Shares("orders to check", limits.max_orders), 1)
+        self._turns = Turns(Shares("lists to read", limits.max_lists), limits.list_connections, limits.timeout_s)
 
-    async def get(self, order_id: str) -> Row:
-        """What is known of the order, if only that it is PENDING. Raises StoreUnavailable."""
-        return (await self._fetch(_BY_ID, [order_id]))[0]
+    async def get(self, order_id: str, asker: str) -> Row:
+        """What is known of the order, if only that it is PENDING. `asker`: the client's name."""
+        return (await self._reads.find([order_id], asker))[order_id]
 
-    async def accepted(self, order_ids: Sequence[str]) -> dict[str, Order]:
-        """Those that are stored, by id, as they were when they were accepted. Raises StoreUnavailable."""
-        rows = await self._fetch(_ACCEPTED, order_ids)
+    async def accepted(self, order_ids: Sequence[str], asker: str) -> dict[str, Order]:
+        """Those that are stored, by id, as they were when they were accepted."""
+        return await self._checks.find(order_ids, asker)
+
+    async def of_product(self, product_id: str, owner: str | None, page: Page, asker: str) -> Sequence[Row]:
+        """One more than the page shows, of all orders, or of one owner's."""
+        values = (product_id, page.before.at, page.before.id, page.one_more)
+        async with self._turns.turn(asker):
+            if owner is None:
+                return await self._fetch(self._lists, self._list_breaker, ALL_OF_PRODUCT, *values)
+            return await self._fetch(self._lists, self._list_breaker, THEIRS_OF_PRODUCT, *values, owner)
+
+    def _rounds(
+        self, ask: Callable[[Sequence[str]], Awaitable[Mapping[str, T]]], places: Shares, in_flight: int
+    ) -> Rounds[T]:
+        return Rounds(ask, places, ids_at_once=_IDS_AT_ONCE, in_flight=in_flight, timeout_s=self._timeout_s)
+
+    async def _read(self, order_ids: Sequence[str]) -> dict[str, Row]:
+        rows = await self._fetch(self._singles, self._single_breaker, _BY_ID, order_ids)
+        return {row["id"]: row for row in rows}
+
+    async def _check(self, order_ids: Sequence[str]) -> dict[str, Order]:
+        rows = await self._fetch(self._singles, self._single_breaker, _ACCEPTED, order_ids)
         return {row["id"]: Order(**row, status=PENDING) for row in rows}
 
-    async def of_product(self, product_id: str, client: str | None, page: Page) -> Sequence[Row]:
-        """One more than the page shows, of all orders, or of one client's. Raises StoreUnavailable."""
-        values = (product_id, page.before.at, page.before.id, page.one_more)
-        if client is None:
-            return await self._fetch(ALL_OF_PRODUCT, *values)
-        return await self._fetch(THEIRS_OF_PRODUCT, *values, client)
-
-    async def _fetch(self, query: str, *values: object) -> Sequence[Row]:
-        if not self._breaker.may_try():
+    async def _fetch(self, pool: Pool, breaker: Breaker, query: str, *values: object) -> Sequence[Row]:
+        if not breaker.may_try():
             raise StoreUnavailable("PostgreSQL did not answer a moment ago")
         try:
-            async with reading(self._pool, self._timeout_s) as connection:
+            async with reading(pool, self._timeout_s) as connection:
                 rows: Sequence[Row] = await connection.fetch(query, *values)
         except StoreUnavailable as error:
-            self._breaker.failed(error)
+            breaker.failed(error)
             raise
-        self._breaker.worked()
+        breaker.worked()
         return rows
 
 

@@ -15,7 +15,7 @@ its bust. So the lists are busted here once more, before anybody is told.
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from typing import TypeAlias
 
 import structlog
@@ -29,6 +29,7 @@ from pipeline import metrics
 from pipeline.broker import backoff_s
 from pipeline.health import Health
 from pipeline.order_list_cache import OrderListCache
+from pipeline.shares import Busy, Shares
 
 log = structlog.get_logger()
 
@@ -51,9 +52,11 @@ class Verdicts:
     def __init__(
         self, database_url: str, lists: OrderListCache, health: Health, *, max_waiting: int, timeout_s: float
     ) -> None:
-        """`max_waiting`: requests at once; those past it do not wait. `timeout_s`: for PostgreSQL to answer."""
+        """`max_waiting`: requests at once; those past it, or past their client's share, do not wait. `timeout_s`: for
+        PostgreSQL to answer.
+        """
         self._url, self._lists, self._health = database_url, lists, health
-        self._max_waiting, self._timeout_s = max_waiting, timeout_s
+        self._places, self._timeout_s = Shares("waits for verdicts", max_waiting), timeout_s
         self._waiting: dict[str, set[Expected]] = {}
         self._count = 0
         self._is_stopping = False
@@ -62,20 +65,22 @@ class Verdicts:
         self._awake = asyncio.Event()
 
     @contextmanager
-    def expect(self, order_id: str) -> Iterator[Expected]:
+    def expect(self, order_id: str, client: str) -> Iterator[Expected]:
         """Within the block, the verdict is waited for. Look only then whether it is there already: whoever looks first
         misses the verdict that falls between.
         """
         expected: Expected = asyncio.get_running_loop().create_future()
-        if self._is_stopping or self._count >= self._max_waiting:
-            expected.set_result(None)
+        with ExitStack() as stack:
+            try:
+                if self._is_stopping:
+                    raise Busy
+                stack.enter_context(self._places.places(client))
+            except Busy:
+                expected.set_result(None)
+            else:
+                self._add(order_id, expected)
+                stack.callback(self._remove, order_id, expected)
             yield expected
-            return
-        self._add(order_id, expected)
-        try:
-            yield expected
-        finally:
-            self._remove(order_id, expected)
 
     async def end_with(self, stop: asyncio.Event) -> None:
         """Once `stop` is set, nobody waits any longer, nor begins to: a stop takes as long as its last request."""

@@ -134,7 +134,7 @@ VERDICT_WAITERS = _gauge("verdict_waiters", "Requests that wait for the verdict 
 VERDICT_ROUNDS = _counter("verdict_rounds", "Questions to PostgreSQL for all who wait: notification, poll.", "because")
 CATALOGUE_LOOKUPS = _counter("catalogue_lookups", "Where the price of an order came from.", "source")
 PLACES_TAKEN = _gauge(
-    "places_taken", "Places that are taken, of those that clients share: ids of products that are asked for.", "what"
+    "places_taken", "Places that are taken, of those that clients share, by what they are for.", "what"
 )
 PLACES_REFUSED = _counter(
     "places_refused",

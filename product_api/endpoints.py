@@ -12,6 +12,7 @@ from product_api.reader import ProductReader
 from product_api.requests import Edit, ProductValues, decode_patch, decode_product, decode_restock
 from web import problems
 from web.body import read_json_body
+from web.clients import client_of
 from web.ids import id_in_path
 from web.paging import Cursor, Page
 
@@ -32,7 +33,7 @@ class ProductEndpoints:
 
     async def page(self, request: Request) -> Response:
         page = Page.of(request)
-        rows = await self._products.page(page)
+        rows = await self._products.page(page, client_of(request.scope).name)
         shown, headers = page.cut(rows, request.url, lambda row: Cursor(row.product.created_at, row.product.id))
         return _json(encode([row.product for row in shown]), headers={"Cache-Control": "no-store", **headers})
 

@@ -19,6 +19,8 @@ from database.faults import Fault, fault_of
 from database.sessions import Pool, StoreUnavailable, borrow, reading
 from database.sessions import PooledConnection as Connection
 from pipeline.fields import Moment, ProductId, UnitPrice
+from pipeline.shares import Shares
+from pipeline.turns import Turns
 from product_api.requests import ProductValues
 from web.paging import Page
 
@@ -42,7 +44,11 @@ _DELETE = f"""
 """
 _ADJUST = "INSERT INTO stock_adjustments (product_id, delta, reason) VALUES ($1, $2, $3)"
 
-T = TypeVar("T")
+# Of each sort, those at work included; each is some 10 KB of a request that waits. Past it, 503.
+_MAX_WAITING = 200
+# A read of one product is shared by all who want it, and those who may change products are one party.
+_ANYONE = ""
+
 C = TypeVar("C", bound="Change | None")
 Reason = Literal["creation", "restock", "correction"]
 
@@ -111,26 +117,37 @@ def new_product_id() -> str:
 
 
 class Products:
-    """The products table. Every method raises StoreUnavailable; those that write also ChangeUnanswered."""
+    """The products table. Every method raises StoreUnavailable; all but `ping` Busy; those that write ChangeUnanswered.
+
+    Each sort of work has connections of its own and takes turns at them: a deadline that passes is PostgreSQL's.
+    """
 
     def __init__(self, reads: Pool, writes: Pool, timeout_s: float) -> None:
         """A write waits for its row's lock with a connection in hand, so it takes none that a read could have.
 
-        `timeout_s`: for a read or a transaction, waiting for a connection and for locks included.
+        `timeout_s`: for a turn to come, and then for the read or the transaction, waiting for locks included.
         """
         self._reads, self._writes, self._timeout_s = reads, writes, timeout_s
+        lists = max(1, reads.get_max_size() // 3)
+        self._gets = self._turns("products to read", max(1, reads.get_max_size() - lists - 1))
+        self._lists = self._turns("lists of products to read", lists)
+        self._changes = self._turns("products to change", writes.get_max_size())
 
     async def ping(self) -> None:
-        await self._read(lambda connection: connection.execute("SELECT 1"))
+        """With a connection that nothing else takes: whether PostgreSQL answers, and not whether we are busy."""
+        async with reading(self._reads, self._timeout_s) as connection:
+            await connection.execute("SELECT 1")
 
     async def get(self, product_id: str) -> StoredProduct | None:
-        row = await self._read(lambda connection: connection.fetchrow(_GET, product_id))
+        async with self._gets.turn(_ANYONE), reading(self._reads, self._timeout_s) as connection:
+            row = await connection.fetchrow(_GET, product_id)
         return _stored(row) if row else None
 
-    async def page(self, page: Page) -> list[StoredProduct]:
-        """Newest first, for `page.cut`."""
+    async def page(self, page: Page, client: str) -> list[StoredProduct]:
+        """Newest first, for `page.cut`. Clients take turns."""
         at, last_id = page.before.at, page.before.id
-        rows = await self._read(lambda connection: connection.fetch(_PAGE, at, last_id, page.one_more))
+        async with self._lists.turn(client), reading(self._reads, self._timeout_s) as connection:
+            rows = await connection.fetch(_PAGE, at, last_id, page.one_more)
         return [_stored(row) for row in rows]
 
     async def create(self, values: ProductValues) -> Change:
@@ -180,14 +197,17 @@ class Products:
 
         return await self._write(work)
 
-    async def _read(self, work: Callable[[Connection], Awaitable[T]]) -> T:
-        async with reading(self._reads, self._timeout_s) as connection:
-            return await work(connection)
+    def _turns(self, what: str, at_once: int) -> Turns:
+        return Turns(Shares(what, _MAX_WAITING), at_once, self._timeout_s)
 
     async def _write(self, work: Callable[[Connection], Awaitable[C]]) -> C:
         committing: Change | None = None
         try:
-            async with borrow(self._writes, self._timeout_s) as connection, connection.transaction():
+            async with (
+                self._changes.turn(_ANYONE),
+                borrow(self._writes, self._timeout_s) as connection,
+                connection.transaction(),
+            ):
                 change = await work(connection)
                 committing = _to_commit(change)
             return change

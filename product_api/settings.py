@@ -19,7 +19,8 @@ class ProductSettings(ApiSettings):
 
     # Connections. Two pools, because a write waits for its row's lock with a connection in hand: with one, 24 restocks
     # of a locked product made the reads of all others wait for 2 s.
-    database_readers: int = Field(default=4, ge=1)
+    # Of the readers one asks whether PostgreSQL is there, a third reads lists, and the others read single products.
+    database_readers: int = Field(default=4, ge=3)
     database_writers: int = Field(default=6, ge=1)
     # A read or a whole transaction, waiting for a connection and for the row's lock included. Then 503.
     database_timeout_s: float = Field(default=2.0, gt=0)

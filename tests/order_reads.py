@@ -17,7 +17,7 @@ from database.sessions import StoreUnavailable, make_pool
 from ingest_api.lookup import OrderLookup
 from ingest_api.operations import OPERATIONS
 from ingest_api.order_lists import OrderLists
-from ingest_api.stored_orders import Row, StoredOrders
+from ingest_api.stored_orders import ReadLimits, Row, StoredOrders
 from ingest_api.verdicts import PART, Verdicts
 from pipeline import redis_link
 from pipeline.health import Health
@@ -80,13 +80,13 @@ class HeldOrders(StoredOrders):
     selected = 0
     holding: asyncio.Event | None = None
 
-    async def get(self, order_id: str) -> Row:
-        holding, row = self.holding, await super().get(order_id)
+    async def get(self, order_id: str, asker: str) -> Row:
+        holding, row = self.holding, await super().get(order_id, asker)
         await self._hold(holding)
         return row
 
-    async def of_product(self, product_id: str, client: str | None, page: Page) -> Sequence[Row]:
-        holding, rows = self.holding, await super().of_product(product_id, client, page)
+    async def of_product(self, product_id: str, owner: str | None, page: Page, asker: str) -> Sequence[Row]:
+        holding, rows = self.holding, await super().of_product(product_id, owner, page, asker)
         await self._hold(holding)
         return rows
 
@@ -136,8 +136,9 @@ async def order_reads(
 ) -> AsyncIterator[Reads]:
     health = Health("reads", PART)
     url = environment["DATABASE_URL"]
+    limits = ReadLimits(order_connections=2, list_connections=2, max_orders=100, max_lists=10, timeout_s=timeout_s)
     async with redis_link.connect(environment["REDIS_URL"]) as redis, make_pool(url, "test", 4, timeout_s) as pool:
-        cache, orders = OrderListCache(redis), HeldOrders(pool, timeout_s)
+        cache, orders = OrderListCache(redis), HeldOrders(pool, pool, limits)
         verdicts = Verdicts(url, cache, health, max_waiting=max_waiting, timeout_s=timeout_s)
         lookup = OrderLookup(orders, OrderLists(cache, orders), verdicts, OrderIds(environment["ORDER_ID_KEY"]))
         endpoints = {"listOrdersOfProduct": lookup.of_product, "getOrder": lookup.get}

@@ -189,8 +189,8 @@ OVERLOADED = Kind(
     "overloaded",
     503,
     "The service is overloaded",
-    "More is waiting than the service may hold: orders, bodies on their way, or connections. Nothing was done; an order"
-    " was not accepted.",
+    "More is waiting than the service may hold, or than this client's share of it: orders, look-ups, reads, bodies on"
+    " their way, or connections. Nothing was done; an order was not accepted.",
     "Send it again after `Retry-After` seconds. For an order, those before it will take that long.",
 )
 OUTCOME_UNKNOWN = Kind(

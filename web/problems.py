@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from pipeline.shares import Busy
 from web import problem_kinds as kinds
 from web.problem_kinds import Kind
 
@@ -238,6 +239,12 @@ def overloaded(retry_after_s: int = 1) -> Problem:
     return Problem(kinds.OVERLOADED, detail, retry_after_s=retry_after_s)
 
 
+def busy() -> Problem:
+    """For what is no order."""
+    detail = "More requests of this sort are waiting than can be held, or than your share. Send it again, more slowly."
+    return Problem(kinds.OVERLOADED, detail, retry_after_s=1)
+
+
 def too_many_connections(limit: int) -> Problem:
     detail = f"There are {limit} connections already. Send fewer requests at once, over connections that stay open."
     return Problem(kinds.OVERLOADED, detail, retry_after_s=1, headers=_CLOSE)
@@ -304,4 +311,14 @@ async def on_store_unavailable(_: Request, __: Exception) -> Response:
     return store_unavailable().response()
 
 
-HANDLERS = {Problem: on_problem, ClientDisconnect: on_disconnect, HTTPException: on_http_exception, Exception: on_bug}
+async def on_busy(_: Request, __: Exception) -> Response:
+    return busy().response()
+
+
+HANDLERS = {
+    Problem: on_problem,
+    Busy: on_busy,
+    ClientDisconnect: on_disconnect,
+    HTTPException: on_http_exception,
+    Exception: on_bug,
+}

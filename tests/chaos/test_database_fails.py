@@ -96,7 +96,7 @@ async def test_p8_postgres_is_frozen_and_orders_are_answered_as_fast_as_before(
         f" {quantile(before, 0.99) * 1000:.0f} ms before"
     )
     await scene.check(
-        Says("ingest_api", "postgresql is away"),
+        Says("ingest_api", "postgresql for prices is away"),
         Counts("ingest_api", 'headrace_catalogue_lookups_total{source="stale"}'),
     )
     assert quantile(meanwhile, 0.99) <= max(0.05, 2 * quantile(before, 0.99))
