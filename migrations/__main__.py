@@ -11,6 +11,7 @@ from pathlib import Path
 
 import asyncpg
 
+from migrations.privileges import grant
 from pipeline.logs.configure import protect_streams
 from pipeline.settings import DatabaseSettings, load_or_exit
 
@@ -35,7 +36,9 @@ async def migrate(database_url: str) -> list[str]:
         )
         rows = await connection.fetch("SELECT name, sha256 FROM schema_revisions")
         known = {row["name"]: row["sha256"] for row in rows}
-        return [path.stem for path in _revisions() if await _apply(connection, path, known)]
+        applied = [path.stem for path in _revisions() if await _apply(connection, path, known)]
+        await grant(connection)
+        return applied
     finally:
         await connection.close()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,11 +17,14 @@ from typing import Literal
 import aiormq
 import aiormq.exceptions
 
+from stack.broker_users import definitions
 from stack.place import Place, minimal_environment
 from stack.ports import LOOPBACK, Ports
 from stack.processes import Spec
 
+# An administrator, for people. No service is told it, but in tests.
 USER = "headrace"
+VHOST = "/"
 NODE = "headrace@localhost"
 # plain: AMQP alone; ui: with the management UI; test: with the management API, and killed at the end.
 Use = Literal["plain", "ui", "test"]
@@ -39,8 +43,7 @@ default_permissions.configure = .*
 default_permissions.read = .*
 default_permissions.write = .*
 """
-CONFIGURATION = (
-    """\
+CONFIGURATION = """\
 listeners.tcp.1 = {host}:{amqp}
 # A relative limit (the size of the memory, in production) would block publishers on small disks at once.
 disk_free_limit.absolute = 50MB
@@ -51,8 +54,8 @@ log.console.level = info
 log.console.use_colors = off
 log.file = false
 """
-    + USER_CONFIGURATION
-)
+# Who may do what: see broker_users. A node that imports definitions makes no default user.
+WITH_USERS = "load_definitions = {definitions}\n"
 # The management plugin is off unless asked for. Measured on two cores, RabbitMQ 3.10: with it a start takes 7.2 s
 # instead of 4.5 s and an orderly stop 6.1 s instead of 1.1 s. Idle CPU is no reason (0.4 % of a core either way), and
 # busy-waiting schedulers neither: RabbitMQ's own script passes `+sbwt none`.
@@ -104,13 +107,14 @@ def epmd_spec(place: Place, ports: NodePorts) -> Spec:
     )
 
 
-def spec(place: Place, ports: NodePorts, password: str, use: Use) -> Spec:
+def spec(place: Place, ports: NodePorts, password: str, use: Use, users: Mapping[str, str]) -> Spec:
+    """`password`: of the administrator. `users`: passwords of those in broker_users; a test has the one account."""
     return Spec(
         name="rabbitmq",
         argv=[str(place.binary.path)],
         log=place.log,
         probe=lambda: probe(url(ports.amqp, password)),
-        env=_environment(place, ports, _configure(place, ports, password, use)),
+        env=_environment(place, ports, _configure(place, ports, password, use, users)),
         cwd=place.directory,
         identity=place.identity,
         start_timeout_s=90,
@@ -120,13 +124,21 @@ def spec(place: Place, ports: NodePorts, password: str, use: Use) -> Spec:
     )
 
 
-def _configure(place: Place, ports: NodePorts, password: str, use: Use) -> str:
-    template = CONFIGURATION
+def _configure(place: Place, ports: NodePorts, password: str, use: Use, users: Mapping[str, str]) -> str:
+    template = CONFIGURATION + (USER_CONFIGURATION if use == "test" else WITH_USERS)
     if use != "plain":
         template += MANAGEMENT
     if use == "test":
         template += WITHOUT_STATISTICS
-    text = template.format(host=LOOPBACK, amqp=ports.amqp, management=ports.management, user=USER, password=password)
+    imported = place.write("definitions.json", definitions(users, VHOST, (USER, password))) if use != "test" else None
+    text = template.format(
+        host=LOOPBACK,
+        amqp=ports.amqp,
+        management=ports.management,
+        user=USER,
+        password=password,
+        definitions=imported,
+    )
     place.write("enabled_plugins", "[].\n" if use == "plain" else "[rabbitmq_management].\n")
     return str(place.write("rabbitmq.conf", text))
 

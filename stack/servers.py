@@ -17,6 +17,7 @@ from stack.leftovers import wait_for_former_server
 from stack.place import Place, make_place
 from stack.ports import LOOPBACK, Ports
 from stack.processes import Process, Spec, together
+from stack.service_accounts import broker_passwords
 from stack.state import SERVERS, Part
 
 EXTERNAL_TIMEOUT_S = 10
@@ -99,7 +100,7 @@ class Servers:
             ports = rabbitmq.choose_ports(self.ports)
             password = self.credentials.rabbitmq
             await self._run(place, rabbitmq.epmd_spec(place, ports))
-            node = rabbitmq.spec(place, ports, password, self.broker_use)
+            node = rabbitmq.spec(place, ports, password, self.broker_use, broker_passwords(self.credentials))
             await self._run(place, node, rabbitmq.url(ports.amqp, password))
             if self.broker_use != "plain":
                 self.management_url = rabbitmq.management_url(ports.management, password)

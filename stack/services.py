@@ -6,11 +6,13 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from migrations.privileges import GRANTS, OWNER, provision
 from stack import seeds
+from stack.broker_users import RIGHTS
 from stack.credentials import Credentials
 from stack.errors import HeadraceError
 from stack.events import Events
@@ -22,6 +24,7 @@ from stack.leftovers import wait_for_former_services
 from stack.logfile import open_log
 from stack.ports import LOOPBACK, Ports
 from stack.processes import Process, Spec, together
+from stack.service_accounts import broker_urls, database_passwords, database_urls
 from stack.state import SERVICES, Part
 
 MIGRATION_TIMEOUT_S = 60
@@ -39,21 +42,32 @@ class Services:
     on_change: Callable[[], None]
     former: dict[str, Part] = field(default_factory=dict)
     parts: dict[str, Part] = field(default_factory=dict)
+    operator: dict[str, str] = field(default_factory=dict)
     _running: list[Process] = field(default_factory=list)
 
-    async def start(self, urls: dict[str, str]) -> None:
-        """Migrate, start all four at once, seed. `urls`: of postgres, rabbitmq, redis. Raises HeadraceError.
+    async def start(self, urls: dict[str, str], external: Collection[str] = ()) -> None:
+        """Make the accounts, migrate, start all four at once, seed. Raises HeadraceError.
 
-        `former`: what the state file tells of the run before this one.
+        `urls`: of postgres, rabbitmq, redis; of those that are not `external`, as an administrator has them. `former`:
+        what the state file tells of the run before this one.
         """
         await wait_for_former_services({name: self.former[name].pid for name in SERVICES if name in self.former})
         # Before the APIs read the keys: they do not start without the file, and learn the stack's own key from it.
         ensure_file(self.home)
         token = own_token(self.home)
+        databases, brokers = self._accounts(urls, external)
+        self.operator = {"database": databases["operator"], "broker": brokers["operator"]}
         environment = self._environment(urls)
-        with self.events.step("migrations", "migrations"):
-            await self._migrate(environment)
-        await together(self._start_service(name, environment) for name in SERVICES)
+        with self.events.step("migrations", "migrations") as step:
+            if "postgres" in external:
+                step.text = "migrations; services share the account of DATABASE_URL"
+            else:
+                await provision(urls["postgres"], database_passwords(self.credentials))
+            await self._migrate({**environment, "DATABASE_URL": databases[OWNER]})
+        await together(
+            self._start_service(name, {**environment, "DATABASE_URL": databases[name], "AMQP_URL": brokers[name]})
+            for name in SERVICES
+        )
         with self.events.step("seeds", "demo products") as step:
             step.text = await asyncio.to_thread(seeds.plant, self.parts["product_api"].url, token)
 
@@ -69,10 +83,22 @@ class Services:
     def exit_codes(self) -> dict[str, int | None]:
         return {process.spec.name: process.exit_code for process in self._running}
 
+    def _accounts(self, urls: dict[str, str], external: Collection[str]) -> tuple[dict[str, str], dict[str, str]]:
+        """The database's and the broker's address for each service, for the operator, and for the schema's owner."""
+        databases = (
+            dict.fromkeys((OWNER, *GRANTS), urls["postgres"])
+            if "postgres" in external
+            else database_urls(urls["postgres"], self.credentials)
+        )
+        brokers = (
+            dict.fromkeys(RIGHTS, urls["rabbitmq"])
+            if "rabbitmq" in external
+            else broker_urls(urls["rabbitmq"], self.credentials)
+        )
+        return databases, brokers
+
     def _environment(self, urls: dict[str, str]) -> dict[str, str]:
         own = {
-            "DATABASE_URL": urls["postgres"],
-            "AMQP_URL": urls["rabbitmq"],
             "REDIS_URL": urls["redis"],
             "ORDER_ID_KEY": os.environ.get("ORDER_ID_KEY") or self.credentials.order_id_key,
             # Also while it holds no keys: the APIs see to it that the first one is heeded when it comes.

@@ -36,6 +36,8 @@ class StackState:
     ports: dict[str, int] = field(default_factory=dict)
     parts: dict[str, Part] = field(default_factory=dict)
     management_url: str = ""
+    # `database` and `broker`, as the commands of an operator use them: not as an administrator.
+    operator: dict[str, str] = field(default_factory=dict)
 
     def save(self, home: Home) -> None:
         write_private(home.state, json.dumps(asdict(self), indent=2) + "\n")

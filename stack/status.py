@@ -58,4 +58,5 @@ def running_urls(home: Home) -> dict[str, str]:
     if not (state.is_running and state.phase == "ready"):
         raise HeadraceError("headrace is not running", "`up` has not been run, or has not finished", "./headrace up -d")
     urls = {name: state.parts[name].url for name in ("ingest_api", "product_api")}
-    return {**urls, "database": state.parts["postgres"].url, "broker": state.parts["rabbitmq"].url}
+    servers = {"database": state.parts["postgres"].url, "broker": state.parts["rabbitmq"].url}
+    return {**urls, **servers, **state.operator}

@@ -100,7 +100,8 @@ class Supervisor:
     async def _start(self) -> None:
         await self._servers.start()
         if self.role == "up":
-            await self._services.start({name: part.url for name, part in self._servers.parts.items()})
+            parts = self._servers.parts
+            await self._services.start({name: part.url for name, part in parts.items()}, self._servers.external)
         self._enter("ready")
         self.events.emit("ready")
 
@@ -131,6 +132,7 @@ class Supervisor:
             ports=self._ports.remembered,
             parts={**self._servers.parts, **self._services.parts},
             management_url=self._servers.management_url,
+            operator=self._services.operator,
         ).save(self.home)
 
     def _listen(self) -> None:

@@ -7,6 +7,7 @@ was named together with the database, or when both are the running stack's.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from stack.environment import VARIABLES, check_url, external_urls, has_password
 from stack.errors import HeadraceError
@@ -67,10 +68,16 @@ def _refuse_password(server: str, option: str, url: str) -> None:
         )
 
 
+def _place(url: str) -> tuple[str | None, int, str, str]:
+    """Which database an address means, whoever uses it."""
+    parts = urlsplit(url)
+    return parts.hostname, parts.port or 5432, parts.path, parts.query
+
+
 def _broker_of(home: Home, database_url: str) -> str | None:
     """The running stack's, if this is its database: then the stack was started with the same DATABASE_URL."""
     try:
         urls = running_urls(home)
     except HeadraceError:
         return None
-    return urls["broker"] if urls["database"] == database_url else None
+    return urls["broker"] if _place(urls["database"]) == _place(database_url) else None

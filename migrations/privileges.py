@@ -1,0 +1,137 @@
+"""Who may do what in PostgreSQL: one table, from which roles, grants, documents and tests derive.
+
+The owner owns the schema and migrates it; no service is the owner, and none is a superuser. Roles belong to a whole
+server, so their names begin with the name of the database: two deployments on one server share none. Where an
+administrator has made no such roles, the services run with what DATABASE_URL gives them, and nothing here is used.
+"""
+
+from collections.abc import Mapping
+
+import asyncpg
+
+Connection = asyncpg.Connection
+
+OWNER = "owner"
+# Role → table → what it may do there. A table without a role is one that nobody but the owner can use.
+GRANTS: Mapping[str, Mapping[str, str]] = {
+    # Prices, verdicts, and the orders of a client. It stores nothing: that is what the queue is for.
+    "ingest_api": {
+        "products": "SELECT",
+        "orders": "SELECT",
+        "stock_ledger": "SELECT",
+        "dead_letters": "SELECT",
+    },
+    # SELECT goes with ON CONFLICT. The ledger says which orders that the broker gave up on still need a verdict.
+    "persist_worker": {
+        "orders": "SELECT, INSERT",
+        "stock_ledger": "SELECT",
+        "dead_letters": "SELECT, INSERT",
+    },
+    "product_consumer": {
+        "products": "SELECT, UPDATE (qty, version, updated_at)",
+        "stock_ledger": "SELECT, INSERT",
+        "dead_letters": "SELECT, INSERT",
+    },
+    # A product is deleted by a mark in its row. It may not decide orders, nor read them.
+    "product_api": {
+        "products": "SELECT, INSERT, UPDATE (name, price, qty, version, updated_at, deleted_at)",
+        "stock_adjustments": "INSERT",
+    },
+    # `verify` reads everything and changes nothing; `dead` marks letters.
+    "operator": {
+        "products": "SELECT",
+        "orders": "SELECT",
+        "stock_adjustments": "SELECT",
+        "stock_ledger": "SELECT",
+        "dead_letters": "SELECT, UPDATE",
+    },
+}
+# What all of them may read: which revisions the database has, for `python -m migrations --wait`.
+READ_BY_ALL = "schema_revisions"
+# persist_worker copies a batch into a table of its session before it inserts it.
+TEMPORARY_TABLES = ("persist_worker",)
+
+_TABLES = "SELECT relname FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p')"
+_FOREIGN = f"{_TABLES} AND pg_get_userbyid(relowner) <> $1"
+
+
+def role_name(database: str, role: str) -> str:
+    """Of a role in GRANTS, or of OWNER. Raises ValueError for a database whose name leaves no room for it."""
+    name = f"{database}_{role}"
+    if len(name.encode()) > 63:
+        raise ValueError(f"the name of the role {name} is longer than PostgreSQL's 63 bytes")
+    return name
+
+
+def _quoted(identifier: str) -> str:
+    return '"' + identifier.replace('"', '""') + '"'
+
+
+# ── I/O below
+
+
+async def provision(admin_url: str, passwords: Mapping[str, str]) -> None:
+    """Make the roles, or give those that are there these passwords, and hand the database over to its owner.
+
+    `admin_url`: a superuser's, on the database. `passwords`: of OWNER and of each role in GRANTS. Safe to repeat.
+    """
+    connection = await asyncpg.connect(admin_url, timeout=10)
+    try:
+        database = await connection.fetchval("SELECT current_database()")
+        async with connection.transaction():
+            for role, password in passwords.items():
+                await _make_role(connection, role_name(database, role), password)
+            await _hand_over(connection, database)
+            for role in GRANTS:
+                may = "CONNECT, TEMPORARY" if role in TEMPORARY_TABLES else "CONNECT"
+                await connection.execute(
+                    f"GRANT {may} ON DATABASE {_quoted(database)} TO {_quoted(role_name(database, role))}"
+                )
+    finally:
+        await connection.close()
+
+
+async def _make_role(connection: "Connection[asyncpg.Record]", name: str, password: str) -> None:
+    if not await connection.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", name):
+        await connection.execute(f"CREATE ROLE {_quoted(name)}")
+    literal = await connection.fetchval("SELECT quote_literal($1::text)", password)
+    await connection.execute(
+        f"ALTER ROLE {_quoted(name)} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
+        f" PASSWORD {literal}"
+    )
+
+
+async def _hand_over(connection: "Connection[asyncpg.Record]", database: str) -> None:
+    """Make the owner the owner of all, also of tables that an earlier version made as a superuser."""
+    owner = role_name(database, OWNER)
+    await connection.execute(f"ALTER DATABASE {_quoted(database)} OWNER TO {_quoted(owner)}")
+    await connection.execute(f"REVOKE ALL ON DATABASE {_quoted(database)} FROM PUBLIC")
+    schema = _quoted(await connection.fetchval("SELECT current_schema()"))
+    await connection.execute(f"ALTER SCHEMA {schema} OWNER TO {_quoted(owner)}")
+    # Before PostgreSQL 15 everybody may make tables there.
+    await connection.execute(f"REVOKE CREATE ON SCHEMA {schema} FROM PUBLIC")
+    await connection.execute(f"GRANT USAGE ON SCHEMA {schema} TO PUBLIC")
+    for (table,) in await connection.fetch(_FOREIGN, owner):
+        await connection.execute(f"ALTER TABLE {_quoted(table)} OWNER TO {_quoted(owner)}")
+
+
+async def grant(connection: "Connection[asyncpg.Record]") -> list[str]:
+    """Give the roles of this database what GRANTS says, and take away what it does not say. Returns those there are.
+
+    By the owner, after each migration: a new revision may have made a table.
+    """
+    database = await connection.fetchval("SELECT current_database()")
+    tables = [row[0] for row in await connection.fetch(_TABLES)]
+    names = {role: f"{database}_{role}" for role in GRANTS}
+    found = {
+        row[0]
+        for row in await connection.fetch("SELECT rolname FROM pg_roles WHERE rolname = ANY($1)", [*names.values()])
+    }
+    known = {role: name for role, name in names.items() if name in found}
+    async with connection.transaction():
+        for role, name in known.items():
+            for table in tables:
+                await connection.execute(f"REVOKE ALL ON TABLE {_quoted(table)} FROM {_quoted(name)}")
+            for table, may in {READ_BY_ALL: "SELECT", **GRANTS[role]}.items():
+                await connection.execute(f"GRANT {may} ON TABLE {_quoted(table)} TO {_quoted(name)}")
+    return [*known.values()]

@@ -1,0 +1,113 @@
+"""Who may do what at RabbitMQ: one table, from which the users of `up`, of Compose and of Kubernetes derive.
+
+Each service declares what it uses, so it may configure that. To declare a queue with a dead-letter exchange takes
+`read` on the queue and `write` on that exchange; to bind takes `write` on the queue and `read` on the exchange.
+Nobody here is an administrator: no service needs the management API.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.topology import (
+    DEAD_EXCHANGE,
+    ORDER_ACCEPTED,
+    ORDER_CREATED,
+    ORDERS_ACCEPTED_QUEUE,
+    ORDERS_CREATED_QUEUE,
+    ORDERS_DEAD_QUEUE,
+    ORDERS_EXCHANGE,
+    PRODUCTS_EXCHANGE,
+)
+
+# The private queue of product events that each ingest_api has: the broker makes up its name.
+PRIVATE_QUEUES = "amq.gen-*"
+_ORDERS = (ORDERS_EXCHANGE, DEAD_EXCHANGE, ORDERS_DEAD_QUEUE)
+
+
+@dataclass(frozen=True)
+class Rights:
+    """Exchanges and queues that a user may configure, write and read; the routing keys with which it may publish to
+    orders_exchange, None for those of no order.
+    """
+
+    configure: tuple[str, ...]
+    write: tuple[str, ...]
+    read: tuple[str, ...]
+    order_keys: tuple[str, ...] = ()
+
+
+RIGHTS: Mapping[str, Rights] = {
+    "ingest_api": Rights(
+        configure=(*_ORDERS, ORDERS_ACCEPTED_QUEUE, PRODUCTS_EXCHANGE, PRIVATE_QUEUES),
+        write=(*_ORDERS, ORDERS_ACCEPTED_QUEUE, PRIVATE_QUEUES),
+        read=(ORDERS_EXCHANGE, DEAD_EXCHANGE, ORDERS_ACCEPTED_QUEUE, PRODUCTS_EXCHANGE, PRIVATE_QUEUES),
+        order_keys=(ORDER_ACCEPTED,),
+    ),
+    "persist_worker": Rights(
+        configure=(*_ORDERS, ORDERS_ACCEPTED_QUEUE, ORDERS_CREATED_QUEUE),
+        write=(*_ORDERS, ORDERS_ACCEPTED_QUEUE, ORDERS_CREATED_QUEUE),
+        read=(*_ORDERS, ORDERS_ACCEPTED_QUEUE, ORDERS_CREATED_QUEUE),
+        order_keys=(ORDER_CREATED,),
+    ),
+    "product_consumer": Rights(
+        configure=(*_ORDERS, ORDERS_CREATED_QUEUE, PRODUCTS_EXCHANGE),
+        write=(*_ORDERS, ORDERS_CREATED_QUEUE, PRODUCTS_EXCHANGE),
+        read=(ORDERS_EXCHANGE, DEAD_EXCHANGE, ORDERS_CREATED_QUEUE),
+    ),
+    "product_api": Rights(configure=(PRODUCTS_EXCHANGE,), write=(PRODUCTS_EXCHANGE,), read=()),
+    # `dead replay` and `verify --repair` send orders on their way once more.
+    "operator": Rights(
+        configure=(*_ORDERS, ORDERS_ACCEPTED_QUEUE, ORDERS_CREATED_QUEUE),
+        write=(*_ORDERS, ORDERS_ACCEPTED_QUEUE, ORDERS_CREATED_QUEUE),
+        read=(*_ORDERS, ORDERS_ACCEPTED_QUEUE, ORDERS_CREATED_QUEUE),
+        order_keys=(ORDER_ACCEPTED, ORDER_CREATED),
+    ),
+}
+
+
+def pattern(names: Iterable[str]) -> str:
+    """The regular expression of RabbitMQ that matches these names, in which `*` stands for anything, and no others."""
+    each = [re.escape(name).replace(r"\*", ".*").replace(r"\-", "-") for name in names]
+    return f"^({'|'.join(each)})$" if each else "^$"
+
+
+def permissions(rights: Rights) -> dict[str, str]:
+    return {name: pattern(getattr(rights, name)) for name in ("configure", "write", "read")}
+
+
+def definitions(passwords: Mapping[str, str], vhost: str, administrator: tuple[str, str] | None = None) -> str:
+    """What a node imports when it boots, as JSON. `passwords`: of each user in RIGHTS. It holds hashes of them.
+
+    `administrator`: name and password of one for people; no service is told it.
+    """
+    users: list[dict[str, Any]] = [_user(name, passwords[name], []) for name in RIGHTS]
+    allowed = [{"user": name, "vhost": vhost, **permissions(rights)} for name, rights in RIGHTS.items()]
+    if administrator:
+        name, password = administrator
+        users.append(_user(name, password, ["administrator"]))
+        allowed.append({"user": name, "vhost": vhost, "configure": ".*", "write": ".*", "read": ".*"})
+    keys = [
+        {"user": name, "vhost": vhost, "exchange": ORDERS_EXCHANGE, "write": pattern(rights.order_keys), "read": ".*"}
+        for name, rights in RIGHTS.items()
+    ]
+    found = {"users": users, "vhosts": [{"name": vhost}], "permissions": allowed, "topic_permissions": keys}
+    return json.dumps(found, indent=2) + "\n"
+
+
+def _user(name: str, password: str, tags: list[str]) -> dict[str, Any]:
+    # The salt follows from the password, so that the same passwords give the same file.
+    salt = hashlib.sha256(f"salt {name} {password}".encode()).digest()[:4]
+    digest = salt + hashlib.sha256(salt + password.encode()).digest()
+    return {
+        "name": name,
+        "password_hash": base64.b64encode(digest).decode(),
+        "hashing_algorithm": "rabbit_password_hashing_sha256",
+        "tags": tags,
+    }
