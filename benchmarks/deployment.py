@@ -113,6 +113,8 @@ class Deployment:
         variables = {**_own_environment(), **self.environment, **part.environment}
         if part.port_variable:
             variables[part.port_variable] = str(port)
+            if part.port_variable in ("INGEST_API_PORT", "PRODUCT_API_PORT"):  # whose probes nobody asks: any free port
+                variables[part.port_variable.replace("_PORT", "_HEALTH_PORT")] = "0"
         log = self.directory / f"{part.name}-{len(self.running)}.log"
         with log.open("wb") as output:
             process = await asyncio.create_subprocess_exec(

@@ -6,11 +6,15 @@ from ingest_api.app import make_app
 from ingest_api.settings import IngestSettings
 from pipeline import lifecycle
 from web import server
+from web.application import health_app
 
 
 async def main(settings: IngestSettings, stop: asyncio.Event) -> None:
     app, grace_s, most = make_app(settings, stop), settings.stop_grace_s, settings.max_connections
-    await server.serve(app, settings.host, settings.port, stop, grace_s=grace_s, max_connections=most)
+    probes = server.serve_health(health_app(app.state.health), settings.health_host, settings.health_port)
+    # To the end, requests in hand included: who drains is alive.
+    async with lifecycle.background(probes):
+        await server.serve(app, settings.host, settings.port, stop, grace_s=grace_s, max_connections=most)
 
 
 if __name__ == "__main__":

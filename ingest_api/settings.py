@@ -13,6 +13,7 @@ class IngestSettings(ApiSettings):
     model_config = SettingsConfigDict(env_prefix="INGEST_API_", frozen=True, extra="ignore")
 
     port: int = Field(default=8080, ge=0, le=65535)
+    health_port: int = Field(default=9103, ge=0, le=65535)
     # Idle ones included. Past it, 503. Each is an open file, which the system must allow.
     max_connections: int = Field(default=MAX_CONNECTIONS, ge=1)
 

@@ -34,7 +34,7 @@ async def main(settings: PersistSettings, stop: asyncio.Event) -> None:
     )
     worker = PersistWorker(consumer, database, publisher, health, stop)
     net = SecondNet.of(settings, health, publisher)
-    serving = server.serve(health_app(health), settings.host, settings.port, stop, grace_s=1, lifespan=False)
+    serving = server.serve_health(health_app(health), settings.host, settings.port)
     async with lifecycle.background(publisher.run(), consumer.run(), database.watch(), net.run(), serving, stop=stop):
         await lifecycle.work_until_stopped(worker.run_once, stop, consumer.stop, settings.stop_grace_s)
     await database.close()

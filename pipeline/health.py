@@ -19,7 +19,7 @@ class Health:
         self._problems[part] = ""
 
     def down(self, part: str, why: str) -> None:
-        """`why`: what is wrong, for a person; it is shown to whoever may call /readyz."""
+        """`why`: what is wrong, for an operator: /health shows it, and the log."""
         self._problems[part] = why or "unknown"
 
     def is_up(self, part: str) -> bool:
@@ -29,10 +29,14 @@ class Health:
     def is_ready(self) -> bool:
         return all(self.is_up(part) for part in self._required)
 
+    @property
+    def status(self) -> str:
+        return "ready" if self.is_ready else "not ready"
+
     def summary(self) -> dict[str, object]:
         return {
             "service": self.service,
-            "status": "ready" if self.is_ready else "not ready",
+            "status": self.status,
             "parts": {part: problem or "ok" for part, problem in self._problems.items()},
             "uptime_s": round(time.monotonic() - self._started_at, 1),
         }

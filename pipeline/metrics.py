@@ -204,6 +204,23 @@ PRODUCT_EVENTS = _counter(
     "product_events", "Events on products_exchange, by outcome; unroutable: nobody listens.", "key", "outcome"
 )
 
+# ── every server of HTTP
+
+CONNECTIONS = _gauge(
+    "connections",
+    "Connections of clients: open, and of these unfinished, which have sent a part of a request.",
+    "state",
+)
+CONNECTIONS_CLOSED = _counter(
+    "connections_closed",
+    "Connections closed on their clients: head_deadline and body_deadline (too slow), unread (an answer), room (for"
+    " another, when all places were taken), surplus (no place was free).",
+    "reason",
+)
+ACCEPT_PAUSES = _counter(
+    "accept_pauses", "Times that no new connections were taken, because few file descriptors were left."
+)
+
 # ── every process
 
 BROKER_RECONNECTS = _counter("broker_connection_losses", "Connections to the broker that were lost.", "connection")

@@ -11,6 +11,7 @@ class ProductSettings(ApiSettings):
     model_config = SettingsConfigDict(env_prefix="PRODUCT_API_", frozen=True, extra="ignore")
 
     port: int = Field(default=3000, ge=0, le=65535)
+    health_port: int = Field(default=9104, ge=0, le=65535)
     # Idle ones included. Past it, 503. Each is an open file, which the system must allow.
     max_connections: int = Field(default=MAX_CONNECTIONS, ge=1)
 

@@ -22,7 +22,7 @@ async def main(settings: ConsumerSettings, stop: asyncio.Event) -> None:
     database = Database(settings.database_url, health, _prepare, stop)
     publisher = Publisher(settings, health, PUBLISHER, topology.declare_products)
     consumer = BatchConsumer(settings, health, CONSUMER, topology.declare_created, settings.limits(), settings.prefetch)
-    serving = server.serve(health_app(health), settings.host, settings.port, stop, grace_s=1, lifespan=False)
+    serving = server.serve_health(health_app(health), settings.host, settings.port)
     async with redis_link.connect(settings.redis_url) as redis:
         cache = product_cache.ProductCache(redis)
         worker = ProductConsumer(consumer, database, cache, publisher)

@@ -18,6 +18,8 @@ GOOD_URLS = {
 }
 # What the services' own settings.py say: the stack imports no service, so a unit test compares them.
 SERVICE_PORTS = {"ingest_api": 8080, "persist_worker": 9101, "product_consumer": 9102, "product_api": 3000}
+# Of the APIs, for probes. A worker serves health pages alone, on the port above.
+HEALTH_PORTS = {"ingest_api": 9103, "product_api": 9104}
 
 
 def external_urls() -> dict[str, str]:

@@ -10,17 +10,21 @@ import sys
 
 
 def main() -> int:
-    port = int(os.environ.get("HEALTH_PORT") or 8080)
+    port = int(os.environ.get("HEALTH_PORT") or 9103)
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=3) as connection:
-            connection.sendall(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-            answer = b"".join(iter(lambda: connection.recv(4096), b""))
+        is_ready = _ask(port, "/readyz").startswith(b"HTTP/1.1 200 ")
+        # Shown by `docker inspect`: which part is missing.
+        print(_ask(port, "/health").partition(b"\r\n\r\n")[2].decode(errors="replace"))
     except OSError as error:
         print(f"no answer on port {port}: {error}")
         return 1
-    # Shown by `docker inspect`: which part is missing.
-    print(answer.partition(b"\r\n\r\n")[2].decode(errors="replace"))
-    return 0 if answer.startswith(b"HTTP/1.1 200 ") else 1
+    return 0 if is_ready else 1
+
+
+def _ask(port: int, path: str) -> bytes:
+    with socket.create_connection(("127.0.0.1", port), timeout=1.5) as connection:
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+        return b"".join(iter(lambda: connection.recv(4096), b""))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from migrations.privileges import GRANTS, OWNER, provision
 from stack import seeds
 from stack.broker_users import RIGHTS
 from stack.credentials import Credentials
+from stack.environment import HEALTH_PORTS
 from stack.errors import HeadraceError
 from stack.events import Events
 from stack.home import ROOT, Home
@@ -109,6 +110,9 @@ class Services:
             prefix = name.upper()
             own[f"{prefix}_HOST"] = LOOPBACK
             own[f"{prefix}_PORT"] = str(self.ports.choose_near(name, self.wanted[name]))
+        for name, port in HEALTH_PORTS.items():
+            own[f"{name.upper()}_HEALTH_HOST"] = LOOPBACK
+            own[f"{name.upper()}_HEALTH_PORT"] = str(self.ports.choose(_health_of(name), port))
         return {**os.environ, **own}
 
     async def _migrate(self, environment: dict[str, str]) -> None:
@@ -142,27 +146,35 @@ class Services:
 
     async def _start_service(self, name: str, environment: dict[str, str]) -> None:
         port = self.ports.chosen[name]
+        health_port = self.ports.chosen.get(_health_of(name), port)
         with self.events.step(name, name) as step:
-            process = Process(service_spec(name, port, self.home.log(name), environment), self.on_change)
+            process = Process(service_spec(name, health_port, self.home.log(name), environment), self.on_change)
             self._running.append(process)
             self.parts[name] = Part(f"http://{LOOPBACK}:{port}")
             await process.start()
             step.text = f"{name} on {LOOPBACK}:{port}{self.ports.why(name)}"
 
 
-def service_spec(name: str, port: int, log: Path, environment: dict[str, str]) -> Spec:
+def service_spec(name: str, health_port: int, log: Path, environment: dict[str, str]) -> Spec:
     return Spec(
         name=name,
         argv=[sys.executable, "-m", name],
         log=log,
-        probe=lambda: _ready(port),
+        probe=lambda: _ready(health_port),
         env=environment,
         cwd=ROOT,
         start_timeout_s=30,
     )
 
 
-async def _ready(port: int) -> None:
-    status, body = await asyncio.to_thread(get, f"http://{LOOPBACK}:{port}/readyz", 4)
+def _health_of(name: str) -> str:
+    """The name of its health port among those that were chosen."""
+    return f"{name} health"
+
+
+async def _ready(health_port: int) -> None:
+    url = f"http://{LOOPBACK}:{health_port}"
+    status, _ = await asyncio.to_thread(get, f"{url}/readyz", 4)
     if status != 200:
+        _, body = await asyncio.to_thread(get, f"{url}/health", 4)  # which says why
         raise ConnectionError(f"/readyz answers {status}: {body[:200]}")

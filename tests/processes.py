@@ -36,6 +36,8 @@ class Service:
 
     name: str
     url: str
+    health_url: str
+    """Of its health listener; of a worker, which has no other, the same."""
     process: asyncio.subprocess.Process
     _log: IO[bytes]
 
@@ -90,6 +92,10 @@ async def service_process(
     """
     port = port or free_port()
     variables = {**os.environ, **environment, f"{name.upper()}_PORT": str(port)}
+    health_port = port
+    if name in ("ingest_api", "product_api"):
+        health_port = free_port()
+        variables[f"{name.upper()}_HEALTH_PORT"] = str(health_port)
     with TemporaryFile() as log:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", *([program] if program else []), name),
@@ -98,7 +104,7 @@ async def service_process(
             stdout=log,
             stderr=log,
         )
-        service = Service(name, f"http://127.0.0.1:{port}", process, log)
+        service = Service(name, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{health_port}", process, log)
         try:
             if ready is not None:
                 await _wait_until(service.url + ready, service)

@@ -27,6 +27,7 @@ def make_api(
     to read.
     """
     api = health_app(health, keys.guard)
+    api.state.health = health
     api.router.routes.extend(documents)
     api.add_exception_handler(store_away, on_store_unavailable)
 
@@ -41,7 +42,7 @@ def make_api(
 
 
 def health_app(health: Health, guard: Guard = unguarded) -> Starlette:
-    """All that a worker serves. It has no lifespan."""
+    """The health pages alone: all that a worker serves, and what an API serves to probes. It has no lifespan."""
     app = Starlette(routes=health_routes(health, guard), exception_handlers=HANDLERS)
     # A redirect to the path without its slash would send the client to the Host it named, by plain http.
     app.router.redirect_slashes = False

@@ -6,6 +6,7 @@ from typing import ClassVar
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope
 
+from web.closures import Closed, closures
 from web.operations import media_types_of
 from web.problems import Problem, coded_body, not_json, too_large, too_many_bodies, too_slow
 
@@ -55,6 +56,7 @@ async def _read(receive: Receive, declared_bytes: int, limit_bytes: int) -> byte
         async with asyncio.timeout(_DEADLINE_S):
             return await _read_rest(message or await receive(), receive, limit_bytes)
     except TimeoutError:
+        closures.note(Closed.BODY_DEADLINE)
         raise too_slow("body", _DEADLINE_S) from None
 
 

@@ -7,15 +7,20 @@ from typing import Protocol
 import uvicorn
 
 from pipeline.lifecycle import Misconfigured
+from web.closures import Closed, closures
 
 # Connections past the limit that are told so, at the same time. Those past these are closed without a word.
 REFUSED_AT_ONCE = 128
 # Files that are no clients: database, broker and Redis, standard streams, what the interpreter opens.
 _OTHER_FILES = 128
+# No client gets these: they are for connections to the broker and the database that have to be made again, and for
+# probes. Health pages are served until the last few.
+RESERVED_FILES = 64
+HEALTH_FILES = 16
 
 
 class Closable(Protocol):
-    def timeout_keep_alive_handler(self) -> None: ...
+    def make_way(self) -> None: ...
 
 
 class Config(uvicorn.Config):
@@ -23,24 +28,29 @@ class Config(uvicorn.Config):
 
     max_connections: int
     """At once, idle ones included."""
-    idle: "OrderedDict[Closable, None]"
-    """Those from which nothing is expected before they send something, the one that has been so for longest first: new
-    ones, those between two requests, and those that were told to go. To leave and to come back costs a request 0.1 µs
-    (measured with 4,096 of them), a thousandth of what an order takes; the timer that goes with it costs 0.8. Ordered
-    by links, not as a dict is: there, to find the first takes the longer the more have left before it.
+    reserved_files: int
+    """File descriptors that connections leave to the rest of the process."""
+    waiting: "OrderedDict[Closable, None]"
+    """Those that owe us something, the one that has owed it for longest first: idle ones, new or between two requests;
+    those in the middle of sending a request; those that were told to go. To leave and to come back costs a request 0.1
+    µs (measured with 4,096 of them), a thousandth of what an order takes; the timer that goes with it costs 0.8.
+    Ordered by links, not as a dict is: there, to find the first takes the longer the more have left before it.
     """
+    unfinished: int = 0
+    """How many of those are in the middle of a request."""
 
+    def make_room(self) -> bool:
+        """Close the one that has been waited for the longest. Whether there was one.
 
-def make_room(idle: "OrderedDict[Closable, None]") -> bool:
-    """Close the one that has been idle for longest, as if its time were up. Whether there was one.
-
-    Those that hold a place and use it are few; those that hold it and do not are whatever a script has opened, and
-    would keep everybody else out.
-    """
-    if not idle:
-        return False
-    idle.popitem(last=False)[0].timeout_keep_alive_handler()
-    return True
+        Those that hold a place and use it are few; those that hold it and do not are whatever a script has opened, and
+        would keep everybody else out. An honest client is hardly ever the first of the line: it is idle or in the
+        middle of a request for a moment, and a flood of N connections a second gives it max_connections/N seconds.
+        """
+        if not self.waiting:
+            return False
+        self.waiting.popitem(last=False)[0].make_way()
+        closures.note(Closed.ROOM)
+        return True
 
 
 def allow_open_files(max_connections: int) -> None:

@@ -21,7 +21,8 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from web import connection_limits, problems
-from web.connection_limits import Config, make_room
+from web.closures import Closed, closures
+from web.connection_limits import Config
 from web.flow import Flow, drop
 from web.heads import Refused, check_head
 from web.problems import Problem
@@ -71,6 +72,8 @@ class Connection(HttpToolsProtocol):
     _is_over = False
     """What still comes is thrown away."""
     _is_surplus = False
+    _is_unfinished = False
+    """In the middle of sending a request, and no other one is in hand."""
     _unparsed: bytes | memoryview = b""
     """Never there without a request that waits."""
     config: Config
@@ -80,24 +83,50 @@ class Connection(HttpToolsProtocol):
         super().connection_made(transport)
         self.flow = Flow(transport, self.loop, self.pipeline)
         self._unanswered: deque[RequestResponseCycle] = deque()
-        self._idle = self.config.idle
+        self._waiting = self.config.waiting
         # Those that were closed to make room are counted until the loop comes round: so one is, for each that comes.
         surplus = len(self.connections) - self.config.max_connections
-        self._is_surplus = surplus > 0 and not make_room(self._idle)
-        if self._is_surplus and surplus > connection_limits.REFUSED_AT_ONCE:
-            transport.abort()
+        self._is_surplus = surplus > 0 and not self.config.make_room()
+        if self._is_surplus:
+            closures.note(Closed.SURPLUS)
+            if surplus > connection_limits.REFUSED_AT_ONCE:
+                transport.abort()
         self._close_after(LINGER_S if self._is_surplus else KEEP_ALIVE_S)
 
     def _close_after(self, silence_s: float) -> None:
+        self._finish()
         self.timeout_keep_alive_task = self.loop.call_later(silence_s, self.timeout_keep_alive_handler)
         if not self._is_surplus:  # those have no place that they could leave to others
-            self._idle[self] = None
+            self._waiting[self] = None
 
     def _unset_keepalive_if_required(self) -> None:
         if self.timeout_keep_alive_task is not None:
             self.timeout_keep_alive_task.cancel()
             self.timeout_keep_alive_task = None
-            self._idle.pop(self, None)
+            self._waiting.pop(self, None)
+
+    def _await_rest(self) -> None:
+        """From now on, the rest of a request is waited for. More of it does not send its client back in the line."""
+        if not self._is_unfinished:
+            self._is_unfinished = True
+            self.config.unfinished += 1
+            self._waiting[self] = None
+
+    def _finish(self) -> None:
+        if self._is_unfinished:
+            self._is_unfinished = False
+            self.config.unfinished -= 1
+            self._waiting.pop(self, None)
+
+    def make_way(self) -> None:
+        """Close, for the place is needed by another. Who has sent a part of a request is told so."""
+        if self._is_unfinished:
+            self._answer(problems.too_many_connections(self.config.max_connections))
+            self._finish()
+            self._is_over = True
+            self.transport.close()
+        else:
+            self.timeout_keep_alive_handler()
 
     def data_received(self, data: bytes) -> None:
         if self._is_over:
@@ -125,6 +154,8 @@ class Connection(HttpToolsProtocol):
             cycle: RequestResponseCycle | None = self.cycle
             if self._is_in_head or cycle is None or cycle.more_body or cycle.response_complete:
                 self._bound(cycle)
+            elif self._is_unfinished:
+                self._finish()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -149,7 +180,8 @@ class Connection(HttpToolsProtocol):
             return
         super().on_response_complete()
         if self.timeout_keep_alive_task is not None:
-            self._idle[self] = None
+            self._finish()
+            self._waiting[self] = None
         elif self.transport.is_closing():
             self.flow.watch()
         elif self._unparsed and not self.pipeline:
@@ -163,6 +195,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_ended()
+        self._finish()
         self._unset_keepalive_if_required()
         self._forsake()
         super().connection_lost(exc)
@@ -212,6 +245,8 @@ class Connection(HttpToolsProtocol):
     def _bound_body(self, cycle: RequestResponseCycle) -> None:
         """Its size and its time are bounded by who reads it. Extensions of chunks, and trailers, nobody reads."""
         cycle.transport = _StillSending(self)  # type: ignore[assignment]
+        if len(self._unanswered) == 1:
+            self._await_rest()
         held_bytes = len(cycle.body)
         if held_bytes != self._held_bytes:
             self._held_bytes, self._new_bytes = held_bytes, 0
@@ -219,6 +254,8 @@ class Connection(HttpToolsProtocol):
             self._refuse(problems.head_too_large(MAX_UNREAD_BYTES))
 
     def _bound_head(self) -> None:
+        if not self._unanswered:
+            self._await_rest()
         if self._new_bytes > MAX_HEAD_BYTES:
             self._refuse(problems.head_too_large(MAX_HEAD_BYTES))
         elif self._head_deadline is None:
@@ -226,6 +263,7 @@ class Connection(HttpToolsProtocol):
 
     def _head_is_late(self) -> None:
         if not self._unanswered:
+            closures.note(Closed.HEAD_DEADLINE)
             self._refuse(problems.too_slow("head", HEAD_DEADLINE_S))
         else:  # the request before it is still being answered, and until then we may not even be reading
             self._head_deadline = self.loop.call_later(HEAD_DEADLINE_S, self._head_is_late)
@@ -238,12 +276,15 @@ class Connection(HttpToolsProtocol):
 
     def _refuse(self, problem: Problem) -> None:
         """Answer past the application, and close."""
+        self._answer(problem)
+        self.linger()
+
+    def _answer(self, problem: Problem) -> None:
         self._forsake()
         response = problem.response()
         response.headers["connection"] = "close"
         headers = [b"%b: %b\r\n" % header for header in response.raw_headers]
         self.transport.write(b"".join([STATUS_LINE[problem.status], *headers, b"\r\n", bytes(response.body)]))
-        self.linger()
 
     def linger(self) -> None:
         """Say that no more will be said, and close once the client has had time to read it.

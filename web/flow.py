@@ -12,6 +12,8 @@ from collections.abc import Sized
 
 from uvicorn.protocols.http.flow_control import FlowControl
 
+from web.closures import Closed, closures
+
 # How long a client may take to read this much of an answer; 3 kB/s, slower than any modem. What the kernel has room for
 # counts as read.
 READ_DEADLINE_S = 10.0
@@ -21,7 +23,8 @@ _AT_ONCE = struct.pack("ii", 1, 0)
 
 
 def drop(transport: asyncio.Transport) -> None:
-    """Close now, with a reset. Else the kernel would keep what is unsent, up to 4 MB, for who reads nothing."""
+    """Close on a client that does not read, with a reset. Else the kernel would keep what is unsent, up to 4 MB."""
+    closures.note(Closed.UNREAD)
     transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
     transport.abort()
 

@@ -14,14 +14,15 @@ from web.operations import Guard, make_routes
 def health_routes(health: Health, guard: Guard) -> list[Route]:
     """/livez asks nothing outside the process: to restart it does not mend a broker that is away.
 
-    Whoever restarts or balances has no key, so /livez and /readyz are for all; the others tell more than those need.
+    Whoever restarts or balances has no key, so /livez and /readyz are for all, and say one word. What is wrong, in the
+    words of servers inside, is for operators.
     """
 
     async def livez(_: Request) -> Response:
         return JSONResponse({"status": "alive"})
 
     async def readyz(_: Request) -> Response:
-        return JSONResponse(health.summary(), status_code=200 if health.is_ready else 503)
+        return JSONResponse({"status": health.status}, status_code=200 if health.is_ready else 503)
 
     async def summary(_: Request) -> Response:
         return JSONResponse(health.summary())

@@ -18,6 +18,12 @@ class Alive(msgspec.Struct):
     status: Literal["alive"]
 
 
+class Readiness(msgspec.Struct):
+    """Whether the process can do its work. `/health` says what is missing."""
+
+    status: Literal["ready", "not ready"]
+
+
 class Summary(msgspec.Struct):
     """The process, and the parts that it needs."""
 
@@ -54,10 +60,10 @@ HEALTH_OPERATIONS = (
         PUBLIC,
         TAG,
         "Can it do its work?",
-        "200 if all that it cannot do without is there. Any query is ignored.",
+        "200 if all that it cannot do without is there. What is missing, `/health` says. Any query is ignored.",
         answers=(
-            Answer(200, "It can.", (Content(Summary, {"Ready": _READY}),)),
-            Answer(503, "It cannot: `parts` says why.", (Content(Summary, {"Not ready": _NOT_READY}),)),
+            Answer(200, "It can.", (Content(Readiness, {"Ready": Readiness("ready")}),)),
+            Answer(503, "It cannot.", (Content(Readiness, {"Not ready": Readiness("not ready")}),)),
         ),
         ignores_query=True,
     ),
@@ -68,8 +74,14 @@ HEALTH_OPERATIONS = (
         OPS,
         TAG,
         "What is wrong, if anything?",
-        "The same as `/readyz`, and 200 in any case.",
-        answers=(Answer(200, "The parts, and how they are.", (Content(Summary, {"Ready": _READY}),)),),
+        "The parts that the process needs, and what is wrong with each. 200 in any case.",
+        answers=(
+            Answer(
+                200,
+                "The parts, and how they are.",
+                (Content(Summary, {"Ready": _READY, "Not ready": _NOT_READY}),),
+            ),
+        ),
     ),
     Operation(
         "getMetrics",

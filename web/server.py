@@ -1,16 +1,21 @@
-"""uvicorn inside a process that has its own ideas about signals and exit codes."""
+"""uvicorn inside a process that has its own ideas about signals, exit codes and taking connections."""
 
 import asyncio
 import contextlib
+import socket
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
+from pipeline import metrics
 from pipeline.lifecycle import Misconfigured
-from web.connection_limits import Config, allow_open_files
+from web.acceptor import Acceptor, listen
+from web.closures import closures
+from web.connection_limits import HEALTH_FILES, RESERVED_FILES, Config, allow_open_files
 from web.connections import KEEP_ALIVE_S, Connection
 
 log = structlog.get_logger()
@@ -19,11 +24,50 @@ log = structlog.get_logger()
 MAX_CONNECTIONS = 4096
 
 
+# Probes and scrapes: a few at once, and each for a moment.
+MAX_HEALTH_CONNECTIONS = 32
+
+
 class _Server(uvicorn.Server):
+    config: Config
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave signals to lifecycle: uvicorn raises them again after its shutdown, and the exit code would be 143."""
         yield
+
+    def stop_listening(self) -> None:
+        """Also when it was cancelled, and uvicorn has not come to it."""
+        for it in getattr(self, "servers", ()):
+            it.close()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002
+        """As uvicorn's, but for who takes connections. Raises SystemExit, OSError."""
+        await self.lifespan.startup()
+        if self.lifespan.should_exit:
+            raise SystemExit
+        try:
+            listening = await listen(self.config.host, self.config.port, self.config.backlog)
+        except OSError:
+            await self.lifespan.shutdown()
+            raise
+        make_protocol = partial(
+            Connection, config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        reserved = self.config.reserved_files
+        acceptor = Acceptor(listening, make_protocol, self.config.make_room, reserved_files=reserved)
+        self.servers = [acceptor]  # type: ignore[list-item]
+        self.started = True
+
+
+async def serve_health(app: ASGIApp, host: str, port: int) -> None:
+    """Serve the health pages until cancelled, with places and file descriptors of their own.
+
+    Clients cannot take these from the probes: half-sent requests to the API once kept everybody out, and a healthy
+    process was restarted. Raises Misconfigured if the port is taken.
+    """
+    never, most = asyncio.Event(), MAX_HEALTH_CONNECTIONS
+    await serve(app, host, port, never, grace_s=1, lifespan=False, max_connections=most, reserved_files=HEALTH_FILES)
 
 
 async def serve(
@@ -35,13 +79,14 @@ async def serve(
     grace_s: float,
     lifespan: bool = True,
     max_connections: int = 256,
+    reserved_files: int = RESERVED_FILES,
 ) -> None:
     """Serve `app`, its lifespan included, until `stop` is set; then finish the requests in hand, for `grace_s` at the
     most.
 
     Without a lifespan it may be cancelled at any moment. With one, uvicorn would leave the lifespan's task behind, and
-    log its end as an error. `max_connections`: the most at once, idle ones included, which make room for new ones;
-    the default is for health pages.
+    log its end as an error. `max_connections`: the most at once; those that we only wait for make room for new ones.
+    `reserved_files`: file descriptors that are left to the rest of the process.
     Raises RuntimeError if the app does not start, Misconfigured if it cannot listen there or have so many files open.
     """
     allow_open_files(max_connections)
@@ -61,20 +106,39 @@ async def serve(
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=max(1, round(grace_s)),
     )
-    config.max_connections, config.idle = max_connections, OrderedDict()
+    config.max_connections, config.reserved_files, config.waiting = max_connections, reserved_files, OrderedDict()
     server = _Server(config)
+    if lifespan:  # health pages are not counted: they would count who counts
+        _watch_connections(server)
     serving = asyncio.create_task(_serve(server, f"{host}:{port}"))
     stopping = asyncio.create_task(stop.wait())
-    await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    server.should_exit = True
-    stopping.cancel()
-    await serving
+    try:
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        server.should_exit = True
+        await serving
+    finally:
+        stopping.cancel()
+        serving.cancel()
+        server.stop_listening()
 
 
-async def _serve(server: uvicorn.Server, address: str) -> None:
+def _watch_connections(server: _Server) -> None:
+    """Nothing is counted while connections come and go: who reads the metrics asks."""
+    found: dict[str, Callable[[], int]] = {
+        "open": lambda: len(server.server_state.connections),
+        "unfinished": lambda: server.config.unfinished,
+    }
+    for state, count in found.items():
+        metrics.CONNECTIONS.labels(state).set_function(count)
+    closures.describe = lambda: {state: count() for state, count in found.items()}
+
+
+async def _serve(server: _Server, address: str) -> None:
     try:
         await server.serve()
-    except SystemExit as error:  # uvicorn's way of saying that it cannot bind
-        raise Misconfigured(f"cannot listen on {address}; is the port taken?") from error
+    except OSError as error:
+        raise Misconfigured(f"cannot listen on {address}: {error}; is the port taken?") from error
+    except SystemExit:  # a lifespan that failed, which is logged
+        pass
     if not server.started:
         raise RuntimeError(f"the application on {address} did not start; the log above says why")

@@ -11,6 +11,12 @@ from pipeline.settings import PipelineSettings
 class ApiSettings(PipelineSettings):
     host: str = "127.0.0.1"
 
+    # The health listener: /livez, /readyz, /health and /metrics for probes and Prometheus, with connections of their
+    # own, so that no client takes them away. It asks for no key, so it is never published; a container listens on all
+    # its addresses, for the scrape from beside it. A worker serves nothing else: its HOST and PORT are this.
+    health_host: str = "127.0.0.1"
+    health_port: int = Field(ge=0, le=65535)
+
     # Both APIs read the same keys, so these two names have no prefix. ./headrace keys writes the file.
     api_keys_file: Annotated[Path | None, Field(validation_alias="API_KEYS_FILE")] = None
     # Where others reach the service, if not on `host`: a container listens on all its addresses, and its runtime, or a

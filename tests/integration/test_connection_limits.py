@@ -2,16 +2,22 @@
 
 import asyncio
 import resource
+from collections.abc import MutableMapping
+from typing import Any
 
 import pytest
 from starlette.applications import Starlette
+from structlog.testing import capture_logs
 
+from pipeline import metrics
 from pipeline.lifecycle import Misconfigured
 from tests.conditions import eventually
 from tests.echo import make_echo, request
 from tests.processes import running
 from tests.raw_http import RawClient, check_refused
-from web import connection_limits
+from web import closures as closures_of_process
+from web import connection_limits, connections
+from web.closures import Closed, Closures
 
 
 @pytest.fixture
@@ -52,6 +58,91 @@ async def test_who_has_been_idle_for_longest_makes_room(app: Starlette) -> None:
         for client in (first, third, fourth, busy):
             client.send(request(b"again"))
             assert (await client.answer())[0] == 200
+
+
+_HALF_A_HEAD = b"GET /echo HTTP/1.1\r\nHo"
+_HALF_A_BODY = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nxx"
+
+
+@pytest.mark.parametrize("half", [_HALF_A_HEAD, _HALF_A_BODY, b"\r\n", b"G"])
+async def test_p8_the_oldest_incomplete_request_makes_room_and_is_told_so(app: Starlette, half: bytes) -> None:
+    async with running(app, ready="/echo", max_connections=3) as url:
+        busy = await _busy(app, url)
+        first, second = await _halfway(url, half), await _halfway(url, half)
+        for byte in b"xy" if half is _HALF_A_BODY else b"":  # who goes on sending keeps its place in the line
+            first.send(bytes([byte]))
+        honest = await _first(url)
+        if half in (_HALF_A_HEAD, _HALF_A_BODY, b"G"):
+            check_refused(await first.answer(), 503, "overloaded")
+        assert await first.is_closed()
+        third = await _first(url)
+        assert await second.is_closed() or half
+        app.state.release.set()
+        assert (await busy.answer())[0] == 200
+        for client in (busy, honest, third):
+            client.send(request(b"again"))
+            assert (await client.answer())[0] == 200
+
+
+async def test_p8_a_request_that_waits_for_its_answer_makes_room_for_nobody(app: Starlette) -> None:
+    """Nor does its client lose it by beginning the next one."""
+    async with running(app, ready="/echo", max_connections=2) as url:
+        both = [await _busy(app, url) for _ in range(2)]
+        both[0].send(_HALF_A_HEAD)
+        await asyncio.sleep(0.05)
+        surplus = await RawClient.connect(url)
+        surplus.send(request(b"x"))
+        check_refused(await surplus.answer(), 503, "overloaded")
+        app.state.release.set()
+        assert [(await client.answer())[0] for client in both] == [200, 200]
+        assert await _first(url)
+
+
+async def test_slow_and_surplus_clients_are_counted_and_told_in_one_line(
+    app: Starlette, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(closures_of_process, "_GATHER_S", 3.0)
+    monkeypatch.setattr(closures_of_process, "closures", closures := Closures())
+    for module in (connections, connection_limits):
+        monkeypatch.setattr(module, "closures", closures)
+    monkeypatch.setattr(connections, "HEAD_DEADLINE_S", 2.0)
+    before = {why: _closed(why) for why in Closed}
+    with capture_logs() as logs:
+        async with running(app, ready="/echo", max_connections=50) as url:
+            clients = [await _halfway(url, _HALF_A_HEAD) for _ in range(60)]
+            assert _connections("open") >= 50
+            await eventually(lambda: _connections("unfinished") == 50)
+            await eventually(lambda: _connections("unfinished") == 0)
+            await eventually(lambda: len(_told(logs)) == 1)
+            await asyncio.sleep(0.3)
+            for client in clients:
+                client.close()
+    (line,) = _told(logs)
+    assert line["room"] >= 10
+    assert {why: _closed(why) - before[why] for why in (Closed.ROOM, Closed.HEAD_DEADLINE)} == {
+        Closed.ROOM: line["room"],
+        Closed.HEAD_DEADLINE: 50,
+    }
+
+
+def _told(logs: list[MutableMapping[str, Any]]) -> list[MutableMapping[str, Any]]:
+    return [it for it in logs if it["event"] == "connections closed on slow or surplus clients"]
+
+
+def _closed(why: str) -> float:
+    return metrics.REGISTRY.get_sample_value("headrace_connections_closed_total", {"reason": why}) or 0.0
+
+
+def _connections(state: str) -> float:
+    return metrics.REGISTRY.get_sample_value("headrace_connections", {"state": state}) or 0.0
+
+
+async def _halfway(url: str, half: bytes) -> RawClient:
+    """A connection that has sent a part of a request, as soon as the server has it."""
+    client = await RawClient.connect(url)
+    await client.send_all(half)
+    await asyncio.sleep(0.01)
+    return client
 
 
 async def test_many_at_once_find_room_one_by_one(app: Starlette) -> None:

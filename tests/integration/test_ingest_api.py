@@ -316,13 +316,14 @@ SERVERS = {"DATABASE_URL": "postgresql", "AMQP_URL": "amqp"}
 
 
 async def all_are_ok(ingest: Ingest) -> bool:
-    return set((await ingest.get("/readyz")).json()["parts"].values()) == {"ok"}
+    return set((await ingest.get("/health")).json()["parts"].values()) == {"ok"}
 
 
 async def test_health_pages_say_how_it_is(ingest: Ingest) -> None:
     assert (await ingest.get("/livez")).json() == {"status": "alive"}
     ready = await ingest.get("/readyz")
-    assert (ready.status_code, list(ready.json()["parts"])) == (200, PARTS)
+    assert (ready.status_code, ready.json()) == (200, {"status": "ready"})
+    assert list((await ingest.get("/health")).json()["parts"]) == PARTS
     # Ready is not all of it: the broker alone makes a process ready, and the others come when they come.
     await eventually(lambda: all_are_ok(ingest))
     assert (await ingest.get("/health")).json()["service"] == "ingest_api"
@@ -331,9 +332,23 @@ async def test_health_pages_say_how_it_is(ingest: Ingest) -> None:
 async def test_all_parts_are_named_before_any_is_there(environment: dict[str, str]) -> None:
     nowhere = {name: f"{scheme}://x:x@127.0.0.1:{free_port()}/x" for name, scheme in SERVERS.items()}
     async with ingesting({**environment, **nowhere}, ready="/livez") as ingest:
-        ready = await ingest.get("/readyz")
-    assert (ready.status_code, list(ready.json()["parts"])) == (503, PARTS)
-    assert "ok" not in ready.json()["parts"].values()
+        health = (await ingest.get("/health")).json()
+    assert (health["status"], list(health["parts"])) == ("not ready", PARTS)
+    assert "ok" not in health["parts"].values()
+
+
+async def test_a_stranger_learns_from_readyz_whether_it_is_ready_and_nothing_else(environment: dict[str, str]) -> None:
+    """What is wrong, in the words of servers inside, is for operators."""
+    nowhere = {name: f"{scheme}://x:x@127.0.0.1:{free_port()}/x" for name, scheme in SERVERS.items()}
+    async with ingesting({**environment, **nowhere}, ready="/livez") as ingest:
+        await eventually(lambda: _says_why(ingest))
+        for url in (ingest.service.url, ingest.service.health_url):
+            ready = await ingest.client.get(f"{url}/readyz")
+            assert (ready.status_code, ready.content) == (503, b'{"status":"not ready"}')
+
+
+async def _says_why(ingest: Ingest) -> bool:
+    return await ingest.part("broker") not in ("ok", "not connected yet")
 
 
 async def test_metrics_count_what_happened(ingest: Ingest, laptop: str) -> None:

@@ -66,8 +66,20 @@ def settings_of(name: str) -> Any:
 def test_each_service_is_asked_for_its_health_on_its_own_port() -> None:
     for name in SETTINGS:
         environment = services(CLUSTER[0])[name]["environment"]
-        assert int(environment["HEALTH_PORT"]) == settings_of(name).port
+        settings = settings_of(name)
+        assert int(environment["HEALTH_PORT"]) == getattr(settings, "health_port", settings.port)
         assert environment[f"{name.upper()}_HOST"] == "0.0.0.0"
+        assert environment.get(f"{name.upper()}_HEALTH_HOST", "0.0.0.0") == "0.0.0.0"
+
+
+def test_the_health_listeners_are_published_nowhere() -> None:
+    for service in services(CLUSTER[0]).values():
+        assert not re.search(r":910\d\b", str(service.get("ports", "")))
+
+
+def test_the_proxy_asks_the_health_listeners() -> None:
+    checked = dict(re.findall(r"server-template \w+ \d+ (\w+):\d+ port (\d+)", PROXY))
+    assert checked == {name: str(settings_of(name).health_port) for name in ("ingest_api", "product_api")}
 
 
 def test_each_service_has_longer_to_stop_than_it_takes_itself() -> None:
@@ -158,7 +170,8 @@ def test_the_dashboard_is_what_its_list_says() -> None:
 def test_prometheus_asks_each_part_on_its_port() -> None:
     jobs = yaml.safe_load((OBSERVE / "prometheus.yml").read_text())["scrape_configs"]
     asked = {job["job_name"]: job["dns_sd_configs"][0]["port"] for job in jobs}
-    assert {name: asked[name] for name in SETTINGS} == {name: settings_of(name).port for name in SETTINGS}
+    health_ports = {name: int(services(CLUSTER[0])[name]["environment"]["HEALTH_PORT"]) for name in SETTINGS}
+    assert {name: asked[name] for name in SETTINGS} == health_ports
     for job in jobs:
         found = [name for name in services(*CLUSTER) if re.fullmatch(rf"{job['job_name']}(-\d)?", name)]
         assert job["dns_sd_configs"][0]["names"] == found

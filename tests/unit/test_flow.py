@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import pytest
 
+from web.closures import closures
 from web.flow import MIN_READ_BYTES, READ_DEADLINE_S, Flow
 
 WRITTEN = 10 * MIN_READ_BYTES
@@ -53,6 +54,12 @@ class Transport:
 
     def abort(self) -> None:
         self.is_dropped = True
+
+
+@pytest.fixture(autouse=True)
+def untold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is closed is told a moment later, which takes a loop."""
+    monkeypatch.setattr(closures, "note", lambda _: None)
 
 
 @pytest.fixture

@@ -11,7 +11,10 @@ PRE_STOP_S = 5
 
 def test_ports_are_those_of_the_settings(objects: Objects) -> None:
     for name, _, container in services(objects):
-        assert container["ports"] == [{"name": "http", "containerPort": settings_of(name).port}]
+        settings, ports = settings_of(name), {it["name"]: it["containerPort"] for it in container["ports"]}
+        # A worker has its health listener alone.
+        wanted = {"http": settings.port, "health": settings.health_port} if name in APIS else {"health": settings.port}
+        assert ports == wanted
     assert set(of_kind(objects, "Service")) == set(APIS)
     for name, service in of_kind(objects, "Service").items():
         assert [(it["port"], it["targetPort"]) for it in service["spec"]["ports"]] == [(settings_of(name).port, "http")]
@@ -36,6 +39,7 @@ def test_each_service_listens_where_others_reach_it_and_an_api_has_keys_then(obj
     for name, spec, container in services(objects):
         said = {it["name"]: it["value"] for it in container["env"]}
         assert said[f"{name.replace('-', '_').upper()}_HOST"] == "0.0.0.0"
+        assert said.get(f"{name.replace('-', '_').upper()}_HEALTH_HOST") == ("0.0.0.0" if name in APIS else None)
         assert ("API_KEYS_FILE" in said) == (name in APIS)
         if name in APIS:
             (volume,) = [it for it in spec["volumes"] if it["name"] == "api-keys"]
@@ -76,6 +80,7 @@ def test_alive_asks_the_process_alone_and_ready_asks_what_it_needs(objects: Obje
     for _, _, container in services(objects):
         asked = {probe: container[probe]["httpGet"]["path"] for probe in container if probe.endswith("Probe")}
         assert asked == {"startupProbe": "/livez", "livenessProbe": "/livez", "readinessProbe": "/readyz"}
+        assert {container[probe]["httpGet"]["port"] for probe in asked} == {"health"}
 
 
 def test_workers_grow_with_their_own_queue_and_not_by_what_one_of_them_holds(objects: Objects) -> None:

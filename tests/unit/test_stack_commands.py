@@ -21,7 +21,7 @@ from product_api.settings import ProductSettings
 from product_consumer.settings import ConsumerSettings
 from stack import checks
 from stack.doctor import disk
-from stack.environment import SERVICE_PORTS
+from stack.environment import HEALTH_PORTS, SERVICE_PORTS
 from stack.errors import HeadraceError
 from stack.home import ROOT, Home
 from stack.state import SERVICES, Part, StackState
@@ -238,6 +238,8 @@ def test_the_ports_of_the_services_are_those_of_their_settings() -> None:
         "product_api": ProductSettings,
     }
     assert {name: each.model_fields["port"].default for name, each in settings.items()} == SERVICE_PORTS
+    found = {name: each.model_fields.get("health_port") for name, each in settings.items()}
+    assert {name: it.default for name, it in found.items() if it is not None} == HEALTH_PORTS
 
 
 def test_the_example_orders_what_is_in_stock() -> None:
