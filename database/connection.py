@@ -7,6 +7,7 @@ from typing import TypeAlias, TypeVar
 import asyncpg
 import structlog
 
+from database.clock import ClockWatch
 from database.faults import Fault, describe, fault_of
 from database.sessions import open_session
 from pipeline import metrics
@@ -46,6 +47,7 @@ class Database:
         self._stop = stop or asyncio.Event()
         self._connection: Connection | None = None
         self._in_use = asyncio.Lock()
+        self._clock = ClockWatch()
 
     async def until_it_works(self, work: Callable[[Connection], Awaitable[T]], queue: str) -> T:
         """The result of `work`, retried with backoff for as long as its failures are not its own fault.
@@ -74,8 +76,8 @@ class Database:
             await asyncio.sleep(backoff_s(failed - 1) if failed else _PING_INTERVAL_S)
 
     async def ping(self) -> bool:
-        """Connect if need be, ask the server for a sign of life, and tell health."""
-        return await self._say("SELECT 1")
+        """Connect if need be, ask the server for a sign of life, which is its time, and tell health."""
+        return await self._do(lambda connection: self._clock.compare(connection, _PING_TIMEOUT_S))
 
     async def notify(self, channel: str) -> bool:
         """Wake whoever listens on `channel`. A hint: False if it could not be given, and nothing else comes of that.
@@ -84,7 +86,7 @@ class Database:
         but PostgreSQL lets only one transaction that notifies commit at a time, in all databases together, and this one
         would hold the others up for its fsync.
         """
-        return await self._say(f"NOTIFY {channel}")
+        return await self._do(lambda connection: connection.execute(f"NOTIFY {channel}", timeout=_PING_TIMEOUT_S))
 
     async def close(self) -> None:
         """Say goodbye, or hang up on a server that does not answer: nothing is in hand any more."""
@@ -115,10 +117,10 @@ class Database:
     async def _work(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         return await work(await self._connect())
 
-    async def _say(self, statement: str) -> bool:
+    async def _do(self, something: Callable[[Connection], Awaitable[object]]) -> bool:
         async with self._in_use:
             try:
-                await (await self._connect()).execute(statement, timeout=_PING_TIMEOUT_S)
+                await something(await self._connect())
             except Exception as error:
                 if fault_of(error) is None:
                     raise

@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 from starlette.applications import Starlette
 from starlette.routing import Route
 
+from database.clock import watch_clock
 from database.sessions import Pool, StoreUnavailable, make_pool
 from ingest_api.accept import AcceptOrder, Intake
 from ingest_api.bulk import AcceptBulk
@@ -77,7 +78,8 @@ async def _running(
         lists = OrderListCache(redis)
         verdicts = _verdicts(settings, health, lists)
         waiting = (verdicts.run(), verdicts.end_with(stop))
-        async with lifecycle.background(publisher.run(), events, replays.run(), *publishing, *waiting, stop=stop):
+        watching = (replays.run(), watch_clock(order_lists, settings.database_timeout_s))
+        async with lifecycle.background(publisher.run(), events, *watching, *publishing, *waiting, stop=stop):
             ids = OrderIds(settings.order_id_key.get_secret_value(), on_step=_tell_step)
             orders = StoredOrders(single_orders, order_lists, _read_limits(settings))
             bulks = Shares("orders of bulks", settings.max_bulk_orders)

@@ -227,6 +227,9 @@ BROKER_RECONNECTS = _counter("broker_connection_losses", "Connections to the bro
 REDECLARATIONS = _counter(
     "broker_redeclarations", "Times that all was declared again because no queue took a message.", "connection"
 )
+CLOCK_SKEW = _gauge(
+    "clock_skew_seconds", "How far the clock of this process is ahead of PostgreSQL's, at least; 0 if it may be right."
+)
 LOG_LINES_DROPPED = SignalSafeCounter(
     "log_lines_dropped",
     "Log lines that were not written: unwritable (disk full, pipe closed), stuck (nobody reads, or the disk hangs),"

@@ -15,6 +15,7 @@ import asyncpg
 import msgspec
 from msgspec import Meta
 
+from database.clock import ClockWatch
 from database.faults import Fault, fault_of
 from database.sessions import Pool, StoreUnavailable, borrow, reading
 from database.sessions import PooledConnection as Connection
@@ -132,11 +133,12 @@ class Products:
         self._gets = self._turns("products to read", max(1, reads.get_max_size() - lists - 1))
         self._lists = self._turns("lists of products to read", lists)
         self._changes = self._turns("products to change", writes.get_max_size())
+        self._clock = ClockWatch()
 
     async def ping(self) -> None:
         """With a connection that nothing else takes: whether PostgreSQL answers, and not whether we are busy."""
         async with reading(self._reads, self._timeout_s) as connection:
-            await connection.execute("SELECT 1")
+            await self._clock.compare(connection)
 
     async def get(self, product_id: str) -> StoredProduct | None:
         async with self._gets.turn(_ANYONE), reading(self._reads, self._timeout_s) as connection:
