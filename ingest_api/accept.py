@@ -28,6 +28,7 @@ from web.rate_limit import RateLimits
 # What an outcome that is not CONFIRMED is to the client. Only UNKNOWN may have left an order behind.
 _PROBLEMS = {
     Outcome.REFUSED: problems.overloaded,
+    Outcome.BROKEN: problems.broker_unavailable,
     Outcome.UNROUTABLE: problems.broker_unavailable,
     Outcome.NOT_SENT: problems.broker_unavailable,
     Outcome.UNKNOWN: problems.outcome_unknown,

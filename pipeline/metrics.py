@@ -224,6 +224,12 @@ ACCEPT_PAUSES = _counter(
 # ── every process
 
 BROKER_RECONNECTS = _counter("broker_connection_losses", "Connections to the broker that were lost.", "connection")
+BROKER_REFUSES_WITH_ROOM = _gauge(
+    "broker_refuses_with_room",
+    "1 while the broker refuses messages although the queue is empty: no overload, but a fault that only a restart of"
+    " the broker mends.",
+    "connection",
+)
 REDECLARATIONS = _counter(
     "broker_redeclarations", "Times that all was declared again because no queue took a message.", "connection"
 )

@@ -16,7 +16,6 @@ from pipeline.broker import (
     BrokerLost,
     answering,
     describe,
-    ends_within,
     is_broker_fault,
     keep_connected,
     patience_s,
@@ -24,6 +23,7 @@ from pipeline.broker import (
 )
 from pipeline.health import Health
 from pipeline.orders import SCHEMA
+from pipeline.refusals import Refusals
 from pipeline.settings import BrokerSettings
 
 log = structlog.get_logger()
@@ -33,6 +33,11 @@ _BLOCKED_INTERVAL_S = 0.5
 # An unroutable message is refused at once, and at most so often all is declared again.
 _DECLARE_EVERY_S = 1.0
 _TELL_REFUSALS_EVERY_S = 10.0
+# While the broker is at fault, a message without orders is sent so long after the last that was refused. Readiness is
+# down, so perhaps nobody sends us orders, and only a message that is confirmed shows that it works again.
+_TRY_EVERY_S = 1.0
+_NO_ORDERS = b"[]"
+_ASKING_CHANNEL = 3
 # The broker's channel remembers that a queue refuses, and is told once when it no longer does, by a leader that may be
 # gone by then; one that RabbitMQ 3.10 opened while there was no leader asks a node that is away, for ever. It refused
 # all, with empty queues, until the service was restarted. Another channel asks anew. The queue may as well be full:
@@ -48,6 +53,8 @@ class Outcome(Enum):
     """Routed, and fsynced by a quorum of the queue's nodes."""
     REFUSED = "refused"
     """The broker said no: the queue is full. Not stored."""
+    BROKEN = "broken"
+    """The broker said no although the queue has room. Not stored."""
     UNROUTABLE = "unroutable"
     """No queue is bound to the key. Not stored. All is declared again, so the next may be."""
     NOT_SENT = "not_sent"
@@ -96,6 +103,10 @@ class Publisher:
         self._line: _Line | None = None
         self._is_unroutable, self._declared_at = False, 0.0
         self._tells_refusals_at = 0.0
+        self._queue: str | None = None
+        self._refusals, self._refused_by = Refusals(), ("", "")
+        self._asking: AbstractChannel | None = None
+        self._nudge: asyncio.Future[None] | None = None
         self._is_proven, self._in_vain = False, 0
 
     async def run(self) -> None:
@@ -146,8 +157,7 @@ class Publisher:
         except DeliveryError:
             self._is_proven, self._in_vain = True, 0
             line.refused_since = line.refused_since or loop.time()
-            self._tell_refusal(exchange, key)
-            return Outcome.REFUSED
+            return self._refused(exchange, key, started)
         except BaseException as error:
             if not is_broker_fault(error):
                 raise
@@ -157,13 +167,19 @@ class Publisher:
             line.waiting -= 1
         self._is_proven, self._in_vain = True, 0
         line.refused_since, line.replaced = None, 0
+        if self._refusals.since is not None:
+            if self._refusals.is_fault:
+                self._no_fault()
+            self._refusals.confirmed()
         metrics.CONFIRM_SECONDS.labels(exchange).observe(loop.time() - started)
         return Outcome.CONFIRMED
 
     async def _session(self, connection: AbstractConnection) -> None:
         line = await _open(connection, 1)
         async with answering():
-            await self._declare(line.channel)
+            queue = await self._declare(line.channel)
+        self._queue, self._refusals, self._asking = queue.name if queue is not None else None, Refusals(), None
+        metrics.BROKER_REFUSES_WITH_ROOM.labels(self._part).set(0)
         self._connection, self._line, self._is_proven = connection, line, False
         self._health.up(self._part)
         try:
@@ -177,8 +193,10 @@ class Publisher:
         """
         was_blocked = False
         former: _Line | None = None
-        while not await ends_within(line.lost, _BLOCKED_INTERVAL_S):
+        while not await self._lost_or_nudged(line):
             blocked = self._is_blocked()
+            if self._refusals.since is not None and not blocked:
+                await self._explain_refusals(connection)
             if self._is_unroutable and not blocked:
                 await self._declare_again(connection)
             if former is None and line.is_stuck() and not self._is_blocked():
@@ -190,8 +208,56 @@ class Publisher:
             was_blocked = blocked
             if blocked:
                 self._health.down(self._part, "blocked by the broker: memory or disk alarm")
-            else:
+            elif not self._refusals.is_fault:
                 self._health.up(self._part)
+
+    async def _lost_or_nudged(self, line: _Line) -> bool:
+        """Wait a moment. Whether the connection is lost; raises what ended it."""
+        self._nudge = asyncio.get_running_loop().create_future()
+        either: set[asyncio.Future[None]] = {line.lost, self._nudge}
+        await asyncio.wait(either, timeout=_BLOCKED_INTERVAL_S, return_when=asyncio.FIRST_COMPLETED)
+        return line.lost.done() and line.lost.result() is None
+
+    def _refused(self, exchange: str, key: str, sent_at: float) -> Outcome:
+        self._refused_by = exchange, key
+        was_fault = self._refusals.is_fault
+        is_fault = self._refusals.refused(sent_at, asyncio.get_running_loop().time())
+        if is_fault and not was_fault:
+            metrics.BROKER_REFUSES_WITH_ROOM.labels(self._part).set(1)
+            self._health.down(self._part, f"RabbitMQ refuses messages although {self._queue} has room: restart it")
+        if self._refusals.is_unexplained and self._nudge is not None and not self._nudge.done():
+            self._nudge.set_result(None)
+        self._tell_refusals()
+        return Outcome.BROKEN if is_fault else Outcome.REFUSED
+
+    def _no_fault(self) -> None:
+        metrics.BROKER_REFUSES_WITH_ROOM.labels(self._part).set(0)
+        self._health.up(self._part)
+        log.info("the broker is no longer at fault", part=self._part, queue=self._queue)
+
+    async def _explain_refusals(self, connection: AbstractConnection) -> None:
+        """Ask what the queue holds that refuses. While the broker is at fault, also try whether it still is."""
+        if self._queue is None:
+            return
+        ready = await self._depth(connection, self._queue)
+        was_fault, now = self._refusals.is_fault, asyncio.get_running_loop().time()
+        if self._refusals.since is None:  # confirmed meanwhile
+            return
+        self._refusals.looked(ready, now)
+        if was_fault and not self._refusals.is_fault:
+            self._no_fault()
+        self._tell_refusals()
+        if self._refusals.is_fault and now >= self._refusals.last + _TRY_EVERY_S:
+            await self.publish(*self._refused_by, _NO_ORDERS)
+
+    async def _depth(self, connection: AbstractConnection, queue: str) -> int:
+        """Messages that are ready. Raises BrokerLost, also if nobody can say."""
+        async with answering():
+            if self._asking is None or self._asking.is_closed:
+                self._asking = await connection.channel(_ASKING_CHANNEL, publisher_confirms=False)
+            underlay = await self._asking.get_underlay_channel()
+            declared = await underlay.queue_declare(queue, passive=True)
+            return declared.message_count or 0
 
     async def _replace(self, connection: AbstractConnection, line: _Line) -> tuple[_Line | None, _Line]:
         """The channel to close, once nobody waits for an answer on it, and the one in use."""
@@ -226,11 +292,18 @@ class Publisher:
         """
         return timeout_s if self._is_proven else patience_s(timeout_s, self._in_vain, len(self._settings.amqp_urls))
 
-    def _tell_refusal(self, exchange: str, key: str) -> None:
+    def _tell_refusals(self) -> None:
         """Once in a while: a full queue refuses each message that finds it full, and takes those between."""
         now = asyncio.get_running_loop().time()
-        if now >= self._tells_refusals_at:
-            self._tells_refusals_at = now + _TELL_REFUSALS_EVERY_S
+        is_unexplained = self._queue is not None and not (self._refusals.is_fault or self._refusals.is_full)
+        if now < self._tells_refusals_at or is_unexplained:
+            return
+        self._tells_refusals_at = now + _TELL_REFUSALS_EVERY_S
+        exchange, key = self._refused_by
+        if self._refusals.is_fault:
+            said = "the broker refuses messages although the queue has room; it has to be restarted"
+            log.error(said, part=self._part, exchange=exchange, key=key, queue=self._queue)
+        else:
             log.warning("the broker refuses messages: a queue is full", exchange=exchange, key=key)
 
     def _is_blocked(self) -> bool:

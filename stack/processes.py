@@ -28,6 +28,9 @@ BACKOFF_MAX_WORKING_S = 4.0
 # A process that served for so long starts with the first delay again.
 SERVED_S = 1.0
 PROBE_INTERVAL_S = 0.05
+# What answers and does no work is looked for so often, and started again when it has lasted so long.
+FAULT_LOOK_EVERY_S = 2.0
+FAULT_PATIENCE_S = 10.0
 PROBE_TIMEOUT_S = 5.0
 # A process that never got ready holds nothing: it gets little time (RabbitMQ ignores SIGTERM for seconds as it boots).
 UNREADY_GRACE_S = 2.0
@@ -60,6 +63,8 @@ class Spec:
     stop_signal: signal.Signals = signal.SIGTERM
     stop_grace_s: float = 30.0
     death_signal: signal.Signals = signal.SIGTERM
+    fault: Callable[[], Awaitable[str | None]] | None = None
+    """Why it does no work although it answers, if only a restart helps; None: nothing of that kind. Must not raise."""
 
 
 async def together(starts: Iterable[Coroutine[Any, Any, None]]) -> None:
@@ -98,6 +103,7 @@ class Process:
     _child: asyncio.subprocess.Process | None = None
     _ready_at: float | None = None
     _keeping: asyncio.Task[None] | None = field(default=None, repr=False)
+    _watching: asyncio.Task[None] | None = field(default=None, repr=False)
 
     @property
     def pid(self) -> int | None:
@@ -107,13 +113,16 @@ class Process:
         """Start it, wait until it is ready, then keep it alive. Raises HeadraceError when it does not get ready."""
         await self._launch()
         self._keeping = asyncio.create_task(self._keep(), name=f"keep {self.spec.name}")
+        if self.spec.fault is not None:
+            self._watching = asyncio.create_task(self._watch(self.spec.fault), name=f"watch {self.spec.name}")
 
     async def stop(self) -> None:
         """Stop it: the signal it likes, its grace, then SIGKILL to its whole session. Notes the exit code."""
-        if self._keeping:
-            self._keeping.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._keeping
+        for task in (self._watching, self._keeping):
+            if task:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
         if self.pid:
             self._become("stopping")
             await self._end()
@@ -191,6 +200,22 @@ class Process:
             log.exception("%s was not started again", self.spec.name)
         else:
             log.info("%s is ready again, pid %s", self.spec.name, self.pid)
+
+    async def _watch(self, fault: Callable[[], Awaitable[str | None]]) -> None:
+        """Kill it when it has had the same kind of fault for long enough; `_keep` starts it again."""
+        since: float | None = None
+        while True:
+            await asyncio.sleep(FAULT_LOOK_EVERY_S)
+            why = await fault() if self.state == "ready" else None
+            if why is None:
+                since = None
+                continue
+            since = since or time.monotonic()
+            if (lasts_s := time.monotonic() - since) >= FAULT_PATIENCE_S and self.pid is not None:
+                log.error("%s: %s, for %.0f s: killed, to be started again", self.spec.name, why, lasts_s)
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self.pid, signal.SIGKILL)
+                since = None
 
     async def _end(self) -> None:
         child = self._child

@@ -13,6 +13,7 @@ import structlog
 
 from pipeline import lifecycle
 from pipeline.health import Health
+from pipeline.logs.configure import never_raising
 from pipeline.publisher import Declare, Outcome, Publisher
 from pipeline.settings import BrokerSettings
 from stack.errors import HeadraceError
@@ -23,6 +24,7 @@ PART = "publisher"
 
 CAUSES = {
     Outcome.REFUSED: "the queue is full",
+    Outcome.BROKEN: "the broker refuses it although the queue has room; restart the broker",
     Outcome.UNROUTABLE: "no queue is bound to the key",
     Outcome.NOT_SENT: "the connection is gone, or the broker takes nothing: memory or disk alarm",
     Outcome.UNKNOWN: "the broker did not answer in time",
@@ -65,7 +67,7 @@ class _ErrorsToStandardError:
                     structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
                 ],
                 logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-                wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
+                wrapper_class=never_raising(logging.ERROR),
             )
         self._blocks += 1
 

@@ -17,6 +17,7 @@ from typing import Literal
 import aiormq
 import aiormq.exceptions
 
+from stack.broker_fault import BrokerFault
 from stack.broker_users import definitions
 from stack.place import Place, minimal_environment
 from stack.ports import LOOPBACK, Ports
@@ -114,6 +115,7 @@ def spec(place: Place, ports: NodePorts, password: str, use: Use, users: Mapping
         argv=[str(place.binary.path)],
         log=place.log,
         probe=lambda: probe(url(ports.amqp, password)),
+        fault=BrokerFault(url(ports.amqp, password), place.directory).look,
         env=_environment(place, ports, _configure(place, ports, password, use, users)),
         cwd=place.directory,
         identity=place.identity,

@@ -65,7 +65,7 @@ def configure(service: str, level: str, sink: LogSink) -> None:
     structlog.configure(
         # The bound first: what is left out should cost no traceback.
         processors=[lambda _, method, event: _bounded(floods, method, event), *shared, *_rendering()],
-        wrapper_class=_never_raising(number),
+        wrapper_class=never_raising(number),
         logger_factory=lambda *_: _SinkLogger(sink),
         cache_logger_on_first_use=True,
     )
@@ -155,7 +155,7 @@ def _own_line(service: str, level: str, event: str, **fields: object) -> str:
 # ── I/O below
 
 
-def _never_raising(level: int) -> type[Any]:
+def never_raising(level: int) -> type[Any]:
     """structlog's logger for this level, whose calls never raise: a line that cannot be made is counted."""
 
     class NeverRaising(structlog.make_filtering_bound_logger(level)):  # type: ignore[misc]  # made at run time

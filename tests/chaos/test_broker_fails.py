@@ -55,6 +55,30 @@ async def test_p8_while_an_alarm_keeps_the_broker_from_taking_anything_clients_h
 
 
 @pytest.mark.deep
+@pytest.mark.scenario("20", "quorum queues of the broker down although it answers, as after a full disk")
+async def test_p12_a_broker_that_lives_on_without_its_queues_is_named_and_started_again(scene: BreakableScene) -> None:
+    """P12: it refuses all, and says that its queues are empty. P8: clients hear that the broker is not available, and
+    not that too much is waiting. P1: what it has confirmed is there when its supervisor has started it again.
+    """
+    async with scene.under_load():
+        broker = scene.servers.process("rabbitmq")
+        restarts = broker.restarts
+        await scene.servers.rabbitmqctl("eval", "application:stop(ra).")
+        faulty = 'headrace_broker_refuses_with_room{connection="broker"}'
+        await eventually(lambda: scene.metric("ingest_api", faulty), 30)
+        assert not await scene.deployment.is_ready("ingest_api")
+        await eventually(lambda: broker.restarts > restarts, 60)
+        await eventually(lambda: broker.state == "ready", 60)
+        scene.over()
+        await scene.recovers()
+        assert await scene.metric("ingest_api", faulty) == 0
+    await scene.check(
+        Says("ingest_api", "the broker refuses messages although the queue has room"),
+        Counts("ingest_api", 'headrace_orders_refused_total{reason="broker-unavailable"}'),
+    )
+
+
+@pytest.mark.deep
 @pytest.mark.scenario("9", "nothing gets through between ingest_api and the broker for 20 s; then a reset")
 async def test_p8_the_broker_is_not_heard_of_any_more(api_broker: Proxy, scene: BreakableScene) -> None:
     """P8: nobody is told that the connection is gone, and no client waits past the deadline. P1, P4."""

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import pamqp.frame
 import pytest
 from aio_pika import ExchangeType
-from aio_pika.abc import AbstractChannel
+from aio_pika.abc import AbstractChannel, AbstractQueue
 from pamqp.commands import Connection as ConnectionFrames
 from structlog.testing import capture_logs
 
@@ -73,6 +73,68 @@ async def test_p8_a_full_queue_is_a_refusal(amqp_url: str) -> None:
             assert await publish(publisher) is Outcome.REFUSED
         assert publisher.is_open
         assert len([it for it in logs if "a queue is full" in it["event"]]) == 1
+
+
+async def declare_with_its_queue(channel: AbstractChannel) -> AbstractQueue:
+    await declare(channel)
+    return await channel.get_queue(QUEUE, ensure=False)
+
+
+async def test_p12_a_queue_that_refuses_while_it_is_empty_is_a_fault_of_the_broker(
+    amqp_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P12: readiness, log and metric say so until a message is taken again, which nobody else needs to send.
+
+    RabbitMQ does this when its quorum queues are down; see tests/chaos/test_broker_fails.py. Here the queue is full,
+    and said to be empty.
+    """
+
+    async def nothing(*_: object) -> int:
+        return 0
+
+    monkeypatch.setattr(Publisher, "_depth", nothing)
+    health = Health("test", "publisher")
+    publisher = Publisher(broker_settings(amqp_url), health, "publisher", declare_with_its_queue)
+    faulty = sample("headrace_broker_refuses_with_room", connection="publisher")
+    async with running_task(publisher.run()), plain_channel(amqp_url) as channel:
+        await eventually(lambda: publisher.is_open)
+        async with grown(faulty) as growth:
+
+            async def is_broken() -> bool:
+                return await publish(publisher) is Outcome.BROKEN
+
+            with capture_logs() as logs:
+                await eventually(is_broken)
+            assert not health.is_ready
+            assert "although things has room" in str(health.summary()["parts"])
+            assert growth() == [1]
+            assert [it["queue"] for it in logs if "although the queue has room" in it["event"]] == [QUEUE]
+            assert [it for it in logs if "a queue is full" in it["event"]] == []
+            assert await publish(publisher) is Outcome.BROKEN
+            await (await channel.get_queue(QUEUE)).purge()
+            await eventually(lambda: health.is_ready)
+            assert growth() == [0]
+            assert await take(channel, QUEUE) == b"[]"
+            assert await publish(publisher) is Outcome.CONFIRMED
+
+
+async def test_p8_a_full_queue_whose_depth_is_known_is_no_fault_of_the_broker(amqp_url: str) -> None:
+    health = Health("test", "publisher")
+    publisher = Publisher(broker_settings(amqp_url), health, "publisher", declare_with_its_queue)
+    async with running_task(publisher.run()), plain_channel(amqp_url) as channel:
+        await eventually(lambda: publisher.is_open)
+
+        async def was_looked_at() -> bool:
+            return await publish(publisher) is Outcome.REFUSED and publisher._refusals.is_full
+
+        with capture_logs() as logs:
+            await eventually(was_looked_at)
+            for _ in range(20):
+                assert await publish(publisher) is Outcome.REFUSED
+        assert health.is_ready
+        assert [it["log_level"] for it in logs if "a queue is full" in it["event"]] == ["warning"]
+        await (await channel.get_queue(QUEUE)).purge()
+        await eventually(lambda: _is_confirmed(publisher))
 
 
 async def test_p8_while_a_queue_is_full_channels_come_and_go_and_none_is_left_over(

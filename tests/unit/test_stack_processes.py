@@ -7,11 +7,12 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from stack import proc
+from stack import proc, processes
 from stack.errors import HeadraceError
 from stack.home import ROOT
 from stack.processes import SERVED_S, Process, Spec, back_off
@@ -46,6 +47,28 @@ async def running(what: Spec) -> AsyncIterator[Process]:
         yield process
     finally:
         await process.stop()
+
+
+async def test_what_answers_and_does_no_work_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When it has lasted; a fault that passes by itself costs no restart."""
+    monkeypatch.setattr(processes, "FAULT_LOOK_EVERY_S", 0.02)
+    monkeypatch.setattr(processes, "FAULT_PATIENCE_S", 0.2)
+    faults: list[str | None] = ["internal error", None, "internal error", None]
+
+    async def fault() -> str | None:
+        return faults.pop(0) if faults else lasting[0]
+
+    lasting: list[str | None] = [None]
+    async with running(replace(spec(tmp_path, SLEEPS), fault=fault)) as process:
+        first = process.pid
+        await eventually(lambda: not faults)
+        assert process.pid == first
+        lasting[0] = "internal error"
+        await eventually(lambda: process.restarts == 1)
+        lasting[0] = None
+        await eventually(lambda: process.state == "ready")
+        assert process.pid != first
+        assert process.exit_code == -signal.SIGKILL
 
 
 async def test_it_is_started_once_ready_and_stopped(tmp_path: Path) -> None:

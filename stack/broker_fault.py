@@ -1,0 +1,69 @@
+"""Notices a RabbitMQ that answers and does no work, which only a restart mends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+from pathlib import Path
+
+import aiormq
+import aiormq.abc
+from aiormq.exceptions import ConnectionInternalError, DeliveryError
+from pamqp.commands import Basic
+from pamqp.common import FieldTable
+
+# A quorum queue of the supervisor's own, which holds one message and can never be full: what it refuses, and what is
+# asked of it in vain, is the broker's fault.
+QUEUE = "headrace.supervisor"
+_ARGUMENTS: FieldTable = {"x-queue-type": "quorum", "x-max-length": 1, "x-overflow": "drop-head"}
+_TIMEOUT_S = 3.0
+# RabbitMQ raises its alarm at 50 MB (rabbitmq.CONFIGURATION). With less than twice that, a restart finds no room.
+_ROOM_BYTES = 100_000_000
+
+
+class BrokerFault:
+    """Publishes an empty message and waits for its confirm, which takes a disk that works and a queue that runs."""
+
+    def __init__(self, address: str, directory: Path) -> None:
+        """`directory`: where the broker keeps its data."""
+        self._address, self._directory = address, directory
+        self._channel: aiormq.abc.AbstractChannel | None = None
+
+    async def look(self) -> str | None:
+        """Why only a restart helps. None if it works, cannot be reached, is blocked by an alarm, or has no room."""
+        try:
+            async with asyncio.timeout(_TIMEOUT_S):
+                await self._publish()
+            return None
+        except (DeliveryError, ConnectionInternalError) as error:
+            why = "it refuses messages" if isinstance(error, DeliveryError) else "INTERNAL_ERROR"
+            await self._hang_up()
+            return f"its quorum queues are down: {why}" if self._has_room() else None
+        except (Exception, asyncio.CancelledError) as error:
+            # Silence is another matter: it may be stopped, or at work. What waits on a connection that dies may get a
+            # CancelledError of the client's.
+            await self._hang_up()
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise
+            return None
+
+    async def _publish(self) -> None:
+        if self._channel is None:
+            connection = await aiormq.connect(self._address)
+            self._channel = await connection.channel(publisher_confirms=True)
+            await self._channel.queue_declare(QUEUE, durable=True, arguments=_ARGUMENTS)
+        properties = Basic.Properties(delivery_mode=2, message_id="")
+        await self._channel.basic_publish(b"", routing_key=QUEUE, properties=properties)
+
+    async def _hang_up(self) -> None:
+        """The next look begins anew: a channel from before the fault waits for its confirms for ever."""
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            with contextlib.suppress(Exception):
+                async with asyncio.timeout(_TIMEOUT_S):
+                    await channel.connection.close()
+
+    def _has_room(self) -> bool:
+        return shutil.disk_usage(self._directory).free > _ROOM_BYTES

@@ -1,0 +1,49 @@
+"""Whether a refusal means a full queue or a broker at fault."""
+
+from pipeline.refusals import Refusals
+
+
+def test_a_queue_that_holds_messages_is_full() -> None:
+    refusals = Refusals()
+    assert not refusals.refused(sent_at=1, now=1.1)
+    assert refusals.is_unexplained
+    refusals.looked(ready=50, now=1.2)
+    assert not refusals.is_unexplained
+    assert not refusals.refused(sent_at=2, now=2.1)
+
+
+def test_an_empty_queue_that_refuses_what_was_sent_after_that_is_the_brokers_fault() -> None:
+    refusals = Refusals()
+    refusals.refused(sent_at=1, now=1.1)
+    refusals.looked(ready=0, now=1.2)
+    assert not refusals.is_fault, "it may have been drained after it refused"
+    assert refusals.refused(sent_at=1.3, now=1.4)
+
+
+def test_a_message_that_was_under_way_when_the_queue_was_seen_to_be_empty_says_nothing() -> None:
+    refusals = Refusals()
+    refusals.refused(sent_at=1, now=1.1)
+    refusals.looked(ready=0, now=2)
+    assert not refusals.refused(sent_at=1.9, now=2.1)
+
+
+def test_a_confirm_ends_it() -> None:
+    refusals = Refusals()
+    refusals.refused(sent_at=1, now=1)
+    refusals.looked(ready=0, now=2)
+    refusals.refused(sent_at=3, now=3)
+    refusals.confirmed()
+    assert (refusals.is_fault, refusals.since) == (False, None)
+    assert not refusals.refused(sent_at=4, now=4), "it has to be looked at again"
+
+
+def test_a_queue_that_turns_out_to_hold_messages_is_no_fault() -> None:
+    """It was empty, and has been filled since."""
+    refusals = Refusals()
+    refusals.refused(sent_at=1, now=1)
+    refusals.looked(ready=0, now=2)
+    refusals.refused(sent_at=3, now=3)
+    refusals.looked(ready=50, now=4)
+    assert not refusals.is_fault
+    refusals.looked(ready=0, now=5)
+    assert not refusals.refused(sent_at=4.5, now=5.1)
