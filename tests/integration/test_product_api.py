@@ -283,9 +283,7 @@ async def test_a_client_that_has_the_version_is_told_so(api: httpx.AsyncClient) 
     assert (await api.get(path, headers={"If-None-Match": '"1"'})).status_code == 200
 
 
-@pytest.mark.parametrize(
-    "patch", [{}, {"colour": "blue"}, {"price": "1500.00"}, {"name": " Laptop Demo ", "price": 1500, "qty": 50}]
-)
+@pytest.mark.parametrize("patch", [{}, {"price": "1500.00"}, {"name": " Laptop Demo ", "price": 1500, "qty": 50}])
 async def test_a_change_that_changes_nothing_writes_nothing_and_tells_nobody(
     api: httpx.AsyncClient, audit: Audit, amqp_url: str, patch: dict[str, object]
 ) -> None:
