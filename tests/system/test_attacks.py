@@ -1,0 +1,72 @@
+"""P8: clients that want more than their share. What an honest client gets meanwhile is told at the end of the run.
+
+Bounds of time hold on a machine without other work. On one that was several times slower before the attack, nothing can
+be said of them, and the line says so; what is held in memory, and what is true, does not depend on it.
+"""
+
+import itertools
+from collections.abc import Callable
+
+import msgspec
+import pytest
+
+from tests.attackers import attacking
+from tests.attacks import Figures, honest
+from tests.conditions import eventually
+from tests.deployment import Deployment
+from tests.hostile import order_of
+from tests.load import loading
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+Tell = Callable[[str], None]
+
+QTY = 10**9
+
+
+def check(figures: Figures) -> None:
+    """What holds under any attack."""
+    assert figures.grown_mb <= 60
+    if not figures.is_void:
+        assert figures.p99_s <= 0.25
+        assert figures.slowest_probe_s <= 0.3
+        assert figures.probes_failed == 0
+
+
+async def test_p8_bulks_of_products_that_do_not_exist(deployment: Deployment, tell: Tell) -> None:
+    """150 bulks at once, each of 1,000 ids that nobody has asked for before."""
+    product_id = await deployment.create_product(QTY)
+    ingest_api = deployment.services["ingest_api"]
+    orders = itertools.repeat(order_of(product_id))
+    async with (
+        honest(ingest_api, orders) as client,
+        attacking("unknown_bulks", ingest_api.url, connections=150, seconds=8) as attack,
+    ):
+        pass
+    figures = client.figures
+    tell(figures.line(f"150 bulks of 1,000 unknown products at once, {dict(attack.answers)}"))
+    assert figures.is_void or set(figures.statuses) == {202}
+    check(figures)
+
+
+async def test_p8_lists_of_the_largest_size_on_400_connections(deployment: Deployment, tell: Tell) -> None:
+    """Honest orders are accepted meanwhile, and honest reads of a PROCESSED order never say that it is PENDING."""
+    product_id = await deployment.create_product(QTY)
+    async with loading(deployment.url("ingest_api"), [product_id], orders=500) as load:
+        assert (await load.all()).by_status() == {202: 500}
+    order_id = (await deployment.order(product_id)).json()["id"]
+    await eventually(lambda: deployment.verdict(order_id))
+    ingest_api = deployment.services["ingest_api"]
+    read = f"GET /api/v1/orders/{order_id} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    path = f"/api/v1/orders/product/{product_id}?limit=499"
+    async with (
+        honest(ingest_api, itertools.cycle([read, order_of(product_id)])) as client,
+        attacking("gets", ingest_api.url, path, connections=400, seconds=8) as attack,
+    ):
+        pass
+    figures = client.figures
+    tell(figures.line(f"400 connections that list 499 orders, {dict(attack.answers)}"))
+    reads = [it for it in client.answers if it.status == 200]
+    assert {msgspec.json.decode(it.body)["status"] for it in reads} == {"PROCESSED"}
+    assert figures.is_void or set(figures.statuses) == {200, 202}
+    check(figures)
