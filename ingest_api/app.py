@@ -33,7 +33,7 @@ from pipeline.order_list_cache import OrderListCache
 from pipeline.publisher import Publisher
 from pipeline.shares import Shares
 from web.application import make_api
-from web.keys import Keys, load_keys
+from web.keys import Keys, hosts_of, load_keys
 from web.operations import Guard, make_routes
 from web.rate_limit import RateLimits
 
@@ -56,6 +56,7 @@ def make_app(settings: IngestSettings, stop: asyncio.Event) -> Starlette:
         StoreUnavailable,
         keys,
         documents(settings.accepted_status),
+        hosts_of(settings, keys),
     )
 
 

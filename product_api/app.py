@@ -20,7 +20,7 @@ from product_api.products import Products
 from product_api.reader import ProductReader
 from product_api.settings import ProductSettings
 from web.application import make_api
-from web.keys import Keys, load_keys
+from web.keys import Keys, hosts_of, load_keys
 from web.operations import Guard, make_routes
 
 DATABASE, BROKER, REDIS = "database", "broker", "redis"
@@ -34,7 +34,8 @@ def make_app(settings: ProductSettings) -> Starlette:
     keys = load_keys(settings)
     # Without the broker or Redis every request is still answered, only later known or slower.
     health = Health("product_api", DATABASE, optional=(BROKER, REDIS))
-    return make_api(health, partial(_running, settings, health, keys), StoreUnavailable, keys, documents())
+    running = partial(_running, settings, health, keys)
+    return make_api(health, running, StoreUnavailable, keys, documents(), hosts_of(settings, keys))
 
 
 @asynccontextmanager

@@ -37,15 +37,15 @@ def gets(path: str, token: str = "") -> Requests:
     """The same read, again and again. `token`: of an API key."""
     key = f"Authorization: Bearer {token}\r\n" if token else ""
     while True:
-        yield f"GET {path} HTTP/1.1\r\nHost: x\r\n{key}\r\n".encode()
+        yield f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{key}\r\n".encode()
 
 
 ATTACKS: dict[str, Callable[..., Requests]] = {"unknown_bulks": unknown_bulks, "gets": gets}
 
 
 def _post(path: str, body: bytes) -> bytes:
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    return head.encode() + body
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 # ── I/O below

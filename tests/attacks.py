@@ -21,7 +21,7 @@ from tests.hostile import MIB, memory_of
 from tests.processes import Service
 from tests.raw_http import RawClient
 
-LIVEZ = b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+LIVEZ = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 _PROBES_PER_S = 10.0
 # Whoever has no answer by then has none.
 _PATIENCE_S = 10.0

@@ -26,5 +26,5 @@ def make_echo() -> Starlette:
 
 
 def request(body: bytes, *headers: bytes) -> bytes:
-    head = [b"POST /echo HTTP/1.1", b"Host: x", b"Content-Length: %d" % len(body), *headers]
+    head = [b"POST /echo HTTP/1.1", b"Host: localhost", b"Content-Length: %d" % len(body), *headers]
     return b"\r\n".join(head) + b"\r\n\r\n" + body

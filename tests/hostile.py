@@ -21,7 +21,7 @@ def order_of(product: str, quantity: int = 1, *headers: bytes) -> bytes:
 
 
 def head(*headers: bytes, line: bytes = b"POST /api/v1/orders HTTP/1.1") -> bytes:
-    return b"\r\n".join([line, b"Host: x", b"Content-Type: application/json", *headers]) + b"\r\n\r\n"
+    return b"\r\n".join([line, b"Host: localhost", b"Content-Type: application/json", *headers]) + b"\r\n\r\n"
 
 
 @contextmanager

@@ -120,7 +120,15 @@ async def running(app: ASGIApp, *, ready: str = "/readyz", max_connections: int 
     """`app` and its lifespan in this process on a free port. Yields its URL."""
     port, stop = free_port(), asyncio.Event()
     serving = asyncio.create_task(
-        server.serve(app, "127.0.0.1", port, stop, grace_s=5, max_connections=max_connections)
+        server.serve(
+            app,
+            "127.0.0.1",
+            port,
+            stop,
+            grace_s=5,
+            max_connections=max_connections,
+            hosts=getattr(getattr(app, "state", None), "hosts", None),
+        )
     )
     url = f"http://127.0.0.1:{port}"
     try:

@@ -9,6 +9,7 @@ from starlette.routing import Route
 from pipeline.health import Health
 from pipeline.lifecycle import background
 from web.health import health_routes
+from web.hosts import Hosts
 from web.keys import Keys
 from web.operations import Guard, unguarded
 from web.problems import HANDLERS, on_store_unavailable
@@ -20,14 +21,15 @@ def make_api(
     store_away: type[Exception],
     keys: Keys,
     documents: Sequence[Route],
+    hosts: Hosts,
 ) -> Starlette:
     """`running`: entered at start-up, where it makes the routes and what is behind them; left when the last request has
     been answered. Nothing connects before. `store_away`: what endpoints raise while the database cannot be asked.
     `keys`: watched as long; they guard the health pages here, and the routes where those are made. `documents`: for all
-    to read.
+    to read. `health` and `hosts` are found in its state, for who serves it.
     """
     api = health_app(health, keys.guard)
-    api.state.health = health
+    api.state.health, api.state.hosts = health, hosts
     api.router.routes.extend(documents)
     api.add_exception_handler(store_away, on_store_unavailable)
 

@@ -8,6 +8,7 @@ import uvicorn
 
 from pipeline.lifecycle import Misconfigured
 from web.closures import Closed, closures
+from web.hosts import Hosts
 
 # Connections past the limit that are told so, at the same time. Those past these are closed without a word.
 REFUSED_AT_ONCE = 128
@@ -28,6 +29,8 @@ class Config(uvicorn.Config):
 
     max_connections: int
     """At once, idle ones included."""
+    hosts: Hosts | None
+    """Those that are answered; None: any."""
     reserved_files: int
     """File descriptors that connections leave to the rest of the process."""
     waiting: "OrderedDict[Closable, None]"

@@ -165,7 +165,7 @@ class Connection(HttpToolsProtocol):
         self._head_ended()
         self._offers_upgrade = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
         if not self._offers_upgrade:
-            check_head(self.parser.get_http_version(), self.headers)
+            check_head(self.parser.get_http_version(), self.headers, self.config.hosts)
             super().on_headers_complete()
             self._unanswered.append(self.cycle)
             self.headers = _NOWHERE

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 
 from web import problems
+from web.hosts import Hosts
 from web.problems import Problem
 
 # A name or an address, and a port (RFC 9112, section 3.2; RFC 3986, section 3.2.2); or nothing, for a target without an
@@ -16,12 +17,12 @@ _HOST = re.compile(
 class Refused(Exception):
     """Raised in what the parser calls, which ends the parsing."""
 
-    def __init__(self, detail: str) -> None:
-        self.problem: Problem = problems.malformed(detail)
+    def __init__(self, refusal: str | Problem) -> None:
+        self.problem = problems.malformed(refusal) if isinstance(refusal, str) else refusal
 
 
-def check_head(version: str, headers: Iterable[tuple[bytes, bytes]]) -> None:
-    """`headers`: names in lower case. Raises Refused."""
+def check_head(version: str, headers: Iterable[tuple[bytes, bytes]], allowed: Hosts | None = None) -> None:
+    """`headers`: names in lower case. `allowed`: the hosts that are answered; None: any. Raises Refused."""
     hosts = 0
     if version != "1.1" and version != "1.0":
         raise Refused(f"This is HTTP/{version}. Send HTTP/1.1.")
@@ -30,6 +31,8 @@ def check_head(version: str, headers: Iterable[tuple[bytes, bytes]]) -> None:
             hosts += 1
             if not _HOST.fullmatch(value.strip(b" \t")):
                 raise Refused("The Host header is no host. Send a name or an address, and a port if there is one.")
+            if allowed is not None and (refusal := allowed.refusal(value)) is not None:
+                raise Refused(refusal)
         elif name == b"transfer-encoding":
             _check_transfer_encoding(version, value)
     if hosts != 1 and (hosts or version == "1.1"):

@@ -13,7 +13,6 @@ import hmac
 import re
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 from typing import TypeAlias
 
@@ -25,6 +24,7 @@ from pipeline.api_keys import ApiKey, InvalidKeys, decode_keys, hash_secret, par
 from pipeline.lifecycle import Misconfigured
 from web import problems
 from web.clients import ANY_KEY, PUBLIC, Client, remember_client
+from web.hosts import Hosts, is_loopback
 from web.problems import Problem
 from web.settings import ApiSettings
 
@@ -53,14 +53,6 @@ class _Known:
 
 # What an unknown id is compared with, so that it is answered no faster than a wrong secret.
 _NOBODY = _Known("0" * 64, Client("", frozenset()))
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches what listens on `host`. A name other than localhost may mean any address."""
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def bearer_token(headers: Sequence[tuple[bytes, bytes]]) -> str:
@@ -196,6 +188,12 @@ def load_keys(settings: ApiSettings) -> Keys:
     if keys.is_open:
         _say_open(settings)
     return keys
+
+
+def hosts_of(settings: ApiSettings, keys: Keys) -> Hosts:
+    """The names that the service answers to. Any, once there are keys, or where others than this machine reach it."""
+    is_local = is_loopback(settings.reached_on) and not settings.allow_unauthenticated_access_from_anywhere
+    return Hosts(settings.allowed_host_names, lambda: is_local and keys.is_open)
 
 
 def _say_open(settings: ApiSettings) -> None:

@@ -30,7 +30,14 @@ class ProblemDetails(msgspec.Struct, omit_defaults=True):
 _BEARER = "apiKey"
 
 # A connection can end so, whatever was asked over it.
-ANYWHERE = (kinds.MALFORMED, kinds.TOO_SLOW, kinds.HEAD_TOO_LARGE, kinds.OVERLOADED, kinds.INTERNAL_ERROR)
+ANYWHERE = (
+    kinds.MALFORMED,
+    kinds.TOO_SLOW,
+    kinds.MISDIRECTED,
+    kinds.HEAD_TOO_LARGE,
+    kinds.OVERLOADED,
+    kinds.INTERNAL_ERROR,
+)
 _WITH_BODY = (kinds.TOO_LARGE, kinds.NOT_JSON, kinds.INVALID_VALUE)
 
 _HEADERS: Mapping[Kind, tuple[Header, ...]] = {
@@ -47,7 +54,13 @@ _HEADERS: Mapping[Kind, tuple[Header, ...]] = {
 
 _LIMITS = (http_fields.RATE_LIMIT_POLICY, http_fields.RATE_LIMIT)
 # Answered before it is known whose limit it would be, or by what does not know of limits.
-_UNLIMITED = (kinds.UNAUTHENTICATED, kinds.FORBIDDEN, kinds.HEAD_TOO_LARGE, kinds.INTERNAL_ERROR)
+_UNLIMITED = (
+    kinds.UNAUTHENTICATED,
+    kinds.FORBIDDEN,
+    kinds.MISDIRECTED,
+    kinds.HEAD_TOO_LARGE,
+    kinds.INTERNAL_ERROR,
+)
 
 _encoder = msgspec.json.Encoder(decimal_format="number")
 

@@ -36,6 +36,7 @@ _OCCURRENCES = (
     ),
     problems.unknown_product(_PRODUCT),
     problems.key_reused(),
+    problems.misdirected("shop.example"),
     problems.precondition_required(),
     problems.too_many_requests("The API key allows 100 orders per second. Send them more slowly.", 1, {}),
     problems.head_too_large(64 * 1024),

@@ -152,6 +152,16 @@ KEY_REUSED = Kind(
     "This Idempotency-Key came with another order before. The new one was not accepted.",
     "Use a new key for a new order, and the old one only to repeat the old order.",
 )
+MISDIRECTED = Kind(
+    "misdirected",
+    421,
+    "The Host is not one that this service answers to",
+    "This service has no API keys, because only its own machine reaches it. So it answers to names of the loopback"
+    " alone: a page of a web site, whose name somebody resolves to this machine, must not read or order anything."
+    " Nothing was done.",
+    "Use `http://127.0.0.1` or `http://localhost`, with the port. A name that is meant, like that of a proxy on this"
+    " machine, goes into `ALLOWED_HOSTS`. Or make keys: `./headrace keys add`.",
+)
 PRECONDITION_REQUIRED = Kind(
     "precondition-required",
     428,

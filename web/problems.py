@@ -164,6 +164,14 @@ def not_found(what: str) -> Problem:
     return Problem(kinds.NOT_FOUND, f"There is no {what}.")
 
 
+def misdirected(host: str) -> Problem:
+    detail = (
+        f"The Host is {host[:100]}. Without API keys this service answers to the loopback alone: use localhost or"
+        " 127.0.0.1, name the host in ALLOWED_HOSTS, or make keys with ./headrace keys add."
+    )
+    return Problem(kinds.MISDIRECTED, detail, headers=_CLOSE)
+
+
 def too_large(limit_bytes: int) -> Problem:
     return Problem(kinds.TOO_LARGE, f"The body is larger than {limit_bytes} bytes. Send less.", headers=_CLOSE)
 

@@ -17,6 +17,7 @@ from web.acceptor import Acceptor, listen
 from web.closures import closures
 from web.connection_limits import HEALTH_FILES, RESERVED_FILES, Config, allow_open_files
 from web.connections import KEEP_ALIVE_S, Connection
+from web.hosts import Hosts, is_loopback
 
 log = structlog.get_logger()
 
@@ -66,8 +67,17 @@ async def serve_health(app: ASGIApp, host: str, port: int) -> None:
     Clients cannot take these from the probes: half-sent requests to the API once kept everybody out, and a healthy
     process was restarted. Raises Misconfigured if the port is taken.
     """
-    never, most = asyncio.Event(), MAX_HEALTH_CONNECTIONS
-    await serve(app, host, port, never, grace_s=1, lifespan=False, max_connections=most, reserved_files=HEALTH_FILES)
+    await serve(
+        app,
+        host,
+        port,
+        asyncio.Event(),
+        grace_s=1,
+        lifespan=False,
+        max_connections=MAX_HEALTH_CONNECTIONS,
+        reserved_files=HEALTH_FILES,
+        hosts=Hosts() if is_loopback(host) else None,
+    )
 
 
 async def serve(
@@ -80,13 +90,14 @@ async def serve(
     lifespan: bool = True,
     max_connections: int = 256,
     reserved_files: int = RESERVED_FILES,
+    hosts: Hosts | None = None,
 ) -> None:
     """Serve `app`, its lifespan included, until `stop` is set; then finish the requests in hand, for `grace_s` at the
     most.
 
     Without a lifespan it may be cancelled at any moment. With one, uvicorn would leave the lifespan's task behind, and
     log its end as an error. `max_connections`: the most at once; those that we only wait for make room for new ones.
-    `reserved_files`: file descriptors that are left to the rest of the process.
+    `reserved_files`: file descriptors that are left to the rest of the process. `hosts`: those that are answered.
     Raises RuntimeError if the app does not start, Misconfigured if it cannot listen there or have so many files open.
     """
     allow_open_files(max_connections)
@@ -107,6 +118,7 @@ async def serve(
         timeout_graceful_shutdown=max(1, round(grace_s)),
     )
     config.max_connections, config.reserved_files, config.waiting = max_connections, reserved_files, OrderedDict()
+    config.hosts = hosts
     server = _Server(config)
     if lifespan:  # health pages are not counted: they would count who counts
         _watch_connections(server)

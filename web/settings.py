@@ -15,7 +15,6 @@ class ApiSettings(PipelineSettings):
     # own, so that no client takes them away. It asks for no key, so it is never published; a container listens on all
     # its addresses, for the scrape from beside it. A worker serves nothing else: its HOST and PORT are this.
     health_host: str = "127.0.0.1"
-    health_port: int = Field(ge=0, le=65535)
 
     # Both APIs read the same keys, so these two names have no prefix. ./headrace keys writes the file.
     api_keys_file: Annotated[Path | None, Field(validation_alias="API_KEYS_FILE")] = None
@@ -26,6 +25,20 @@ class ApiSettings(PipelineSettings):
     allow_unauthenticated_access_from_anywhere: Annotated[
         bool, Field(validation_alias="ALLOW_UNAUTHENTICATED_ACCESS_FROM_ANYWHERE")
     ] = False
+
+    # Names, with commas between, that a service without keys answers to besides those of the loopback: that of a proxy
+    # on this machine, which hands its Host on. Any other Host is refused, for a page of a web site could send it.
+    allowed_hosts: Annotated[
+        str,
+        Field(
+            validation_alias="ALLOWED_HOSTS",
+            pattern=r"^([\w.-]+|\[?[0-9A-Fa-f:.]+\]?)?(,([\w.-]+|\[?[0-9A-Fa-f:.]+\]?))*$",
+        ),
+    ] = ""
+
+    @property
+    def allowed_host_names(self) -> list[str]:
+        return [name.strip("[]") for name in self.allowed_hosts.split(",") if name]
 
     @property
     def reached_on(self) -> str:

@@ -160,7 +160,9 @@ async def test_while_no_replica_is_ready_the_proxy_says_so_and_when(composed: Co
 
 async def test_a_body_that_does_not_come_is_408(composed: Composed) -> None:
     parts = urlsplit(await composed.url("proxy", 8080))
-    head = f"POST {ORDERS} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{{"
+    head = (
+        f"POST {ORDERS} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{{"
+    )
 
     def answer() -> bytes:
         with socket.create_connection((str(parts.hostname), int(parts.port or 0)), timeout=20) as connection:

@@ -283,6 +283,34 @@ async def test_the_named_danger_lets_an_open_service_start_on_any_address(enviro
         assert (await ingest.get("/metrics")).status_code == 200
 
 
+async def test_without_keys_only_hosts_of_the_loopback_are_answered_and_with_keys_any(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    """A page of any web site can make a browser on this machine ask, under the site's name."""
+    keys = tmp_path / "keys.json"
+    write_keys(keys)
+    named = {**environment, "API_KEYS_FILE": str(keys), "ALLOWED_HOSTS": "shop.example"}
+    evil = {"Host": "evil.example"}
+    async with ingesting(named) as ingest:
+        product_id = await insert_product(environment["DATABASE_URL"])
+        port = ingest.service.url.rpartition(":")[2]
+        for url in (ingest.service.url, ingest.service.health_url):
+            refused = await ingest.client.get(f"{url}/health", headers=evil)
+            check_problem(refused, 421, "misdirected")
+            for host in ("localhost", f"localhost:{port}", f"127.0.0.1:{port}", f"[::1]:{port}"):
+                assert (await ingest.client.get(f"{url}/health", headers={"Host": host})).status_code == 200
+        check_problem(await ingest.order(product_id, **evil), 421, "misdirected")
+        assert (await ingest.order(product_id, Host=f"shop.example:{port}")).status_code == 202
+        assert len(await ingest.queued_orders()) == 1
+        write_keys(keys, key_of(SHOP))
+        await eventually(lambda: _is_guarded(ingest))
+        assert (await ingest.client.get("/livez", headers=evil)).status_code == 200
+
+
+async def _is_guarded(ingest: Ingest) -> bool:
+    return (await ingest.get("/metrics")).status_code == 401
+
+
 # ── how much
 
 JSON = {"Content-Type": "application/json"}

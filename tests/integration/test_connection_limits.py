@@ -61,7 +61,7 @@ async def test_who_has_been_idle_for_longest_makes_room(app: Starlette) -> None:
 
 
 _HALF_A_HEAD = b"GET /echo HTTP/1.1\r\nHo"
-_HALF_A_BODY = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nxx"
+_HALF_A_BODY = b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nxx"
 
 
 @pytest.mark.parametrize("half", [_HALF_A_HEAD, _HALF_A_BODY, b"\r\n", b"G"])
@@ -156,7 +156,7 @@ async def test_many_at_once_find_room_one_by_one(app: Starlette) -> None:
 async def _busy(app: Starlette, url: str) -> RawClient:
     """A connection with a request in hand, as soon as there is room for it."""
     client, before = await _first(url), len(app.state.held)
-    client.send(b"GET /held HTTP/1.1\r\nHost: x\r\n\r\n")
+    client.send(b"GET /held HTTP/1.1\r\nHost: localhost\r\n\r\n")
     await eventually(lambda: len(app.state.held) > before)
     return client
 

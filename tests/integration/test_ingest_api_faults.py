@@ -270,7 +270,7 @@ async def test_a_connection_lives_on_after_a_refusal_that_left_the_body_unread(
 
 
 def _head(length: int, content_type: bytes = b"application/json") -> bytes:
-    return (b"POST /api/v1/orders HTTP/1.1\r\nHost: x\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n") % (
+    return (b"POST /api/v1/orders HTTP/1.1\r\nHost: localhost\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n") % (
         content_type,
         length,
     )

@@ -88,7 +88,7 @@ async def test_idle_connections_do_not_hold_up_a_stop(environment: dict[str, str
         port = int(ingest.service.url.rpartition(":")[2])
         idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(10)]
         for _, writer in idle[:5]:
-            writer.write(b"POST /api/v1/orders HTTP/1.1\r\nHost: x\r\n")  # and never the end of its headers
+            writer.write(b"POST /api/v1/orders HTTP/1.1\r\nHost: localhost\r\n")  # and never the end of its headers
             await writer.drain()
         await ingest.get("/livez")
         started = time.monotonic()

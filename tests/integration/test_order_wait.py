@@ -331,7 +331,7 @@ async def test_a_client_that_leaves_waits_no_more(ingest: Ingest, laptop: str) -
     order_id = (await ingest.order(laptop)).json()["id"]
     port = int(ingest.service.url.rpartition(":")[2])
     _, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(f"GET {ORDERS}/{order_id}?wait=30 HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    writer.write(f"GET {ORDERS}/{order_id}?wait=30 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
     await are_waiting(ingest)
     writer.close()
     began = time.monotonic()

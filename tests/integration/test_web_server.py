@@ -68,7 +68,7 @@ async def test_nonsense_behind_a_request_in_hand_ends_the_connection_and_nothing
 ) -> None:
     """What was asked before it is finished, what was not begun is not begun, and nobody is told any more."""
     client = await RawClient.connect(url)
-    client.send(b"GET /held HTTP/1.1\r\nHost: x\r\n\r\n" * 2 + b"nonsense\r\n\r\n")
+    client.send(b"GET /held HTTP/1.1\r\nHost: localhost\r\n\r\n" * 2 + b"nonsense\r\n\r\n")
     check_refused(await client.answer(), 400, "malformed")
     await eventually(lambda: app.state.held)
     app.state.release.set()
@@ -115,7 +115,7 @@ async def test_a_connection_without_a_request_is_closed(url: str, monkeypatch: p
 # ── neither head nor body
 
 
-CHUNKED = b"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+CHUNKED = b"POST /echo HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 async def test_trailers_are_no_headers(app: Starlette, url: str) -> None:
@@ -145,10 +145,12 @@ async def test_trailers_and_extensions_without_end_are_refused(url: str, begin: 
 async def test_what_is_left_of_a_body_after_its_answer_is_read_for_a_while_and_no_longer(url: str) -> None:
     """415 and the like come before the body has: a short rest costs less than a new connection."""
     client = await RawClient.connect(url)
-    client.send(b"GET /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\n\r\n" + b"x" * 200_000 + request(b"two"))
+    client.send(
+        b"GET /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 200000\r\n\r\n" + b"x" * 200_000 + request(b"two")
+    )
     assert (await client.answer())[0] == 200
     assert (await client.answer())[2] == b"two"
-    client.send(b"DELETE /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n")
+    client.send(b"DELETE /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000000\r\n\r\n")
     assert (await client.answer())[0] == 405
     for _ in range(100):
         client.send(b"x" * 10_000)
@@ -172,7 +174,7 @@ async def test_an_empty_line_and_then_silence_is_silence(
 async def test_so_is_a_body_that_stops_after_its_answer(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "KEEP_ALIVE_S", 0.1)
     client = await RawClient.connect(url)
-    client.send(b"POST /none HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nx")
+    client.send(b"POST /none HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nx")
     assert (await client.answer())[0] == 404
     client.send(b"x")
     assert await client.is_closed()
@@ -187,7 +189,7 @@ async def test_an_answer_that_closes_arrives_although_the_client_is_still_sendin
 
     app.router.routes.append(Route("/refusing", refusing, methods=["POST"]))
     client = await RawClient.connect(url)
-    client.send(b"POST /refusing HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n")
+    client.send(b"POST /refusing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000000\r\n\r\n")
     for _ in range(100):
         await client.send_all(b"x" * 100_000)
     status, _, body = await client.answer()
@@ -201,13 +203,16 @@ async def test_an_answer_that_closes_arrives_although_the_client_is_still_sendin
 @pytest.mark.parametrize(
     ("head", "detail"),
     [
-        (b"GET /echo HTTP/2.0\r\nHost: x", "This is HTTP/2.0. Send HTTP/1.1."),
+        (b"GET /echo HTTP/2.0\r\nHost: localhost", "This is HTTP/2.0. Send HTTP/1.1."),
         (b"PRI * HTTP/2.0\r\n\r\nSM", "This is HTTP/2.0. Send HTTP/1.1."),
-        (b"GET /echo HTTP/0.9\r\nHost: x", "This is HTTP/0.9. Send HTTP/1.1."),
+        (b"GET /echo HTTP/0.9\r\nHost: localhost", "This is HTTP/0.9. Send HTTP/1.1."),
         (b"GET /echo HTTP/1.1", "The request has 0 Host headers. Send one."),
-        (b"GET /echo HTTP/1.1\r\nHost: x\r\nHost: x", "The request has 2 Host headers. Send one."),
-        (b"GET /echo HTTP/1.0\r\nHost: x\r\nHost: y", "The request has 2 Host headers. Send one."),
-        (b"CONNECT x:1 HTTP/1.1\r\nHost: x", "The target of the request is none that is served here. Send a path"),
+        (b"GET /echo HTTP/1.1\r\nHost: localhost\r\nHost: x", "The request has 2 Host headers. Send one."),
+        (b"GET /echo HTTP/1.0\r\nHost: localhost\r\nHost: y", "The request has 2 Host headers. Send one."),
+        (
+            b"CONNECT x:1 HTTP/1.1\r\nHost: localhost",
+            "The target of the request is none that is served here. Send a path",
+        ),
     ],
 )
 async def test_another_http_is_refused_and_told_what_to_send(

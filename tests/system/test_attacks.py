@@ -57,7 +57,7 @@ async def test_p8_lists_of_the_largest_size_on_400_connections(deployment: Deplo
     order_id = (await deployment.order(product_id)).json()["id"]
     await eventually(lambda: deployment.verdict(order_id))
     ingest_api = deployment.services["ingest_api"]
-    read = f"GET /api/v1/orders/{order_id} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    read = f"GET /api/v1/orders/{order_id} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
     path = f"/api/v1/orders/product/{product_id}?limit=499"
     async with (
         honest(ingest_api, itertools.cycle([read, order_of(product_id)])) as client,

@@ -25,7 +25,8 @@ from tests.api_keys import key_of, write_keys
 from tests.conditions import eventually
 from tests.settings import settings_from
 from web.clients import ANY_KEY, PUBLIC, Client, client_of
-from web.keys import Keys, bearer_token, is_loopback, load_keys
+from web.hosts import is_loopback
+from web.keys import Keys, bearer_token, load_keys
 from web.problems import Problem
 from web.settings import ApiSettings
 

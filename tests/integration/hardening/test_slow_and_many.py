@@ -120,7 +120,7 @@ def _connect_many(ingest: Ingest, number: int) -> list[socket.socket]:
     for place in range(number):
         idle.append(socket.create_connection(address, timeout=30))
         if place % 2:
-            idle[-1].sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+            idle[-1].sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert idle[-1].recv(12) == b"HTTP/1.1 200"
     return idle
 
