@@ -1,6 +1,7 @@
 """GET an order, and the orders of a product. What is known of an order is for stored_orders to say; here, who hears it.
 
-a row                   as it is, to the client that made it; to others as if there were none
+a row                   as it is, to the client that made it; to others as if there were none. Of one that could not be
+                        stored, the dead letter says whose it is; to others it is PENDING, as any id of ours
 an id of ours, no row   PENDING: it is on its way (P6). Also while PostgreSQL is away: `Order-Status-Source: id` says
                         then that nobody was asked
 anything else           404; 503 while PostgreSQL is away
@@ -24,6 +25,7 @@ from ingest_api.order_view import OrderView, encode, view
 from ingest_api.stored_orders import PENDING, Row, StoredOrders
 from ingest_api.verdicts import Expected, Verdicts
 from pipeline.order_ids import OrderIds
+from pipeline.orders import client_in
 from web import problems
 from web.clients import Client, client_of
 from web.ids import id_in_path
@@ -102,7 +104,10 @@ class OrderLookup:
                 if not expected.done():
                     found = await self._find(order_id, client)
                 elif (row := expected.result()) is not None:
-                    return self._shown(row, client)
+                    shown = self._shown(row, client)
+                    if shown.is_pending:  # that something is known shows in the time as well
+                        await _wait(asyncio.get_running_loop().create_future(), until, receive)
+                    return shown
         if not found.is_pending and found.order.product_id:
             await self._lists.forget(found.order.product_id)  # as Verdicts does, for the same reason
         return found
@@ -111,11 +116,19 @@ class OrderLookup:
         """Raises Problem (404) if there is no such order, as far as this client may know."""
         if row["is_stored"]:
             is_there = client.sees_all or row["client"] == client.name
-        else:  # then it says nothing but PENDING, or why it could not be stored
-            is_there = row["status"] != PENDING or self._ids.is_ours(row["id"])
+            order = view(row)
+        else:
+            # Why it could not be stored is its client's to know. To others it is as if nothing were known of it.
+            order = view(row) if _may_know(row, client) else OrderView(row["id"], PENDING)
+            is_there = order.status != PENDING or self._ids.is_ours(row["id"])
         if not is_there:
             raise problems.not_found(f"order {row['id']}")
-        return Found(view(row), "store")
+        return Found(order, "store")
+
+
+def _may_know(row: Row, client: Client) -> bool:
+    """Of an order that is not stored."""
+    return client.sees_all or (row["parked"] is not None and client_in(row["parked"]) == client.name)
 
 
 async def _wait(expected: Expected, until: float, receive: Receive) -> None:

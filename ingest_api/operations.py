@@ -204,7 +204,8 @@ _GET_ORDER = Operation(
     TAG,
     "Read an order",
     "From the moment that it was accepted. One that is not stored yet is `PENDING`, with its `id` and `status` alone."
-    f" An order of another client is 404, unless the key also has the scope `ops`.\n\n{_VERDICTS}",
+    " An order of another client is 404, unless the key also has the scope `ops`; one that is not stored is `PENDING`"
+    " to others, whatever became of it.\n\n{_VERDICTS}",
     parameters=(_ORDER_ID, _WAIT),
     answers=(
         Answer(

@@ -51,6 +51,10 @@ class _Identified(msgspec.Struct):
     id: str
 
 
+class _Owned(msgspec.Struct):
+    client: str
+
+
 # As long as the name of a client can be (pipeline/api_keys.py). It is in an index, and what no index can hold
 # PostgreSQL refuses with an error that blames no row.
 _MAX_CLIENT = 64
@@ -64,6 +68,7 @@ _body_decoder = msgspec.json.Decoder(list[Order])
 _raw_decoder = msgspec.json.Decoder(list[msgspec.Raw])
 _order_decoder = msgspec.json.Decoder(Order)
 _id_decoder = msgspec.json.Decoder(_Identified)
+_client_decoder = msgspec.json.Decoder(_Owned)
 
 # UnicodeDecodeError: text that is not UTF-8 is no DecodeError to msgspec.
 _MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -132,6 +137,14 @@ def id_in(encoded: bytes) -> str | None:
     except _MALFORMED:
         return None
     return order_id if _are_canonical([order_id]) else None
+
+
+def client_in(encoded: bytes) -> str | None:
+    """Whose order it is, in what need not be an order. None for nobody's in particular, and where it does not say."""
+    try:
+        return _client_decoder.decode(encoded).client or None
+    except _MALFORMED:
+        return None
 
 
 def _check(orders: list[Order]) -> None:

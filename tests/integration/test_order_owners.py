@@ -1,6 +1,7 @@
 """Whose order it is: a client reads its own, one by one and in lists, and walks past nobody else's."""
 
 import asyncio
+import time
 import uuid
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -12,7 +13,7 @@ from ingest_api.stored_orders import ALL_OF_PRODUCT, THEIRS_OF_PRODUCT
 from pipeline.order_ids import OrderIds
 from tests.conditions import eventually
 from tests.ingest import ORDERS, check_problem
-from tests.order_reads import Reads, decide_order, notify, order_reads, store_order
+from tests.order_reads import Reads, decide_order, notify, order_reads, park_order, store_order
 from tests.orders import T0
 from tests.workers import connected
 
@@ -42,6 +43,37 @@ async def test_another_clients_order_is_not_there(reads: Reads, database_url: st
     await notify(database_url)
     check_problem(await waiting, 404, "not-found")
     assert (await reads.get(f"{path}?wait=30", "shop")).json()["status"] == "PROCESSED"
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+async def test_why_an_order_could_not_be_stored_is_for_its_client_and_who_sees_all(
+    reads: Reads, database_url: str, order_id_key: str, is_ours: bool
+) -> None:
+    """To others it is what any id is. Whoever has its 202 is never told 404."""
+    parked = OrderIds(order_id_key).mint() if is_ours else str(uuid.uuid4())
+    await park_order(database_url, parked, "persist", "invalid_data", f'{{"id":"{parked}","client":"shop"}}'.encode())
+    failed, path = {"id": parked, "status": "FAILED", "reason": "invalid_data"}, f"{ORDERS}/{parked}"
+    for query in ("", "?wait=0.3"):
+        assert (await reads.get(path + query, "shop")).json() == failed
+        assert (await reads.get(path + query, "rival", sees_all=True)).json() == failed
+        assert (await reads.get(path + query)).json() == failed  # an open service asks nobody who they are
+        began = time.monotonic()
+        other = await reads.get(path + query, "rival")
+        if is_ours:
+            assert other.json() == {"id": parked, "status": "PENDING"}
+            assert time.monotonic() - began >= (0.3 if query else 0), "that something is known shows"
+        else:
+            check_problem(other, 404, "not-found")
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b'{"client":7}', b'{"id":"x"}', b'{"client":""}', b"x" * 100_000])
+async def test_where_a_dead_letter_does_not_say_whose_it_is_only_who_sees_all_learns_why(
+    reads: Reads, database_url: str, order_id_key: str, body: bytes
+) -> None:
+    parked = OrderIds(order_id_key).mint()
+    await park_order(database_url, parked, "persist", "unreadable", body)
+    assert (await reads.get(f"{ORDERS}/{parked}", "shop")).json() == {"id": parked, "status": "PENDING"}
+    assert (await reads.get(f"{ORDERS}/{parked}", "shop", sees_all=True)).json()["reason"] == "unreadable"
 
 
 async def test_an_order_made_while_the_service_was_open_is_for_who_sees_all(reads: Reads, database_url: str) -> None:
