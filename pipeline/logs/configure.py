@@ -15,7 +15,16 @@ from structlog.typing import EventDict
 
 from pipeline import metrics
 from pipeline.logs.floods import Floods
-from pipeline.logs.sink import FLOOD, STDERR, STDOUT, UNRENDERABLE, LineStream, LogSink, open_standard_streams
+from pipeline.logs.sink import (
+    FLOOD,
+    MAX_LINE_BYTES,
+    STDERR,
+    STDOUT,
+    UNRENDERABLE,
+    LineStream,
+    LogSink,
+    open_standard_streams,
+)
 
 # Fields with few values, which tell lines of one event apart: each has its own allowance.
 _TELLING_APART = ("part", "queue", "reason", "cause", "server")
@@ -123,16 +132,31 @@ def _last(traceback: TracebackType | None) -> TracebackType | None:
 
 # What a person looks at first comes first.
 _FIRST = ("timestamp", "level", "event")
+# Characters of each value of a line that is too long, so that it stays JSON.
+_LONGEST_VALUE = 4_000
 
 
 def render(event: EventDict) -> str:
-    """One line of JSON, whatever the event holds."""
+    """One line of JSON, whatever the event holds, and not too long for the sink."""
     event = {**{name: event[name] for name in _FIRST if name in event}, **event}
+    line = _json(event)
+    if len(line.encode()) <= MAX_LINE_BYTES:
+        return line
+    return _json({name: _shortened(value) for name, value in event.items()})
+
+
+def _json(event: EventDict) -> str:
     try:
         # orjson: the event is an untyped dict of whatever was at hand, which is what it is best at.
         return orjson.dumps(event, default=repr).decode()
     except Exception:  # an integer of more than 64 bits, half a surrogate pair, a repr that fails
         return json.dumps({str(name): _printable(value) for name, value in event.items()})
+
+
+def _shortened(value: object) -> object:
+    """A traceback says most at its two ends."""
+    text = _printable(value)
+    return value if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE // 2]} … {text[-_LONGEST_VALUE // 2 :]}"
 
 
 def _printable(value: object) -> str:

@@ -55,7 +55,10 @@ class LogSink:
 
     def put(self, line: str) -> None:
         """Write a line soon, or drop it. `line`: without its end."""
-        data = line.encode(errors="backslashreplace")[:MAX_LINE_BYTES] + b"\n"
+        data = line.encode(errors="backslashreplace")
+        if len(data) > MAX_LINE_BYTES:
+            data = data[:MAX_LINE_BYTES].decode(errors="ignore").encode()  # no half character
+        data += b"\n"
         with self._lock:
             if not self._start():
                 self._drop(STUCK, "the system allows no thread to write it")

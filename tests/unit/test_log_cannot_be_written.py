@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pipeline.lifecycle import _EXIT_BUG
-from pipeline.logs.sink import MAX_WAITING_BYTES, LineStream, LogSink
+from pipeline.logs.sink import MAX_LINE_BYTES, MAX_WAITING_BYTES, LineStream, LogSink
 from tests.logging_process import ROUNDS
 
 _ROOT = Path(__file__).parents[2]
@@ -167,6 +167,15 @@ def test_a_line_that_logs_while_it_is_put_is_no_deadlock() -> None:
         sink.put("within")
     assert sink.flush()
     assert os.read(reading, 100) == b"within\n"
+
+
+def test_a_line_that_is_too_long_is_cut_between_two_characters() -> None:
+    reading, writing = os.pipe()
+    sink = make_sink(writing)
+    sink.put("x" + "€" * MAX_LINE_BYTES)
+    assert sink.flush()
+    line = os.read(reading, 2 * MAX_LINE_BYTES).decode()
+    assert MAX_LINE_BYTES - 3 < len(line.encode()) <= MAX_LINE_BYTES + 1
 
 
 def test_what_is_printed_is_written_line_by_line() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.logs.configure import configure, kind_of, render
 from pipeline.logs.floods import BURST, EVERY_S, Floods
-from pipeline.logs.sink import LogSink
+from pipeline.logs.sink import MAX_LINE_BYTES, LogSink
 
 
 def test_the_first_lines_of_a_kind_pass_and_then_one_in_a_while_that_says_how_many_were_left_out() -> None:
@@ -135,3 +135,10 @@ def test_a_line_begins_with_its_time_and_level(configured: int) -> None:
 @pytest.mark.parametrize("value", [2**80, "\ud800", float("nan"), {1: 2}, object(), {"deep": [1, (2, 3)]}])
 def test_a_line_is_json_whatever_it_holds(value: object) -> None:
     json.loads(render({"event": "said", "value": value}))
+
+
+@pytest.mark.parametrize("value", ["x" * 1_000_000, "🏭" * 100_000, ["x" * 1000] * 1000, {"body": b"x" * 1_000_000}])
+def test_a_long_line_is_cut_and_still_json(value: object) -> None:
+    line = render({"event": "said", "value": value, "order_id": "7"})
+    assert len(line.encode()) <= MAX_LINE_BYTES
+    assert json.loads(line)["order_id"] == "7"
