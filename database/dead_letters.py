@@ -13,13 +13,10 @@ from database.connection import Connection
 from pipeline import metrics
 from pipeline.incoming import Unreadable
 from pipeline.orders import SCHEMA, Order, encode_order, join_orders
+from pipeline.reasons import UNKNOWN_SCHEMA, UNREADABLE
 
-UNREADABLE = "unreadable"
-UNKNOWN_SCHEMA = "unknown_schema"
-INVALID_DATA = "invalid_data"
-ID_CONFLICT = "id_conflict"
-
-# A batch that is delivered again brings its poison again; what waits for its replay already is not parked twice.
+# A batch that is delivered again brings its poison again; what waits for its replay already, or was discarded, is not
+# parked twice.
 _PARK = """
     INSERT INTO dead_letters (stage, order_id, reason, detail, body, schema_version)
     SELECT $1, l.* FROM unnest($2::uuid[], $3::text[], $4::text[], $5::bytea[], $6::bigint[]) AS l
@@ -33,7 +30,7 @@ class DeadLetter:
     order_id: str | None
     """As the input has it; it need not be a UUID."""
     reason: str
-    """One of the words above: what GET says of the order."""
+    """One of pipeline.reasons: what GET says of the order."""
     detail: str
     body: bytes
     """A message body: a JSON array of orders, if it was readable at all."""

@@ -12,6 +12,7 @@ from starlette.routing import Route
 
 from database.clock import watch_clock
 from database.sessions import Pool, StoreUnavailable, make_pool
+from ingest_api import backlog
 from ingest_api.accept import AcceptOrder, Intake
 from ingest_api.bulk import AcceptBulk
 from ingest_api.catalogue import Catalogue
@@ -72,17 +73,22 @@ async def _running(
     async with redis, prices, single_orders, order_lists:
         source = ProductSource(product_cache.ProductCache(redis), prices, settings.database_timeout_s)
         catalogue = Catalogue(settings, source.load)
-        commits = _group_commit(settings, publisher)
+        waiting_orders = backlog.Backlog()
+        commits = _group_commit(settings, publisher, waiting_orders)
         replays = _replays(settings, redis)
         events = follow_events(settings, health, catalogue)
         publishing = (commits.run() for _ in range(settings.publish_window))
         lists = OrderListCache(redis)
         verdicts = _verdicts(settings, health, lists)
+        orders = StoredOrders(single_orders, order_lists, _read_limits(settings))
         waiting = (verdicts.run(), verdicts.end_with(stop))
-        watching = (replays.run(), watch_clock(order_lists, settings.database_timeout_s))
+        watching = (
+            replays.run(),
+            watch_clock(order_lists, settings.database_timeout_s),
+            backlog.watch(waiting_orders, orders),
+        )
         async with lifecycle.background(publisher.run(), events, *watching, *publishing, *waiting, stop=stop):
             ids = OrderIds(settings.order_id_key.get_secret_value(), on_step=_tell_step)
-            orders = StoredOrders(single_orders, order_lists, _read_limits(settings))
             bulks = Shares("orders of bulks", settings.max_bulk_orders)
             intake = Intake(catalogue, ids, commits, replays, RateLimits(), bulks, orders, settings.accepted_status)
             lookup = OrderLookup(orders, OrderLists(lists, orders), verdicts, ids)
@@ -139,7 +145,7 @@ def _replays(settings: IngestSettings, redis: Redis) -> Replays:
     )
 
 
-def _group_commit(settings: IngestSettings, publisher: Publisher) -> GroupCommit:
+def _group_commit(settings: IngestSettings, publisher: Publisher, waiting: backlog.Backlog) -> GroupCommit:
     return GroupCommit(
         publisher,
         topology.ORDERS_EXCHANGE,
@@ -151,4 +157,5 @@ def _group_commit(settings: IngestSettings, publisher: Publisher) -> GroupCommit
         overlap_orders=settings.publish_overlap_orders,
         overlap_after_s=settings.publish_overlap_after_s,
         timeout_s=settings.confirm_timeout_s,
+        on_confirmed=waiting.confirmed,
     )

@@ -89,7 +89,7 @@ class OrderLookup:
         except StoreUnavailable:
             if not self._ids.is_ours(order_id):
                 raise
-            return Found(OrderView(order_id, PENDING), "id")
+            return Found(OrderView(order_id, PENDING, final=False), "id")
         return self._shown(row, client)
 
     async def _find_decided(self, order_id: str, client: Client, wait_s: float, receive: Receive) -> Found:
@@ -119,7 +119,7 @@ class OrderLookup:
             order = view(row)
         else:
             # Why it could not be stored is its client's to know. To others it is as if nothing were known of it.
-            order = view(row) if _may_know(row, client) else OrderView(row["id"], PENDING)
+            order = view(row) if _may_know(row, client) else OrderView(row["id"], PENDING, final=False)
             is_there = order.status != PENDING or self._ids.is_ours(row["id"])
         if not is_there:
             raise problems.not_found(f"order {row['id']}")

@@ -13,6 +13,7 @@ from ingest_api.order_view import OrderView
 from ingest_api.requests import OrderRequest
 from pipeline.fields import EXAMPLE_ORDER, EXAMPLE_PRODUCT, OrderId, ProductId
 from pipeline.orders import Order
+from pipeline.reasons import INVALID_DATA, OUT_OF_STOCK, table_rows
 from web import http_fields
 from web import problem_kinds as kinds
 from web.body import NDJSON
@@ -28,15 +29,20 @@ ACCEPTED = 202
 TAG = "Orders"
 TAG_TEXT = "Accepted at once, decided a moment later."
 
-_VERDICTS = """\
-An order is `PENDING` until it is decided, and `PROCESSED` or `FAILED` for ever after. `reason` says why it is `FAILED`:
-
-| reason | |
-|---|---|
-| `out_of_stock` | fewer units were left than were ordered |
-| `unknown_product`, `product_deleted` | the product was gone before the order was decided |
-| `id_conflict`, `invalid_data`, `unreadable`, `unknown_schema` | a fault of the service: the order is a dead letter |
-"""
+_VERDICTS = "\n".join(
+    [
+        "An order is `PENDING` until it is decided, then `PROCESSED`, or `FAILED` with a `reason`.",
+        "`final` says whether that stays so. A verdict does:\n",
+        "| reason | |",
+        "|---|---|",
+        *table_rows(verdicts=True),
+        "\nFor other reasons the order is a dead letter, and `final` is false: no fault of the client.",
+        "An operator mends the cause and replays it, after which it may be `PROCESSED`; or discards it for ever.\n",
+        "| reason | |",
+        "|---|---|",
+        *table_rows(verdicts=False),
+    ]
+)
 
 
 # ── types of answers
@@ -66,9 +72,10 @@ _ACCEPTED = Order(
     "PENDING",
 )
 _VIEW = {name: getattr(_ACCEPTED, name) for name in OrderView.__struct_fields__ if hasattr(_ACCEPTED, name)}
-_PROCESSED = OrderView(**{**_VIEW, "status": "PROCESSED"})
-_FAILED = OrderView(**{**_VIEW, "status": "FAILED"}, reason="out_of_stock")
-_NOT_STORED = OrderView(EXAMPLE_ORDER, "PENDING")
+_PROCESSED = OrderView(**{**_VIEW, "status": "PROCESSED"}, final=True)
+_FAILED = OrderView(**{**_VIEW, "status": "FAILED"}, final=True, reason=OUT_OF_STOCK)
+_PARKED = OrderView(EXAMPLE_ORDER, "FAILED", final=False, reason=INVALID_DATA)
+_NOT_STORED = OrderView(EXAMPLE_ORDER, "PENDING", final=False)
 _REQUEST = {"productId": EXAMPLE_PRODUCT, "quantity": 2}
 _REFUSED = example_of(kinds.OUT_OF_STOCK)
 _NDJSON = f'{{"productId":"{EXAMPLE_PRODUCT}","quantity":2}}\n{{"productId":"{EXAMPLE_PRODUCT}","quantity":1}}\n'
@@ -203,15 +210,25 @@ _GET_ORDER = Operation(
     ORDERS_READ,
     TAG,
     "Read an order",
-    "From the moment that it was accepted. One that is not stored yet is `PENDING`, with its `id` and `status` alone."
+    "From the moment that it was accepted. One that is not stored yet is `PENDING`, with `id`, `status`, `final` alone."
     " An order of another client is 404, unless the key also has the scope `ops`; one that is not stored is `PENDING`"
-    " to others, whatever became of it.\n\n{_VERDICTS}",
+    f" to others, whatever became of it.\n\n{_VERDICTS}",
     parameters=(_ORDER_ID, _WAIT),
     answers=(
         Answer(
             200,
             "The order.",
-            (Content(OrderView, {"Processed": _PROCESSED, "Failed": _FAILED, "Not stored yet": _NOT_STORED}),),
+            (
+                Content(
+                    OrderView,
+                    {
+                        "Processed": _PROCESSED,
+                        "Failed": _FAILED,
+                        "Failed, and may change": _PARKED,
+                        "Not stored yet": _NOT_STORED,
+                    },
+                ),
+            ),
             (_SOURCE,),
         ),
     ),

@@ -8,26 +8,38 @@ from msgspec import Meta
 
 from ingest_api.stored_orders import Row
 from pipeline.fields import Moment, OrderId, ProductId, TotalPrice, UnitPrice
+from pipeline.reasons import OUT_OF_STOCK, REASONS
 
 # For the documents alone.
 Status = Annotated[
     str,
     Meta(
-        description="PENDING until product_consumer has decided; PROCESSED and FAILED are for ever.",
+        description="PENDING until product_consumer has decided. `final` says whether it may still change.",
         extra_json_schema={"enum": ["PENDING", "PROCESSED", "FAILED"]},
     ),
 ]
 Reason = Annotated[
     str,
-    Meta(description="Why it is FAILED. More may come than there are today.", examples=["out_of_stock"]),
+    Meta(
+        description=f"Why it is FAILED: {', '.join(it.name for it in REASONS)}. More may come than there are today.",
+        examples=[OUT_OF_STOCK],
+    ),
+]
+Final = Annotated[
+    bool,
+    Meta(
+        description="Whether status and reason stay as they are. False while the order is PENDING, and while it is"
+        " FAILED as a dead letter: an operator may mend the cause and replay it, or discard it."
+    ),
 ]
 
 
 class OrderView(msgspec.Struct, omit_defaults=True):
-    """An order as it is answered. Only `id` and `status` are there for one that is not stored yet."""
+    """An order as it is answered. Only `id`, `status` and `final` are there for one that is not stored yet."""
 
     id: OrderId
     status: Status
+    final: Final
     product_id: ProductId | None = None
     quantity: int | None = None
     unit_price: UnitPrice | None = None
@@ -43,6 +55,7 @@ def view(row: Row) -> OrderView:
     return OrderView(
         id=row["id"],
         status=row["status"],
+        final=row["is_final"],
         product_id=row["product_id"],
         quantity=row["quantity"],
         unit_price=row["unit_price"],

@@ -1,8 +1,9 @@
 """What PostgreSQL knows of orders. An order's status is read, not stored.
 
 no verdict yet          PENDING
-a row in stock_ledger   PROCESSED, or FAILED with its reason
-a dead letter           FAILED with that reason; of an order that is stored, only one of the stock stage
+a row in stock_ledger   PROCESSED, or FAILED with its reason: final
+a dead letter           FAILED with that reason, until it is replayed; of an order that is stored, only one of the stock
+                        stage. To discard a letter writes a row in stock_ledger
 """
 
 import asyncio
@@ -21,8 +22,8 @@ from pipeline.turns import Turns
 from web.paging import Page
 
 Row: TypeAlias = asyncpg.Record
-"""id, status, reason, is_stored; and the columns of `orders`, all null where it is not stored. Then `parked` is what
-came in its place, if that is a dead letter: it says whose it is.
+"""id, status, reason, is_final, is_stored; and the columns of `orders`, all null where it is not stored. Then `parked`
+is what came in its place, if that is a dead letter: it says whose it is.
 """
 
 PENDING = "PENDING"
@@ -42,7 +43,7 @@ def _columns(order_id: str) -> str:
     {order_id}::text AS id, o.id IS NOT NULL AS is_stored, o.client,
     o.product_id::text, o.quantity, o.unit_price, o.total_price, o.accepted_at,
     coalesce(l.outcome, CASE WHEN d.reason IS NULL THEN 'PENDING' ELSE 'FAILED' END) AS status,
-    coalesce(l.reason, d.reason) AS reason,
+    coalesce(l.reason, d.reason) AS reason, l.order_id IS NOT NULL AS is_final,
     CASE WHEN o.id IS NULL AND octet_length(d.body) <= {_MAX_PARKED_BYTES} THEN d.body END AS parked
 """
 
@@ -51,13 +52,15 @@ def _verdict(order_id: str) -> str:
     """The verdict, or the dead letter of an order that has none.
 
     A replayed dead letter says nothing any more. Nor, once the order is stored, does one of the stage before: what was
-    parked there under its id was another (id_conflict).
+    parked there under its id was another (id_conflict). Of one that was discarded and is not stored, the letter says
+    whose it is.
     """
     return f"""
     LEFT JOIN stock_ledger l ON l.order_id = {order_id}
     LEFT JOIN LATERAL (
         SELECT reason, body FROM dead_letters
-        WHERE order_id = {order_id} AND replayed_at IS NULL AND l.order_id IS NULL AND (o.id IS NULL OR stage = 'stock')
+        WHERE order_id = {order_id} AND replayed_at IS NULL
+          AND (o.id IS NULL OR (l.order_id IS NULL AND stage = 'stock'))
         ORDER BY id DESC LIMIT 1
     ) d ON true
 """
@@ -81,6 +84,13 @@ DECIDED = f"""
 _ACCEPTED = """
     SELECT id::text, product_id::text, quantity, unit_price, total_price, accepted_at AS created_at
     FROM orders WHERE id = ANY($1::uuid[])
+"""
+
+# Those that are stored, or parked, and whether they have a verdict or a dead letter that stands for one.
+_SETTLED = f"""
+    SELECT i.id::text, l.order_id IS NOT NULL OR d.reason IS NOT NULL AS is_decided
+    FROM unnest($1::uuid[]) AS i (id) LEFT JOIN orders o ON o.id = i.id {_verdict("i.id")}
+    WHERE o.id IS NOT NULL OR l.order_id IS NOT NULL OR d.reason IS NOT NULL
 """
 
 _OF_PRODUCT = f"""
@@ -153,6 +163,15 @@ class StoredOrders:
     async def _check(self, order_ids: Sequence[str]) -> dict[str, Order]:
         rows = await self._fetch(self._singles, self._single_breaker, _ACCEPTED, order_ids)
         return {row["id"]: Order(**row, status=PENDING) for row in rows}
+
+    async def settled(self, order_ids: Sequence[str]) -> dict[str, bool]:
+        """Those that are stored or parked, by id, and whether they are decided. Raises StoreUnavailable.
+
+        Once a second, for some milliseconds. Without the breaker: a reader is told nothing by what befalls this.
+        """
+        async with reading(self._singles, self._timeout_s) as connection:
+            rows: Sequence[Row] = await connection.fetch(_SETTLED, order_ids)
+        return {row["id"]: row["is_decided"] for row in rows}
 
     async def _fetch(self, pool: Pool, breaker: Breaker, query: str, *values: object) -> Sequence[Row]:
         if not breaker.may_try():

@@ -37,12 +37,12 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "products": "SELECT, INSERT, UPDATE (name, price, qty, version, updated_at, deleted_at)",
         "stock_adjustments": "INSERT",
     },
-    # `verify` reads everything and changes nothing; `dead` marks letters.
+    # `verify` reads everything and changes nothing; `dead` marks letters, and writes the verdict of what it discards.
     "operator": {
         "products": "SELECT",
         "orders": "SELECT",
         "stock_adjustments": "SELECT",
-        "stock_ledger": "SELECT",
+        "stock_ledger": "SELECT, INSERT",
         "dead_letters": "SELECT, UPDATE",
     },
 }

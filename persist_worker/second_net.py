@@ -34,6 +34,7 @@ from pipeline.deliveries import BatchLimits, Delivery
 from pipeline.health import Health
 from pipeline.orders import SCHEMA, InvalidOrder, Order, decode_order, id_in, join_bodies, split_body
 from pipeline.publisher import Outcome, Publisher
+from pipeline.reasons import BROKER_REASONS, DEAD_LETTERED
 from pipeline.settings import PipelineSettings
 
 log = structlog.get_logger()
@@ -41,10 +42,6 @@ log = structlog.get_logger()
 PART = "dead letters"
 STOCK = "stock"
 
-# What RabbitMQ calls the ways into a dead-letter exchange that our queues have. GET shows the word as the reason.
-_REASONS = frozenset({"delivery_limit", "rejected", "expired"})
-DEAD_LETTERED = "dead_lettered"
-"""The reason if the broker does not say."""
 FORWARD = "forward"
 """In place of a stage: not parked, but passed on to product_consumer."""
 _STAGES = {topology.ORDERS_ACCEPTED_QUEUE: PERSIST, topology.ORDERS_CREATED_QUEUE: STOCK}
@@ -75,7 +72,7 @@ class Death:
         if not isinstance(latest, Mapping):
             latest = {}
         queue, reason = (str(latest.get(name, "")) for name in ("queue", "reason"))
-        if reason not in _REASONS:
+        if reason not in BROKER_REASONS:
             return cls(queue, DEAD_LETTERED, f"the broker does not say why: {latest!r:.300}")
         since = f"{latest.get('count')} time(s), first at {latest.get('time')}"
         return cls(queue, reason, f"the broker gave it up in {queue!r}: {reason}, {since}")

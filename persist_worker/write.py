@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 
 from database.connection import Connection
 from database.copy_text import NULL, copy_lines
-from database.dead_letters import ID_CONFLICT, INVALID_DATA, DeadLetter, count_parked, park
+from database.dead_letters import DeadLetter, count_parked, park
 from database.faults import Fault, describe, fault_of
 from pipeline import metrics
 from pipeline.orders import Order
+from pipeline.reasons import ID_CONFLICT, INVALID_DATA
 
 STAGE = "persist"
 

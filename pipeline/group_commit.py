@@ -8,6 +8,7 @@ large, or kept waiting by a broker that is slow to answer.
 import asyncio
 import contextlib
 from collections import deque
+from collections.abc import Callable
 
 from pipeline import metrics
 from pipeline.drain_rate import DrainRate, retry_after_s
@@ -57,15 +58,18 @@ class GroupCommit:
         overlap_orders: int,
         overlap_after_s: float,
         timeout_s: float,
+        on_confirmed: Callable[[list[bytes], float], None] = lambda _orders, _now: None,
     ) -> None:
         """`overlap_orders`, `overlap_after_s`: a message that holds so many, or comes so long after the one before,
-        goes beside those in flight. `timeout_s`: from an order's arrival to its outcome, at the most.
+        goes beside those in flight. `timeout_s`: from an order's arrival to its outcome, at the most. `on_confirmed`:
+        called once for each message, with its encoded orders and the loop's time.
         """
         self._publisher, self._exchange, self._key = publisher, exchange, key
         self._max_group_orders, self._max_group_bytes = max_group_orders, max_group_bytes
         self._max_waiting_orders, self._max_waiting_bytes = max_waiting_orders, max_waiting_bytes
         self._overlap_orders, self._overlap_after_s = overlap_orders, overlap_after_s
         self._timeout_s = timeout_s
+        self._on_confirmed = on_confirmed
         self._loop = asyncio.get_running_loop()
         self._groups: deque[_Group] = deque()
         self._changed = asyncio.Event()
@@ -197,6 +201,7 @@ class GroupCommit:
             metrics.GROUP_SIZE.observe(size)
         if outcome is Outcome.CONFIRMED:
             metrics.ORDERS_ACCEPTED.inc(size)
+            self._on_confirmed(group.encoded, self._loop.time())
         if not self._waiting_orders:
             self._idle.set()
 

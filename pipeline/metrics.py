@@ -132,6 +132,15 @@ IDEMPOTENT_REQUESTS = _counter(
 ORDER_LIST_READS = _counter("order_list_reads", "Reads of first pages through the cache: hit, miss, error.", "result")
 VERDICT_WAITERS = _gauge("verdict_waiters", "Requests that wait for the verdict on an order.")
 VERDICT_ROUNDS = _counter("verdict_rounds", "Questions to PostgreSQL for all who wait: notification, poll.", "because")
+# Of ingest_api, so that they are told also while a worker is frozen: see ingest_api/backlog.py.
+BACKLOG_ORDERS = _gauge(
+    "backlog_orders",
+    "Orders that this process accepted and that wait: in orders.accepted for their row, in orders.created for their"
+    " verdict. Those that a worker holds are among them.",
+    "queue",
+)
+BACKLOG_MESSAGES = _gauge("backlog_messages", "The messages that these orders came in.", "queue")
+BACKLOG_OLDEST_SECONDS = _gauge("backlog_oldest_seconds", "How long the oldest of them has waited.", "queue")
 CATALOGUE_LOOKUPS = _counter("catalogue_lookups", "Where the price of an order came from.", "source")
 PLACES_TAKEN = _gauge(
     "places_taken", "Places that are taken, of those that clients share, by what they are for.", "what"

@@ -4,12 +4,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from pipeline.orders import Order
+from pipeline.reasons import OUT_OF_STOCK, PRODUCT_DELETED, UNKNOWN_PRODUCT
 
 PROCESSED, FAILED = "PROCESSED", "FAILED"
-
-OUT_OF_STOCK = "out_of_stock"
-UNKNOWN_PRODUCT = "unknown_product"
-PRODUCT_DELETED = "product_deleted"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,10 @@ from uuid import UUID
 
 from database.connection import Connection
 from database.copy_text import NULL, copy_lines
-from database.dead_letters import INVALID_DATA, DeadLetter, park
+from database.dead_letters import DeadLetter, park
 from pipeline.orders import Order
 from pipeline.product_events import ProductEvent
+from pipeline.reasons import INVALID_DATA
 from product_consumer.decide import Decision, Stock, Verdict, decide
 
 STAGE = "stock"

@@ -24,7 +24,9 @@ _LEDGER = """
     FROM stock_ledger WHERE product_id = ANY($1::uuid[])
 """
 # The few, whoever's they are: an order that is parked in the first worker has no product that could be asked for.
-_PARKED = "SELECT order_id::text FROM dead_letters WHERE order_id IS NOT NULL AND replayed_at IS NULL"
+_PARKED = """
+    SELECT order_id::text FROM dead_letters WHERE order_id IS NOT NULL AND replayed_at IS NULL AND discarded_at IS NULL
+"""
 _STOCKS = """
     SELECT p.id::text, products.qty, coalesce(a.delta, 0)::bigint, coalesce(l.taken, 0)::bigint,
            coalesce(l.ordered, 0)::bigint

@@ -1,4 +1,6 @@
-"""`dead`: what could not be stored or decided, one by one, and back into the pipeline once its cause is mended."""
+"""`dead`: what could not be stored or decided, one by one; back into the pipeline once its cause is mended, or given
+up.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +9,20 @@ import json
 import re
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 from uuid import UUID
 
 import asyncpg
-from rich.table import Table
-from rich.text import Text
 
 from pipeline.publisher import Outcome
 from stack.audit import Connection
 from stack.console import say, show_table, spinner
-from stack.dead_sql import Filters, Letter, count_waiting, list_letters, show_letter
+from stack.dead_report import as_dict, as_list, counts, fields, printable, table
+from stack.dead_sql import Also, Filters, Letter, count_letters, count_waiting, list_letters, show_letter
+from stack.discard import MOST_CHARACTERS, Discarded, discard
 from stack.errors import HeadraceError
 from stack.home import Home
 from stack.publishing import CAUSES, publishing
@@ -37,30 +38,40 @@ INTERRUPTED = 130
 _CONNECT_TIMEOUT_S = 10.0
 _COMMAND_TIMEOUT_S = 300.0
 _DATABASE_AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
-_DETAIL_WIDTH = 80
+_TABLE_ROWS = 50
 _AGO = re.compile(r"([0-9]{1,9})(s|m|h|d)")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 AGAIN = "./headrace dead replay, again: what is sent twice is one order"
 
 
-def show_list(home: Home, filters: Filters, *, replayed: bool, limit: int, as_json: bool) -> int:
-    """Print the letters that wait for their replay, the latest first; with `replayed` the others too. Returns 0."""
+def show_list(home: Home, filters: Filters, also: Also, *, limit: int | None, as_json: bool) -> int:
+    """Print the letters that wait, the latest first; with `also`, others too. Returns 0.
 
-    async def ask(connection: Connection) -> tuple[list[Letter], Counter[tuple[str, str]]]:
-        letters = await list_letters(connection, filters, replayed=replayed, limit=limit)
-        return letters, await count_waiting(connection, filters)
+    `limit`: without one, a table has the latest 50, and JSON has all. What is left out is told, for JSON on standard
+    error.
+    """
+    shown = limit if limit or as_json else _TABLE_ROWS
 
-    letters, waiting = _asked(home, ask)
+    async def ask(connection: Connection) -> tuple[list[Letter], int, Counter[tuple[str, str]]]:
+        async with connection.transaction(isolation="repeatable_read", readonly=True):
+            letters = await list_letters(connection, filters, also, shown)
+            count = await count_letters(connection, filters, also)
+            return letters, count, await count_waiting(connection, filters)
+
+    letters, count, waiting = _asked(home, ask)
+    left_out = f"shown are the latest {len(letters)} of {count}; more with --limit"
     if as_json:
-        print(json.dumps([_as_dict(letter) for letter in letters]))
+        print(json.dumps([as_dict(letter) for letter in letters]))
+        if len(letters) < count:
+            print(left_out, file=sys.stderr)
         return 0
     if letters:
-        show_table(_table(letters))
+        show_table(table(letters))
         say()
-    say(f"{waiting.total()} wait for their replay" + (f": {_counts(waiting)}" if waiting else ""))
-    if len(letters) == limit:
-        say(f"shown are the latest {limit}; more with --limit")
+    say(f"{waiting.total()} wait for their replay" + (f": {counts(waiting)}" if waiting else ""))
+    if len(letters) < count:
+        say(left_out)
     return 0
 
 
@@ -72,7 +83,7 @@ def show_one(home: Home, letter_id: int) -> int:
             f"there is no dead letter {letter_id}", "the id is the first column", "./headrace dead list"
         )
     letter, body = found
-    for name, value in _fields(letter).items():
+    for name, value in fields(letter).items():
         print(f"{name:<11}{printable(value)}")
     print(f"body       {letter.body_bytes} bytes")
     print(printable(body.decode(errors="backslashreplace")))
@@ -101,6 +112,35 @@ def replay_letters(
     _tell(done, as_json=as_json)
     if done.unconfirmed:
         raise _unconfirmed(done)
+    return 0
+
+
+def discard_letters(home: Home, filters: Filters, why: str, *, dry_run: bool, as_json: bool) -> int:
+    """Give up the letters that wait, for `why`, and print how many. Returns 0. Raises HeadraceError."""
+    why = why.strip()
+    if not why or len(why) > MOST_CHARACTERS or not why.isprintable():
+        cause = f"it is kept for who asks later: 1 to {MOST_CHARACTERS} characters, in one line"
+        raise HeadraceError("--reason does not say why", cause, './headrace dead discard 17 --reason "a test order"')
+    if dry_run:
+        return _tell_what_would_be(home, filters, None, as_json=as_json, what="discard")
+    done: Discarded = Counter()
+    url = choose_target(home).database
+
+    async def run() -> None:
+        async with _connected(url) as connection:
+            await discard(connection, filters, why, done)
+
+    try:
+        asyncio.run(run())
+    except _DATABASE_AWAY as error:
+        if not done:
+            raise _no_database(url, error) from error
+        what = f"the database was lost after {done.total()} dead letters had been discarded"
+        raise HeadraceError(what, str(error), "the same command, again") from error
+    if as_json:
+        print(json.dumps({"discarded": as_list(done)}))
+        return 0
+    say(f"discarded {done.total()} dead letters" + (f": {counts(done)}" if done else ""))
     return 0
 
 
@@ -142,65 +182,6 @@ def _before_now(ago: timedelta) -> datetime:
         return datetime.min.replace(tzinfo=UTC)
 
 
-# ── how it is shown
-
-
-def printable(text: str) -> str:
-    """Text as a terminal may have it: control characters, and what turns its direction, are told and not obeyed.
-
-    Input that nobody could read is in here, and whoever sent it may have meant it for this terminal.
-    """
-    told = "".join(it if it.isprintable() else it.encode("unicode_escape").decode() for it in text)
-    encoding = sys.stdout.encoding or "ascii"
-    return told.encode(encoding, "backslashreplace").decode(encoding)
-
-
-def _as_dict(letter: Letter) -> dict[str, object]:
-    moments = {"first_seen_at": _iso(letter.first_seen_at), "replayed_at": _iso(letter.replayed_at)}
-    return {**asdict(letter), **moments}
-
-
-def _iso(when: datetime | None) -> str | None:
-    return when.astimezone(UTC).isoformat() if when else None
-
-
-def _table(letters: list[Letter]) -> Table:
-    table = Table("id", "order", "stage", "reason", "first seen", "replayed", "detail", box=None, padding=(0, 2, 0, 0))
-    for it in letters:
-        words = (
-            str(it.id),
-            it.order_id or "-",
-            it.stage,
-            it.reason,
-            _second(it.first_seen_at),
-            _second(it.replayed_at),
-        )
-        detail = it.detail if len(it.detail) <= _DETAIL_WIDTH else f"{it.detail[:_DETAIL_WIDTH]}..."
-        table.add_row(*(Text(printable(word)) for word in (*words, detail)))
-    return table
-
-
-def _second(when: datetime | None) -> str:
-    return f"{when.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" if when else "-"
-
-
-def _fields(letter: Letter) -> dict[str, str]:
-    return {
-        "letter": str(letter.id),
-        "order": letter.order_id or "- (the input does not say)",
-        "stage": f"{letter.stage}: a replay sends it to {KEYS[letter.stage]}",
-        "reason": letter.reason,
-        "detail": letter.detail,
-        "schema": "- (the message did not say)" if letter.schema_version is None else str(letter.schema_version),
-        "first seen": _iso(letter.first_seen_at) or "",
-        "replayed": _iso(letter.replayed_at) or "-",
-    }
-
-
-def _counts(counts: Mapping[tuple[str, str], int]) -> str:
-    return ", ".join(printable(f"{count} {stage} {reason}") for (stage, reason), count in counts.items())
-
-
 def _tell(done: Replayed, *, as_json: bool) -> None:
     unconfirmed = {outcome.value: count for outcome, count in done.unconfirmed.items()}
     if as_json:
@@ -212,16 +193,16 @@ def _tell(done: Replayed, *, as_json: bool) -> None:
         say("not confirmed: " + ", ".join(f"{count} {outcome}" for outcome, count in unconfirmed.items()))
 
 
-def _tell_what_would_be(home: Home, filters: Filters, limit: int | None, *, as_json: bool) -> int:
-    waiting = _asked(home, lambda connection: count_waiting(connection, filters))
+def _tell_what_would_be(home: Home, filters: Filters, limit: int | None, *, as_json: bool, what: str = "replay") -> int:
+    async def ask(connection: Connection) -> tuple[Counter[tuple[str, str]], int]:
+        meant = await count_waiting(connection, filters, limit)
+        return meant, (await count_waiting(connection, filters)).total()
+
+    meant, waiting = _asked(home, ask)
     if as_json:
-        print(json.dumps([{"stage": stage, "reason": reason, "count": it} for (stage, reason), it in waiting.items()]))
+        print(json.dumps(as_list(meant)))
         return 0
-    count = waiting.total() if limit is None else min(limit, waiting.total())
-    say(
-        f"would replay {count} dead letters of {waiting.total()} that wait"
-        + (f": {_counts(waiting)}" if waiting else "")
-    )
+    say(f"would {what} {meant.total()} dead letters of {waiting} that wait" + (f": {counts(meant)}" if meant else ""))
     return 0
 
 

@@ -40,15 +40,20 @@ def dead_list(
     until: Until = None,
     ids: Ids = [],  # noqa: B006 - typer copies it
     replayed: Annotated[bool, typer.Option("--replayed", help="Also those that were replayed.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many, the latest.")] = 50,
+    discarded: Annotated[bool, typer.Option("--discarded", help="Also those that were discarded.")] = False,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="At most so many, the latest. Default: 50; all with --json.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show what waits for its replay, and why it was parked."""
     from stack.dead import filters_of
     from stack.dead import show_list as run
+    from stack.dead_sql import Also
 
     filters = filters_of(ids, stage, reason, order, product, since, until)
-    raise typer.Exit(run(Home.current(), filters, replayed=replayed, limit=limit, as_json=as_json))
+    also = Also(replayed=replayed, discarded=discarded)
+    raise typer.Exit(run(Home.current(), filters, also, limit=limit, as_json=as_json))
 
 
 @dead.command("show")
@@ -83,3 +88,36 @@ def dead_replay(
 
     filters = filters_of(ids, stage, reason, order, product, since, until)
     raise typer.Exit(run(Home.current(), filters, dry_run=dry_run, limit=limit, rate=rate, as_json=as_json))
+
+
+@dead.command("discard")
+def dead_discard(
+    letters: Annotated[list[int] | None, typer.Argument(metavar="[ID]...", help="As the list shows them.")] = None,
+    why: Annotated[str, typer.Option("--reason", help="Why it is given up; kept with the letter, and the time.")] = "",
+    stage: OfStage = None,
+    parked_for: Annotated[
+        str | None, typer.Option("--parked-for", help="Parked for this reason: invalid_data and so on.")
+    ] = None,
+    order: OfOrder = None,
+    product: OfProduct = None,
+    since: Since = None,
+    until: Until = None,
+    ids: Ids = [],  # noqa: B006 - typer copies it
+    everything: Annotated[bool, typer.Option("--all", help="All that waits.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many there are.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Give up what waits: its orders are FAILED for ever, whatever of them still comes. There is no way back.
+
+    By id, or by filters that all hold; all that waits must be asked for with --all.
+    """
+    from stack.dead import discard_letters as run
+    from stack.dead import filters_of
+    from stack.dead_sql import Filters
+    from stack.errors import HeadraceError
+
+    filters = filters_of([*(letters or []), *ids], stage, parked_for, order, product, since, until)
+    if filters == Filters() and not everything:
+        cause = "there is no way back from it"
+        raise HeadraceError("it is not said what to discard", cause, "name ids or filters, or say --all")
+    raise typer.Exit(run(Home.current(), filters, why, dry_run=dry_run, as_json=as_json))

@@ -20,9 +20,10 @@ from stack.errors import HeadraceError
 from stack.home import Home
 from stack.install import apt_line, become_root, missing_servers
 from stack.key_file import OWN_CLIENT, read_keys
+from stack.policies import dangers, read_policies
 from stack.ports import is_free
 from stack.proc import listener_of
-from stack.state import SERVERS
+from stack.state import SERVERS, StackState
 
 # A small run fits into this: WAL up to 2 GB, the broker's limit, logs.
 NEEDED_DISK_BYTES = 3_000_000_000
@@ -53,6 +54,7 @@ def doctor(home: Home) -> int:
     findings += [_server(server) for server in SERVERS]
     findings += [_port(name, port, state.is_running) for name, port in _ports(state.ports).items()]
     findings += [disk(home), _memory(), _writable(home), _keys(home)]
+    findings += _policies(home, state)
     findings.append(Finding("stack", "running: ./headrace status" if state.is_running else "not running"))
     if told := containers.describe(home):
         findings.append(Finding("containers", told, "ok" if told.startswith(("running:", "not")) else "note"))
@@ -126,6 +128,19 @@ def _keys(home: Home) -> Finding:
     if not clients:
         return Finding("API keys", "none: the services are open to everybody on this machine")
     return Finding("API keys", f"{sum(client != OWN_CLIENT for client in clients)}: ./headrace keys list")
+
+
+def _policies(home: Home, state: StackState) -> list[Finding]:
+    """Policies of the broker that is in use, or named, and that remove accepted orders."""
+    url = external_urls().get("rabbitmq") or (state.parts["rabbitmq"].url if state.is_running else "")
+    if not url:
+        return []
+    found = read_policies(home, state, url)
+    if found is None:
+        text = "not to be read: no management API answers; docs/operations.md says which ones remove orders"
+        return [Finding("policies", text, "note")]
+    told = [Finding("policies", text, "note") for text in dangers(found)]
+    return told or [Finding("policies", "none of the broker's removes orders")]
 
 
 def _nearest(path: Path) -> Path:

@@ -7,7 +7,7 @@ import urllib.error
 import urllib.request
 
 # Without proxies: a proxy of the environment has no business on the loopback.
-_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def get(url: str, timeout_s: float, token: str | None = None) -> tuple[int, str]:
@@ -27,7 +27,7 @@ def _with(token: str | None) -> dict[str, str]:
 
 def _exchange(request: urllib.request.Request, timeout_s: float) -> tuple[int, str]:
     try:
-        with _opener.open(request, timeout=timeout_s) as response:
+        with OPENER.open(request, timeout=timeout_s) as response:
             return response.status, response.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode(errors="replace")

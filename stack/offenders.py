@@ -1,6 +1,7 @@
 """What can be wrong with the books, and whether it is: rows of the database in, offenders out.
 
     no_verdict             stored for longer than the lag, and neither decided nor parked by product_consumer
+    not_stored             accepted for longer than the lag, and in no table: ingest_api says how many of them there are
     two_verdicts           decided, and a dead letter that waits for its replay as well
     replay_lost            parked, sent again longer ago than the lag, and neither stored, decided nor parked since
     verdict_without_order  decided, and not stored
@@ -11,7 +12,7 @@
 
 A verdict is what `GET /api/v1/orders/{id}` takes for one (ingest_api/stored_orders.py). So for an order that is stored,
 a dead letter of the first worker is none; and one that was parked there for a clash of ids (id_conflict) is about
-another order, and is no second verdict either.
+another order, and is no second verdict either. A letter that was discarded has left the verdict FAILED.
 
 Some things are right although they look wrong, while a dead letter is being replayed: sent, and not stored or not
 decided yet; and decided, and not marked as replayed yet. They are given the lag, from the replay and from the verdict.
@@ -22,6 +23,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 NO_VERDICT = "no_verdict"
+NOT_STORED = "not_stored"
 TWO_VERDICTS = "two_verdicts"
 REPLAY_LOST = "replay_lost"
 VERDICT_WITHOUT_ORDER = "verdict_without_order"
@@ -32,6 +34,7 @@ STOCK = "stock"
 
 CHECKS = (
     NO_VERDICT,
+    NOT_STORED,
     TWO_VERDICTS,
     REPLAY_LOST,
     VERDICT_WITHOUT_ORDER,
@@ -43,7 +46,9 @@ CHECKS = (
 
 
 class Offender(NamedTuple):
-    """One thing that is wrong. `id`: of the order; of the product, if it is about stock."""
+    """One thing that is wrong. `id`: of the order; of the product, if it is about stock; of the queue, if of what waits
+    in it.
+    """
 
     check: str
     id: str
@@ -64,6 +69,8 @@ class Trace(NamedTuple):
     """None: it is not decided."""
     parked: str | None
     """The stage of a dead letter of this order that waits for its replay, or both stages."""
+    is_discarded: bool
+    """Whether a dead letter of this order was discarded: it is decided then, whether it is stored or not."""
     is_failed: bool
     """Whether that dead letter is the order's verdict, as long as it has no other."""
     waiting_s: float | None
@@ -116,6 +123,14 @@ def lost(replay: Replay, lag_s: float) -> list[Offender]:
     return [Offender(REPLAY_LOST, replay.id, f"within {lag_s:g} s, stored, or parked again", found)]
 
 
+def unstored(queue: str, orders: int, oldest_s: float, lag_s: float) -> list[Offender]:
+    """Accepted orders that wait in `queue`; [] if none has done so for longer than the lag."""
+    if not orders or oldest_s <= lag_s:
+        return []
+    found = f"{orders:,} orders without one, the oldest accepted {oldest_s:.0f} s ago"
+    return [Offender(NOT_STORED, queue, f"a row within {lag_s:g} s", found)]
+
+
 def unbalanced(books: Books) -> Offender:
     balance = books.adjusted - books.processed
     below = ", and never below 0" if balance < 0 else ""
@@ -143,6 +158,8 @@ def _late(trace: Trace, lag_s: float) -> Offender:
 
 def _stored_otherwise(trace: Trace) -> list[Offender]:
     decided = f"{trace.decided_quantity} of product {trace.decided_product_id}"
+    if trace.product_id is None and trace.is_discarded and trace.outcome == "FAILED":
+        return []  # what was discarded could not be stored
     if trace.product_id is None:
         return [Offender(VERDICT_WITHOUT_ORDER, trace.id, "a row in orders", f"none; {trace.outcome}, {decided}")]
     if (trace.product_id, trace.quantity) != (trace.decided_product_id, trace.decided_quantity):

@@ -24,6 +24,8 @@ class Part:
     state: str = "stopped"
     restarts: int = 0
     version: str = ""
+    why: str = ""
+    """Why a service is not ready, as it says itself when it is asked."""
 
 
 @dataclass

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from concurrent.futures import ThreadPoolExecutor
 
+from stack import backlog
 from stack import state as states
+from stack.backlog import Waiting
 from stack.console import out, say
 from stack.environment import named_stack
 from stack.errors import HeadraceError
 from stack.home import Home
+from stack.key_file import own_token
 from stack.state import SERVICES, StackState
 from stack.table import as_dict, print_table
-from stack.up import is_ready
 
 NOT_RUNNING = 3
 
@@ -21,13 +23,13 @@ def status(home: Home, *, as_json: bool) -> int:
     """Print it. Returns 0 when all is ready, 1 when something is not, NOT_RUNNING when nothing runs."""
     state = states.load(home)
     is_running = state.is_running
-    if is_running:
-        _ask_services(state)
+    waiting = _ask_services(home, state) if is_running else None
     if as_json:
-        out.print_json(json.dumps(as_dict(state, is_running=is_running)))
+        out.print_json(json.dumps(as_dict(state, is_running=is_running) | {"waiting": backlog.as_json(waiting)}))
     elif is_running:
         say(f"headrace is {'running' if state.phase == 'ready' else state.phase}")
         print_table(state, str(home.logs))
+        _print_troubles(state, waiting)
     else:
         say("headrace is not running; start it: ./headrace up -d")
     if not is_running:
@@ -35,13 +37,38 @@ def status(home: Home, *, as_json: bool) -> int:
     return 0 if _all_ready(state) else 1
 
 
-def _ask_services(state: StackState) -> None:
-    """The supervisor knows which processes live; only they themselves know whether they can work now."""
+def _ask_services(home: Home, state: StackState) -> list[Waiting] | None:
+    """The supervisor knows which processes live; only they themselves know whether they can work now. Returns how many
+    orders wait, which ingest_api knows; None if it does not say.
+    """
+    token = _token(home)
     parts = [state.parts[name] for name in SERVICES if name in state.parts]
-    with ThreadPoolExecutor(len(SERVICES)) as pool:
-        for part, ready in zip(parts, pool.map(lambda part: is_ready(part.url), parts), strict=True):
-            if part.state == "ready" and not ready:
+    with ThreadPoolExecutor(len(SERVICES) + 1) as pool:
+        ingest = state.parts.get("ingest_api")
+        waiting = pool.submit(backlog.waiting_at, ingest.url, token) if ingest and ingest.url else None
+        for part, why in zip(parts, pool.map(lambda part: backlog.why_not_ready(part.url, token), parts), strict=True):
+            part.why = why
+            if part.state == "ready" and why:
                 part.state = "not ready"
+        return waiting.result() if waiting else None
+
+
+def _token(home: Home) -> str | None:
+    try:
+        return own_token(home)
+    except HeadraceError:
+        return None  # then it is the key file that is wrong, and the services say so
+
+
+def _print_troubles(state: StackState, waiting: list[Waiting] | None) -> None:
+    troubles = {name: part.why for name in SERVICES if (part := state.parts.get(name)) and part.why}
+    for name, why in troubles.items():
+        say(f"{name} is not ready: {why}")
+    if waiting is None:
+        say("how many orders wait is not known: ingest_api does not say")
+    for it in waiting or ():
+        if it.orders:
+            say(f"{it.queue}: {backlog.sentence(it, troubles)}")
 
 
 def _all_ready(state: StackState) -> bool:

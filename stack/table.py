@@ -48,7 +48,13 @@ def as_dict(state: StackState, *, is_running: bool) -> dict[str, Any]:
     if not is_running:
         known = {name: replace(part, pid=None, state=_at_rest(part.state)) for name, part in known.items()}
     parts = {
-        name: {"url": part.url or None, "pid": part.pid, "state": part.state, "restarts": part.restarts}
+        name: {
+            "url": part.url or None,
+            "pid": part.pid,
+            "state": part.state,
+            "restarts": part.restarts,
+            "why": part.why or None,
+        }
         for name, part in known.items()
     }
     return {

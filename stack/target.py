@@ -20,6 +20,8 @@ class Target:
     database: str
     broker: str | None
     """None where nobody said which one belongs to this database."""
+    ingest_api: str | None = None
+    """The URL of one that accepts orders for this database; None where nobody said so."""
 
     def known_broker(self) -> str:
         """Raises HeadraceError if it is not known."""
@@ -40,10 +42,11 @@ def choose_target(home: Home, database_url: str | None = None, amqp_url: str | N
         return _from_options(database_url, amqp_url)
     given = external_urls()
     if "postgres" in given:
-        return Target(given["postgres"], given.get("rabbitmq") or _broker_of(home, given["postgres"]))
+        beside = _running_on(home, given["postgres"])
+        return Target(given["postgres"], given.get("rabbitmq") or beside.get("broker"), beside.get("ingest_api"))
     urls = running_urls(home)
     is_ours = given.get("rabbitmq", urls["broker"]) == urls["broker"]
-    return Target(urls["database"], urls["broker"] if is_ours else None)
+    return Target(urls["database"], urls["broker"] if is_ours else None, urls.get("ingest_api"))
 
 
 def _from_options(database_url: str | None, amqp_url: str | None) -> Target:
@@ -74,10 +77,10 @@ def _place(url: str) -> tuple[str | None, int, str, str]:
     return parts.hostname, parts.port or 5432, parts.path, parts.query
 
 
-def _broker_of(home: Home, database_url: str) -> str | None:
-    """The running stack's, if this is its database: then the stack was started with the same DATABASE_URL."""
+def _running_on(home: Home, database_url: str) -> dict[str, str]:
+    """The running stack's addresses, if this is its database: then it was started with the same DATABASE_URL."""
     try:
         urls = running_urls(home)
     except HeadraceError:
-        return None
-    return urls["broker"] if _place(urls["database"]) == _place(database_url) else None
+        return {}
+    return urls if _place(urls["database"]) == _place(database_url) else {}

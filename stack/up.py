@@ -13,7 +13,6 @@ from stack.console import follow, say, spinner
 from stack.environment import wanted_ports
 from stack.errors import HeadraceError
 from stack.home import Home
-from stack.http import get
 from stack.install import ensure_servers, missing_servers
 from stack.key_file import has_keys, own_token
 from stack.launch import Busy, Launched, launch
@@ -169,11 +168,3 @@ def choose_product(found: list[dict[str, Any]]) -> str | None:
     in_stock = [product for product in found if product["qty"] >= EXAMPLE_QUANTITY]
     in_stock.sort(key=lambda product: (product["name"] not in names, -product["qty"]))
     return str(in_stock[0]["id"]) if in_stock else None
-
-
-def is_ready(url: str) -> bool:
-    """Whether a service answers /readyz with 200 at this moment."""
-    try:
-        return get(f"{url}/readyz", 2)[0] == 200
-    except OSError:
-        return False

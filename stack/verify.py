@@ -10,10 +10,12 @@ import asyncpg
 import uvloop
 
 from stack.audit import Connection, drain
+from stack.backlog import waiting_at
 from stack.console import err
 from stack.demo import INTERRUPTED
 from stack.errors import HeadraceError
 from stack.home import Home
+from stack.key_file import own_token
 from stack.resend import resend
 from stack.target import choose_target
 from stack.verify_report import Report
@@ -45,6 +47,8 @@ def verify(
     target = choose_target(home, database_url, amqp_url)
     broker = target.known_broker() if repair else None
     report = Report(lag_s, as_json=as_json)
+    if target.ingest_api:
+        report.waits(waiting_at(target.ingest_api, own_token(home)))
     try:
         uvloop.run(_run(target.database, report, broker))
     except KeyboardInterrupt:

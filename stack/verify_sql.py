@@ -49,20 +49,22 @@ _COUNTS = """
     SELECT (SELECT count(*) FROM orders) AS orders,
            count(*) FILTER (WHERE outcome = 'PROCESSED') AS processed,
            count(*) FILTER (WHERE outcome = 'FAILED') AS failed,
-           (SELECT count(*) FROM dead_letters WHERE replayed_at IS NULL) AS dead_letters,
+           (SELECT count(*) FROM dead_letters WHERE replayed_at IS NULL AND discarded_at IS NULL) AS dead_letters,
+           (SELECT count(*) FROM dead_letters WHERE discarded_at IS NOT NULL) AS discarded,
            (SELECT count(*) FROM products) AS products
     FROM stock_ledger
 """
 _DEAD = """
     string_agg(DISTINCT stage, ', ') FILTER (
-        WHERE replayed_at IS NULL AND NOT (stage = 'persist' AND reason = 'id_conflict')
+        WHERE replayed_at IS NULL AND discarded_at IS NULL AND NOT (stage = 'persist' AND reason = 'id_conflict')
     ) AS parked,
-    coalesce(bool_or(replayed_at IS NULL AND stage = 'stock'), false) AS is_failed,
+    coalesce(bool_or(discarded_at IS NOT NULL), false) AS is_discarded,
+    coalesce(bool_or(replayed_at IS NULL AND discarded_at IS NULL AND stage = 'stock'), false) AS is_failed,
     max(replayed_at) AS replayed_at
 """
 _TRACE = """
     coalesce(o.id, l.order_id)::text, o.product_id::text, o.quantity,
-    l.product_id::text, l.quantity, l.outcome, d.parked, d.is_failed,
+    l.product_id::text, l.quantity, l.outcome, d.parked, d.is_discarded, d.is_failed,
     extract(epoch FROM now() - greatest(o.persisted_at, d.replayed_at))::float8,
     extract(epoch FROM now() - l.decided_at)::float8
 """
@@ -112,12 +114,14 @@ _FETCH_ROWS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What the snapshot held. `dead_letters`: those that wait for their replay."""
+    """What the snapshot held. `dead_letters`: those that wait for their replay, or to be discarded."""
 
     orders: int
     processed: int
     failed: int
     dead_letters: int
+    discarded: int
+    """Dead letters that an operator gave up: their orders are FAILED for ever."""
     products: int
     pending: int
     """Orders without a verdict, all told: the late ones among them are offenders."""

@@ -39,6 +39,7 @@ PANELS: list[tuple[str, str, dict[str, str]]] = [
             f" sum by (le, exchange) (rate(headrace_confirm_seconds_bucket{RATE})))"
         },
     ),
+    ("Orders that wait", "short", {"{{queue}}": "sum by (queue) (headrace_backlog_orders)"}),
     ("Messages ready", "short", {"{{queue}}": "max by (queue) (headrace_queue_depth_messages)"}),
     (
         "Orders a batch",

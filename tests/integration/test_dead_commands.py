@@ -49,7 +49,7 @@ async def test_the_list_has_what_waits_and_json_has_all_of_it(
     await park(connection, "stock", [DeadLetter(second.id, "unknown_schema", "it\x1b[31ms", b"[9]", 9)])
     shown, _ = await headrace_dead(environment, "list")
     head, latest, oldest, *_ = shown.splitlines()
-    assert head.split() == ["id", "order", "stage", "reason", "first", "seen", "replayed", "detail"]
+    assert head.split() == ["id", "order", "stage", "reason", "first", "seen", "settled", "detail"]
     assert second.id in latest
     assert r"it\x1b[31ms" in latest
     assert first.id in oldest
@@ -64,6 +64,8 @@ async def test_the_list_has_what_waits_and_json_has_all_of_it(
         "detail": "it\x1b[31ms",
         "schema_version": 9,
         "replayed_at": None,
+        "discarded_at": None,
+        "discard_reason": None,
         "body_bytes": 3,
     }
     await connection.execute("UPDATE dead_letters SET replayed_at = now() WHERE stage = 'stock'")
@@ -91,7 +93,9 @@ async def test_a_dry_run_counts_and_changes_nothing(environment: dict[str, str],
     before = await everything(connection)
     nowhere = {**environment, "AMQP_URL": "amqp://nobody@127.0.0.1:1/"}
     shown, _ = await headrace_dead(nowhere, "replay", "--dry-run", "--limit", "2")
-    assert shown == "would replay 2 dead letters of 3 that wait: 3 persist invalid_data\n"
+    assert shown == "would replay 2 dead letters of 3 that wait: 2 persist invalid_data\n"
+    limited = json.loads((await headrace_dead(nowhere, "replay", "--dry-run", "--limit", "2", "--json"))[0])
+    assert limited == [{"stage": "persist", "reason": "invalid_data", "count": 2}]
     assert json.loads((await headrace_dead(nowhere, "replay", "--dry-run", "--json"))[0]) == [
         {"stage": "persist", "reason": "invalid_data", "count": 3}
     ]

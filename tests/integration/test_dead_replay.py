@@ -15,11 +15,12 @@ import aio_pika
 import pytest
 
 from database.connection import Connection
-from database.dead_letters import INVALID_DATA, DeadLetter, park
+from database.dead_letters import DeadLetter, park
 from pipeline import topology
 from pipeline.incoming import Unreadable
 from pipeline.orders import SCHEMA, Order
 from pipeline.publisher import Outcome
+from pipeline.reasons import INVALID_DATA
 from stack.dead_sql import Filters, Taken
 from stack.publishing import publishing
 from stack.replay import Replayed, Send, at_once, declare, replay, send_by

@@ -10,12 +10,12 @@ import pytest
 
 from database import connection as database_connection
 from database.connection import Connection, Database
-from database.dead_letters import INVALID_DATA, UNREADABLE, DeadLetter, park
+from database.dead_letters import DeadLetter, park
 from database.faults import Fault, fault_of
 from pipeline.health import Health
 from pipeline.orders import Order
 from pipeline.product_events import ProductEvent
-from product_consumer.decide import OUT_OF_STOCK, PRODUCT_DELETED, UNKNOWN_PRODUCT
+from pipeline.reasons import INVALID_DATA, OUT_OF_STOCK, PRODUCT_DELETED, UNKNOWN_PRODUCT, UNREADABLE
 from product_consumer.ledger import Recorded, fault_in, record, sort_out
 from tests.conditions import eventually
 from tests.faults import proxy_to

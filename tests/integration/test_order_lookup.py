@@ -17,7 +17,7 @@ async def test_an_accepted_order_is_pending_from_the_first_moment(ingest: Ingest
         accepted = await ingest.order(laptop)
         response = await ingest.get(accepted.headers["location"])
         assert response.status_code == 200
-        assert response.json() == {"id": accepted.json()["id"], "status": "PENDING"}
+        assert response.json() == {"id": accepted.json()["id"], "status": "PENDING", "final": False}
         assert response.headers["cache-control"] == "no-store"
 
 
@@ -28,7 +28,7 @@ async def test_an_id_that_is_not_ours_is_404(ingest: Ingest, laptop: str, order_
     foreign = [str(uuid.uuid4()), str(uuid.UUID(int=0)), OrderIds("another key" * 8).mint()]
     for order_id in changed + foreign:
         check_problem(await ingest.get(f"{ORDERS}/{order_id}"), 404, "not-found")
-    assert (await ingest.get(f"{ORDERS}/{ours.upper()}")).json() == {"id": ours, "status": "PENDING"}
+    assert (await ingest.get(f"{ORDERS}/{ours.upper()}")).json() == {"id": ours, "status": "PENDING", "final": False}
     assert (await ingest.get(f"{ORDERS}/{OrderIds(order_id_key).mint()}")).status_code == 200
 
 
@@ -49,6 +49,7 @@ async def test_a_stored_order_shows_its_verdict(ingest: Ingest, database_url: st
         expected = {
             "id": order_id,
             "status": outcome or "PENDING",
+            "final": outcome is not None,
             "product_id": product_id,
             "quantity": 2,
             "unit_price": 9.9,
@@ -69,7 +70,7 @@ async def test_a_dead_letter_is_a_failed_order_until_it_is_replayed(
         await park_order(database_url, order_id, stage, "first", order_id.encode())
         await park_order(database_url, order_id, stage, "invalid_data", b"again " + order_id.encode())
         order = (await ingest.get(f"{ORDERS}/{order_id}")).json()
-        assert (order["status"], order["reason"]) == ("FAILED", "invalid_data")
+        assert (order["status"], order["reason"], order["final"]) == ("FAILED", "invalid_data", False)
         await execute(database_url, "UPDATE dead_letters SET replayed_at = now()")
         order = (await ingest.get(f"{ORDERS}/{order_id}")).json()
         assert (order["status"], order.get("reason")) == ("PENDING", None)

@@ -12,7 +12,7 @@ from database.connection import Connection
 from ingest_api.stored_orders import ALL_OF_PRODUCT, THEIRS_OF_PRODUCT
 from pipeline.order_ids import OrderIds
 from tests.conditions import eventually
-from tests.ingest import ORDERS, check_problem
+from tests.ingest import ORDERS, check_problem, execute
 from tests.order_reads import Reads, decide_order, notify, order_reads, park_order, store_order
 from tests.orders import T0
 from tests.workers import connected
@@ -31,7 +31,7 @@ async def test_another_clients_order_is_not_there(reads: Reads, database_url: st
     ours = OrderIds(order_id_key).mint()
     path = f"{ORDERS}/{ours}"
     for query in ("", "?wait=0.1"):  # not stored yet: PENDING says nothing that the id did not
-        assert (await reads.get(path + query, "rival")).json() == {"id": ours, "status": "PENDING"}
+        assert (await reads.get(path + query, "rival")).json() == {"id": ours, "status": "PENDING", "final": False}
     waiting = asyncio.create_task(reads.get(f"{path}?wait=30", "rival"))
     await eventually(lambda: reads.orders.selected == 4)
     await store_order(database_url, _ID, order_id=ours, client="shop")
@@ -52,7 +52,7 @@ async def test_why_an_order_could_not_be_stored_is_for_its_client_and_who_sees_a
     """To others it is what any id is. Whoever has its 202 is never told 404."""
     parked = OrderIds(order_id_key).mint() if is_ours else str(uuid.uuid4())
     await park_order(database_url, parked, "persist", "invalid_data", f'{{"id":"{parked}","client":"shop"}}'.encode())
-    failed, path = {"id": parked, "status": "FAILED", "reason": "invalid_data"}, f"{ORDERS}/{parked}"
+    failed, path = {"id": parked, "status": "FAILED", "final": False, "reason": "invalid_data"}, f"{ORDERS}/{parked}"
     for query in ("", "?wait=0.3"):
         assert (await reads.get(path + query, "shop")).json() == failed
         assert (await reads.get(path + query, "rival", sees_all=True)).json() == failed
@@ -60,10 +60,28 @@ async def test_why_an_order_could_not_be_stored_is_for_its_client_and_who_sees_a
         began = time.monotonic()
         other = await reads.get(path + query, "rival")
         if is_ours:
-            assert other.json() == {"id": parked, "status": "PENDING"}
+            assert other.json() == {"id": parked, "status": "PENDING", "final": False}
             assert time.monotonic() - began >= (0.3 if query else 0), "that something is known shows"
         else:
             check_problem(other, 404, "not-found")
+
+
+async def test_a_discarded_order_is_failed_for_ever_to_its_client_and_pending_to_others(
+    reads: Reads, database_url: str, order_id_key: str
+) -> None:
+    parked = OrderIds(order_id_key).mint()
+    await park_order(database_url, parked, "persist", "invalid_data", f'{{"id":"{parked}","client":"shop"}}'.encode())
+    verdict = "INSERT INTO stock_ledger (order_id, outcome, reason) VALUES ($1, 'FAILED', 'invalid_data')"
+    await execute(database_url, verdict, parked)
+    await execute(database_url, "UPDATE dead_letters SET discarded_at = now(), discard_reason = 'a test order'")
+    path = f"{ORDERS}/{parked}"
+    assert (await reads.get(path, "shop")).json() == {
+        "id": parked,
+        "status": "FAILED",
+        "final": True,
+        "reason": "invalid_data",
+    }
+    assert (await reads.get(path, "rival")).json() == {"id": parked, "status": "PENDING", "final": False}
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b'{"client":7}', b'{"id":"x"}', b'{"client":""}', b"x" * 100_000])
@@ -72,7 +90,7 @@ async def test_where_a_dead_letter_does_not_say_whose_it_is_only_who_sees_all_le
 ) -> None:
     parked = OrderIds(order_id_key).mint()
     await park_order(database_url, parked, "persist", "unreadable", body)
-    assert (await reads.get(f"{ORDERS}/{parked}", "shop")).json() == {"id": parked, "status": "PENDING"}
+    assert (await reads.get(f"{ORDERS}/{parked}", "shop")).json() == {"id": parked, "status": "PENDING", "final": False}
     assert (await reads.get(f"{ORDERS}/{parked}", "shop", sees_all=True)).json()["reason"] == "unreadable"
 
 

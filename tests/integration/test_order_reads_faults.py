@@ -24,7 +24,7 @@ async def test_p6_without_postgresql_an_id_of_ours_is_pending_and_says_that_nobo
             for method in ("GET", "HEAD"):
                 response = await ingest.client.request(method, path)
                 assert (response.status_code, response.headers["order-status-source"]) == (200, "id")
-            assert (await ingest.get(path)).json() == {"id": order_id, "status": "PENDING"}
+            assert (await ingest.get(path)).json() == {"id": order_id, "status": "PENDING", "final": False}
             for other in (f"{ORDERS}/{uuid.uuid4()}", f"{ORDERS}/{uuid.uuid4()}?wait=30", f"{ORDERS}/product/{laptop}"):
                 response = await ingest.get(other)
                 check_problem(response, 503, "store-unavailable")
@@ -52,7 +52,7 @@ async def test_who_waits_while_postgresql_goes_away_waits_on(
             late = asyncio.create_task(ingest.get(f"{ORDERS}/{third}?wait=30"))
             response = await short
             assert (response.status_code, response.headers["order-status-source"]) == (200, "id")
-            assert response.json() == {"id": first, "status": "PENDING"}
+            assert response.json() == {"id": first, "status": "PENDING", "final": False}
             await eventually(lambda: _hears_no_verdicts(ingest))
             for order_id in (second, third):
                 await store_order(database_url, laptop, order_id=order_id)

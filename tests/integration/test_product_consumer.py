@@ -13,12 +13,11 @@ from structlog.testing import capture_logs
 
 from database import connection as database_connection
 from database.connection import Connection
-from database.dead_letters import INVALID_DATA, UNKNOWN_SCHEMA, UNREADABLE
 from pipeline import topology
 from pipeline.orders import SCHEMA, Order, encode_order, join_orders
 from pipeline.product_cache import CachedProduct, ProductCache
 from pipeline.product_events import ProductEvent, decode_event
-from product_consumer.decide import OUT_OF_STOCK, PRODUCT_DELETED, UNKNOWN_PRODUCT
+from pipeline.reasons import INVALID_DATA, OUT_OF_STOCK, PRODUCT_DELETED, UNKNOWN_PRODUCT, UNKNOWN_SCHEMA, UNREADABLE
 from tests.broker import plain_channel, send, send_orders, unsettled
 from tests.conditions import eventually
 from tests.faults import proxy_to

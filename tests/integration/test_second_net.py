@@ -9,11 +9,12 @@ import pytest
 from database import connection as database_connection
 from database.connection import Connection
 from persist_worker import second_net as second_net_module
-from persist_worker.second_net import DEAD_LETTERED, PART
+from persist_worker.second_net import PART
 from persist_worker.worker import PUBLISHER
 from pipeline import batches, lifecycle, topology
 from pipeline.health import Health
 from pipeline.orders import SCHEMA, Order
+from pipeline.reasons import DEAD_LETTERED
 from tests.broker import plain_channel, running_task, send, send_orders, unsettled
 from tests.conditions import eventually
 from tests.dead_letters import make_net, reject, return_too_often, second_net

@@ -71,7 +71,7 @@ async def offenders(connection: Connection) -> list[tuple[str, str]]:
 
 
 async def test_a_faithful_database_is_clean(connection: Connection, orders: list[Order]) -> None:
-    counts = {"orders": 8, "processed": 7, "failed": 1, "dead_letters": 0, "products": 2, "pending": 0}
+    counts = {"orders": 8, "processed": 7, "failed": 1, "dead_letters": 0, "discarded": 0, "products": 2, "pending": 0}
     found, counted = await audited(connection, lag_s=0)
     assert (found, asdict(counted)) == ([], counts)
 

@@ -11,11 +11,12 @@ import pytest
 
 from database.connection import Connection
 from database.copy_text import copy_lines
-from database.dead_letters import ID_CONFLICT, INVALID_DATA, UNKNOWN_SCHEMA, UNREADABLE, DeadLetter
+from database.dead_letters import DeadLetter
 from persist_worker import write as write_module
 from persist_worker.write import Written, each_once, prepare, write
 from pipeline.incoming import Unreadable
 from pipeline.orders import Order
+from pipeline.reasons import ID_CONFLICT, INVALID_DATA, UNKNOWN_SCHEMA, UNREADABLE
 from tests.orders import body_of, new_product_id, order
 from tests.workers import DeadRow, connected, dead_letters, stored_orders
 

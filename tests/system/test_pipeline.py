@@ -42,7 +42,7 @@ async def test_the_pasted_requests_of_the_old_service_work_unchanged(deployment:
     expected = {"product_id": product["id"], "quantity": 2, "unit_price": 1500, "total_price": 3000}
     assert placed == {**expected, "id": placed["id"], "status": "PENDING", "created_at": placed["created_at"]}
     decided = await eventually(lambda: deployment.verdict(placed["id"]))
-    assert decided == {**placed, "status": "PROCESSED"}
+    assert decided == {**placed, "status": "PROCESSED", "final": True}
     assert await paste(deployment, listing, product["id"]) == [decided]
     assert await paste(deployment, read, product["id"]) == {**product, "qty": 48}
 
@@ -169,7 +169,7 @@ async def test_the_price_is_that_of_the_acceptance_whatever_becomes_of_it(deploy
     finally:
         worker.send_signal(signal.SIGCONT)
     decided = await eventually(lambda: deployment.verdict(placed["id"]))
-    assert decided == {**placed, "status": "PROCESSED"}
+    assert decided == {**placed, "status": "PROCESSED", "final": True}
     assert (decided["unit_price"], decided["total_price"]) == (10.25, 30.75)
 
 

@@ -81,6 +81,28 @@ def test_status_tells_programs_where_everything_is(stack: Stack) -> None:
     assert all(":" in status[server]["url"].partition("@")[0] for server in SERVERS), "with their passwords"
 
 
+async def test_status_and_verify_tell_what_waits_while_a_worker_is_frozen(stack: Stack) -> None:
+    stack.up()
+    url, body = re.findall(r"curl -s (\S+) .* -d '(.*)'", stack.up())[0]
+    frozen = stack.status()["services"]["persist_worker"]["pid"]
+    os.kill(frozen, signal.SIGSTOP)
+    try:
+        assert post_json(f"{url}/bulk", [json.loads(body)] * 20, 10)[0] == 202
+        shown = stack.run("status", code=1)
+        assert "\npersist_worker is not ready: does not answer within 2 s\n" in shown
+        assert "\norders.accepted: 20 orders in 1 message wait for their row, the oldest for " in shown
+        assert json.loads(stack.run("status", "--json", code=1))["waiting"]["orders.accepted"]["orders"] == 20
+        assert "\n20 orders accepted and not stored yet, the oldest for " in stack.run("verify")
+    finally:
+        os.kill(frozen, signal.SIGCONT)
+    await eventually(lambda: stack.status()["waiting"]["orders.accepted"]["orders"] == 0, 20)
+
+
+def test_doctor_tells_of_a_policy_that_removes_orders(stack: Stack) -> None:
+    stack.up()
+    assert "none of the broker's removes orders" in stack.run("doctor")
+
+
 def test_secrets_are_for_their_owner_alone(stack: Stack) -> None:
     stack.up()
     for file in (stack.home.credentials, stack.home.state, *stack.home.logs.glob("*.log")):

@@ -4,7 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from stack.dead import moment, printable
+from stack.dead import moment
+from stack.dead_report import printable
 from stack.errors import HeadraceError
 
 

@@ -6,15 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.orders import Order
-from product_consumer.decide import (
-    FAILED,
-    OUT_OF_STOCK,
-    PROCESSED,
-    PRODUCT_DELETED,
-    UNKNOWN_PRODUCT,
-    Stock,
-    decide,
-)
+from pipeline.reasons import OUT_OF_STOCK, PRODUCT_DELETED, UNKNOWN_PRODUCT
+from product_consumer.decide import FAILED, PROCESSED, Stock, decide
 from tests.orders import new_product_id, order
 
 A, B, DELETED, UNKNOWN = (new_product_id() for _ in range(4))

@@ -179,9 +179,9 @@ def test_the_answer_to_an_order_is_what_the_document_says() -> None:
 @pytest.mark.parametrize(
     "order",
     [
-        OrderView(ID, "PENDING"),
-        OrderView(ID, "FAILED", reason="unreadable"),
-        OrderView(ID, "PROCESSED", ID, 2, Decimal("0.10"), Decimal("0.20"), NOW),
+        OrderView(ID, "PENDING", False),
+        OrderView(ID, "FAILED", False, reason="unreadable"),
+        OrderView(ID, "PROCESSED", True, ID, 2, Decimal("0.10"), Decimal("0.20"), NOW),
     ],
 )
 def test_an_order_that_is_read_is_what_the_document_says(order: OrderView) -> None:

@@ -140,7 +140,13 @@ def test_a_state_file_of_the_dead_shows_nothing_alive() -> None:
     )
     shown = as_dict(state, is_running=False)
     assert shown["running"] is False
-    assert shown["services"]["ingest_api"] == {"url": "http://h", "pid": None, "state": "stopped", "restarts": 0}
+    assert shown["services"]["ingest_api"] == {
+        "url": "http://h",
+        "pid": None,
+        "state": "stopped",
+        "restarts": 0,
+        "why": None,
+    }
     assert shown["redis"]["pid"] is None
 
 
@@ -148,7 +154,7 @@ def test_a_state_file_of_the_dead_shows_nothing_alive() -> None:
 def test_a_status_has_every_part_whatever_is_known_of_it(is_running: bool) -> None:
     state = StackState("starting", parts={"postgres": Part("postgresql://h", state="external")})
     shown = as_dict(state, is_running=is_running)
-    nothing = {"url": None, "pid": None, "state": "stopped", "restarts": 0}
+    nothing = {"url": None, "pid": None, "state": "stopped", "restarts": 0, "why": None}
     assert shown["services"] == dict.fromkeys(SERVICES, nothing)
     assert shown["rabbitmq"] == shown["redis"] == nothing
     assert shown["postgres"] == {**nothing, "url": "postgresql://h", "state": "external"}

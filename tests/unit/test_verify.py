@@ -12,7 +12,7 @@ from stack.offenders import CHECKS, STOCK, Offender, Trace, is_late, judge
 from stack.verify_report import Report
 from stack.verify_sql import Counts
 
-COUNTS = Counts(orders=1_234, processed=1_000, failed=200, dead_letters=1, products=9, pending=34)
+COUNTS = Counts(orders=1_234, processed=1_000, failed=200, dead_letters=1, discarded=2, products=9, pending=34)
 
 traces = st.builds(
     Trace,
@@ -23,6 +23,7 @@ traces = st.builds(
     decided_quantity=st.sampled_from([1, 2]),
     outcome=st.none() | st.sampled_from(["PROCESSED", "FAILED"]),
     parked=st.none() | st.just("stock"),
+    is_discarded=st.booleans(),
     is_failed=st.booleans(),
     waiting_s=st.floats(-1, 100),
     decided_s=st.floats(-1, 100),
@@ -38,7 +39,8 @@ def test_an_order_is_an_offender_for_what_is_wrong_and_for_nothing_else(trace: T
     is_same = (trace.product_id, trace.quantity) == (trace.decided_product_id, trace.decided_quantity)
     assert ("no_verdict" in checks) == (not is_decided and not trace.is_failed and trace.waiting_s > lag_s)
     assert ("no_verdict" in checks) == is_late(trace, lag_s)
-    assert ("verdict_without_order" in checks) == (is_decided and trace.product_id is None)
+    is_given_up = trace.is_discarded and trace.outcome == "FAILED"
+    assert ("verdict_without_order" in checks) == (is_decided and trace.product_id is None and not is_given_up)
     assert ("verdict_differs" in checks) == (is_decided and trace.product_id is not None and not is_same)
     assert ("two_verdicts" in checks) == (is_decided and trace.parked is not None and trace.decided_s > lag_s)
     assert len(checks) == len(set(checks))
@@ -79,7 +81,7 @@ def test_an_audit_that_fails_has_printed_no_verdict(capsys: pytest.CaptureFixtur
 def test_a_report_in_words(capsys: pytest.CaptureFixture[str]) -> None:
     assert reported([], capsys, as_json=False).splitlines() == [
         "1,234 orders: 1,000 PROCESSED, 200 FAILED, 34 without a verdict, of which 0 for more than 60 s",
-        "1 dead letter to replay, 9 products",
+        "1 dead letter to replay, 2 discarded, 9 products",
         "one snapshot, 1.2 s",
         "nothing lost, nothing twice, nothing oversold",
     ]
