@@ -6,11 +6,14 @@ python -m tests.attackers NAME URL CONNECTIONS SECONDS [ARGUMENT ...]     prints
 import asyncio
 import contextlib
 import os
+import resource
+import socket
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -20,6 +23,13 @@ Requests = Iterator[bytes]
 
 CLOSED = "closed"
 """In place of a status: the connection ended without an answer."""
+
+
+# How fast half_open makes the connections that it begins with.
+_AT_FIRST_PER_S = 1_500
+# It has so long for these, on a machine that is slow.
+_AT_FIRST_S = 30.0
+_MOST_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 
 
 def unknown_bulks(per_bulk: str = "1000") -> Requests:
@@ -107,7 +117,37 @@ async def _repeat(url: str, requests: Requests, until: float, answers: Counter[s
                 client.close()
 
 
+def _half_open(url: str, connections: int, seconds: float, per_s: str) -> Counter[str]:
+    """So many connections that have sent half a head, as fast as a service takes them at first; then as many new ones a
+    second as `per_s` says, for `seconds`, each in the place of the oldest. One socket after the other: cheaper than an
+    event loop.
+    """
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(connections + 1_000, _MOST_FILES), _MOST_FILES))
+    address, answers = urlsplit(url), Counter[str]()
+    sockets: deque[socket.socket] = deque()
+    due, until = time.monotonic(), time.monotonic() + _AT_FIRST_S
+    while time.monotonic() < until:
+        time.sleep(max(0.0, due - time.monotonic()))
+        is_full = len(sockets) == connections
+        due += 1 / (float(per_s) if is_full else _AT_FIRST_PER_S)
+        if is_full:
+            sockets.popleft().close()
+        elif len(sockets) == connections - 1:
+            until = time.monotonic() + seconds
+        try:
+            opened = socket.create_connection((address.hostname, address.port), timeout=1)
+            opened.sendall(b"POST /api/v1/orders HTTP/1.1\r\nHost: local")
+            sockets.append(opened)
+            answers["opened"] += 1
+        except OSError:
+            answers[CLOSED] += 1
+    return answers
+
+
 if __name__ == "__main__":
     name, url, connections, seconds, *arguments = sys.argv[1:]
+    if name == "half_open":
+        sys.stdout.buffer.write(msgspec.json.encode(_half_open(url, int(connections), float(seconds), *arguments)))
+        sys.exit()
     many = [ATTACKS[name](*arguments) for _ in range(int(connections))]
     sys.stdout.buffer.write(msgspec.json.encode(asyncio.run(_attack(url, many, float(seconds)))))

@@ -4,14 +4,17 @@ Bounds of time hold on a machine without other work. On one that was several tim
 be said of them, and the line says so; what is held in memory, and what is true, does not depend on it.
 """
 
+import asyncio
 import itertools
 from collections.abc import Callable
 
+import httpx
 import msgspec
 import pytest
 
 from tests.attackers import attacking
 from tests.attacks import Figures, honest
+from tests.broker import running_task
 from tests.conditions import eventually
 from tests.deployment import Deployment
 from tests.hostile import order_of
@@ -70,3 +73,38 @@ async def test_p8_lists_of_the_largest_size_on_400_connections(deployment: Deplo
     assert {msgspec.json.decode(it.body)["status"] for it in reads} == {"PROCESSED"}
     assert figures.is_void or set(figures.statuses) == {200, 202}
     check(figures)
+
+
+async def test_p8_ten_thousand_half_open_connections_and_500_new_ones_a_second(
+    deployment: Deployment, tell: Tell
+) -> None:
+    """They take all places, and none that an honest client or a probe needs."""
+    product_id = await deployment.create_product(QTY)
+    ingest_api = deployment.services["ingest_api"]
+    answered: list[int] = []
+    async with (
+        honest(ingest_api, itertools.repeat(order_of(product_id))) as client,
+        running_task(_probe(ingest_api.health_url, answered)),
+        attacking("half_open", ingest_api.url, "500", connections=10_000, seconds=4) as attack,
+    ):
+        pass
+    figures, metrics = client.figures, await ingest_api.metrics()
+    room = metrics.get('headrace_connections_closed_total{reason="room"}', 0)
+    tell(
+        figures.line(
+            f"10,000 half-open connections, then 500 new ones a second, {dict(attack.answers)}, {room:.0f} made room"
+        )
+    )
+    assert room > 1_000 or attack.answers["opened"] < 6_000, "a machine that is too slow to attack"
+    assert len(answered) > 20
+    assert set(answered) == {200}, "the health listener"
+    assert figures.is_void or set(figures.statuses) == {202}
+    check(figures)
+
+
+async def _probe(health_url: str, answered: list[int]) -> None:
+    """Until cancelled: /livez ten times a second, as an orchestrator asks it."""
+    async with httpx.AsyncClient(base_url=health_url, timeout=5) as client:
+        while True:
+            answered.append((await client.get("/livez", headers={"Connection": "close"})).status_code)
+            await asyncio.sleep(0.1)
