@@ -40,7 +40,7 @@ from web.rate_limit import RateLimits
 
 log = structlog.get_logger()
 
-BROKER = "broker"
+BROKER, REDIS = "broker", "redis"
 
 
 def make_app(settings: IngestSettings, stop: asyncio.Event) -> Starlette:
@@ -50,7 +50,7 @@ def make_app(settings: IngestSettings, stop: asyncio.Event) -> Starlette:
     """
     keys = load_keys(settings)
     # Readiness is the broker alone: without the others, orders for known products are still accepted.
-    health = Health("ingest_api", BROKER, optional=(EVENTS, VERDICTS))
+    health = Health("ingest_api", BROKER, optional=(EVENTS, VERDICTS, REDIS))
     return make_api(
         health,
         partial(_running, settings, health, keys, stop),
@@ -71,7 +71,8 @@ async def _running(
     order_lists = _pool(settings, settings.database_list_connections)
     publisher = Publisher(settings, health, BROKER, topology.declare_accepted)
     async with redis, prices, single_orders, order_lists:
-        source = ProductSource(product_cache.ProductCache(redis), prices, settings.database_timeout_s)
+        cache = product_cache.ProductCache(redis)
+        source = ProductSource(cache, prices, settings.database_timeout_s)
         catalogue = Catalogue(settings, source.load)
         waiting_orders = backlog.Backlog()
         commits = _group_commit(settings, publisher, waiting_orders)
@@ -83,11 +84,12 @@ async def _running(
         orders = StoredOrders(single_orders, order_lists, _read_limits(settings))
         waiting = (verdicts.run(), verdicts.end_with(stop))
         watching = (
-            replays.run(),
+            cache.watch(health, REDIS),
             watch_clock(order_lists, settings.database_timeout_s),
             backlog.watch(waiting_orders, orders),
         )
-        async with lifecycle.background(publisher.run(), events, *watching, *publishing, *waiting, stop=stop):
+        parts = (events, replays.run(), *watching, *publishing, *waiting)
+        async with lifecycle.background(publisher.run(), *parts, stop=stop):
             ids = OrderIds(settings.order_id_key.get_secret_value(), on_step=_tell_step)
             bulks = Shares("orders of bulks", settings.max_bulk_orders)
             intake = Intake(catalogue, ids, commits, replays, RateLimits(), bulks, orders, settings.accepted_status)

@@ -180,7 +180,7 @@ class Replays:
         self._redis = redis
         self._remember_ms, self._in_flight_ms = round(remember_s * 1000), round(in_flight_s * 1000)
         self._max_waiting = max_waiting
-        self._breaker = redis_breaker()
+        self._breaker = redis_breaker(redis)
         self._to_begin: list[tuple[Claim, asyncio.Future[bytes]]] = []
         self._to_settle: list[str] = []  # name, mark, owner, value, name, …
         self._owners = (f"{process}{number:x}" for process in (secrets.token_hex(8),) for number in count())
@@ -258,5 +258,5 @@ class Replays:
         except (RedisError, OSError) as error:  # TimeoutError is an OSError
             self._breaker.failed(error)
             return None
-        self._breaker.worked()
+        self._breaker.worked(wrote=True)
         return dict(zip(found[::2], found[1::2], strict=True))

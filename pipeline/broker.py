@@ -20,7 +20,7 @@ from aio_pika.abc import AbstractChannel, AbstractConnection
 from pamqp.commands import Basic, Connection
 from pamqp.header import ContentHeader
 
-from pipeline import metrics
+from pipeline import error_text, metrics
 from pipeline.health import Health
 from pipeline.settings import BrokerSettings
 
@@ -155,7 +155,7 @@ def describe(error: BaseException) -> str:
     for word in error.args if isinstance(error, aiormq.exceptions.AMQPError) else ():
         if isinstance(word, str) and _BROKERS_WORDS.match(word):
             return word
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return error_text.describe(error)
 
 
 def when_lost(connection: AbstractConnection, channel: AbstractChannel) -> asyncio.Future[None]:

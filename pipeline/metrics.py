@@ -251,3 +251,19 @@ LOG_LINES_DROPPED = SignalSafeCounter(
     " flood (too many of a kind), unrenderable (a bug).",
     "because",
 )
+SERVER_FAULTS = _counter(
+    "server_faults",
+    "Times that PostgreSQL or Redis could not do the work, by cause: read_only, unreachable, no_answer, ...",
+    "server",
+    "cause",
+)
+PART_UP = _gauge(
+    "part_up",
+    "1 while a part that the service needs or uses is there; 0 while not: /health says why.",
+    "service",
+    "part",
+)
+LONG_WAITS = _gauge(
+    "long_waits", "1 while the part waits for longer than 5 s for what /health names; else 0.", "service", "part"
+)
+UNAVAILABLE = _counter("requests_unavailable", "Requests that were answered 503, by the problem's name.", "reason")

@@ -67,7 +67,7 @@ class OrderListCache:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._breaker = redis_breaker()
+        self._breaker = redis_breaker(redis)
 
     async def read(self, product_id: str, whose: str) -> bytes | Lease | None:
         """The page, or leave to fill it; None: Redis is away. `whose`: who sees these orders."""
@@ -82,7 +82,7 @@ class OrderListCache:
             self._breaker.failed(error)
             metrics.ORDER_LIST_READS.labels("error").inc()
             return None
-        self._breaker.worked()
+        self._breaker.worked(wrote=lease == token)
         metrics.ORDER_LIST_READS.labels("miss" if page is None else "hit").inc()
         return Lease(product_id, whose, lease) if page is None else bytes(page)
 
@@ -96,7 +96,7 @@ class OrderListCache:
         except (RedisError, OSError) as error:
             self._breaker.failed(error)
             return False
-        self._breaker.worked()
+        self._breaker.worked(wrote=bool(stored))
         return bool(stored)
 
     async def bust(self, product_ids: Iterable[str]) -> bool:
@@ -109,10 +109,12 @@ class OrderListCache:
         try:
             async with asyncio.timeout(_BUST_TIMEOUT_S):
                 await self._redis.delete(*keys)
-        except (RedisError, OSError) as error:  # TimeoutError is an OSError
+        except TimeoutError:  # of our own patience, which is shorter than that of the others
+            return False
+        except (RedisError, OSError) as error:
             self._breaker.failed(error)
             return False
-        self._breaker.worked()
+        self._breaker.worked(wrote=True)
         return True
 
 

@@ -23,7 +23,7 @@ from redis.exceptions import RedisError, ResponseError
 from pipeline import metrics, order_list_cache
 from pipeline.breaker import PROBE_EVERY_S
 from pipeline.health import Health
-from pipeline.redis_link import redis_breaker
+from pipeline.redis_link import describe, redis_breaker
 
 log = structlog.get_logger()
 
@@ -102,23 +102,22 @@ class ProductCache:
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
         self._owed: dict[str, int] = {}
-        self._breaker = redis_breaker()
-        self._is_watched = False
+        self._breaker = redis_breaker(redis)
         self._epoch: bytes | None = None
 
     async def read(self, product_id: str) -> CachedProduct | None:
         """The product as it is cached, or None: not there, busted, owed a bust, or Redis is away."""
-        if product_id in self._owed or not self._may_try():
+        if product_id in self._owed or not self._breaker.may_try():
             metrics.CACHE_READS.labels("error").inc()
             return None
         try:
             found = await self._redis.hmget(_key(product_id), "version", "body")
-        except ResponseError:  # no hash: not ours, and of this product only
-            found = [None, None]
         except (RedisError, OSError) as error:
-            self._breaker.failed(error)
-            metrics.CACHE_READS.labels("error").inc()
-            return None
+            if not _is_of_another_kind(error):
+                self._breaker.failed(error)
+                metrics.CACHE_READS.labels("error").inc()
+                return None
+            found = [None, None]
         self._breaker.worked()
         product = _product(*cast("list[bytes | None]", found))  # bytes, because the client decodes no responses
         metrics.CACHE_READS.labels("miss" if product is None else "hit").inc()
@@ -144,7 +143,7 @@ class ProductCache:
 
     async def fill(self, product_id: str, version: int, body: bytes) -> bool:
         """Put a row that was read at `version`. False if a newer version has been there, or Redis is away."""
-        if not self._may_try():
+        if not self._breaker.may_try():
             metrics.CACHE_FILLS.labels("error").inc()
             return False
         try:
@@ -153,7 +152,7 @@ class ProductCache:
             self._breaker.failed(error)
             metrics.CACHE_FILLS.labels("error").inc()
             return False
-        self._breaker.worked()
+        self._breaker.worked(wrote=bool(stored))
         metrics.CACHE_FILLS.labels("stored" if stored else "fenced").inc()
         return bool(stored)
 
@@ -176,7 +175,7 @@ class ProductCache:
         """Make up for the busts that are owed. True if none is left. Costs nothing if there were none."""
         if not self._owed:
             return True
-        if not self._may_try():
+        if not self._breaker.may_try():
             return False
         # Owed until done: whoever reads one of these meanwhile gets no body, rather than an old one.
         paying = dict(self._owed)
@@ -185,47 +184,42 @@ class ProductCache:
         except (RedisError, OSError) as error:
             self._breaker.failed(error)
             return False
-        self._breaker.worked()
+        self._breaker.worked(wrote=True)
         for product_id, version in paying.items():
             if self._owed.get(product_id) == version:
                 del self._owed[product_id]
         return True
 
     async def watch(self, health: Health, part: str) -> None:
-        """Tell `health` every second whether Redis is there, and pay what is owed as soon as it is. Until cancelled."""
-        self._is_watched = True
+        """Tell `health` every second whether Redis can do the work, writes included; pay what is owed once it can.
+
+        Until cancelled.
+        """
+        self._breaker.is_watched = True
         while True:
             try:
-                await self._redis.ping()
                 await self._look_at_epoch()
             except (RedisError, OSError) as error:
                 self._breaker.failed(error)
-                health.down(part, f"Redis: {type(error).__name__}: {error}")
+                health.down(part, f"Redis: {describe(error)}")
             else:
-                self._breaker.worked()
+                self._breaker.worked(wrote=True)
                 if await self.pay_owed():
                     health.up(part)
-                else:  # full, or a replica: of no use
-                    health.down(part, "Redis answers, and refuses to write")
+                else:
+                    health.down(part, "Redis: it refuses the busts that are owed to it")
             await asyncio.sleep(PROBE_EVERY_S)
 
     async def _look_at_epoch(self) -> None:
         """Say so when the fences are gone: until the TTL, a slow reader may have put back what they would have kept
-        out. Nothing else tells an emptied cache from a cold one.
+        out. Nothing else tells an emptied cache from a cold one. A server that takes no writes refuses this one too.
         """
-        try:
-            await self._redis.set(_EPOCH_KEY, secrets.token_hex(8), nx=True)
-            epoch = cast("bytes | None", await self._redis.get(_EPOCH_KEY))  # the client decodes no responses
-        except ResponseError:  # it refuses to write, which is told elsewhere
-            return
+        await self._redis.set(_EPOCH_KEY, secrets.token_hex(8), nx=True)
+        epoch = cast("bytes | None", await self._redis.get(_EPOCH_KEY))  # the client decodes no responses
         if self._epoch not in (None, epoch):
             metrics.CACHE_LOSSES.inc()
             log.warning("redis has forgotten everything, fences too; a product may be old for a TTL", ttl_s=TTL_S)
         self._epoch = epoch
-
-    def _may_try(self) -> bool:
-        """While Redis is away and a watch asks after it, nobody else does: one that hangs costs each a deadline."""
-        return not self._breaker.is_away if self._is_watched else self._breaker.may_try()
 
     async def _bust(self, versions: dict[str, int]) -> None:
         busts = iter(versions.items())
@@ -246,6 +240,11 @@ def _product(version: bytes | None, body: bytes | None) -> CachedProduct | None:
     if version is None or body is None or not _VERSION.fullmatch(version):
         return None
     return CachedProduct(int(version), body)
+
+
+def _is_of_another_kind(error: Exception) -> bool:
+    """Whether somebody else has put something else at this key."""
+    return isinstance(error, ResponseError) and str(error).startswith("WRONGTYPE")
 
 
 def _key(product_id: str) -> str:

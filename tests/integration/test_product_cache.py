@@ -236,7 +236,7 @@ async def test_a_redis_that_has_forgotten_everything_is_told_of_once(far_cache: 
     """With the fences gone, a slow reader can put back an old value: nothing else would tell that from a cold cache."""
 
     async def looks() -> int:
-        calls: int = (await redis.info("commandstats")).get("cmdstat_ping", {"calls": 0})["calls"]
+        calls: int = (await redis.info("commandstats")).get("cmdstat_set", {"calls": 0})["calls"]
         return calls
 
     async def looks_twice() -> None:
