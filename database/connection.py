@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TypeAlias, TypeVar
 
 import asyncpg
@@ -9,9 +10,8 @@ import structlog
 
 from database.clock import ClockWatch
 from database.faults import Fault, describe, fault_of
-from database.sessions import open_session
-from pipeline import metrics
-from pipeline.broker import backoff_s
+from database.sessions import check_writable, count_fault, open_session
+from pipeline import broker, metrics
 from pipeline.health import Health
 from pipeline.lifecycle import wait_to_retry
 
@@ -29,7 +29,9 @@ _COMMAND_TIMEOUT_S = 60.0
 _CLOSE_TIMEOUT_S = 2.0
 # How old readiness may be while no batch asks the database anything.
 _PING_INTERVAL_S = 1.0
-_PING_TIMEOUT_S = 5.0
+_PING_TIMEOUT_S = 4.0
+# As the broker's, but so that a server which works again is used within 5 s.
+backoff_s = partial(broker.backoff_s, last_s=3.0)
 
 
 class Database:
@@ -59,7 +61,7 @@ class Database:
         async with self._in_use:
             while True:
                 try:
-                    result = await self._attempt(work)
+                    result = await self._attempt(work, queue)
                     self._health.up(PART)
                     return result
                 except Exception as error:
@@ -76,8 +78,13 @@ class Database:
             await asyncio.sleep(backoff_s(failed - 1) if failed else _PING_INTERVAL_S)
 
     async def ping(self) -> bool:
-        """Connect if need be, ask the server for a sign of life, which is its time, and tell health."""
-        return await self._do(lambda connection: self._clock.compare(connection, _PING_TIMEOUT_S))
+        """Connect if need be, ask the server whether it can do the work, and for its time, and tell health."""
+
+        async def ask(connection: Connection) -> None:
+            await check_writable(connection)
+            await self._clock.compare(connection)
+
+        return await self._do(ask)
 
     async def notify(self, channel: str) -> bool:
         """Wake whoever listens on `channel`. A hint: False if it could not be given, and nothing else comes of that.
@@ -86,7 +93,7 @@ class Database:
         but PostgreSQL lets only one transaction that notifies commit at a time, in all databases together, and this one
         would hold the others up for its fsync.
         """
-        return await self._do(lambda connection: connection.execute(f"NOTIFY {channel}", timeout=_PING_TIMEOUT_S))
+        return await self._do(lambda connection: connection.execute(f"NOTIFY {channel}"))
 
     async def close(self) -> None:
         """Say goodbye, or hang up on a server that does not answer: nothing is in hand any more."""
@@ -99,15 +106,18 @@ class Database:
                 raise
             log.info("database connection did not close cleanly", error=describe(error))
 
-    async def _attempt(self, work: Callable[[Connection], Awaitable[T]]) -> T:
-        """One attempt, which ends at once when it is cancelled.
+    async def _attempt(self, work: Callable[[Connection], Awaitable[T]], queue: str) -> T:
+        """One attempt, which ends at once when it is cancelled. If it takes long, health says what it waits for.
 
         asyncpg answers a cancellation within a transaction with a ROLLBACK. Of a server that is silent that takes as
         long as any command, and then its error takes the cancellation's place, which looks like a fault to retry.
         """
         attempt = asyncio.ensure_future(self._work(work))
         try:
-            return await asyncio.shield(attempt)
+            with self._health.waiting(
+                PART, f"PostgreSQL to take a batch of {queue} (is it frozen, or a table locked?)"
+            ):
+                return await asyncio.shield(attempt)
         except asyncio.CancelledError:
             self._hang_up()
             attempt.cancel()
@@ -120,7 +130,8 @@ class Database:
     async def _do(self, something: Callable[[Connection], Awaitable[object]]) -> bool:
         async with self._in_use:
             try:
-                await something(await self._connect())
+                async with asyncio.timeout(_PING_TIMEOUT_S):
+                    await something(await self._connect())
             except Exception as error:
                 if fault_of(error) is None:
                     raise
@@ -154,6 +165,7 @@ class Database:
         await wait_to_retry(self._stop, wait_s)
 
     def _give_up(self, error: Exception) -> None:
+        count_fault(error)
         self._health.down(PART, f"PostgreSQL: {describe(error)}")
         self._hang_up()
 

@@ -1,4 +1,4 @@
-"""What an error of PostgreSQL means for the batch that met it. Decided here and nowhere else.
+"""What an error of PostgreSQL means: for the batch that met it, and for the connection. Decided here and nowhere else.
 
     DUPLICATE   the row is there already: take the way that expects it
     DATA        this row can never be stored: park it, store the others
@@ -6,11 +6,17 @@
 
 PASSING is the default on purpose. A batch that is held is late; one that is parked or dropped by mistake is lost, and a
 worker that crashes on it uses up the broker's delivery limit. So a missing table or a full disk is waited for, loudly.
+
+A PASSING error has a cause, which metrics count and people read, and it says whether the connection is still of use. A
+pool that kept a connection to a server which has become read-only would answer 503 long after another could write.
 """
 
+from dataclasses import dataclass
 from enum import Enum
 
 import asyncpg
+
+from pipeline import error_text
 
 
 class Fault(Enum):
@@ -19,13 +25,70 @@ class Fault(Enum):
     PASSING = "passing"
 
 
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why PostgreSQL cannot do the work."""
+
+    name: str
+    """For metrics: one of a few."""
+    words: str = ""
+    """For a person, where PostgreSQL's own message does not say it."""
+    spoils: bool = False
+    """The connection is of no use any more, although it may be open: another one can do better."""
+
+
 _UNIQUE_VIOLATION = "23505"
 # Classes of SQLSTATE (appendix A of PostgreSQL's manual) that blame the row: data exception, integrity constraint
 # violation.
 _DATA_CLASSES = ("22", "23")
 
+READ_ONLY = Cause("read_only", "this server cannot write: it is a standby, or was made read-only", spoils=True)
+_SILENT = Cause("no_answer", "PostgreSQL did not answer in time: it is frozen, overloaded, or cut off")
+_UNREACHABLE = Cause("unreachable", "", spoils=True)
+_BROKEN = Cause(
+    "broken_session", "the session broke off in the middle of a command, because PostgreSQL did not answer", spoils=True
+)
+_OUT_OF_STEP = Cause(
+    "pooler", "another server answers than the one that prepared the statement: a pooler?", spoils=True
+)
+_OTHER = Cause("other")
 
-def fault_of(error: Exception) -> Fault | None:
+# By SQLSTATE, else by its class.
+_CAUSES = {
+    "25006": READ_ONLY,
+    "25P03": Cause("session_ended", "the session was idle in a transaction for too long", spoils=True),
+    "25P04": Cause("session_ended", "the transaction took too long (transaction_timeout)", spoils=True),
+    "26000": _OUT_OF_STEP,
+    "42P05": _OUT_OF_STEP,
+    "28000": Cause("login_refused", "the server refuses the login: the role, or pg_hba.conf", spoils=True),
+    "28P01": Cause("login_refused", "the server refuses the password of DATABASE_URL", spoils=True),
+    "3D000": Cause("no_database", "the database of DATABASE_URL is not there", spoils=True),
+    "40001": Cause("conflict", "the server broke off a conflict; on a standby, one with recovery", spoils=True),
+    "40P01": Cause("deadlock"),
+    "42501": Cause("no_right", "the role lacks a right: GRANT it"),
+    "42P01": Cause("no_table", "the migrations have not run, or search_path does not lead to the tables"),
+    "42703": Cause("no_column", "the migrations have not run to their end"),
+    "53100": Cause("disk_full", "the disk of PostgreSQL is full"),
+    "53300": Cause("too_many_connections", "PostgreSQL has no connection left", spoils=True),
+    "55000": Cause("not_in_state", "", spoils=True),
+    "55P03": Cause("locked", "somebody holds the lock for longer than we wait: pg_locks says who"),
+    "57014": Cause("canceled"),
+    "57P01": Cause("shutting_down", "the server is shutting down, or somebody ended the session", spoils=True),
+    "57P02": Cause("shutting_down", "another process of the server crashed", spoils=True),
+    "57P03": Cause("starting", "the server is starting, stopping or recovering", spoils=True),
+    "57P04": Cause("no_database", "somebody dropped the database", spoils=True),
+    "57P05": Cause("session_ended", "the session was idle for too long", spoils=True),
+    "08": _UNREACHABLE,
+    "28": Cause("login_refused", "the server refuses the login", spoils=True),
+    "53": Cause("no_resources", "PostgreSQL is out of memory, disk or connections"),
+    "57": Cause("shutting_down", "", spoils=True),
+    "58": Cause("server_error", "the server met an error of its system", spoils=True),
+    "F0": Cause("server_error", "the server's configuration is damaged", spoils=True),
+    "XX": Cause("server_error", "a fault inside the server: its log says more", spoils=True),
+}
+
+
+def fault_of(error: BaseException) -> Fault | None:
     """What `error` means, or None if it is not the database's at all but a bug of ours."""
     if isinstance(error, asyncpg.PostgresError):
         # Also what asyncpg refuses itself, before it is sent: its DataError has the SQLSTATE 22000.
@@ -38,8 +101,24 @@ def fault_of(error: Exception) -> Fault | None:
     return None
 
 
-def describe(error: Exception) -> str:
-    """SQLSTATE and message in one line; without PostgreSQL's DETAIL, which quotes whole rows."""
+def cause_of(error: BaseException) -> Cause:
+    """Why it failed, of an error that is PASSING."""
+    if isinstance(error, asyncpg.PostgresError):
+        sqlstate = error.sqlstate or ""
+        return _CAUSES.get(sqlstate) or _CAUSES.get(sqlstate[:2]) or _OTHER
+    if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
+        return READ_ONLY
+    if isinstance(error, TimeoutError):
+        return _SILENT
+    return _UNREACHABLE if isinstance(error, (OSError, EOFError)) else _BROKEN
+
+
+def describe(error: BaseException) -> str:
+    """SQLSTATE or type, message, and what it means. Without PostgreSQL's DETAIL, which quotes whole rows."""
+    words = cause_of(error).words if fault_of(error) is Fault.PASSING else ""
+    if isinstance(error, asyncpg.InternalClientError) and words:
+        return f"{type(error).__name__}: {words}"  # its own text is about asyncpg's inside
     sqlstate = getattr(error, "sqlstate", None)
     # asyncpg's str() appends DETAIL and HINT.
-    return f"{sqlstate} {error.args[0]}" if sqlstate and error.args else f"{type(error).__name__}: {error}"
+    said = f"{sqlstate} {error_text.one_line(error.args[0])}" if sqlstate and error.args else error_text.describe(error)
+    return f"{said} ({words})" if words else said

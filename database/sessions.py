@@ -9,7 +9,8 @@ import asyncpg
 from asyncpg.connect_utils import SessionAttribute
 from asyncpg.pool import PoolConnectionProxy
 
-from database.faults import Fault, describe, fault_of
+from database.faults import Fault, cause_of, describe, fault_of
+from pipeline import metrics
 
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 PooledConnection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
@@ -24,7 +25,7 @@ _SETTINGS = {
     # A batch that has waited for a product's lock must see what the holder has committed. Under repeatable read it
     # fails instead (40001) and is held: verdicts took 5 to 30 s.
     "default_transaction_isolation": "read committed",
-    # Every session writes, or may have to. A server that really cannot write refuses all the same: see `ask_to_write`.
+    # Every session writes, or may have to. A server that cannot write refuses all the same: see `check_writable`.
     "default_transaction_read_only": "off",
     # asyncpg prepares every statement, and after five runs PostgreSQL keeps one plan for it. A plan made while the
     # tables were empty is a sequential scan, and it stays until an autoanalyze: product_consumer, asking for the
@@ -136,6 +137,33 @@ async def borrow(pool: Pool, timeout_s: float) -> AsyncIterator[PooledConnection
     Raises TimeoutError, at the latest after twice `timeout_s`. `pool.fetch` in an `asyncio.timeout` would not do: when
     it is cancelled, it waits without limit for the server to answer the cancellation, and a server that hangs never
     does (measured: 20 s and more). With a timeout in `acquire`, giving the connection back has one too.
+
+    A connection whose server says that it cannot do the work is dropped, and with it all others of the pool.
     """
-    async with asyncio.timeout(timeout_s), pool.acquire(timeout=timeout_s) as connection:
-        yield connection
+    try:
+        async with asyncio.timeout(timeout_s), pool.acquire(timeout=timeout_s) as connection:
+            try:
+                yield connection
+            except Exception as error:
+                if fault_of(error) is Fault.PASSING and cause_of(error).spoils:
+                    connection.terminate()
+                    await pool.expire_connections()
+                raise
+    except Exception as error:
+        count_fault(error)
+        raise
+
+
+async def check_writable(connection: "asyncpg.Connection[asyncpg.Record] | PooledConnection") -> None:
+    """Raises ReadOnlySQLTransactionError if this server takes no writes: it has become a standby since we connected.
+
+    Also a sign of life, for the price of `SELECT 1`.
+    """
+    if await connection.fetchval("SELECT current_setting('transaction_read_only')") == "on":
+        raise asyncpg.ReadOnlySQLTransactionError("transaction_read_only is on")
+
+
+def count_fault(error: BaseException) -> None:
+    """Tell the metrics, if it is a fault of PostgreSQL."""
+    if fault_of(error) is Fault.PASSING:
+        metrics.SERVER_FAULTS.labels("postgresql", cause_of(error).name).inc()

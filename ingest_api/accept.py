@@ -124,8 +124,8 @@ async def stored_among(orders: StoredOrders, order_ids: list[str], client: str) 
     """Those of the orders that were accepted before, as far as they are stored. Raises Problem (503)."""
     try:
         return await orders.accepted(order_ids, client)
-    except StoreUnavailable:
-        raise problems.store_unavailable() from None
+    except StoreUnavailable as error:
+        raise problems.store_unavailable(str(error)) from None
     except Busy:
         raise problems.overloaded() from None
 

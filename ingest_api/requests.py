@@ -100,8 +100,8 @@ async def price(
         product_id = canonical_product_id(product_id)
         try:
             product = await catalogue.find(product_id, client)
-        except StoreUnavailable:
-            raise problems.store_unavailable() from None
+        except StoreUnavailable as error:
+            raise problems.store_unavailable(str(error)) from None
         except Busy:
             raise problems.overloaded() from None
     check_sellable(product_id, product, in_doubt=in_doubt)

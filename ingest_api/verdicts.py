@@ -3,10 +3,11 @@
 product_consumer says NOTIFY after each batch, and whoever parks an order does. It names no orders; so, for all who wait
 together, PostgreSQL is asked which of theirs are decided: at most 20 times a second, however many wait and however many
 batches there are, and once a second when nothing is heard, for a notification that was lost with the process that owed
-it. While nobody waits, nothing is asked.
+it. While nobody waits, nothing is asked about orders.
 
-Questions go over the connection that listens. If it is dead, the next one misses its deadline, and a new connection is
-made; so nothing has to watch it.
+Questions go over the connection that listens. Every two seconds the server is asked whether it still takes writes: one
+that has become a standby notifies nobody, and shows what was decided late. If it does not, or does not answer, a new
+connection is made.
 
 Who is told of a verdict finds it in the list of the product's orders. product_consumer busts the list before it
 notifies, but that is not enough: another batch's notification, or the second's turn, may come between its commit and
@@ -23,7 +24,7 @@ import structlog
 from database.channels import VERDICTS
 from database.connection import Connection
 from database.faults import Fault, describe, fault_of
-from database.sessions import open_session
+from database.sessions import check_writable, count_fault, open_session
 from ingest_api.stored_orders import DECIDED, Row, products_of
 from pipeline import metrics
 from pipeline.broker import backoff_s
@@ -41,6 +42,8 @@ _MIN_INTERVAL_S = 0.05
 # of one of its cores, however many they are. A thousand, of whom none is decided, are a question of 6 to 10 ms.
 _REST = 4
 _POLL_EVERY_S = 1.0
+# So that what is wrong is told within 5 s, a deadline of 2 s included.
+_CHECK_EVERY_S = 2.0
 
 Expected: TypeAlias = "asyncio.Future[Row | None]"
 """Done with the order as it is decided; with None if there is no use in waiting any more."""
@@ -61,7 +64,7 @@ class Verdicts:
         self._count = 0
         self._is_stopping = False
         self._is_notified = False
-        self._poll_at = 0.0
+        self._poll_at = self._check_at = 0.0
         self._awake = asyncio.Event()
 
     @contextmanager
@@ -101,6 +104,7 @@ class Verdicts:
             except Exception as error:
                 if fault_of(error) is not Fault.PASSING:
                     raise
+                count_fault(error)
                 self._health.down(PART, f"PostgreSQL: {describe(error)}")
                 log.warning("not listening for verdicts", error=describe(error))
             await asyncio.sleep(backoff_s(failed, last_s=_POLL_EVERY_S))
@@ -120,16 +124,25 @@ class Verdicts:
             connection.terminate()
 
     async def _turn(self, connection: Connection) -> str:
-        """Wait until it is time to ask; returns why. Raises ConnectionError if the connection is lost."""
+        """Wait until it is time to ask; returns why. Raises ConnectionError if the connection is lost, and what
+        `check_writable` raises.
+        """
         while not connection.is_closed():
+            await self._check(connection)
             rest_s = self._poll_at - asyncio.get_running_loop().time()
             if self._waiting and self._is_notified:
                 return "notification"
             if self._waiting and rest_s <= 0:
                 return "poll"
             self._awake.clear()
-            await _set_within(rest_s if self._waiting else None, self._awake)
+            await _set_within(min(rest_s, _CHECK_EVERY_S) if self._waiting else _CHECK_EVERY_S, self._awake)
         raise ConnectionError("the connection was lost")
+
+    async def _check(self, connection: Connection) -> None:
+        now = asyncio.get_running_loop().time()
+        if now >= self._check_at:
+            self._check_at = now + _CHECK_EVERY_S
+            await check_writable(connection)
 
     async def _ask(self, connection: Connection, because: str) -> None:
         """One question for all who wait, and the rest of the time until there may be another."""

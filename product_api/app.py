@@ -10,6 +10,7 @@ from starlette.routing import Route
 
 from database.sessions import Pool, StoreUnavailable, make_pool
 from pipeline import lifecycle, product_cache, redis_link, topology
+from pipeline.breaker import Breaker
 from pipeline.health import Health
 from pipeline.publisher import Publisher
 from product_api.announcer import Announcer
@@ -71,11 +72,14 @@ def _routes(endpoints: ProductEndpoints, guard: Guard) -> list[Route]:
 
 
 async def _watch(products: Products, health: Health) -> None:
-    """Tell `health` every second whether PostgreSQL answers. Until cancelled."""
+    """Tell `health` every second whether PostgreSQL can do the work. Until cancelled."""
+    told = Breaker("postgresql")
     while True:
         try:
             await products.ping()
+            told.worked()
             health.up(DATABASE)
         except StoreUnavailable as error:
+            told.failed(error)
             health.down(DATABASE, f"PostgreSQL: {error}")
         await asyncio.sleep(_PING_EVERY_S)

@@ -16,8 +16,8 @@ import msgspec
 from msgspec import Meta
 
 from database.clock import ClockWatch
-from database.faults import Fault, fault_of
-from database.sessions import Pool, StoreUnavailable, borrow, reading
+from database.faults import Fault, describe, fault_of
+from database.sessions import Pool, StoreUnavailable, borrow, check_writable, reading
 from database.sessions import PooledConnection as Connection
 from pipeline.fields import Moment, ProductId, UnitPrice
 from pipeline.shares import Shares
@@ -136,8 +136,11 @@ class Products:
         self._clock = ClockWatch()
 
     async def ping(self) -> None:
-        """With a connection that nothing else takes: whether PostgreSQL answers, and not whether we are busy."""
+        """With a connection that nothing else takes: whether PostgreSQL can do the work, writes included, and not whether
+        we are busy.
+        """
         async with reading(self._reads, self._timeout_s) as connection:
+            await check_writable(connection)
             await self._clock.compare(connection)
 
     async def get(self, product_id: str) -> StoredProduct | None:
@@ -216,7 +219,7 @@ class Products:
         except Exception as error:
             if fault_of(error) is not Fault.PASSING:
                 raise
-            raise (ChangeUnanswered(committing) if committing else StoreUnavailable(str(error))) from error
+            raise (ChangeUnanswered(committing) if committing else StoreUnavailable(describe(error))) from error
 
 
 def _to_commit(change: Change | None) -> Change | None:

@@ -78,6 +78,14 @@ class Proxy:
         self.refuses = self.swallows = False
         self.release()
 
+    def lead_to(self, server_url: str) -> None:
+        """Reset all connections; new ones are to another server, as behind an address that a failover moves."""
+        parts = urlsplit(server_url)
+        assert parts.hostname is not None
+        assert parts.port is not None
+        self._host, self._port = parts.hostname, parts.port
+        self.cut()
+
     def say(self, frame: Frame, channel: int = 0) -> None:
         """Tell all clients something, as if the broker had said it."""
         for client in self._clients:

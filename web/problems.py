@@ -20,10 +20,12 @@ from starlette.types import Receive, Scope, Send
 from pipeline.shares import Busy
 from web import problem_kinds as kinds
 from web.problem_kinds import Kind
+from web.refusal_log import RefusalLog
 
 log = structlog.get_logger()
 
 MEDIA_TYPE = "application/problem+json"
+_refusals = RefusalLog()
 _CLOSE = {"Connection": "close"}
 _CHALLENGE = 'Bearer realm="headrace"'
 
@@ -49,11 +51,12 @@ class Problem(Exception):
         errors: Sequence[FieldError] = (),
         retry_after_s: int | None = None,
         headers: Mapping[str, str] | None = None,
+        cause: str = "",
     ) -> None:
-        """`detail`: what to do."""
+        """`detail`: what to do. `cause`: why, for the log alone; of a 503."""
         super().__init__(detail)
         self.kind, self.detail, self.errors = kind, detail, tuple(errors)
-        self.retry_after_s, self.headers = retry_after_s, dict(headers or {})
+        self.retry_after_s, self.headers, self.cause = retry_after_s, dict(headers or {}), cause
 
     @property
     def name(self) -> str:
@@ -85,6 +88,8 @@ class Problem(Exception):
         return msgspec.json.encode(content)
 
     def response(self) -> Response:
+        if self.status == 503:
+            _refusals.tell(self.name, self.cause or self.detail)
         headers = dict(self.headers)
         if self.retry_after_s is not None:
             headers["Retry-After"] = str(self.retry_after_s)
@@ -271,9 +276,9 @@ def outcome_unknown(retry_after_s: int = 1) -> Problem:
     return Problem(kinds.OUTCOME_UNKNOWN, detail, retry_after_s=retry_after_s)
 
 
-def store_unavailable() -> Problem:
+def store_unavailable(cause: str = "") -> Problem:
     detail = "The database is away or too slow to answer, and nothing was changed. Ask again later."
-    return Problem(kinds.STORE_UNAVAILABLE, detail, retry_after_s=1)
+    return Problem(kinds.STORE_UNAVAILABLE, detail, retry_after_s=1, cause=cause)
 
 
 def change_unanswered(path: str, *, is_new: bool) -> Problem:
@@ -315,8 +320,8 @@ async def on_bug(request: Request, error: Exception) -> Response:
     return Problem(kinds.INTERNAL_ERROR, detail).response()
 
 
-async def on_store_unavailable(_: Request, __: Exception) -> Response:
-    return store_unavailable().response()
+async def on_store_unavailable(_: Request, error: Exception) -> Response:
+    return store_unavailable(str(error)).response()
 
 
 async def on_busy(_: Request, __: Exception) -> Response:

@@ -4,15 +4,19 @@ import asyncio
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 
 from database import connection as database_connection
 from database import sessions
 from database.connection import Connection, Database
+from database.copy_text import copy_lines
 from pipeline import broker
+from pipeline import health as health_module
 from pipeline.health import Health
 from tests.broker import running_task
 from tests.conditions import eventually
 from tests.faults import proxy_to
+from tests.metrics import sample
 from tests.workers import connected
 
 
@@ -243,3 +247,64 @@ async def test_a_batch_in_hand_is_not_disturbed_by_the_watch(
             assert await database.until_it_works(work, "queue") == 1
     assert attempts == 50
     await database.close()
+
+
+# ── who waits says for what
+
+
+async def test_p12_a_batch_that_waits_for_long_says_for_what_and_is_not_ready_meanwhile(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A PostgreSQL that was frozen in the middle of a COPY was not named for 45 s."""
+    monkeypatch.setattr(health_module, "LONG_WAIT_S", 0.2)
+    health = Health("waiting", "database")
+    waits = sample("headrace_long_waits", service="waiting", part="database")
+    async with proxy_to(database_url) as proxy:
+        database = Database(proxy.url(database_url), health, nothing)
+        assert await database.ping()
+
+        async def copy(connection: Connection) -> None:
+            await connection.execute("CREATE TEMPORARY TABLE t (id int)")
+            proxy.hold()
+            await copy_lines(connection, "t", ("id",), ["1\n"], backslashes=0)
+
+        with capture_logs() as lines:
+            working = asyncio.create_task(database.until_it_works(copy, "orders.accepted"))
+            await eventually(lambda: not health.is_ready)
+            assert "PostgreSQL to take a batch of orders.accepted" in str(health.summary())
+            assert waits() == 1
+            proxy.release()
+            await working
+        assert health.is_ready
+        assert waits() == 0
+        assert [line["event"] for line in lines] == ["waiting for long", "waiting is over"]
+        await database.close()
+
+
+async def test_p12_a_session_that_breaks_off_in_a_copy_is_told_in_words(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """asyncpg says: cannot switch to state 12; another operation (2) is in progress."""
+    monkeypatch.setattr(database_connection, "_COMMAND_TIMEOUT_S", 0.2)
+    health = Health("broken", "database")
+    async with proxy_to(database_url) as proxy:
+        database = Database(proxy.url(database_url), health, nothing)
+        holds = [proxy.hold]
+
+        async def copy(connection: Connection) -> None:
+            async with connection.transaction():
+                await connection.execute("CREATE TEMPORARY TABLE t (id int)")
+                if holds:
+                    holds.pop()()
+                await copy_lines(connection, "t", ("id",), ["1\n"], backslashes=0)
+
+        with capture_logs() as lines:
+            working = asyncio.create_task(database.until_it_works(copy, "orders.accepted"))
+            await eventually(lambda: "did not answer" in str(health.summary()))
+            proxy.come_back()
+            async with asyncio.timeout(10):
+                await working
+        told = " ".join(str(line) for line in lines)
+        assert "cannot switch" not in told
+        assert "0x" not in told
+        await database.close()

@@ -4,16 +4,20 @@ import asyncpg
 import pytest
 from asyncpg.exceptions import (
     AdminShutdownError,
+    CannotConnectNowError,
     CharacterNotInRepertoireError,
     CheckViolationError,
     ConnectionDoesNotExistError,
     DeadlockDetectedError,
     DiskFullError,
     InsufficientPrivilegeError,
+    InvalidPasswordError,
+    InvalidSQLStatementNameError,
     InvalidTextRepresentationError,
     LockNotAvailableError,
     NotNullViolationError,
     NumericValueOutOfRangeError,
+    ObjectNotInPrerequisiteStateError,
     QueryCanceledError,
     ReadOnlySQLTransactionError,
     SerializationError,
@@ -23,7 +27,7 @@ from asyncpg.exceptions import (
 )
 
 from database.copy_text import UnsafeText
-from database.faults import Fault, describe, fault_of
+from database.faults import Fault, cause_of, describe, fault_of
 
 
 @pytest.mark.parametrize(
@@ -82,4 +86,57 @@ def test_an_error_is_described_without_the_row() -> None:
     error = UniqueViolationError("duplicate key value violates unique constraint")
     error.detail = "Key (id)=(secret) already exists."
     assert describe(error) == "23505 duplicate key value violates unique constraint"
-    assert describe(TimeoutError()) == "TimeoutError: "
+
+
+# ── what passes has a cause, in words
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (ReadOnlySQLTransactionError("cannot execute INSERT in a read-only transaction"), "read_only"),
+        (asyncpg.TargetServerAttributeNotMatched("None of the hosts match"), "read_only"),
+        (AdminShutdownError("terminating connection"), "shutting_down"),
+        (CannotConnectNowError("the database system is starting up"), "starting"),
+        (ConnectionDoesNotExistError("connection was closed in the middle of operation"), "unreachable"),
+        (ConnectionResetError(), "unreachable"),
+        (ObjectNotInPrerequisiteStateError("recovery is in progress"), "not_in_state"),
+        (InvalidPasswordError("password authentication failed"), "login_refused"),
+        (TooManyConnectionsError("sorry, too many clients already"), "too_many_connections"),
+        (SerializationError("canceling statement due to conflict with recovery"), "conflict"),
+        (InvalidSQLStatementNameError("prepared statement does not exist"), "pooler"),
+        (asyncpg.InterfaceError("connection is closed"), "broken_session"),
+        (
+            asyncpg.InternalClientError("cannot switch to state 12; another operation (2) is in progress"),
+            "broken_session",
+        ),
+    ],
+    ids=lambda it: it if isinstance(it, str) else type(it).__name__,
+)
+def test_p12_a_connection_whose_server_cannot_do_the_work_is_of_no_use(error: Exception, cause: str) -> None:
+    assert (cause_of(error).name, cause_of(error).spoils) == (cause, True)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        LockNotAvailableError("lock timeout"),
+        QueryCanceledError("statement timeout"),
+        DeadlockDetectedError("deadlock"),
+        DiskFullError("disk"),
+        UndefinedTableError("not migrated yet"),
+        InsufficientPrivilegeError("denied"),
+        TimeoutError(),
+    ],
+    ids=lambda it: type(it).__name__,
+)
+def test_a_connection_is_kept_where_another_would_fare_no_better(error: Exception) -> None:
+    assert not cause_of(error).spoils
+
+
+def test_the_cause_is_told_in_words() -> None:
+    assert "did not answer in time" in describe(TimeoutError())
+    assert "standby" in describe(ReadOnlySQLTransactionError("cannot execute INSERT in a read-only transaction"))
+    broken = describe(asyncpg.InternalClientError("cannot switch to state 12; another operation (2) is in progress"))
+    assert "state 12" not in broken
+    assert "did not answer" in broken
