@@ -1,7 +1,7 @@
 """How a connection to PostgreSQL is set up, whoever makes it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TypeAlias
 
@@ -70,14 +70,22 @@ def session_settings(application_name: str) -> dict[str, str]:
 
 
 async def open_session(
-    database_url: str, application_name: str, *, timeout_s: float, command_timeout_s: float
+    database_url: str,
+    application_name: str,
+    *,
+    timeout_s: float,
+    command_timeout_s: float | None = None,
+    settings: Mapping[str, str] | None = None,
 ) -> "asyncpg.Connection[asyncpg.Record]":
-    """A connection of its own. Raises TargetServerAttributeNotMatched where no server of the URL takes writes."""
+    """A connection of its own. Raises TargetServerAttributeNotMatched where no server of the URL takes writes.
+
+    `settings`: in place of those that are pinned here.
+    """
     connection = await asyncpg.connect(
         database_url,
         timeout=timeout_s,
         command_timeout=command_timeout_s,
-        server_settings=session_settings(application_name),
+        server_settings={**session_settings(application_name), **(settings or {})},
         target_session_attrs=SessionAttribute.read_write,
     )
     try:

@@ -2,22 +2,49 @@
 
 python -m migrations            reads DATABASE_URL as the services do; exit 0 when the schema is up to date
 python -m migrations --wait     changes nothing: waits until somebody else has brought it up to date
+
+Each revision is named when it begins and when it ends, and every few seconds while it runs or waits, with whoever is in
+its way. Nothing ends it but an error: a limit for statements that the role, the database or the server has does not
+count. A database in which Headrace cannot work is refused before anything is changed.
 """
 
 import asyncio
 import hashlib
 import sys
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import asyncpg
 
+from database.connection import Connection
+from database.faults import describe, fault_of
+from database.sessions import open_session
 from migrations.privileges import grant
+from migrations.progress import TELL_EVERY_S, name_of, tell, telling
+from migrations.requirements import Refused, require
 from pipeline.logs.configure import protect_streams
 from pipeline.settings import DatabaseSettings, load_or_exit
 
 # One lock for all who migrate this database. The number is the first 8 bytes of sha256("headrace migrations"), as a
 # signed bigint.
 _LOCK = int.from_bytes(hashlib.sha256(b"headrace migrations").digest()[:8], "big", signed=True)
+_LOOK_FOR_LOCK_EVERY_S = 0.5
+_HOLDERS = """
+    SELECT a.pid, a.application_name, a.usename, a.state FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+    WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND (l.classid::bigint << 32 | l.objid::bigint) = $1
+          AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+
+_CONNECT_TIMEOUT_S = 10.0
+# Of all that is no revision.
+_ANSWER_TIMEOUT_S = 30.0
+# A revision takes as long as it takes. What waits for a table's lock has everybody else behind it, so it lets them
+# through again and again.
+_SETTINGS = {"statement_timeout": "0", "lock_timeout": "4s"}
+_LOCK_TRIES = 200
+_REST_S = 1.0
 
 
 class EditedRevision(Exception):
@@ -25,72 +52,116 @@ class EditedRevision(Exception):
 
 
 async def migrate(database_url: str) -> list[str]:
-    """Apply the revisions that are missing. Returns their names. Raises EditedRevision, asyncpg errors."""
-    connection = await asyncpg.connect(database_url, timeout=10)
-    try:
-        # Held by the session: released when it ends, even by kill -9.
-        await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
-        await connection.execute(
-            "CREATE TABLE IF NOT EXISTS schema_revisions"
-            " (name text PRIMARY KEY, sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
-        )
-        rows = await connection.fetch("SELECT name, sha256 FROM schema_revisions")
-        known = {row["name"]: row["sha256"] for row in rows}
-        applied = [path.stem for path in _revisions() if await _apply(connection, path, known)]
+    """Apply the revisions that are missing. Returns their names. Raises EditedRevision, Refused, asyncpg errors."""
+    async with _session(database_url) as connection:
+        await require(connection, changes=bool(_missing(await _known(connection))))
+        await _lock(connection)
+        missing = _missing(await _known(connection))
+        if missing:
+            async with asyncio.timeout(_ANSWER_TIMEOUT_S):
+                await connection.execute(
+                    "CREATE TABLE IF NOT EXISTS schema_revisions"
+                    " (name text PRIMARY KEY, sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
+                )
+        for path in missing:
+            await _apply(connection, database_url, path)
         await grant(connection)
-        return applied
+        return [path.stem for path in missing]
+
+
+@asynccontextmanager
+async def _session(database_url: str) -> AsyncIterator[Connection]:
+    connection = await open_session(
+        database_url, "headrace migrations", timeout_s=_CONNECT_TIMEOUT_S, settings=_SETTINGS
+    )
+    try:
+        yield connection
     finally:
-        await connection.close()
+        connection.terminate()  # its transaction is over, and the lock goes with the session
 
 
 def _revisions() -> list[Path]:
     return sorted(Path(__file__).parent.glob("[0-9]*.sql"))
 
 
-async def _apply(connection: "asyncpg.Connection[asyncpg.Record]", path: Path, known: dict[str, str]) -> bool:
-    sql = path.read_text()  # noqa: ASYNC240  (a program that does one thing has nothing else to serve meanwhile)
-    digest = _check(path, sql, known)
-    if path.stem in known:
-        return False
-    async with connection.transaction():
-        await connection.execute(sql)
-        await connection.execute("INSERT INTO schema_revisions (name, sha256) VALUES ($1, $2)", path.stem, digest)
-    return True
+async def _known(connection: Connection) -> dict[str, str]:
+    """The digest of each revision that the database has."""
+    async with asyncio.timeout(_ANSWER_TIMEOUT_S):
+        if await connection.fetchval("SELECT to_regclass('schema_revisions')") is None:
+            return {}
+        rows = await connection.fetch("SELECT name, sha256 FROM schema_revisions")
+    return {row["name"]: row["sha256"] for row in rows}
 
 
-def _check(path: Path, sql: str, known: dict[str, str]) -> str:
-    """The text's digest. Raises EditedRevision if it was applied with another."""
-    digest = hashlib.sha256(sql.encode()).hexdigest()
-    if known.get(path.stem, digest) != digest:
-        raise EditedRevision(f"{path.name} was applied with another text; put it back and add a new revision")
-    return digest
+def _missing(known: Mapping[str, str]) -> list[Path]:
+    """What the database lacks. Raises EditedRevision, before anything is applied."""
+    for path in _revisions():
+        digest = _digest(path)
+        if known.get(path.stem, digest) != digest:
+            raise EditedRevision(f"{path.name} was applied with another text; put it back and add a new revision")
+    return [path for path in _revisions() if path.stem not in known]
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_text().encode()).hexdigest()
+
+
+async def _lock(connection: Connection) -> None:
+    """Held by the session: released when it ends, even by kill -9. Asked for again and again, so that no limit for
+    statements counts, and whoever holds it can be named.
+    """
+    began = told_at = time.monotonic()
+    while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK, timeout=_ANSWER_TIMEOUT_S):
+        if time.monotonic() - told_at >= TELL_EVERY_S:
+            told_at = time.monotonic()
+            holders = await connection.fetch(_HOLDERS, _LOCK, timeout=_ANSWER_TIMEOUT_S)
+            who = " and ".join(map(name_of, holders)) or "another session"
+            tell(f"waits for {told_at - began:.0f} s already, because {who} migrates this database")
+        await asyncio.sleep(_LOOK_FOR_LOCK_EVERY_S)
+
+
+async def _apply(connection: Connection, database_url: str, path: Path) -> None:
+    """In one transaction. Raises what PostgreSQL has against it; then nothing of it is left."""
+    tell(f"{path.stem} begins")
+    began = time.monotonic()
+    sql, digest = path.read_text(), _digest(path)  # noqa: ASYNC240  (a program that does one thing)
+    async with telling(database_url, connection.get_server_pid(), f"{path.stem} runs"):
+        for tried in range(1, _LOCK_TRIES + 1):
+            try:
+                async with connection.transaction():
+                    await connection.execute(sql)
+                    insert = "INSERT INTO schema_revisions (name, sha256) VALUES ($1, $2)"
+                    await connection.execute(insert, path.stem, digest)
+                break
+            except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
+                if tried == _LOCK_TRIES:
+                    raise
+                await asyncio.sleep(_REST_S)
+            except BaseException:
+                tell(f"{path.stem} failed; nothing of it is left")
+                raise
+    tell(f"{path.stem} is applied, after {time.monotonic() - began:.1f} s")
 
 
 async def wait_until_migrated(database_url: str, look_every_s: float = 1.0) -> None:
     """Return when the database has all revisions of this tree, whoever applies them. Raises EditedRevision."""
+    told = ""
     while True:
         try:
-            if await _is_migrated(database_url):
+            async with _session(database_url) as connection:
+                missing = _missing(await _known(connection))
+            if not missing:
                 return
-        except (OSError, TimeoutError, asyncpg.PostgresError) as error:
+            why = f"waiting for {', '.join(path.stem for path in missing)}"
+        except Exception as error:
             # Not there yet, or no tables in it yet: who waits for the one waits for the other.
-            print(f"migrations: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            if fault_of(error) is None:
+                raise
+            why = f"waiting: {describe(error)}"
+        if why != told:
+            tell(why)
+            told = why
         await asyncio.sleep(look_every_s)
-
-
-async def _is_migrated(database_url: str) -> bool:
-    connection = await asyncpg.connect(database_url, timeout=10)
-    try:
-        rows = await connection.fetch("SELECT name, sha256 FROM schema_revisions")
-    finally:
-        await connection.close()
-    known = {row["name"]: row["sha256"] for row in rows}
-    for path in _revisions():
-        _check(path, path.read_text(), known)
-    missing = [path.stem for path in _revisions() if path.stem not in known]
-    if missing:
-        print(f"migrations: waiting for {', '.join(missing)}", file=sys.stderr, flush=True)
-    return not missing
 
 
 def main() -> int:
@@ -106,11 +177,16 @@ def main() -> int:
             applied = []
         else:
             applied = asyncio.run(migrate(settings.database_url))
-    except (OSError, TimeoutError, asyncpg.PostgresError, EditedRevision) as error:
-        print(f"migrations: {type(error).__name__}: {error}", file=sys.stderr)
+    except (EditedRevision, Refused) as error:
+        tell(str(error))
         return 1
     except KeyboardInterrupt:
         return 130
+    except Exception as error:
+        if fault_of(error) is None:
+            raise
+        tell(describe(error))
+        return 1
     print("\n".join(f"applied {name}" for name in applied) or "up to date")
     return 0
 

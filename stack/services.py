@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from stack import seeds
 from stack.broker_users import RIGHTS
 from stack.credentials import Credentials
 from stack.environment import HEALTH_PORTS
-from stack.errors import HeadraceError
+from stack.errors import HeadraceError, tail
 from stack.events import Events
 from stack.home import ROOT, Home
 from stack.http import get
@@ -28,7 +29,9 @@ from stack.processes import Process, Spec, together
 from stack.service_accounts import broker_urls, database_passwords, database_urls
 from stack.state import SERVICES, Part
 
-MIGRATION_TIMEOUT_S = 60
+MIGRATION_LOOK_S = 0.5
+# They say every five seconds what they do, however long that takes.
+MIGRATION_SILENT_S = 60
 
 
 @dataclass
@@ -127,22 +130,33 @@ class Services:
                 cwd=ROOT,
                 start_new_session=True,
             )
-        try:
-            async with asyncio.timeout(MIGRATION_TIMEOUT_S):
-                code = await migration.wait()
-        except TimeoutError:
-            migration.kill()
-            raise HeadraceError(
-                f"the migrations did not end within {MIGRATION_TIMEOUT_S} s",
-                "another session holds a lock in the database",
-                "look at pg_stat_activity, then: ./headrace up",
-                str(log),
-            ) from None
+        code = await self._follow_migration(migration, log)
         if code != 0:
-            cause = "a statement was refused: the log ends with it"
+            cause = _last_of(log).removeprefix("migrations: ") or "it was killed before it could say why"
             raise HeadraceError(
                 f"the migrations ended with exit code {code}", cause, "mend it, then: ./headrace up", str(log)
             )
+
+    async def _follow_migration(self, migration: asyncio.subprocess.Process, log: Path) -> int:
+        """Show what it does until it ends; its exit code. It may take long: it says every few seconds what it does.
+
+        Raises HeadraceError for one that says nothing for MIGRATION_SILENT_S; it is killed.
+        """
+        ending = asyncio.create_task(migration.wait())
+        told, heard_at = "", time.monotonic()
+        while not (await asyncio.wait({ending}, timeout=MIGRATION_LOOK_S))[0]:
+            if (line := _last_of(log)) != told:
+                told, heard_at = line, time.monotonic()
+                self.events.emit("begin", key="migrations", text=line)
+            if time.monotonic() - heard_at > MIGRATION_SILENT_S:
+                migration.kill()
+                raise HeadraceError(
+                    f"the migrations have said nothing for {MIGRATION_SILENT_S} s",
+                    f"PostgreSQL is frozen, or they are; the last was: {told or 'nothing'}",
+                    "look at the logs of postgres, then: ./headrace up",
+                    str(log),
+                )
+        return ending.result()
 
     async def _start_service(self, name: str, environment: dict[str, str]) -> None:
         port = self.ports.chosen[name]
@@ -153,6 +167,10 @@ class Services:
             self.parts[name] = Part(f"http://{LOOPBACK}:{port}")
             await process.start()
             step.text = f"{name} on {LOOPBACK}:{port}{self.ports.why(name)}"
+
+
+def _last_of(log: Path) -> str:
+    return next(iter(tail(log, 1)), "")
 
 
 def service_spec(name: str, health_port: int, log: Path, environment: dict[str, str]) -> Spec:

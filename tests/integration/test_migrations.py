@@ -4,6 +4,7 @@ import asyncio
 import secrets
 import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -11,8 +12,12 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
+from database.connection import Connection
 from migrations import __main__ as migrations
+from migrations import progress
 from migrations.__main__ import EditedRevision, migrate, wait_until_migrated
+from migrations.requirements import Refused
+from tests.conditions import eventually
 from tests.conftest import Servers
 from tests.orders import new_product_id
 from tests.workers import connected
@@ -136,8 +141,15 @@ async def _run_migrations(database_url: str | None) -> tuple[int | None, str]:
 
 
 async def test_the_program_says_what_it_applied(empty_database: str) -> None:
-    expected = "".join(f"applied {name}\n" for name in REVISIONS)
-    assert await _run_migrations(empty_database) == (0, expected)
+    code, output = await _run_migrations(empty_database)
+    assert code == 0
+    assert output.endswith("".join(f"applied {name}\n" for name in REVISIONS))
+    for name in REVISIONS:
+        begins, ends = (
+            output.index(f"migrations: {name} begins\n"),
+            output.index(f"migrations: {name} is applied, after "),
+        )
+        assert begins < ends
     assert await _run_migrations(empty_database) == (0, "up to date\n")
 
 
@@ -149,6 +161,160 @@ async def test_the_program_says_what_is_missing() -> None:
     code, output = await _run_migrations("postgresql://nobody@127.0.0.1:1/nothing")
     assert code == 1
     assert "migrations:" in output
+
+
+# ── under limits of others
+
+
+@pytest.fixture
+def slow_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A revision that takes half a second, and nothing else. Its name."""
+    revision = tmp_path / "0001_slow.sql"
+    revision.write_text("CREATE TABLE slow (); SELECT pg_sleep(0.5);")
+    monkeypatch.setattr(migrations, "_revisions", lambda: [revision])
+    monkeypatch.setattr(progress, "TELL_EVERY_S", 0.1)
+    monkeypatch.setattr(migrations, "TELL_EVERY_S", 0.1)
+    return revision.stem
+
+
+async def _limit(connection: Connection, database_url: str) -> None:
+    """As an operator does who wants no long statements of anybody."""
+    name = database_url.rpartition("/")[2]
+    for setting in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"):
+        await connection.execute(f"ALTER DATABASE {name} SET {setting} = '50ms'")
+    await connection.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+
+
+async def test_limits_for_statements_end_no_revision_and_nobody_who_waits_for_another(
+    empty_database: str, slow_revision: str
+) -> None:
+    async with connected(empty_database) as connection:
+        await _limit(connection, empty_database)
+        both = await asyncio.gather(migrate(empty_database), migrate(empty_database))
+        assert sorted(both) == [[], [slow_revision]]
+
+
+async def test_whoever_waits_for_another_migration_says_who_that_is(
+    empty_database: str, slow_revision: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"{empty_database}?application_name=psql"
+    async with connected(url) as holder:
+        await holder.execute("SELECT pg_advisory_lock($1)", migrations._LOCK)
+        waiting = asyncio.create_task(migrate(empty_database))
+        said = ""
+
+        async def is_told() -> bool:
+            nonlocal said
+            said += capsys.readouterr().err
+            return f"because session {holder.get_server_pid()} (psql, " in said
+
+        await eventually(is_told)
+        assert not waiting.done()
+        await holder.execute("SELECT pg_advisory_unlock($1)", migrations._LOCK)
+        assert await waiting == [slow_revision]
+
+
+async def test_a_revision_behind_a_lock_says_whose_and_lets_others_through(
+    empty_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    revision = tmp_path / "0001_alter.sql"
+    revision.write_text("ALTER TABLE t ADD COLUMN c int")
+    monkeypatch.setattr(migrations, "_revisions", lambda: [revision])
+    monkeypatch.setattr(progress, "TELL_EVERY_S", 0.1)
+    monkeypatch.setitem(migrations._SETTINGS, "lock_timeout", "300ms")
+    monkeypatch.setattr(migrations, "_REST_S", 0.3)
+    async with connected(empty_database) as reader, connected(empty_database) as other:
+        await reader.execute("CREATE TABLE t ()")
+        said = ""
+
+        async def is_told() -> bool:
+            nonlocal said
+            said += capsys.readouterr().err
+            return f"0001_alter runs for 0 s, behind session {reader.get_server_pid()} (" in said
+
+        async with reader.transaction():
+            await reader.fetch("SELECT FROM t")
+            migrating = asyncio.create_task(migrate(empty_database))
+            await eventually(is_told)
+            async with asyncio.timeout(5):
+                await other.fetch("SELECT FROM t")
+            assert not migrating.done()
+        assert await migrating == ["0001_alter"]
+
+
+# ── what cannot work
+
+
+@asynccontextmanager
+async def _database(servers: Servers, options: str = "") -> AsyncIterator[str]:
+    name = f"refused_{secrets.token_hex(4)}"
+    async with connected(servers.database_url) as connection:
+        await connection.execute(f"CREATE DATABASE {name} {options}")
+        try:
+            yield urlsplit(servers.database_url)._replace(path=f"/{name}").geturl()
+        finally:
+            await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@asynccontextmanager
+async def _role(database_url: str) -> AsyncIterator[tuple[str, str]]:
+    """A role that may log in, and nothing else: its name, and the URL to connect with."""
+    role, parts = f"poor_{secrets.token_hex(4)}", urlsplit(database_url)
+    async with connected(database_url) as connection:
+        await connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'x'")
+        try:
+            yield role, parts._replace(netloc=f"{role}:x@{parts.netloc.rpartition('@')[2]}").geturl()
+        finally:
+            await connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+async def _is_untouched(database_url: str) -> bool:
+    async with connected(database_url) as connection:
+        return not await connection.fetchval("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+async def test_a_database_that_cannot_hold_every_name_is_refused_before_anything_is_changed(
+    servers: Servers, encoding: str
+) -> None:
+    options = f"ENCODING '{encoding}' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"
+    async with _database(servers, options) as url:
+        code, output = await _run_migrations(url)
+        assert code == 1
+        assert output.count("\n") == 1
+        assert encoding in output
+        assert "ENCODING 'UTF8'" in output
+        assert await _is_untouched(url)
+
+
+async def test_a_role_that_may_make_no_tables_is_told_which_grant_it_lacks(empty_database: str) -> None:
+    async with connected(empty_database) as connection, _role(empty_database) as (role, url):
+        await connection.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+        with pytest.raises(Refused, match=f"GRANT CREATE ON SCHEMA public TO {role}"):
+            await migrate(url)
+        assert await _is_untouched(empty_database)
+
+
+async def test_a_role_that_owns_no_table_is_told_whose_they_are(
+    empty_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = migrations._revisions()
+    monkeypatch.setattr(migrations, "_revisions", lambda: paths[:1])
+    await migrate(empty_database)
+    monkeypatch.setattr(migrations, "_revisions", lambda: paths)
+    async with connected(empty_database) as connection, _role(empty_database) as (role, url):
+        await connection.execute(f"GRANT CREATE ON SCHEMA public TO {role}; GRANT SELECT ON schema_revisions TO {role}")
+        with pytest.raises(Refused, match="belongs to headrace"):
+            await migrate(url)
+
+
+async def test_a_role_without_rights_may_see_that_all_is_up_to_date(empty_database: str) -> None:
+    await migrate(empty_database)
+    async with connected(empty_database) as connection, _role(empty_database) as (role, url):
+        await connection.execute(f"GRANT SELECT ON schema_revisions TO {role}")
+        assert await migrate(url) == []
+        async with asyncio.timeout(10):
+            await wait_until_migrated(url)
 
 
 @pytest.mark.parametrize(
