@@ -58,10 +58,9 @@ _SETTINGS = {
     "tcp_keepalives_count": "3",
     "tcp_user_timeout": "20s",
 }
-# Those that only newer versions know: set by a statement, where they exist. A limit for whole transactions (PostgreSQL
-# 17) would end a session in the middle of a batch that waits for locks; the limits above bound each of its steps.
-_NEWER_SETTINGS = {"transaction_timeout": "0"}
-_SET_NEWER = "SELECT set_config($1, $2, false) WHERE current_setting($1, true) IS NOT NULL"
+# Known from PostgreSQL 17 on, so set by a statement, there. A limit for whole transactions would end a session in the
+# middle of a batch that waits for locks; the limits above bound each of its steps.
+_FROM_17_ON = "SET transaction_timeout = 0"
 
 
 def session_settings(application_name: str) -> dict[str, str]:
@@ -111,8 +110,8 @@ def make_pool(database_url: str, application_name: str, size: int, timeout_s: fl
 
 
 async def _begin(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
-    for name, value in _NEWER_SETTINGS.items():
-        await connection.execute(_SET_NEWER, name, value)
+    if connection.get_server_version().major >= 17:
+        await connection.execute(_FROM_17_ON)
 
 
 async def _leave_as_it_is(_: "asyncpg.Connection[asyncpg.Record]") -> None:
