@@ -136,9 +136,7 @@ class Products:
         self._clock = ClockWatch()
 
     async def ping(self) -> None:
-        """With a connection that nothing else takes: whether PostgreSQL can do the work, writes included, and not whether
-        we are busy.
-        """
+        """With a connection that nothing else takes: whether PostgreSQL can do the work, not whether we are busy."""
         async with reading(self._reads, self._timeout_s) as connection:
             await check_writable(connection)
             await self._clock.compare(connection)
