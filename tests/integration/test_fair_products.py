@@ -1,0 +1,58 @@
+"""P8 for product_api: lists, single products, changes and readiness do not wait for each other's connections."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import asyncpg
+import pytest
+
+from pipeline.shares import Busy
+from product_api.products import Products
+from product_api.requests import ProductValues
+from tests.conditions import eventually
+from tests.workers import locked
+from web.paging import Cursor, Page
+
+ALL = Page(Cursor(datetime(9999, 1, 1, tzinfo=UTC), "ffffffff-ffff-ffff-ffff-ffffffffffff"), 500)
+
+
+@pytest.fixture
+async def products(database_url: str) -> AsyncIterator[Products]:
+    async with asyncpg.create_pool(database_url, min_size=0, max_size=4) as pool:
+        yield Products(pool, pool, timeout_s=10)
+
+
+async def test_p8_lists_past_their_bound_are_busy_and_all_else_is_answered(products: Products) -> None:
+    """A full pool is not a PostgreSQL that is away: readiness has a connection that nothing else takes."""
+    created = (await products.create(ProductValues("Laptop", Decimal(1500), 50))).after
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(products._lists.turn("reader"))
+        stack.enter_context(products._lists._shares.places("others", 199))
+        with pytest.raises(Busy):
+            await products.page(ALL, "reader")
+        assert await products.get(created.product.id) == created
+        await products.ping()
+    assert await products.page(ALL, "reader") == [created]
+
+
+async def test_p8_changes_that_wait_for_a_lock_are_bounded_and_reads_go_on(
+    products: Products, database_url: str
+) -> None:
+    created = (await products.create(ProductValues("Laptop", Decimal(1500), 50))).after
+    changes = []
+    async with locked(database_url, "stock_adjustments"):
+        for _ in range(200):
+            change = products.change(
+                created.product.id, "restock", lambda old: old.values._replace(qty=old.values.qty + 1)
+            )
+            changes.append(asyncio.create_task(change))
+        await eventually(lambda: products._changes._shares.is_full)
+        with pytest.raises(Busy):
+            await products.create(ProductValues("Laptop", Decimal(1500), 50))
+    await asyncio.gather(*changes)
+    after = await products.get(created.product.id)
+    assert after is not None
+    assert after.product.qty == 250
