@@ -24,7 +24,7 @@ from web import connection_limits, problems
 from web.closures import Closed, closures
 from web.connection_limits import Config
 from web.flow import Flow, drop
-from web.heads import Refused, check_head
+from web.heads import Refused, check_head, with_path
 from web.problems import Problem
 
 # Several times what browsers and proxies send. What comes in the same read as the head before it is not counted.
@@ -165,6 +165,8 @@ class Connection(HttpToolsProtocol):
         self._head_ended()
         self._offers_upgrade = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
         if not self._offers_upgrade:
+            if self.url[:1] != b"/":
+                self.url = with_path(self.url)
             check_head(self.parser.get_http_version(), self.headers, self.config.hosts)
             super().on_headers_complete()
             self._unanswered.append(self.cycle)

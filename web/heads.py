@@ -14,6 +14,18 @@ _HOST = re.compile(
 )
 
 
+# An absolute-form target whose path is empty: scheme, authority, and at most a query.
+_WITHOUT_PATH = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]*://[^/?#]+)((?:[?#].*)?)", re.DOTALL)
+
+
+def with_path(target: bytes) -> bytes:
+    """The target of a request, with the path `/` where it is a URI whose path is empty: the two are the same (RFC 9110,
+    section 4.2.3).
+    """
+    match = _WITHOUT_PATH.fullmatch(target)
+    return b"%b/%b" % match.groups() if match else target
+
+
 class Refused(Exception):
     """Raised in what the parser calls, which ends the parsing."""
 

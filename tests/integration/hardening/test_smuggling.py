@@ -175,6 +175,10 @@ async def test_a_trailer_is_no_idempotency_key(ingest: Ingest, product: str) -> 
     ("target", "status"),
     [
         (b"http://example.org/livez", 200),
+        (b"http://example.org", 404),
+        (b"HTTP://example.org:8080", 404),
+        (b"http://example.org?x=1", 404),
+        (b"http://[::1]:8080", 404),
         (b"/livez?x=%00&y", 200),
         (b"/livez#fragment", 200),
         (b"//livez", 404),
