@@ -100,7 +100,13 @@ class Management:
 
     async def start_over(self) -> None:
         """Delete the vhost, which makes the broker close every connection to it, and make it anew, empty."""
+        await self.delete_vhost()
+        await self.make_vhost()
+
+    async def delete_vhost(self) -> None:
         await self._call("DELETE", f"/api/vhosts/{self._vhost}")
+
+    async def make_vhost(self) -> None:
         await self._call("PUT", f"/api/vhosts/{self._vhost}")
         everything = {"configure": ".*", "write": ".*", "read": ".*"}
         await self._call("PUT", f"/api/permissions/{self._vhost}/{self._user}", everything)

@@ -5,11 +5,13 @@ import signal
 import pytest
 
 from tests.chaos import clock
-from tests.chaos.notes import Verdict
+from tests.chaos.client import Client, ordering
+from tests.chaos.notes import Verdict, some_orders
 from tests.chaos.scene import FAILING, Scene
 from tests.chaos.signs import Counts, Restarts, Says
 from tests.conditions import eventually
 from tests.deployment import SERVICES
+from tests.processes import service_process
 from tests.workers import connected
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
@@ -19,7 +21,9 @@ _EVERY_S = 5
 # After its batch was given to another: 40 s in all, or nearly.
 _FROZEN_ON_S = 10
 _MOST_BACK = "SELECT extract(epoch FROM max(persisted_at - accepted_at))::float8 FROM orders"
+_MOST_AHEAD = "SELECT extract(epoch FROM max(accepted_at - persisted_at))::float8 FROM orders"
 _AN_HOUR_S = 3600
+_PER_S_AHEAD = 100.0
 
 
 @pytest.mark.parametrize("rounds", [1, pytest.param(3, marks=pytest.mark.deep)])
@@ -97,3 +101,33 @@ async def test_p2_the_clock_of_ingest_api_is_set_back(scene: Scene) -> None:
     await scene.check(Says("ingest_api", "the clock was set back"), Restarts("ingest_api"))
     async with connected(scene.database_url) as connection:
         assert await connection.fetchval(_MOST_BACK) > 0.9 * _AN_HOUR_S
+
+
+@pytest.mark.deep
+@pytest.mark.scenario("18", "two ingest_api whose clocks are an hour apart")
+async def test_p2_two_ingest_apis_do_not_agree_what_time_it_is(scene: Scene) -> None:
+    """P1, P2, P4, P6: what is accepted an hour ahead of PostgreSQL's time is stored and decided like the rest."""
+    environment = {**scene.deployment.environment, clock.VARIABLE: str(_AN_HOUR_S)}
+    async with service_process("ingest_api", environment, program=FAILING) as ahead:
+        ahead.process.send_signal(clock.SIGNAL)
+        # Once a second or in 5 s: it may have compared just before.
+        await eventually(lambda: "PostgreSQL's are apart" in ahead.log(), 20)
+        assert await ahead.metric("headrace_clock_skew_seconds") > 0.9 * _AN_HOUR_S
+        others = Client(ahead.url)
+        async with scene.under_load():
+            orders = some_orders(scene.random("orders of the other"), scene.products, keyed=0.1)
+            async with ordering(others, orders, _PER_S_AHEAD):
+                await scene.goes_on(10)
+                scene.over()
+                await scene.recovers()
+            last = next(it for it in reversed(others.notes) if it.verdict is Verdict.OK)
+            assert (await scene.deployment.get_order(last.told))["id"] == last.told, "the one answers for the other's"
+        others.close()
+        assert await ahead.stop() == 0
+    scene.client.notes += others.notes
+    scene.names_fault = False  # it was named before the load began
+    await scene.check()
+    async with connected(scene.database_url) as connection:
+        assert await connection.fetchval(_MOST_AHEAD) > 0.9 * _AN_HOUR_S
+        # Ids carry the time of acceptance: a page goes on where the one before ended, whichever clock made it.
+        assert await connection.fetchval("SELECT count(*) FROM orders WHERE accepted_at > now()") > 0

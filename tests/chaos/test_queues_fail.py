@@ -24,6 +24,24 @@ PUBLISHERS = {ACCEPTED: ("ingest_api", "broker"), CREATED: ("persist_worker", "p
 
 
 @pytest.mark.deep
+@pytest.mark.scenario("12", "the vhost deleted, and made again after 10 s")
+async def test_p12_a_deleted_vhost_is_used_again_without_help(scene: BreakableScene) -> None:
+    """Deleted while its queues are empty. Until it is back clients hear 503, and from then on all is declared again."""
+    async with scene.under_load():
+        async with Management(scene.servers.urls.rabbitmq_api, scene.amqp_url) as management:
+            async with scene.nobody_orders():
+                await management.delete_vhost()
+            await scene.goes_on(10)
+            await management.make_vhost()
+        scene.over()
+        await scene.recovers()
+    await scene.check(
+        *(Says(name, "broker connection lost") for name in ("ingest_api", "persist_worker", "product_consumer")),
+        Counts("persist_worker", 'headrace_broker_connection_losses_total{connection="consumer"}'),
+    )
+
+
+@pytest.mark.deep
 @pytest.mark.parametrize("queue", [ACCEPTED, CREATED])
 @pytest.mark.scenario("12", "{queue} deleted")
 async def test_p1_a_deleted_queue_is_there_again_without_help(scene: BreakableScene, queue: str) -> None:

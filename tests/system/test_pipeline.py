@@ -47,6 +47,30 @@ async def test_the_pasted_requests_of_the_old_service_work_unchanged(deployment:
     assert await paste(deployment, read, product["id"]) == {**product, "qty": 48}
 
 
+async def test_totals_and_stock_are_exact_at_their_limits(deployment: Deployment) -> None:
+    """A float has 15 to 17 digits, and the largest total has 18: every hop keeps all of them, as JSON numbers."""
+    for price, quantity, total in (
+        ("9999999999.99", 1_000_000, b"9999999999990000.00"),
+        ("9999999999.99", 999_999, b"9999989999990000.01"),
+        ("0.01", 1, b"0.01"),
+        ("0.00", 1_000_000, b"0.00"),
+    ):
+        product_id = await deployment.create_product(10**15, price)
+        accepted = await deployment.order(product_id, quantity)
+        expected = b'"unit_price":%b,"total_price":%b,' % (price.encode(), total)
+        assert expected in accepted.content
+        order_id = accepted.json()["id"]
+        decided = await eventually(lambda: deployment.verdict(order_id))  # noqa: B023 - awaited in this turn
+        assert decided["status"] == "PROCESSED"
+        async with deployment.client("ingest_api") as client:
+            for path in (f"{ORDERS}/{order_id}", f"{ORDERS}/product/{product_id}"):
+                assert expected in (await client.get(path)).content
+        assert (await deployment.product(product_id))["qty"] == 10**15 - quantity
+        stored = await deployment.connection.fetchrow("SELECT total_price::text FROM orders WHERE id = $1", order_id)
+        assert stored is not None
+        assert stored["total_price"].encode() == total
+
+
 async def paste(deployment: Deployment, line: str, product_id: str = "") -> Any:
     """The JSON that a pasted request prints. Only the two ports and the id are put in."""
     line = line.replace("ID", product_id) if product_id else line

@@ -1,0 +1,27 @@
+"""What the scenarios have one by one, mixed by chance. For longer, and to find leaks: ./headrace test soak."""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.chaos.random_faults import AROUND, DEADLY
+from tests.chaos.scene import BreakableScene
+from tests.chaos.soak import go_on
+
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(600)]
+
+_SECONDS = 120
+_PER_S = 300.0
+_SINGLES_PER_S = 2
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("mix", [1, 2, 3])
+@pytest.mark.scenario("20", "faults at random for two minutes, mix {mix}")
+async def test_p1_whatever_breaks_after_what(scene: BreakableScene, mix: int, tell: Callable[[str], None]) -> None:
+    """P1 to P4, P7: nothing is lost, doubled or oversold. Each mix draws its own; `--chaos-seed` repeats them."""
+    scene.singles.per_s = _SINGLES_PER_S
+    async with scene.under_load(per_s=_PER_S):
+        await go_on(scene, _SECONDS, AROUND + DEADLY, tell)
+    scene.names_fault = False  # which faults they were chance decides, and each is named in a scenario of its own
+    await scene.check()
