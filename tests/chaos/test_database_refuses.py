@@ -28,7 +28,7 @@ async def test_p1_postgres_is_frozen(scene: BreakableScene) -> None:
         scene.over()
         await scene.recovers()
     await scene.check(
-        Says("ingest_api", "postgresql is away"),
+        Says("ingest_api", "postgresql for prices is away"),
         Counts("ingest_api", 'headrace_catalogue_lookups_total{source="stale"}'),
     )
 
