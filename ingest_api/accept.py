@@ -4,24 +4,25 @@ An ASGI class rather than a request/response function: Starlette's Request and R
 throughput (measured: 13,350 against 9,700 requests/s).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from starlette.types import Receive, Scope, Send
 
-from database.sessions import StoreUnavailable
 from ingest_api.catalogue import Catalogue
-from ingest_api.idempotency import Claim, Replay, Replays, Taken, fingerprint_of, idempotency_key, name_of
+from ingest_api.idempotency import Request, fingerprint_of
+from ingest_api.keyed import Keyed, KeyedOrders
 from ingest_api.requests import OrderRequest, canonical_product_id, decode_request, price, traceparent_of
-from ingest_api.stored_orders import StoredOrders
 from pipeline import metrics
 from pipeline.group_commit import Full, GroupCommit, Unavailable
 from pipeline.order_ids import OrderIds
 from pipeline.orders import Order, encode_order, with_context
 from pipeline.publisher import Outcome
-from pipeline.shares import Busy, Shares
+from pipeline.shares import Shares
 from web import problems
 from web.body import read_json_body
 from web.clients import client_of
+from web.idempotency_keys import idempotency_key
 from web.problems import Problem
 from web.rate_limit import RateLimits
 
@@ -34,7 +35,6 @@ _PROBLEMS = {
     Outcome.UNKNOWN: problems.outcome_unknown,
 }
 
-KEY_PROBLEMS = {Taken.IN_FLIGHT: problems.request_in_flight, Taken.REUSED: problems.key_reused}
 _REPLAYED = ((b"idempotency-replayed", b"true"),)
 
 
@@ -45,12 +45,10 @@ class Intake:
     catalogue: Catalogue
     ids: OrderIds
     commits: GroupCommit
-    replays: Replays
+    keyed: KeyedOrders
     limits: RateLimits
     bulks: Shares
     """Places for the orders of bulk requests."""
-    stored: StoredOrders
-    """Asked only before a keyed order is refused: a request before it may have made it."""
     status: int
     """Of the answer to what was accepted: 202, or 201 for clients that insist."""
 
@@ -81,53 +79,34 @@ class AcceptOrder:
         return await _send_accepted(send, self._intake.status, order_id, answer)
 
     async def _answer_keyed(self, key: str, request: OrderRequest, scope: Scope, send: Send) -> None:
-        client = client_of(scope).name
-        fingerprint = fingerprint_of(canonical_product_id(request.product_id), request.quantity)
-        order_id = self._intake.ids.derive(client, key, fingerprint.hex())
-        begun = await self._intake.replays.begin(name_of(client, key), fingerprint)
-        if isinstance(begun, Replay):
-            return await _send_accepted(send, begun.status, order_id, begun.body, _REPLAYED)
-        if isinstance(begun, Taken):
-            raise KEY_PROBLEMS[begun]()
-        try:
-            order = await self._price_keyed(order_id, request, client, begun)
-            answer = await self._accept(order, scope, begun.mark)
-        except BaseException as error:
-            self._intake.replays.give_up(begun, error)
-            raise
-        self._intake.replays.remember(begun, self._intake.status, answer)
-        return await _send_accepted(send, self._intake.status, order_id, answer)
+        client, catalogue = client_of(scope).name, self._intake.catalogue
+        request.product_id = canonical_product_id(request.product_id)
+        fingerprint = fingerprint_of(request.product_id, request.quantity)
 
-    async def _price_keyed(self, order_id: str, request: OrderRequest, client: str, claim: Claim) -> Order:
-        """As `price`; but what is refused now may have been accepted before: then it is that order. Raises Problem."""
-        try:
-            return await price(self._intake.catalogue, order_id, request, client, in_doubt=claim.in_doubt)
-        except Problem as problem:
-            if problem.status == 503:
-                raise
-            stored = await stored_among(self._intake.stored, [order_id], client)
-            if stored:
-                return stored[order_id]
-            if claim.in_doubt:  # it had a price then, and may be on its way still
-                raise problems.outcome_unknown(self._intake.commits.retry_after_s()) from None
-            raise
+        async def price_one(order_ids: Sequence[str], _: Sequence[Request]) -> list[Order | Problem]:
+            try:
+                return [await price(catalogue, order_ids[0], request, client)] if order_ids else []
+            except Problem as problem:
+                return [problem]
+
+        async def publish(orders: Sequence[Order]) -> None:
+            for order in orders:
+                await self._accept(order, scope, fingerprint.hex())
+
+        keyed = Keyed(client, key, fingerprint, [request], is_bulk=False)
+        answer = await self._intake.keyed.accept(keyed, price_one, publish)
+        (order,) = answer.results
+        if isinstance(order, Problem):
+            raise order
+        extra = _REPLAYED if answer.is_replayed else ()
+        return await _send_accepted(send, answer.status, order.id, encode_order(order), extra)
 
     async def _accept(self, order: Order, scope: Scope, request_hash: str | None) -> bytes:
-        """Publish, wait for the confirm. Returns the answer. Raises Problem."""
+        """Publish, wait for the confirm. Returns the answer. Raises Problem (503)."""
         answer = encode_order(order)
         context = traceparent_of(scope), request_hash, client_of(scope).name
         await confirmed(self._intake.commits, [with_context(answer, *context)])
         return answer
-
-
-async def stored_among(orders: StoredOrders, order_ids: list[str], client: str) -> dict[str, Order]:
-    """Those of the orders that were accepted before, as far as they are stored. Raises Problem (503)."""
-    try:
-        return await orders.accepted(order_ids, client)
-    except StoreUnavailable as error:
-        raise problems.store_unavailable(str(error)) from None
-    except Busy:
-        raise problems.overloaded() from None
 
 
 async def confirmed(commits: GroupCommit, encoded: list[bytes]) -> None:

@@ -14,10 +14,12 @@ from database.clock import watch_clock
 from database.sessions import Pool, StoreUnavailable, make_pool
 from ingest_api import backlog
 from ingest_api.accept import AcceptOrder, Intake
+from ingest_api.accepted_orders import AcceptedOrders
 from ingest_api.bulk import AcceptBulk
 from ingest_api.catalogue import Catalogue
+from ingest_api.claims import Claims
 from ingest_api.documents import documents
-from ingest_api.idempotency import Replays
+from ingest_api.keyed import KeyedOrders
 from ingest_api.lookup import OrderLookup
 from ingest_api.operations import OPERATIONS
 from ingest_api.order_lists import OrderLists
@@ -70,33 +72,35 @@ async def _running(
     single_orders = _pool(settings, settings.database_order_connections)
     order_lists = _pool(settings, settings.database_list_connections)
     publisher = Publisher(settings, health, BROKER, topology.declare_accepted)
-    async with redis, prices, single_orders, order_lists:
-        cache = product_cache.ProductCache(redis)
-        source = ProductSource(cache, prices, settings.database_timeout_s)
+    retries = _pool(settings, settings.database_retry_connections)
+    async with redis, prices, single_orders, order_lists, retries:
+        cache = product_cache.ProductCache(redis, settings.namespace)
+        source = ProductSource(cache, prices, settings.database_timeout_s, settings.catalogue_ttl_s)
         catalogue = Catalogue(settings, source.load)
         waiting_orders = backlog.Backlog()
         commits = _group_commit(settings, publisher, waiting_orders)
-        replays = _replays(settings, redis)
+        claims = _claims(settings, redis)
         events = follow_events(settings, health, catalogue)
         publishing = (commits.run() for _ in range(settings.publish_window))
-        lists = OrderListCache(redis)
+        lists = OrderListCache(redis, settings.namespace)
         verdicts = _verdicts(settings, health, lists)
         orders = StoredOrders(single_orders, order_lists, _read_limits(settings))
+        ids = OrderIds(settings.order_id_keys, on_step=_tell_step)
+        keyed = _keyed(settings, ids, claims, AcceptedOrders(retries, settings.database_timeout_s), publisher)
         waiting = (verdicts.run(), verdicts.end_with(stop))
         watching = (
             cache.watch(health, REDIS),
             watch_clock(order_lists, settings.database_timeout_s),
             backlog.watch(waiting_orders, orders),
         )
-        parts = (events, replays.run(), *watching, *publishing, *waiting)
+        parts = (events, claims.run(), keyed.run(), *watching, *publishing, *waiting)
         async with lifecycle.background(publisher.run(), *parts, stop=stop):
-            ids = OrderIds(settings.order_id_key.get_secret_value(), on_step=_tell_step)
             bulks = Shares("orders of bulks", settings.max_bulk_orders)
-            intake = Intake(catalogue, ids, commits, replays, RateLimits(), bulks, orders, settings.accepted_status)
+            intake = Intake(catalogue, ids, commits, keyed, RateLimits(), bulks, settings.accepted_status)
             lookup = OrderLookup(orders, OrderLists(lists, orders), verdicts, ids)
             yield _routes(settings, intake, lookup, keys.guard)
             await commits.drain()
-            await replays.drain()
+            await claims.drain()
 
 
 def _tell_step(back_s: float) -> None:
@@ -138,12 +142,29 @@ def _verdicts(settings: IngestSettings, health: Health, lists: OrderListCache) -
     )
 
 
-def _replays(settings: IngestSettings, redis: Redis) -> Replays:
-    return Replays(
+def _claims(settings: IngestSettings, redis: Redis) -> Claims:
+    return Claims(
         redis,
+        settings.namespace,
         remember_s=settings.idempotency_remember_s,
         in_flight_s=settings.idempotency_in_flight_s,
         max_waiting=settings.max_waiting_orders,
+        max_per_client=settings.idempotency_max_per_client,
+    )
+
+
+def _keyed(
+    settings: IngestSettings, ids: OrderIds, claims: Claims, accepted: AcceptedOrders, publisher: Publisher
+) -> KeyedOrders:
+    return KeyedOrders(
+        ids,
+        claims,
+        accepted,
+        publisher.look,
+        settings.namespace,
+        status=settings.accepted_status,
+        remember_s=settings.idempotency_remember_s,
+        stored_within_s=settings.idempotency_stored_within_s,
     )
 
 

@@ -9,6 +9,7 @@ import asyncio
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import partial
 from hashlib import blake2b
 from typing import Any, TypeVar
@@ -16,17 +17,10 @@ from typing import Any, TypeVar
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from ingest_api.accept import KEY_PROBLEMS, Intake, confirmed, stored_among
+from ingest_api.accept import Intake, confirmed
 from ingest_api.catalogue import Product
-from ingest_api.idempotency import (
-    FINGERPRINT_BYTES,
-    Claim,
-    Replay,
-    Taken,
-    fingerprint_of,
-    idempotency_key,
-    name_of,
-)
+from ingest_api.idempotency import FINGERPRINT_BYTES, Request, fingerprint_of
+from ingest_api.keyed import Keyed
 from ingest_api.requests import (
     OrderRequest,
     canonical_product_id,
@@ -41,11 +35,16 @@ from pipeline.shares import Busy
 from web import problems
 from web.body import read_json_or_ndjson_body
 from web.clients import client_of
+from web.idempotency_keys import idempotency_key
 from web.ids import canonical_id
 from web.json_body import elements_of
 from web.problems import Problem
 
 MAX_ORDERS = 1_000
+# Orders after which others have their turn.
+_SLICE = 100
+
+T = TypeVar("T")
 
 
 class _Ordered(msgspec.Struct, rename="camel"):
@@ -58,13 +57,6 @@ class _Ordered(msgspec.Struct, rename="camel"):
 _ordered = msgspec.json.Decoder(_Ordered)
 # The end of a string is optional, so that each byte is looked at once, also in what is no JSON.
 _WHITE_SPACE = re.compile(rb'("(?:[^"\\]|\\.)*+"?)|[ \t\r\n]++', re.DOTALL)
-
-# Orders after which others have their turn.
-_SLICE = 100
-
-T = TypeVar("T")
-Request = OrderRequest | Problem
-"""One element of the body: what it asks for, its product id canonical, or what is wrong with it."""
 
 
 def split(body: bytes, *, is_ndjson: bool) -> list[bytes]:
@@ -101,23 +93,23 @@ def fingerprint_of_all(elements: Sequence[bytes], requests: Sequence[Request]) -
 
 
 def to_orders(
-    order_ids: Sequence[str], requests: Sequence[Request], products: Mapping[str, Product], *, in_doubt: bool
+    order_ids: Sequence[str], requests: Sequence[Request], products: Mapping[str, Product], now: datetime
 ) -> list[Order | Problem]:
     """What becomes of each request. `products`: by canonical id, without those that nobody could be asked about."""
-    return [_to_order(*it, products, in_doubt) for it in zip(order_ids, requests, strict=True)]
+    return [_to_order(*it, products, now) for it in zip(order_ids, requests, strict=True)]
 
 
-def _to_order(order_id: str, request: Request, products: Mapping[str, Product], in_doubt: bool) -> Order | Problem:
+def _to_order(order_id: str, request: Request, products: Mapping[str, Product], now: datetime) -> Order | Problem:
     if isinstance(request, Problem):
         return request
     product = products.get(request.product_id)
     try:
         if product is None:
             raise problems.store_unavailable()
-        check_sellable(request.product_id, product, in_doubt=in_doubt)
+        check_sellable(request.product_id, product)
     except Problem as problem:
         return problem.with_traceback(None)
-    return to_order(order_id, request, request.product_id, product)
+    return to_order(order_id, request, request.product_id, product, now)
 
 
 def answer_of(priced: Order | Problem, place: int) -> bytes:
@@ -133,6 +125,15 @@ def _read_all(elements: Sequence[bytes]) -> list[Request]:
 
 def _answers_of(priced: Sequence[Order | Problem], places: Sequence[int]) -> list[bytes]:
     return [answer_of(it, place) for it, place in zip(priced, places, strict=True)]
+
+
+def _encode_all(orders: Sequence[Order], trace: str | None, client: str, *, is_keyed: bool) -> list[bytes]:
+    """As they stand in a message."""
+    return [with_context(encode_order(it), trace, _request_hash(it) if is_keyed else None, client) for it in orders]
+
+
+def _request_hash(order: Order) -> str:
+    return fingerprint_of(order.product_id, order.quantity).hex()
 
 
 def _fingerprint(request: OrderRequest) -> bytes:
@@ -189,7 +190,11 @@ class AcceptBulk:
             fingerprint = fingerprint_of_all(elements, requests)
             return await self._answer_keyed(key, fingerprint, requests, scope, send)
         order_ids = await _in_slices(lambda some: [self._intake.ids.mint() for _ in some], requests)
-        return await _send(send, *await self._accept(order_ids, requests, scope, None))
+        results = await self._price(client_of(scope).name, order_ids, requests)
+        orders = [it for it in results if isinstance(it, Order)]
+        if orders:
+            await self._publish(scope, orders)
+        return await _send(send, self._intake.status if orders else 422, results)
 
     @contextmanager
     def _room(self, client: str, orders: int) -> Iterator[None]:
@@ -209,61 +214,28 @@ class AcceptBulk:
         self, key: str, fingerprint: bytes, requests: list[Request], scope: Scope, send: Send
     ) -> None:
         client = client_of(scope).name
-        begun = await self._intake.replays.begin(name_of(client, key, is_bulk=True), fingerprint)
-        if isinstance(begun, Replay):
-            return await _send(send, begun.status, begun.body, replayed=True)
-        if isinstance(begun, Taken):
-            raise KEY_PROBLEMS[begun]()
-        try:
-            order_ids = self._intake.ids.derive_many(client, key, begun.mark, len(requests))
-            status, answer = await self._accept(order_ids, requests, scope, begun)
-        except BaseException as error:
-            self._intake.replays.give_up(begun, error)
-            raise
-        if status == self._intake.status:
-            self._intake.replays.remember(begun, status, answer)
-        else:
-            self._intake.replays.free(begun)
-        return await _send(send, status, answer)
 
-    async def _accept(
-        self, order_ids: list[str], requests: list[Request], scope: Scope, claim: Claim | None
-    ) -> tuple[int, bytes]:
-        """Price all, publish the good, wait for the confirm. Returns status and answer. Raises Problem (503)."""
-        in_doubt = claim is not None and claim.in_doubt
-        products = await self._products(requests, client_of(scope).name)
-        to_priced = partial(to_orders, products=products, in_doubt=in_doubt)
-        priced = await _in_slices(to_priced, order_ids, requests)
-        if claim is not None:
-            priced = await self._as_accepted_before(order_ids, requests, priced, client_of(scope).name)
-        answers = await _in_slices(_answers_of, priced, range(len(priced)))
+        async def publish(orders: Sequence[Order]) -> None:
+            await self._publish(scope, orders, is_keyed=True)
+
+        keyed = Keyed(client, key, fingerprint, requests, is_bulk=True)
+        answer = await self._intake.keyed.accept(keyed, partial(self._price, client), publish)
+        return await _send(send, answer.status, answer.results, replayed=answer.is_replayed)
+
+    async def _price(self, client: str, order_ids: Sequence[str], requests: Sequence[Request]) -> list[Order | Problem]:
+        """Raises Problem (503)."""
+        if not requests:
+            return []
+        products = await self._products(requests, client)
+        return await _in_slices(partial(to_orders, products=products, now=datetime.now(UTC)), order_ids, requests)
+
+    async def _publish(self, scope: Scope, orders: Sequence[Order], *, is_keyed: bool = False) -> None:
+        """As one message, and wait for its confirm. Raises Problem (503)."""
         trace, client = traceparent_of(scope), client_of(scope).name
-        accepted = []
-        for answer, request, it in zip(answers, requests, priced, strict=True):
-            if isinstance(it, Problem):
-                metrics.ORDERS_REFUSED.labels(it.name).inc()
-            elif isinstance(request, OrderRequest):
-                request_hash = _fingerprint(request).hex() if claim else None
-                accepted.append(with_context(answer, trace, request_hash, client))
-        if accepted:
-            await confirmed(self._intake.commits, accepted)
-        return self._intake.status if accepted else 422, join_orders(answers)
+        encode_all = partial(_encode_all, trace=trace, client=client, is_keyed=is_keyed)
+        await confirmed(self._intake.commits, await _in_slices(encode_all, orders))
 
-    async def _as_accepted_before(
-        self, order_ids: list[str], requests: list[Request], priced: list[Order | Problem], client: str
-    ) -> list[Order | Problem]:
-        """What is refused now may have been accepted by a request before, and then it is that order. Raises Problem."""
-        refused = [
-            order_id
-            for order_id, request, it in zip(order_ids, requests, priced, strict=True)
-            if isinstance(it, Problem) and isinstance(request, OrderRequest)
-        ]
-        if not refused:
-            return priced
-        stored = await stored_among(self._intake.stored, refused, client)
-        return [stored.get(order_id, it) for order_id, it in zip(order_ids, priced, strict=True)]
-
-    async def _products(self, requests: list[Request], client: str) -> dict[str, Product]:
+    async def _products(self, requests: Sequence[Request], client: str) -> dict[str, Product]:
         """The products of all requests that somebody could be asked about, by id. Raises Problem (503)."""
         ids = {it.product_id for it in requests if isinstance(it, OrderRequest)}
         try:
@@ -281,7 +253,12 @@ async def _in_slices(work: Callable[..., list[T]], *columns: Sequence[Any]) -> l
     return done
 
 
-async def _send(send: Send, status: int, body: bytes, *, replayed: bool = False) -> None:
+async def _send(send: Send, status: int, results: Sequence[Order | Problem], *, replayed: bool = False) -> None:
+    if not replayed:
+        for it in results:
+            if isinstance(it, Problem):
+                metrics.ORDERS_REFUSED.labels(it.name).inc()
+    body = join_orders(await _in_slices(_answers_of, results, range(len(results))))
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     if replayed:
         headers.append((b"idempotency-replayed", b"true"))

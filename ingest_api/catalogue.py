@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from database.sessions import StoreUnavailable
 from ingest_api.rounds import Round, Rounds
@@ -41,9 +41,18 @@ _NO_PRODUCT = Product(0, None, sold_out=False, fresh_until=0.0, usable_until=0.0
 
 V = TypeVar("V")
 
-Load = Callable[[Mapping[str, int]], Awaitable[Mapping[str, ProductEvent | None]]]
-"""Looks products up outside: the present state of each, None if there is no such product; nothing of those that
-nobody could be asked about.
+
+class Found(NamedTuple):
+    """What was found outside."""
+
+    state: ProductEvent
+    age_s: float
+    """Since it was read from PostgreSQL, at the most."""
+
+
+Load = Callable[[Mapping[str, int]], Awaitable[Mapping[str, Found | None]]]
+"""Looks products up outside: the state of each, None if there is no such product; nothing of those that nobody could be
+asked about.
 
 Given the version of each that is known (0: none), so that a cache which is behind it is not believed. The store itself
 is.
@@ -139,15 +148,15 @@ class Catalogue:
         states = await self._load(known)
         for product_id in known.keys() - states.keys():
             self._use_for_longer(product_id)
-        return {id_: self._take_in(id_, known[id_], state) for id_, state in states.items()}
+        return {id_: self._take_in(id_, known[id_], found) for id_, found in states.items()}
 
-    def _take_in(self, product_id: str, known: int, state: ProductEvent | None) -> Product:
+    def _take_in(self, product_id: str, known: int, found: Found | None) -> Product:
         # What was held before has had its time: a store that was restored from a backup has gone back in versions, and
         # is right all the same. Only an event that came meanwhile may know better.
         held = self._products.get(product_id)
-        if held is not None and held.version > max(known, state.version if state else 0):
+        if held is not None and held.version > max(known, found.state.version if found else 0):
             return held
-        return self._hold(product_id, self._from_event(state)) if state else self._hold_unknown(product_id)
+        return self._hold(product_id, self._from_event(*found)) if found else self._hold_unknown(product_id)
 
     def _known_missing(self, product_id: str) -> Product | None:
         """What is answered for an id that was no product a moment ago."""
@@ -171,12 +180,12 @@ class Catalogue:
         if held is not None and held.fresh_until < now + _ASK_AGAIN_S:
             self._hold(product_id, replace(held, fresh_until=min(held.usable_until, now + _ASK_AGAIN_S)))
 
-    def _from_event(self, event: ProductEvent) -> Product:
-        return Product(event.version, None if event.deleted else event.price, event.qty == 0, *self._bounds())
+    def _from_event(self, event: ProductEvent, age_s: float = 0.0) -> Product:
+        return Product(event.version, None if event.deleted else event.price, event.qty == 0, *self._bounds(age_s))
 
-    def _bounds(self) -> tuple[float, float]:
-        """`fresh_until` and `usable_until` of what is known to be so now."""
-        fresh_until = self._now() + self._settings.catalogue_ttl_s
+    def _bounds(self, age_s: float) -> tuple[float, float]:
+        """`fresh_until` and `usable_until` of what was so `age_s` ago. Nothing else bounds the age of a price."""
+        fresh_until = self._now() - age_s + self._settings.catalogue_ttl_s
         return fresh_until, fresh_until + self._settings.catalogue_max_stale_s
 
     def _hold(self, product_id: str, product: Product) -> Product:

@@ -18,6 +18,7 @@ from web import http_fields
 from web import problem_kinds as kinds
 from web.body import NDJSON
 from web.clients import ORDERS_READ, ORDERS_WRITE
+from web.idempotency_keys import REPLAYED, key_parameter
 from web.openapi import ProblemDetails
 from web.operations import Answer, ArrayOf, Content, Header, Link, Operation, Parameter
 from web.problem_examples import example_of
@@ -82,21 +83,10 @@ _NDJSON = f'{{"productId":"{EXAMPLE_PRODUCT}","quantity":2}}\n{{"productId":"{EX
 
 # ── parameters and headers
 
-_KEY = Parameter(
-    "Idempotency-Key",
-    "header",
-    # ingest_api.idempotency checks it, in bytes.
-    Annotated[str, Meta(pattern=r'^("[!#-\[\]-~]{1,255}"|[!#-~][!-~]{0,254})$')],
+_KEY = key_parameter(
     "Makes the request safe to send again: however often, it is one order, whatever happens (draft-ietf-httpapi-"
-    "idempotency-key-header-07). The first answer is given again for a day. 1 to 255 visible ASCII characters, bare or"
-    " in quotes; UUIDv7 keys are best, because they keep the ids of orders in the order of time.",
-    "01a20267-9000-7c3d-8a1e-2b4c6d8e0f11",
-)
-_REPLAYED = Header(
-    "Idempotency-Replayed",
-    Literal["true"],
-    "There if this is the answer that an earlier request with the same key got.",
-    "true",
+    "idempotency-key-header-07). Every answer names the price and the time that are stored. 1 to 255 visible ASCII"
+    " characters, bare or in quotes; UUIDv7 keys are best, because they keep the ids of orders in the order of time."
 )
 _LOCATION = Header("Location", str, "Where the order can be read, from now on.", f"{ORDERS}/{EXAMPLE_ORDER}", True)
 _SOURCE = Header(
@@ -142,7 +132,7 @@ _ACCEPT_ORDER = Operation(
             ACCEPTED,
             f"Accepted. {_DURABLE}",
             (Content(AcceptedOrder, {"Accepted": _ACCEPTED}),),
-            (_LOCATION, _REPLAYED),
+            (_LOCATION, REPLAYED),
             (Link("getOrder", "order_id", "$response.body#/id"),),
         ),
     ),
@@ -171,7 +161,7 @@ _ACCEPT_ORDERS = Operation(
             ACCEPTED,
             f"At least one was accepted. {_DURABLE}",
             (Content(ArrayOf((AcceptedOrder, ProblemDetails), 1, MAX_ORDERS), {"One of two": [_ACCEPTED, _REFUSED]}),),
-            (_REPLAYED,),
+            (REPLAYED,),
         ),
         Answer(
             422,

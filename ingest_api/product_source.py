@@ -1,5 +1,6 @@
 """Where the catalogue asks: Redis, then PostgreSQL. And where it listens: the product events."""
 
+import time
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
@@ -9,12 +10,12 @@ from aio_pika.abc import AbstractConnection
 from aiormq.abc import DeliveredMessage
 
 from database.sessions import Pool, StoreUnavailable, reading
-from ingest_api.catalogue import Catalogue
+from ingest_api.catalogue import Catalogue, Found
 from pipeline import metrics, topology
 from pipeline.breaker import Breaker
 from pipeline.broker import answering, ends_within, keep_connected, when_lost
 from pipeline.health import Health
-from pipeline.product_cache import CachedProduct, ProductCache
+from pipeline.product_cache import TTL_S, CachedProduct, ProductCache
 from pipeline.product_events import ProductEvent, decode_event
 from pipeline.settings import PipelineSettings
 
@@ -42,11 +43,12 @@ class ProductSource:
     them tries it again.
     """
 
-    def __init__(self, cache: ProductCache, pool: Pool, timeout_s: float) -> None:
-        self._cache, self._pool, self._timeout_s = cache, pool, timeout_s
+    def __init__(self, cache: ProductCache, pool: Pool, timeout_s: float, max_age_s: float = TTL_S) -> None:
+        """`max_age_s`: of what is taken from the cache, since it was read from PostgreSQL."""
+        self._cache, self._pool, self._timeout_s, self._max_age_s = cache, pool, timeout_s, max_age_s
         self._breaker = Breaker("postgresql for prices")
 
-    async def load(self, known_versions: Mapping[str, int]) -> dict[str, ProductEvent | None]:
+    async def load(self, known_versions: Mapping[str, int]) -> dict[str, Found | None]:
         """The products as they are now, None for ids that are none; nothing of those that PostgreSQL cannot be asked
         about.
 
@@ -57,18 +59,23 @@ class ProductSource:
             found |= await self._stored(missing)
         return found
 
-    async def _cached(self, known_versions: Mapping[str, int]) -> dict[str, ProductEvent | None]:
-        found: dict[str, ProductEvent | None] = {}
-        for product_id, product in (await self._cache.read_many(known_versions)).items():
-            is_current = product.version >= known_versions[product_id]
+    async def _cached(self, known_versions: Mapping[str, int]) -> dict[str, Found | None]:
+        found: dict[str, Found | None] = {}
+        began = time.monotonic()
+        products = await self._cache.read_many(known_versions)
+        waited_s = time.monotonic() - began
+        for product_id, product in products.items():
+            age_s = product.age_s + waited_s
+            is_current = product.version >= known_versions[product_id] and age_s < self._max_age_s
             if is_current and (state := _from_cache(product_id, product)) is not None:
-                found[product_id] = state
+                found[product_id] = Found(state, age_s)
         metrics.CATALOGUE_LOOKUPS.labels("redis").inc(len(found))
         return found
 
-    async def _stored(self, product_ids: Sequence[str]) -> dict[str, ProductEvent | None]:
+    async def _stored(self, product_ids: Sequence[str]) -> dict[str, Found | None]:
         if not self._breaker.may_try():
             return {}
+        began = time.monotonic()
         try:
             async with reading(self._pool, self._timeout_s) as connection:
                 rows = await connection.fetch(_PRODUCTS, product_ids)
@@ -77,7 +84,8 @@ class ProductSource:
             return {}
         self._breaker.worked()
         metrics.CATALOGUE_LOOKUPS.labels("postgres").inc(len(product_ids))
-        return dict.fromkeys(product_ids) | {row["id"]: ProductEvent(*row) for row in rows}
+        age_s = time.monotonic() - began
+        return dict.fromkeys(product_ids) | {row["id"]: Found(ProductEvent(*row), age_s) for row in rows}
 
 
 async def follow_events(settings: PipelineSettings, health: Health, catalogue: Catalogue) -> None:

@@ -53,15 +53,11 @@ _PRODUCT_ID = f"a UUID, like {EXAMPLE_PRODUCT}"
 _body = JsonBody(OrderRequest, product_id=Rule(_PRODUCT_ID, _check_product_id))
 
 
-def check_sellable(product_id: str, product: Product, *, in_doubt: bool = False) -> None:
-    """Raises Problem: 422 for a product that does not exist, 409 for one that is known to be sold out.
-
-    `in_doubt`: the order may have been accepted already. Then it is not refused for want of stock: it is decided as if
-    it had come before, or not at all.
-    """
+def check_sellable(product_id: str, product: Product) -> None:
+    """Raises Problem: 422 for a product that does not exist, 409 for one that is known to be sold out."""
     if product.price is None:
         raise problems.unknown_product(product_id)
-    if product.sold_out and not in_doubt:
+    if product.sold_out:
         raise problems.out_of_stock(product_id)
 
 
@@ -73,8 +69,8 @@ def traceparent_of(scope: Scope) -> str | None:
     return None
 
 
-def to_order(order_id: str, request: OrderRequest, product_id: str, product: Product) -> Order:
-    """The order, accepted now at the product's price. `product` is sellable."""
+def to_order(order_id: str, request: OrderRequest, product_id: str, product: Product, now: datetime) -> Order:
+    """The order, accepted at `now` at the product's price. `product` is sellable."""
     assert product.price is not None
     return Order(
         id=order_id,
@@ -83,16 +79,14 @@ def to_order(order_id: str, request: OrderRequest, product_id: str, product: Pro
         unit_price=product.price,
         total_price=product.price * request.quantity,
         status="PENDING",
-        created_at=datetime.now(UTC),
+        created_at=now,
     )
 
 
 # ── I/O below
 
 
-async def price(
-    catalogue: Catalogue, order_id: str, request: OrderRequest, client: str, *, in_doubt: bool = False
-) -> Order:
+async def price(catalogue: Catalogue, order_id: str, request: OrderRequest, client: str) -> Order:
     """The order that `request` becomes, if its product can be sold. Raises Problem (409, 422, 503)."""
     product_id = request.product_id
     product = catalogue.get(product_id)
@@ -104,5 +98,5 @@ async def price(
             raise problems.store_unavailable(str(error)) from None
         except Busy:
             raise problems.overloaded() from None
-    check_sellable(product_id, product, in_doubt=in_doubt)
-    return to_order(order_id, request, product_id, product)
+    check_sellable(product_id, product)
+    return to_order(order_id, request, product_id, product, datetime.now(UTC))

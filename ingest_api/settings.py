@@ -58,8 +58,12 @@ class IngestSettings(ApiSettings):
     # Past it, 503.
     max_lookups: int = Field(default=5_000, ge=1)
 
-    # How long an answer can be had again with the same Idempotency-Key: some 350 bytes of Redis for each keyed order.
+    # The lifetime of a key: how long Redis holds what a keyed order was priced at. What is stored is found without it.
     idempotency_remember_s: float = Field(default=24 * 3600.0, gt=0)
+    # Keys that Redis holds of one client, 300 bytes each; the client's own oldest are dropped past it.
+    idempotency_max_per_client: int = Field(default=200_000, ge=1)
+    # While nobody knows whether an order was accepted before, the answer waits so long until it is stored. Then 503.
+    idempotency_stored_within_s: float = Field(default=3.0, gt=0)
     # How long a key is held by a request that died without an answer. Longer than a living one takes, unless it waits
     # for Redis, PostgreSQL and the broker in turn; then a retry is published beside it, as the same order.
     idempotency_in_flight_s: float = Field(default=8.0, gt=0, le=10)
@@ -76,8 +80,10 @@ class IngestSettings(ApiSettings):
     # Connections, one more of which hears of verdicts. Each sort has its own, so that none waits for another; the write
     # path has none. For the prices of products that the catalogue does not hold:
     database_price_connections: int = Field(default=2, ge=1)
-    # For single orders: one for retries, the others for GET. For each, many orders are one question.
-    database_order_connections: int = Field(default=3, ge=2)
+    # For GET of single orders: for each, many orders are one question.
+    database_order_connections: int = Field(default=2, ge=1)
+    # For orders with a key, which wait for nobody who reads. One question at a time, for all that wait.
+    database_retry_connections: int = Field(default=1, ge=1)
     # For lists: two keep a core of PostgreSQL, or this process, busy.
     database_list_connections: int = Field(default=2, ge=1)
     database_timeout_s: float = Field(default=2.0, gt=0)
@@ -85,7 +91,8 @@ class IngestSettings(ApiSettings):
     @property
     def database_connections(self) -> int:
         """All of them."""
-        return self.database_price_connections + self.database_order_connections + self.database_list_connections + 1
+        reads = self.database_price_connections + self.database_order_connections + self.database_list_connections
+        return reads + self.database_retry_connections + 1
 
     @model_validator(mode="after")
     def _limits_fit(self) -> Self:

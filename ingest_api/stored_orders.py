@@ -16,7 +16,6 @@ import asyncpg
 from database.sessions import Pool, StoreUnavailable, reading
 from ingest_api.rounds import Rounds
 from pipeline.breaker import Breaker
-from pipeline.orders import Order
 from pipeline.shares import Busy, Shares
 from pipeline.turns import Turns
 from web.paging import Page
@@ -81,11 +80,6 @@ DECIDED = f"""
     WHERE l.order_id IS NOT NULL OR d.reason IS NOT NULL
 """
 
-_ACCEPTED = """
-    SELECT id::text, product_id::text, quantity, unit_price, total_price, accepted_at AS created_at
-    FROM orders WHERE id = ANY($1::uuid[])
-"""
-
 # Those that are stored, or parked, and whether they have a verdict or a dead letter that stands for one.
 _SETTLED = f"""
     SELECT i.id::text, l.order_id IS NOT NULL OR d.reason IS NOT NULL AS is_decided
@@ -130,18 +124,12 @@ class StoredOrders:
         self._singles, self._lists, self._timeout_s = singles, lists, limits.timeout_s
         self._single_breaker, self._list_breaker = Breaker("postgresql for orders"), Breaker("postgresql for lists")
         places = Shares("orders to read", limits.max_orders)
-        self._reads = self._rounds(self._read, places, limits.order_connections - 1)
-        # A connection of its own: the retry of an order waits for no reader.
-        self._checks = self._rounds(self._check, Shares("orders to check", limits.max_orders), 1)
+        self._reads = self._rounds(self._read, places, limits.order_connections)
         self._turns = Turns(Shares("lists to read", limits.max_lists), limits.list_connections, limits.timeout_s)
 
     async def get(self, order_id: str, asker: str) -> Row:
         """What is known of the order, if only that it is PENDING. `asker`: the client's name."""
         return (await self._reads.find([order_id], asker))[order_id]
-
-    async def accepted(self, order_ids: Sequence[str], asker: str) -> dict[str, Order]:
-        """Those that are stored, by id, as they were when they were accepted."""
-        return await self._checks.find(order_ids, asker)
 
     async def of_product(self, product_id: str, owner: str | None, page: Page, asker: str) -> Sequence[Row]:
         """One more than the page shows, of all orders, or of one owner's."""
@@ -159,10 +147,6 @@ class StoredOrders:
     async def _read(self, order_ids: Sequence[str]) -> dict[str, Row]:
         rows = await self._fetch(self._singles, self._single_breaker, _BY_ID, order_ids)
         return {row["id"]: row for row in rows}
-
-    async def _check(self, order_ids: Sequence[str]) -> dict[str, Order]:
-        rows = await self._fetch(self._singles, self._single_breaker, _ACCEPTED, order_ids)
-        return {row["id"]: Order(**row, status=PENDING) for row in rows}
 
     async def settled(self, order_ids: Sequence[str]) -> dict[str, bool]:
         """Those that are stored or parked, by id, and whether they are decided. Raises StoreUnavailable.

@@ -129,6 +129,11 @@ IDEMPOTENT_REQUESTS = _counter(
     " unremembered (Redis was not asked).",
     "result",
 )
+IDEMPOTENCY_LOSSES = _counter(
+    "idempotency_losses",
+    "Times that Redis was found to have forgotten Idempotency-Keys: emptied, restarted, failed over, full.",
+)
+REDIS_EVICTIONS = _counter("redis_evictions", "Keys that Redis dropped for want of memory, while we looked.")
 ORDER_LIST_READS = _counter("order_list_reads", "Reads of first pages through the cache: hit, miss, error.", "result")
 VERDICT_WAITERS = _gauge("verdict_waiters", "Requests that wait for the verdict on an order.")
 VERDICT_ROUNDS = _counter("verdict_rounds", "Questions to PostgreSQL for all who wait: notification, poll.", "because")

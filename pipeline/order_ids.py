@@ -31,6 +31,10 @@ The orders of one bulk request have their place in the 10 lowest free bits, so t
 thousand of them would under a UUIDv7, which is one millisecond, with p = 1000**2 / 2**50: at 25 such requests/s, every
 17 months. Two bulk requests of one millisecond share all their ids with p = 2**-39.
 
+Why several keys. A key that leaked, or that policy says is old, is replaced without a second order for any retry. The
+first key mints; every key recognises its ids, and a retry's id is derived under each, because its first request may
+have been made under any of them. See ingest_api.keyed for how the right one is found.
+
 Why 24 bits of MAC. It answers "did we mint this?" for ids without a row, so that GET says PENDING and not 404 (P6). A
 forger's guess passes once in 16.7 million and gains one PENDING for an order that does not exist. Nothing is authorised
 by it.
@@ -38,7 +42,7 @@ by it.
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from uuid import UUID
 
@@ -57,22 +61,25 @@ _STEP_MS = 1_000
 
 
 class OrderIds:
-    """Mints and recognises order ids under one secret key."""
+    """Mints order ids under the first of its secret keys, and recognises those of all."""
 
     def __init__(
         self,
-        key: str,
+        key: str | Sequence[str],
         *,
         node: int | None = None,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         on_step: Callable[[float], None] = lambda _: None,
     ) -> None:
-        """`key`: the secret shared by all processes, at least 32 characters. `node`, `clock_ms`: for tests.
+        """`key`: the secret shared by all processes, at least 32 characters; or several, the one that mints first.
+        `node`, `clock_ms`: for tests.
 
         `on_step`: told once, in seconds, when the clock is found to have been set back, and how far.
         """
-        self._key = blake2b(key.encode(), digest_size=32).digest()
-        self._mac = blake2b(key=self._key, digest_size=_MAC_BYTES)
+        keys = [key] if isinstance(key, str) else key
+        self._keys = [blake2b(it.encode(), digest_size=32).digest() for it in keys]
+        self._macs = [blake2b(key=it, digest_size=_MAC_BYTES) for it in self._keys]
+        self._mac = self._macs[0]
         self._node = secrets.randbits(_NODE_BITS) if node is None else node
         self._clock_ms, self._on_step = clock_ms, on_step
         self._is_behind = False
@@ -91,28 +98,35 @@ class OrderIds:
             self._counter += 1
             if self._counter >> _COUNTER_BITS:
                 self._now_ms, self._counter = self._now_ms + 1, 0
-        return self._sign(_minted_bits(self._now_ms, self._node, self._counter))
+        return _sign(_minted_bits(self._now_ms, self._node, self._counter), self._mac)
 
     def derive(self, client: str, idempotency_key: str, request: str) -> str:
-        """The id of the order that `client` makes with this key. `request`: what it orders, the same in each retry."""
-        return self._sign(self._derived_bits(client, idempotency_key, request))
+        """The id of a new order that `client` makes with this key. `request`: what it orders, as in each retry."""
+        return self.derive_under_each(client, idempotency_key, request)[0][0]
 
     def derive_many(self, client: str, idempotency_key: str, request: str, count: int) -> list[str]:
         """The ids of the `count` (at most 1,024) orders that `client` makes at once with this key: no two the same."""
-        assert count <= 1 << _PLACE_BITS
-        bits = self._derived_bits(client, idempotency_key, f"many {request}") >> _PLACE_BITS << _PLACE_BITS
-        return [self._sign(bits | place) for place in range(count)]
+        return self.derive_under_each(client, idempotency_key, request, count)[0]
 
-    def _derived_bits(self, client: str, idempotency_key: str, request: str) -> int:
-        # Length-prefixed, so that ("a", "bc") and ("ab", "c") differ.
-        message = f"{len(client)}:{client}{len(request)}:{request}{idempotency_key}".encode()
-        bits = int.from_bytes(blake2b(message, key=self._key, digest_size=13, person=b"idempotency").digest(), "big")
-        if (key_ms := _uuid7_ms(idempotency_key)) is not None:
-            bits = bits & _BELOW_MS | key_ms << 56
-        return bits & ~_FIXED_BITS | (_VERSION_8 | _VARIANT) >> 24 | _DERIVED
+    def derive_under_each(
+        self, client: str, idempotency_key: str, request: str, count: int | None = None
+    ) -> list[list[str]]:
+        """As `derive` (`count` None: one id) or `derive_many`, under each secret key, the one that mints first.
+
+        The orders have the ids of one of these lists. New ones get the first.
+        """
+        assert count is None or count <= 1 << _PLACE_BITS
+        kind = request if count is None else f"many {request}"
+        ids = []
+        for key, mac in zip(self._keys, self._macs, strict=True):
+            bits = _derived_bits(key, client, idempotency_key, kind)
+            if count is not None:  # their place is in the lowest bits
+                bits = bits >> _PLACE_BITS << _PLACE_BITS
+            ids.append([_sign(bits | place, mac) for place in range(count or 1)])
+        return ids
 
     def is_ours(self, order_id: str) -> bool:
-        """Whether this system minted the id: no I/O, no false negative, one false positive in 2**24 guesses.
+        """Whether this system minted the id: no I/O, no false negative, one false positive in 2**24 guesses a key.
 
         Only the canonical text is an id of ours.
         """
@@ -120,16 +134,27 @@ class OrderIds:
             value = UUID(order_id).int
         except ValueError:
             return False
-        return self._sign(value >> 8 * _MAC_BYTES) == order_id
+        return any(_sign(value >> 8 * _MAC_BYTES, mac) == order_id for mac in self._macs)
 
-    def _sign(self, bits: int) -> str:
-        """Canonical text of the 104 leading `bits` followed by their MAC."""
-        head = bits.to_bytes(13, "big")
-        mac = self._mac.copy()
-        mac.update(head)
-        text = (head + mac.digest()).hex()
-        # str(uuid.UUID(bytes=…)) says the same and costs 1 µs more (measured: 1.9 against 0.9 µs).
-        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+def _sign(bits: int, keyed: blake2b) -> str:
+    """Canonical text of the 104 leading `bits` followed by their MAC."""
+    head = bits.to_bytes(13, "big")
+    mac = keyed.copy()
+    mac.update(head)
+    text = (head + mac.digest()).hex()
+    # str(uuid.UUID(bytes=…)) says the same and costs 1 µs more (measured: 1.9 against 0.9 µs).
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def _derived_bits(key: bytes, client: str, idempotency_key: str, request: str) -> int:
+    """The 104 bits before the MAC, of an order with an Idempotency-Key."""
+    # Length-prefixed, so that ("a", "bc") and ("ab", "c") differ.
+    message = f"{len(client)}:{client}{len(request)}:{request}{idempotency_key}".encode()
+    bits = int.from_bytes(blake2b(message, key=key, digest_size=13, person=b"idempotency").digest(), "big")
+    if (key_ms := _uuid7_ms(idempotency_key)) is not None:
+        bits = bits & _BELOW_MS | key_ms << 56
+    return bits & ~_FIXED_BITS | (_VERSION_8 | _VARIANT) >> 24 | _DERIVED
 
 
 def _minted_bits(now_ms: int, node: int, counter: int) -> int:

@@ -65,8 +65,9 @@ class Lease(NamedTuple):
 class OrderListCache:
     """Reads, fills and busts, none of which raises for what Redis or the network does, or for what others put there."""
 
-    def __init__(self, redis: Redis) -> None:
-        self._redis = redis
+    def __init__(self, redis: Redis, namespace: str = "") -> None:
+        """`namespace`: of the deployment. "" in tests that have a Redis of their own."""
+        self._redis, self._namespace = redis, namespace
         self._breaker = redis_breaker(redis)
 
     async def read(self, product_id: str, whose: str) -> bytes | Lease | None:
@@ -75,7 +76,7 @@ class OrderListCache:
             metrics.ORDER_LIST_READS.labels("error").inc()
             return None
         token = secrets.token_bytes(_LEASE_BYTES)
-        key, max_age_ms = key_of(product_id), round(MAX_AGE_S * 1000)
+        key, max_age_ms = self._key(product_id), round(MAX_AGE_S * 1000)
         try:
             lease, page = await self._redis.eval(_READ, 1, key, _field(whose), token, max_age_ms)
         except (RedisError, OSError) as error:
@@ -91,7 +92,7 @@ class OrderListCache:
         if not self._breaker.may_try():
             return False
         try:
-            key = key_of(lease.product_id)
+            key = self._key(lease.product_id)
             stored = await self._redis.eval(_FILL, 1, key, lease.token, _field(lease.whose), page)
         except (RedisError, OSError) as error:
             self._breaker.failed(error)
@@ -101,7 +102,7 @@ class OrderListCache:
 
     async def bust(self, product_ids: Iterable[str]) -> bool:
         """Drop all pages of these products, and end their leases. False: Redis is away, and their age will do it."""
-        keys = [key_of(product_id) for product_id in product_ids]
+        keys = [self._key(product_id) for product_id in product_ids]
         if not keys:
             return True
         if not self._breaker.may_try():
@@ -117,9 +118,12 @@ class OrderListCache:
         self._breaker.worked(wrote=True)
         return True
 
+    def _key(self, product_id: str) -> str:
+        return key_of(self._namespace, product_id)
 
-def key_of(product_id: str) -> str:
-    return f"orders-of-product:{product_id}"
+
+def key_of(namespace: str, product_id: str) -> str:
+    return f"{namespace}orders-of-product:{product_id}"
 
 
 def _field(whose: str) -> str:

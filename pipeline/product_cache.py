@@ -1,8 +1,11 @@
 """The cache of products in Redis: fenced fill, fenced bust. Redis is never the authority for anything.
 
-`product:{id}` is a hash: `body` holds the JSON that GET /products/{id} answers, `version` the row's version. A bust
-deletes the body and leaves the version behind as a fence. So a reader that took its row before the bust and is slow to
-fill cannot put the old value back: its version is below the fence.
+`product:{id}` is a hash: `body` holds the JSON that GET /products/{id} answers, `version` the row's version, and
+`read_ms` when it was read from PostgreSQL, by Redis's clock. Whoever keeps a copy counts its age from there, so its age
+is bounded once, and not by each cache on the way (P7).
+
+A bust deletes the body and leaves the version behind as a fence. So a reader that took its row before the bust and is
+slow to fill cannot put the old value back: its version is below the fence.
 
 With a product go the pages of its orders, see order_list_cache: what changes the one mostly changes the other, so both
 are busted in one round trip, and owed together.
@@ -47,8 +50,10 @@ end
 
 _FILL = f"""{_VERSION_AT}
 if version_at(KEYS[1]) > tonumber(ARGV[1]) then return 0 end
-redis.call('HSET', KEYS[1], 'version', ARGV[1], 'body', ARGV[2])
-redis.call('EXPIRE', KEYS[1], ARGV[3])
+local time = redis.call('TIME')
+local read_ms = time[1] * 1000 + math.floor(time[2] / 1000) - ARGV[4]
+redis.call('HSET', KEYS[1], 'version', ARGV[1], 'body', ARGV[2], 'read_ms', string.format('%.0f', read_ms))
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
 return 1
 """
 
@@ -63,7 +68,7 @@ for i = 1, #busts, 3 do
   local key, version = busts[i], busts[i + 1]
   if version_at(key) < tonumber(version) then
     redis.call('HSET', key, 'version', version)
-    redis.call('HDEL', key, 'body')
+    redis.call('HDEL', key, 'body', 'read_ms')
     redis.call('EXPIRE', key, fence_s)
   end
   lists[#lists + 1] = busts[i + 2]
@@ -72,15 +77,17 @@ return redis.call('DEL', unpack(lists))
 """
 # What is no hash is somebody else's.
 _READ_MANY = """
-local found = {}
+local found, time = {}, redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
 for i, key in ipairs(cmsgpack.unpack(ARGV[1])) do
-  local product = redis.pcall('HMGET', key, 'version', 'body')
-  found[i] = product.err and {false, false} or product
+  local product = redis.pcall('HMGET', key, 'version', 'body', 'read_ms')
+  local read_ms = not product.err and tonumber(product[3] or '')
+  found[i] = product.err and {false, false, false} or {product[1], product[2], read_ms and math.floor(now - read_ms)}
 end
 return found
 """
 # What Redis answers to this is the same for as long as it forgets nothing.
-_EPOCH_KEY = "headrace:cache-epoch"
+_EPOCH_KEY = "cache-epoch"
 # Redis does nothing else meanwhile: 5 ms.
 _MAX_BUSTS_AT_ONCE = 1_000
 
@@ -91,6 +98,8 @@ _encode = msgspec.msgpack.Encoder().encode
 class CachedProduct(NamedTuple):
     version: int
     body: bytes
+    age_s: float = TTL_S
+    """Since it was read from PostgreSQL. TTL_S where nobody has asked, and it may be that old."""
 
 
 class ProductCache:
@@ -99,8 +108,9 @@ class ProductCache:
     A Redis that is away is a miss for readers, and busts are owed to it until it is back.
     """
 
-    def __init__(self, redis: Redis) -> None:
-        self._redis = redis
+    def __init__(self, redis: Redis, namespace: str = "") -> None:
+        """`namespace`: of the deployment. "" in tests that have a Redis of their own."""
+        self._redis, self._namespace = redis, namespace
         self._owed: dict[str, int] = {}
         self._breaker = redis_breaker(redis)
         self._epoch: bytes | None = None
@@ -111,7 +121,7 @@ class ProductCache:
             metrics.CACHE_READS.labels("error").inc()
             return None
         try:
-            found = await self._redis.hmget(_key(product_id), "version", "body")
+            found = await self._redis.hmget(self._key(product_id), "version", "body")
         except (RedisError, OSError) as error:
             if not _is_of_another_kind(error):
                 self._breaker.failed(error)
@@ -119,7 +129,9 @@ class ProductCache:
                 return None
             found = [None, None]
         self._breaker.worked()
-        product = _product(*cast("list[bytes | None]", found))  # bytes, because the client decodes no responses
+        product = _product(
+            *cast("tuple[bytes | None, bytes | None]", tuple(found))
+        )  # bytes, because the client decodes no responses
         metrics.CACHE_READS.labels("miss" if product is None else "hit").inc()
         return product
 
@@ -130,24 +142,28 @@ class ProductCache:
             metrics.CACHE_READS.labels("error").inc(len(asked))
             return {}
         try:
-            found = await self._redis.eval(_READ_MANY, 0, _encode([_key(it) for it in asked]))
+            found = await self._redis.eval(_READ_MANY, 0, _encode([self._key(it) for it in asked]))
         except (RedisError, OSError) as error:
             self._breaker.failed(error)
             metrics.CACHE_READS.labels("error").inc(len(asked))
             return {}
         self._breaker.worked()
-        products = {id_: it for id_, two in zip(asked, found, strict=True) if (it := _product(*two)) is not None}
+        products = {id_: it for id_, all_ in zip(asked, found, strict=True) if (it := _product(*all_)) is not None}
         metrics.CACHE_READS.labels("hit").inc(len(products))
         metrics.CACHE_READS.labels("miss").inc(len(asked) - len(products))
         return products
 
-    async def fill(self, product_id: str, version: int, body: bytes) -> bool:
-        """Put a row that was read at `version`. False if a newer version has been there, or Redis is away."""
+    async def fill(self, product_id: str, version: int, body: bytes, age_s: float = 0.0) -> bool:
+        """Put a row that was read at `version`, `age_s` ago. False if a newer version has been there, or Redis is away.
+
+        It stays for what is left of TTL_S then: no reader gets what is older.
+        """
         if not self._breaker.may_try():
             metrics.CACHE_FILLS.labels("error").inc()
             return False
+        lives = max(1, round((TTL_S - age_s) * 1000)), round(age_s * 1000)
         try:
-            stored = await self._redis.eval(_FILL, 1, _key(product_id), version, body, TTL_S)
+            stored = await self._redis.eval(_FILL, 1, self._key(product_id), version, body, *lives)
         except (RedisError, OSError) as error:
             self._breaker.failed(error)
             metrics.CACHE_FILLS.labels("error").inc()
@@ -214,8 +230,9 @@ class ProductCache:
         """Say so when the fences are gone: until the TTL, a slow reader may have put back what they would have kept
         out. Nothing else tells an emptied cache from a cold one. A server that takes no writes refuses this one too.
         """
-        await self._redis.set(_EPOCH_KEY, secrets.token_hex(8), nx=True)
-        epoch = cast("bytes | None", await self._redis.get(_EPOCH_KEY))  # the client decodes no responses
+        key = f"{self._namespace}{_EPOCH_KEY}"
+        await self._redis.set(key, secrets.token_hex(8), nx=True)
+        epoch = cast("bytes | None", await self._redis.get(key))  # the client decodes no responses
         if self._epoch not in (None, epoch):
             metrics.CACHE_LOSSES.inc()
             log.warning("redis has forgotten everything, fences too; a product may be old for a TTL", ttl_s=TTL_S)
@@ -224,9 +241,15 @@ class ProductCache:
     async def _bust(self, versions: dict[str, int]) -> None:
         busts = iter(versions.items())
         while some := list(islice(busts, _MAX_BUSTS_AT_ONCE)):
-            texts = [it for id_, version in some for it in (_key(id_), str(version), order_list_cache.key_of(id_))]
+            texts = [text for id_, version in some for text in self._bust_of(id_, version)]
             await self._redis.eval(_BUST, 0, _encode((texts, _FENCE_S)))
             metrics.CACHE_BUSTS.labels("done").inc(len(some))
+
+    def _bust_of(self, product_id: str, version: int) -> tuple[str, str, str]:
+        return self._key(product_id), str(version), order_list_cache.key_of(self._namespace, product_id)
+
+    def _key(self, product_id: str) -> str:
+        return f"{self._namespace}product:{product_id}"
 
     def _owe(self, product_id: str, version: int) -> None:
         if len(self._owed) >= _MAX_OWED and product_id not in self._owed:
@@ -235,17 +258,13 @@ class ProductCache:
         self._owed[product_id] = max(version, self._owed.get(product_id, 0))
 
 
-def _product(version: bytes | None, body: bytes | None) -> CachedProduct | None:
+def _product(version: bytes | None, body: bytes | None, age_ms: int | None = None) -> CachedProduct | None:
     """None for what is busted, and for what is not ours."""
     if version is None or body is None or not _VERSION.fullmatch(version):
         return None
-    return CachedProduct(int(version), body)
+    return CachedProduct(int(version), body, TTL_S if age_ms is None else max(0, age_ms) / 1000)
 
 
 def _is_of_another_kind(error: Exception) -> bool:
     """Whether somebody else has put something else at this key."""
     return isinstance(error, ResponseError) and str(error).startswith("WRONGTYPE")
-
-
-def _key(product_id: str) -> str:
-    return f"product:{product_id}"

@@ -38,6 +38,7 @@ _TELL_REFUSALS_EVERY_S = 10.0
 _TRY_EVERY_S = 1.0
 _NO_ORDERS = b"[]"
 _ASKING_CHANNEL = 3
+_LOOK_WITHIN_S = 1.0
 # The broker's channel remembers that a queue refuses, and is told once when it no longer does, by a leader that may be
 # gone by then; one that RabbitMQ 3.10 opened while there was no leader asks a node that is away, for ever. It refused
 # all, with empty queues, until the service was restarted. Another channel asks anew. The queue may as well be full:
@@ -117,6 +118,27 @@ class Publisher:
     def is_open(self) -> bool:
         """Whether a message can be sent now: False when blocked, or within two heartbeats of losing the broker."""
         return self._line is not None and not self._is_blocked()
+
+    async def look(self) -> tuple[int, int] | None:
+        """How many messages are ready in the queue that takes ours, and how many consume it; None: no broker answers.
+
+        What consumers have in hand is counted in neither.
+        """
+        connection = self._connection
+        if connection is None or self._is_blocked():
+            return None
+        try:
+            async with asyncio.timeout(_LOOK_WITHIN_S):
+                channel = await connection.channel(publisher_confirms=False)
+                queue = await self._declare(channel)
+                await channel.close()
+        except BaseException as error:
+            if not isinstance(error, TimeoutError) and not is_broker_fault(error):
+                raise
+            return None
+        if queue is None or queue.declaration_result.message_count is None:
+            return None
+        return queue.declaration_result.message_count, queue.declaration_result.consumer_count or 0
 
     async def publish(
         self,

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator
+from hashlib import blake2b
 from typing import Annotated, Self, TypeVar
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
@@ -14,6 +15,8 @@ from pipeline.variables import WrongSettings, read_variables, secret_files, unkn
 S = TypeVar("S", bound=BaseSettings)
 # EX_CONFIG of sysexits.h: the settings are wrong, so a supervisor need not try again.
 EXIT_BAD_SETTINGS = 78
+# Each is tried on a retry, so each costs it a question about another id.
+_MAX_ORDER_ID_KEYS = 4
 # Ten years. Timers take no more than a number of milliseconds that fits into 64 bits.
 _MOST_SECONDS = 10 * 366 * 24 * 3600.0
 
@@ -65,6 +68,15 @@ def _told(error: ValidationError, known: dict[str, str]) -> Iterator[str]:
         yield f"{known.get(field, field) or 'settings'}: {text}"
 
 
+def _check_order_id_keys(value: SecretStr) -> SecretStr:
+    keys = value.get_secret_value().split(",")
+    if any(len(key) < 32 for key in keys):
+        raise ValueError("each key must have at least 32 characters")
+    if len(set(keys)) < len(keys) or len(keys) > _MAX_ORDER_ID_KEYS:
+        raise ValueError(f"1 to {_MAX_ORDER_ID_KEYS} keys with commas between, each once")
+    return value
+
+
 class _Settings(BaseSettings):
     """Bounds that hold for every setting. An error shows no value: it may be a secret."""
 
@@ -109,10 +121,29 @@ class PipelineSettings(BrokerSettings, DatabaseSettings):
     """
 
     redis_url: Annotated[str, Field(validation_alias="REDIS_URL"), AfterValidator(check_redis)]
-    # Signs order ids. All ingest_api processes share it; changing it turns "not stored yet" into 404 for ids in flight.
-    order_id_key: Annotated[SecretStr, Field(validation_alias="ORDER_ID_KEY", min_length=32)]
+    # Signs order ids. Several, with commas between, while one is replaced: the first mints, all recognise ids and find
+    # the orders of retries. Changed without that, a retry is a second order: docs/operations.md says how it is done.
+    order_id_key: Annotated[
+        SecretStr, Field(validation_alias="ORDER_ID_KEY", min_length=32), AfterValidator(_check_order_id_keys)
+    ]
+    # What every key in Redis begins with, so that two deployments on one Redis share nothing. Without it, a digest of
+    # the last key of ORDER_ID_KEY, which stays the same while a new one is put before it.
+    redis_namespace: Annotated[
+        str | None, Field(validation_alias="REDIS_NAMESPACE", pattern="^[a-zA-Z0-9._-]{1,40}$")
+    ] = None
     log_level: Annotated[str, Field(validation_alias="LOG_LEVEL", pattern="(?i)^(debug|info|warning|error)$")] = "info"
 
     # How long SIGTERM may take before what is left is dropped. Everything dropped was never acknowledged,
     # so it costs a redelivery and no order. Below the 30 s that most supervisors wait before they kill.
     stop_grace_s: float = Field(default=15.0, gt=0)
+
+    @property
+    def order_id_keys(self) -> list[str]:
+        """The one that mints first."""
+        return self.order_id_key.get_secret_value().split(",")
+
+    @property
+    def namespace(self) -> str:
+        """What every key in Redis begins with."""
+        digest = blake2b(self.order_id_keys[-1].encode(), digest_size=6, person=b"redis namespace").hexdigest()
+        return f"{self.redis_namespace or digest}:"

@@ -44,7 +44,7 @@ async def _running(settings: ProductSettings, health: Health, keys: Keys) -> Asy
     reads, writes = _pool(settings, settings.database_readers), _pool(settings, settings.database_writers)
     async with redis_link.connect(settings.redis_url) as redis, reads, writes:
         products = Products(reads, writes, settings.database_timeout_s)
-        cache = product_cache.ProductCache(redis)
+        cache = product_cache.ProductCache(redis, settings.namespace)
         publisher = Publisher(settings, health, BROKER, topology.declare_products)
         announcer = Announcer(cache, publisher, settings.event_wait_s)
         reader = ProductReader(cache, products)

@@ -35,6 +35,7 @@ class ProductReader:
         if stored is None:
             return None  # not cached: a flood of unknown ids must not push products out
         body = encode(stored.product)
-        if time.monotonic() - began < _LATEST_FILL_S:
-            await self._cache.fill(product_id, stored.version, body)
+        age_s = time.monotonic() - began
+        if age_s < _LATEST_FILL_S:
+            await self._cache.fill(product_id, stored.version, body, age_s)
         return CachedProduct(stored.version, body)

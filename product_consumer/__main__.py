@@ -24,7 +24,7 @@ async def main(settings: ConsumerSettings, stop: asyncio.Event) -> None:
     consumer = BatchConsumer(settings, health, CONSUMER, topology.declare_created, settings.limits(), settings.prefetch)
     serving = server.serve_health(health_app(health), settings.host, settings.port)
     async with redis_link.connect(settings.redis_url) as redis:
-        cache = product_cache.ProductCache(redis)
+        cache = product_cache.ProductCache(redis, settings.namespace)
         worker = ProductConsumer(consumer, database, cache, publisher)
         watching = (database.watch(), cache.watch(health, REDIS))
         async with lifecycle.background(publisher.run(), consumer.run(), *watching, serving, stop=stop):

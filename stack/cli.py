@@ -281,6 +281,25 @@ def keys_open() -> None:
     raise typer.Exit(run(Home.current()))
 
 
+@keys.command("rotate-ids")
+def keys_rotate_ids(
+    drop_old: Annotated[
+        bool, typer.Option("--drop-old", help="Forget the old keys. Not before a day has passed since the rotation.")
+    ] = False,
+) -> None:
+    """Replace ORDER_ID_KEY, which signs order ids, without a second order for any retry. Takes effect at the next `up`.
+
+    The new key mints; the old ones go on recognising their ids and finding the orders of retries, until --drop-old.
+    """
+    from stack.console import say
+    from stack.credentials import rotate_order_ids
+
+    count = rotate_order_ids(Home.current().credentials, drop_old=drop_old)
+    say(f"keys in ORDER_ID_KEY: {count}; in use after ./headrace down and ./headrace up")
+    if count > 1:
+        say("a day from then on: ./headrace keys rotate-ids --drop-old")
+
+
 @app.command("test", context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})
 def run_tests(
     arguments: Annotated[  # noqa: ARG001 - the parser drops the `--` that tells suites from pytest's arguments

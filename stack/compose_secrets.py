@@ -1,6 +1,7 @@
 """The passwords of a stack in containers: made once, and put where those who need them look.
 
-python -m stack.compose_secrets     the job `secrets` of docker-compose.yml
+python -m stack.compose_secrets                           the job `secrets` of docker-compose.yml
+python -m stack.compose_secrets rotate-ids [--drop-old]   replace ORDER_ID_KEY, as ./headrace keys rotate-ids does
 
 Each directory is a volume of its own, which only its reader mounts. So a file may be readable to all: the servers'
 images run as users whose numbers are theirs to choose. What is made first, and only once, is `credentials.json`; all
@@ -11,11 +12,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from stack import postgres
-from stack.credentials import Credentials, derived, load_or_create, write_private
+from stack.credentials import Credentials, derived, load_or_create, rotate_order_ids, write_private
 from stack.home import Home
 from stack.key_file import ensure_file
 from stack.rabbitmq import USER, USER_CONFIGURATION
@@ -50,6 +52,8 @@ def write(root: Path, environment: Mapping[str, str]) -> None:
 
 
 def main() -> None:
+    if "rotate-ids" in sys.argv[1:]:
+        rotate_order_ids(ROOT / "services" / "credentials.json", drop_old="--drop-old" in sys.argv[1:])
     write(ROOT, os.environ)
     home = Home.current()
     home.create()

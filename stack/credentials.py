@@ -6,15 +6,20 @@ import hmac
 import json
 import os
 import secrets
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from stack.errors import HeadraceError
 
+# As many as the services take, see pipeline.settings.
+MAX_ORDER_ID_KEYS = 4
+
 
 @dataclass(frozen=True)
 class Credentials:
-    """`order_id_key`: 64 hex digits, the key of the MAC in order ids. Changing it makes all earlier ids unknown."""
+    """`order_id_key`: 64 hex digits, the key of the MAC in order ids; or several with commas between, the one that
+    mints first. Changing it without `rotate_order_ids` makes all earlier ids unknown.
+    """
 
     postgres: str
     rabbitmq: str
@@ -49,6 +54,26 @@ def load_or_create(path: Path) -> Credentials:
             f"the file is damaged ({error})",
             "put the file back from a copy, or start afresh without the old data: ./headrace down --purge",
         ) from error
+
+
+def rotate_order_ids(path: Path, *, drop_old: bool = False) -> int:
+    """Put a new key of order ids before those in the file, or drop all but the first. Returns how many there are now.
+
+    Raises HeadraceError: no file, a damaged one, or too many keys.
+    """
+    if not path.exists():
+        raise HeadraceError(f"there is no {path}", "this stack was never started", "./headrace up makes the first key")
+    made = load_or_create(path)
+    keys = made.order_id_key.split(",")
+    if not drop_old and len(keys) >= MAX_ORDER_ID_KEYS:
+        raise HeadraceError(
+            f"there are {len(keys)} keys of order ids already",
+            "each costs every retry a question about another id",
+            "drop the old ones first, a day after the last rotation: ./headrace keys rotate-ids --drop-old",
+        )
+    keys = keys[:1] if drop_old else [secrets.token_hex(32), *keys]
+    write_private(path, json.dumps(asdict(replace(made, order_id_key=",".join(keys))), indent=2) + "\n")
+    return len(keys)
 
 
 def write_private(path: Path, text: str) -> None:

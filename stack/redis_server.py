@@ -12,15 +12,17 @@ from stack.processes import Spec
 
 DEFAULT_PORT = 16379
 
-# Redis is never the authority for anything here, so nothing is written to disk, and when memory is full the least
-# recently used entries go: a read then costs a query. Also for the one that runs in a container.
+# Redis is never the authority for anything here, so nothing is written to disk. When memory is full, what would end
+# first goes first: cached products (a minute), then the oldest idempotency keys (a day), whose orders are stored since
+# long. `allkeys-lru` would drop the latest keys for the sake of products that are read often. ingest_api notices every
+# eviction, and asks PostgreSQL. Also for the one that runs in a container.
 CACHE_CONFIGURATION = """\
 requirepass {password}
 dir "{directory}"
 save ""
 appendonly no
 maxmemory 256mb
-maxmemory-policy allkeys-lru
+maxmemory-policy volatile-ttl
 """
 CONFIGURATION = (
     """\

@@ -17,6 +17,7 @@ import pytest
 import redis
 
 from migrations.__main__ import migrate
+from tests.redis_names import REDIS_NAMESPACE
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,7 @@ def environment_of(database_url: str, amqp_url: str, redis_url: str, order_id_ke
         "AMQP_URL": amqp_url,
         "REDIS_URL": redis_url,
         "ORDER_ID_KEY": order_id_key,
+        "REDIS_NAMESPACE": REDIS_NAMESPACE,
     }
 
 

@@ -27,6 +27,7 @@ from tests.broker import running_task
 from tests.conditions import eventually
 from tests.ingest import Ingest, execute
 from tests.orders import T0
+from tests.redis_names import NAMESPACE
 from web.clients import OPS, ORDERS_READ, Client, remember_client
 from web.operations import make_routes
 from web.paging import Page
@@ -138,7 +139,7 @@ async def order_reads(
     url = environment["DATABASE_URL"]
     limits = ReadLimits(order_connections=2, list_connections=2, max_orders=100, max_lists=10, timeout_s=timeout_s)
     async with redis_link.connect(environment["REDIS_URL"]) as redis, make_pool(url, "test", 4, timeout_s) as pool:
-        cache, orders = OrderListCache(redis), HeldOrders(pool, pool, limits)
+        cache, orders = OrderListCache(redis, NAMESPACE), HeldOrders(pool, pool, limits)
         verdicts = Verdicts(url, cache, health, max_waiting=max_waiting, timeout_s=timeout_s)
         lookup = OrderLookup(orders, OrderLists(cache, orders), verdicts, OrderIds(environment["ORDER_ID_KEY"]))
         endpoints = {"listOrdersOfProduct": lookup.of_product, "getOrder": lookup.get}

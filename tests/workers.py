@@ -127,7 +127,7 @@ async def product_consumer(environment: Mapping[str, str], **changes: object) ->
     stop = asyncio.Event()
     database = Database(settings.database_url, health, unprepared, stop)
     async with redis_link.connect(settings.redis_url) as redis:
-        cache = product_cache.ProductCache(redis)
+        cache = product_cache.ProductCache(redis, settings.namespace)
         service = ProductConsumer(consumer, database, cache, publisher)
         worker = Worker(consumer, database, publisher, service, stop)
         async with _running(worker, health):

@@ -188,6 +188,7 @@ FAILPOINTS = (
     Failpoint("stock.commit_sent", "product_consumer", partial(_postgres_wire, wire.CommitSent), on_wire=True),
     Failpoint("stock.after_commit_before_bust", "product_consumer", partial(_before, _product_cache, "bust_or_owe")),
     Failpoint("stock.after_bust_before_ack", "product_consumer", partial(_before, _batch_consumer, "settle")),
+    Failpoint("product.after_commit_before_bust", "product_api", partial(_before, _product_cache, "bust_or_owe")),
     # The broker has the message; its confirm is never read.
     Failpoint(
         "ingest.published_before_confirm",

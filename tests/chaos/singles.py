@@ -21,6 +21,7 @@ from redis.exceptions import RedisError
 from pipeline.redis_link import connect
 from tests.chaos.notes import PRICE, Wanted
 from tests.deployment import Deployment
+from tests.redis_names import NAMESPACE
 from tests.workers import connected
 
 _PER_S = 25
@@ -101,4 +102,4 @@ class Singles:
 
 
 def _key(product_id: str) -> str:
-    return f"product:{product_id}"
+    return f"{NAMESPACE}product:{product_id}"

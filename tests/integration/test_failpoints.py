@@ -1,6 +1,8 @@
 """Each failpoint, in a process, on real servers: it is hit exactly where its name says, and costs no order."""
 
+import asyncio
 import signal
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,7 +15,7 @@ from pipeline import topology
 from tests.broker import plain_channel, send_orders, unsettled
 from tests.chaos import failpoints
 from tests.conditions import eventually
-from tests.ingest import ORDERS, elements_of, insert_product, messages_in
+from tests.ingest import ORDERS, elements_of, ingesting, insert_product, messages_in
 from tests.orders import order
 from tests.processes import Service, service_process
 from tests.products import Audit
@@ -181,3 +183,30 @@ async def test_p1_ingest_api_dies_when_the_broker_has_the_order_and_nobody_knows
         return [it for message in messages for it in elements_of(message.body)]
 
     assert len(await eventually(queued)) == 1
+
+
+# ── product_api
+
+
+async def test_p7_product_api_dies_between_commit_and_bust_and_the_age_of_a_price_is_bounded_once(
+    environment: dict[str, str],
+) -> None:
+    """The cache has the old price for its TTL. A door that learns it there counts its age from when it was read."""
+    product_id, max_age_s = await insert_product(environment["DATABASE_URL"], "10.00"), 6.0
+    async with failing(environment, "product.after_commit_before_bust:kill") as api:
+        async with httpx.AsyncClient(base_url=api.url) as client:
+            await client.get(f"/products/{product_id}")  # which fills the cache
+            read_at = time.monotonic()
+            with pytest.raises(httpx.TransportError):
+                await client.patch(f"/products/{product_id}", json={"price": 25})
+        assert await api.ended() == KILLED
+    async with ingesting(environment, catalogue_ttl_s=max_age_s) as ingest:
+        await asyncio.sleep(max(0.0, read_at + max_age_s - 2 - time.monotonic()))  # almost as old as it may be
+
+        async def is_new() -> bool:
+            asked_at = time.monotonic()
+            order = (await ingest.order(product_id)).json()
+            assert order["unit_price"] == 25 or asked_at < read_at + max_age_s
+            return bool(order["unit_price"] == 25)
+
+        await eventually(is_new, timeout_s=2 * max_age_s)

@@ -15,6 +15,8 @@ from tests.conditions import eventually
 from tests.faults import Proxy, proxy_to
 from tests.ingest import ORDERS, Ingest, check_problem, ingesting, insert_product
 from tests.keyed import KEY, keyed, ttl_s_above
+from tests.processes import service_process
+from tests.redis_names import NAMESPACE
 from tests.workers import connected, persist_worker, stored_orders
 
 
@@ -48,7 +50,7 @@ async def test_a_retry_gets_the_same_answer_and_orders_nothing(ingest: Ingest, l
 
 async def test_an_answer_is_remembered_for_a_day(ingest: Ingest, laptop: str, redis: Redis) -> None:
     await keyed(ingest, laptop)
-    ttl = await eventually(lambda: ttl_s_above(redis, name_of("", KEY), 60))
+    ttl = await eventually(lambda: ttl_s_above(redis, name_of(NAMESPACE, "", KEY), 60))
     assert 24 * 3600 - 60 < ttl <= 24 * 3600
 
 
@@ -119,10 +121,16 @@ async def test_keys_that_are_none_are_refused_and_order_nothing(ingest: Ingest, 
 
 async def test_a_request_without_a_key_asks_redis_nothing(ingest: Ingest, laptop: str, redis: Redis) -> None:
     await ingest.order(laptop)
-    calls = (await redis.info("commandstats")).get("cmdstat_eval", {}).get("calls", 0)
-    for _ in range(5):
+    began, calls = time.monotonic(), await _evals(redis)
+    for _ in range(20):
         await ingest.order(laptop)
-    assert (await redis.info("commandstats")).get("cmdstat_eval", {}).get("calls", 0) == calls
+    looks = 1 + (time.monotonic() - began)  # at how far its memory can be believed, once a second
+    assert await _evals(redis) - calls <= looks
+
+
+async def _evals(redis: Redis) -> int:
+    calls: int = (await redis.info("commandstats")).get("cmdstat_eval", {}).get("calls", 0)
+    return calls
 
 
 async def test_a_replay_has_the_status_that_the_first_answer_had(environment: dict[str, str], laptop: str) -> None:
@@ -137,13 +145,14 @@ async def test_a_replay_has_the_status_that_the_first_answer_had(environment: di
 async def test_a_redis_that_hangs_costs_a_keyed_request_a_second_and_then_nothing(
     environment: dict[str, str], laptop: str
 ) -> None:
+    """Of retries, which wait for nothing else. New orders wait until they are stored, see test_retries_truth."""
     async with proxy_to(environment["REDIS_URL"]) as between:
         environment["REDIS_URL"] = between.url(environment["REDIS_URL"])
         async with ingesting(environment) as ingest:
-            assert (await keyed(ingest, laptop)).status_code == 202
+            keys = [f"{it}" for it in range(20)]
+            await asyncio.gather(*(_seconds_of(keyed(ingest, laptop, key=key)) for key in keys))
             between.hold()
             for number in range(3):
-                keys = [f"{number}-{it}" for it in range(20)]
                 took = await asyncio.gather(*(_seconds_of(keyed(ingest, laptop, key=key)) for key in keys))
                 assert max(took) < 1.5
                 assert number == 0 or sorted(took)[-2] < 0.8  # one of them tries Redis again, once a second
@@ -166,19 +175,21 @@ async def test_p5_without_redis_it_is_202_and_the_same_order(
         environment["REDIS_URL"] = between.url(environment["REDIS_URL"])
         if how == "away from the start":
             between.go_away()
-        async with ingesting(environment) as ingest:
+        # What nobody remembers waits for the store, see test_retries_truth for one that is behind.
+        async with service_process("persist_worker", environment), ingesting(environment) as ingest:
             first = await keyed(ingest, laptop)
             if how == "emptied":
-                await eventually(lambda: ttl_s_above(redis, name_of("", KEY), 60))
+                await eventually(lambda: ttl_s_above(redis, name_of(NAMESPACE, "", KEY), 60))
                 await redis.flushall()
             elif how == "lost":
                 between.go_away()
             again = await keyed(ingest, laptop)
             assert (first.status_code, again.status_code) == (202, 202)
-            assert first.json()["id"] == again.json()["id"]
-            assert len(await ingest.queued_orders()) == 2
+            assert first.content == again.content
     async with persist_worker(environment) as worker, connected(environment["DATABASE_URL"]) as connection:
-        await worker.run_once()
+        await eventually(lambda: stored_orders(connection))
+        while await ingest.queued():
+            await worker.run_once()
         assert list(await stored_orders(connection)) == [first.json()["id"]]
 
 

@@ -20,13 +20,14 @@ from ingest_api.catalogue import Catalogue
 from ingest_api.product_source import ProductSource
 from ingest_api.settings import IngestSettings
 from pipeline import topology
-from pipeline.product_cache import ProductCache
+from pipeline.product_cache import TTL_S, ProductCache
 from pipeline.product_events import ProductEvent
 from pipeline.redis_link import connect
 from tests.conditions import eventually
 from tests.ingest import ORDERS, Ingest, check_problem, elements_of, execute, ingesting, insert_product
 from tests.orders import accepted_at_ms
 from tests.processes import free_port
+from tests.redis_names import NAMESPACE
 from tests.settings import settings_from
 from tests.workers import locked
 
@@ -151,7 +152,7 @@ async def test_an_event_that_is_none_is_ignored(ingest: Ingest, laptop: str) -> 
 async def test_a_cached_product_is_taken_from_redis(ingest: Ingest, redis_url: str, laptop: str) -> None:
     async with connect(redis_url) as redis:
         body = f'{{"id":"{laptop}","name":"x","price":1499.90,"qty":1,"createdAt":"2026-01-01T00:00:00Z"}}'
-        await ProductCache(redis).fill(laptop, 7, body.encode())
+        await ProductCache(redis, NAMESPACE).fill(laptop, 7, body.encode())
     response = await ingest.order(laptop)
     assert b'"unit_price":1499.90,' in response.content
     assert await ingest.metric('headrace_catalogue_lookups_total{source="redis"}') == 1
@@ -162,11 +163,28 @@ async def test_a_cached_product_older_than_the_known_one_is_not_believed(
 ) -> None:
     """Its bust was lost; the database is asked, and may be older too."""
     async with connect(redis_url) as redis, make_pool(database_url, "test", size=1, timeout_s=2) as pool:
-        cache = ProductCache(redis)
+        cache = ProductCache(redis, NAMESPACE)
         await cache.fill(laptop, 6, b'{"price":6.00,"qty":1}')
         source = ProductSource(cache, pool, timeout_s=2)
-        versions = [state.version for known in (0, 6, 7) if (state := (await source.load({laptop: known}))[laptop])]
-        assert versions == [6, 6, 1]
+        found = [it for known in (0, 6, 7) if (it := (await source.load({laptop: known}))[laptop])]
+        assert [it.state.version for it in found] == [6, 6, 1]
+
+
+async def test_p7_a_cached_product_is_as_old_as_its_row_was_read_and_past_its_age_postgresql_is_asked(
+    environment: dict[str, str], redis_url: str, laptop: str, database_url: str
+) -> None:
+    async with connect(redis_url) as redis, make_pool(database_url, "test", size=1, timeout_s=2) as pool:
+        cache = ProductCache(redis, NAMESPACE)
+        source = ProductSource(cache, pool, timeout_s=2, max_age_s=30)
+        for age_s, version in ((10, 6), (29, 6), (31, 1)):
+            await cache.fill(laptop, 6, b'{"price":6.00,"qty":1}', age_s)
+            found = (await source.load({laptop: 0}))[laptop]
+            assert found is not None
+            assert found.state.version == version
+            assert found.age_s == pytest.approx(age_s if version == 6 else 0, abs=1)
+            assert await redis.pttl(f"{NAMESPACE}product:{laptop}") <= (TTL_S - age_s) * 1000
+        await redis.hdel(f"{NAMESPACE}product:{laptop}", "read_ms")  # as the release before this filled it
+        assert (await cache.read_many([laptop]))[laptop].age_s == TTL_S
 
 
 async def test_a_thousand_products_asked_for_at_once_are_a_few_questions(
@@ -188,7 +206,7 @@ async def test_a_thousand_products_asked_for_at_once_are_a_few_questions(
     )
     await execute(database_url, inserted, products, ["x"] * 999, prices)
     async with connect(redis_url) as redis, make_pool(database_url, "test", size=1, timeout_s=5) as pool:
-        cache = ProductCache(redis)
+        cache = ProductCache(redis, NAMESPACE)
         await cache.fill(cached, 1, b'{"price":0.50,"qty":1}')
         catalogue = Catalogue(settings_from(IngestSettings, environment), ProductSource(cache, pool, timeout_s=5).load)
         finds = [catalogue.find(product_id, "") for product_id in [*products, cached, unknown]]
@@ -203,7 +221,7 @@ async def test_a_store_that_does_not_answer_is_away_for_all_who_ask_within_the_t
 ) -> None:
     """Also for those who ask while it is being waited for; and none of them is in the way of those who come later."""
     async with connect(redis_url) as redis, make_pool(database_url, "test", size=1, timeout_s=1) as pool:
-        source = ProductSource(ProductCache(redis), pool, timeout_s=1)
+        source = ProductSource(ProductCache(redis, NAMESPACE), pool, timeout_s=1)
         catalogue = Catalogue(settings_from(IngestSettings, environment), source.load)
         begun = time.monotonic()
         async with locked(database_url, "products"):
@@ -224,7 +242,7 @@ async def test_a_damaged_cache_is_as_good_as_none(ingest: Ingest, redis_url: str
     async with connect(redis_url) as redis:
         for body in (b"", b"nonsense", b"{}", b'{"price":"x","qty":1}', b"\xff"):
             product_id = await insert_product(database_url)
-            await ProductCache(redis).fill(product_id, 7, body)
+            await ProductCache(redis, NAMESPACE).fill(product_id, 7, body)
             assert (await ingest.order(product_id)).status_code == 202
 
 

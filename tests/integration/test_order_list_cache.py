@@ -21,16 +21,17 @@ from tests.ingest import ORDERS
 from tests.order_reads import Reads, decide_order, notify, order_reads, store_order
 from tests.orders import T0, order
 from tests.processes import free_port
+from tests.redis_names import NAMESPACE
 from tests.workers import add_product, connected, product_consumer
 
 _ID = "01a20267-97ad-7199-a6a6-540000cf26ec"
 _LIST = f"{ORDERS}/product/{_ID}"
-_KEY = f"orders-of-product:{_ID}"
+_KEY = f"{NAMESPACE}orders-of-product:{_ID}"
 
 
 @pytest.fixture
 def cache(redis: Redis) -> OrderListCache:
-    return OrderListCache(redis)
+    return OrderListCache(redis, NAMESPACE)
 
 
 @pytest.fixture
@@ -177,7 +178,7 @@ async def test_p7_a_reader_that_is_overtaken_by_a_verdict_does_not_put_the_old_p
     await eventually(lambda: reads.orders.selected == 1)
     reads.orders.holding = None
     await decide_order(database_url, order_id, _ID)
-    assert await ProductCache(redis).bust_or_owe([(_ID, 2)])
+    assert await ProductCache(redis, NAMESPACE).bust_or_owe([(_ID, 2)])
     later = asyncio.create_task(_statuses(reads))  # shares nothing with the one before the bust
     held.set()
     assert await overtaken == ["PENDING"]
@@ -212,7 +213,7 @@ async def test_p7_product_consumer_busts_the_list_once_a_batch(
 
 async def test_p7_a_bust_that_is_owed_takes_the_lists_with_it(redis_url: str, cache: OrderListCache) -> None:
     async with proxy_to(redis_url) as proxy, connect(proxy.url(redis_url)) as client:
-        far_cache = ProductCache(client)
+        far_cache = ProductCache(client, NAMESPACE)
         proxy.go_away()
         assert not await far_cache.bust_or_owe([(_ID, 2)])
         lease = await _lease(cache)

@@ -26,6 +26,7 @@ from tests.conditions import eventually
 from tests.faults import Proxy, proxy_to
 from tests.processes import free_port, running, service_process
 from tests.products import Audit
+from tests.redis_names import NAMESPACE
 from tests.settings import settings_from
 
 UNKNOWN_ID = "01a20267-97ad-7199-a6a6-540000cf26ec"
@@ -219,7 +220,7 @@ async def test_a_reader_before_a_late_commit_does_not_put_the_old_value_back(
     environment: dict[str, str], redis_url: str
 ) -> None:
     async with connect(redis_url) as redis:
-        cache = ProductCache(redis)
+        cache = ProductCache(redis, NAMESPACE)
         before, after = (
             StoredProduct(Product(UNKNOWN_ID, "x", Decimal(1), qty, datetime.now(UTC)), version)
             for qty, version in ((50, 1), (55, 2))

@@ -24,6 +24,7 @@ from tests.faults import proxy_to
 from tests.metrics import grown, sample
 from tests.orders import body_of, new_product_id, order
 from tests.processes import service_process
+from tests.redis_names import NAMESPACE
 from tests.workers import (
     DeadRow,
     Worker,
@@ -57,7 +58,7 @@ async def connection(database_url: str) -> AsyncIterator[Connection]:
 
 @pytest.fixture
 def cache(redis: Redis) -> ProductCache:
-    return ProductCache(redis)
+    return ProductCache(redis, NAMESPACE)
 
 
 async def create(environment: dict[str, str], *messages: list[Order]) -> None:

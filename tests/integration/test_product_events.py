@@ -7,7 +7,7 @@ import aio_pika
 import pytest
 
 from ingest_api import product_source
-from ingest_api.catalogue import Catalogue
+from ingest_api.catalogue import Catalogue, Found
 from ingest_api.settings import IngestSettings
 from pipeline import topology
 from pipeline.health import Health
@@ -20,9 +20,9 @@ from tests.settings import settings_from
 A = new_product_id()
 
 
-async def sold_out(known_versions: Mapping[str, int]) -> dict[str, ProductEvent | None]:
+async def sold_out(known_versions: Mapping[str, int]) -> dict[str, Found | None]:
     """What the catalogue finds when it asks."""
-    return {product_id: ProductEvent(product_id, 1, Decimal("12.50"), 0) for product_id in known_versions}
+    return {it: Found(ProductEvent(it, 1, Decimal("12.50"), 0), 0.0) for it in known_versions}
 
 
 async def test_product_events_are_heard_again_after_somebody_has_deleted_their_exchange(

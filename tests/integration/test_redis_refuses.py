@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 import pytest
 from redis.asyncio import Redis
 
-from ingest_api.idempotency import Claim, Replay, Replays
+from ingest_api.claims import Claims
+from ingest_api.idempotency import Claim, Replay
 from pipeline import breaker
 from pipeline.health import Health
 from pipeline.order_list_cache import Lease, OrderListCache
@@ -118,8 +119,8 @@ async def test_p12_a_redis_that_refuses_is_away_for_all_who_use_it_and_told_once
     before = counted()
     async with connect(redis_url) as redis:
         cache, lists = ProductCache(redis), OrderListCache(redis)
-        replays = Replays(redis, remember_s=60, in_flight_s=8, max_waiting=100)
-        async with running_task(cache.watch(health, "redis"), replays.run()):
+        claims = Claims(redis, "", remember_s=60, in_flight_s=8, max_waiting=100, max_per_client=100)
+        async with running_task(cache.watch(health, "redis"), claims.run()):
             await eventually(lambda: health.is_up("redis"))
             async with refusing(redis_url, refusal):
                 async with asyncio.timeout(SOON_S):
@@ -128,7 +129,7 @@ async def test_p12_a_redis_that_refuses_is_away_for_all_who_use_it_and_told_once
                     assert await cache.read(product) is None
                     assert not await cache.fill(product, 1, b"{}")
                     assert await lists.read(product, "") is None
-                    assert isinstance(await replays.begin(f"key {number}", b"f" * 16), Claim)
+                    assert isinstance((await claims.begin(f"key {number}", ["f" * 32], "x", ""))[0], Claim)
                     await asyncio.sleep(0.1)
                 assert not await cache.bust_or_owe([(product, 2)])
                 assert told == ["redis is away; going on without"]
@@ -140,11 +141,11 @@ async def test_p12_a_redis_that_refuses_is_away_for_all_who_use_it_and_told_once
             lease = await lists.read(product, "")
             assert isinstance(lease, Lease)
             assert await lists.fill(lease, b"page")
-            claim = await replays.begin("key", b"f" * 16)
+            claim, _ = await claims.begin("key", ["f" * 32], "x", "")
             assert isinstance(claim, Claim)
-            replays.remember(claim, 202, b"{}")
-            await replays.drain()
-            assert isinstance(await replays.begin("key", b"f" * 16), Replay)
+            claims.remember(claim, "x")
+            await claims.drain()
+            assert isinstance((await claims.begin("key", ["f" * 32], "x", ""))[0], Replay)
             await eventually(lambda: told == ["redis is away; going on without", "redis is back"])
 
 

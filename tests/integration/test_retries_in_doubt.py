@@ -1,5 +1,6 @@
 """P5 and P1 when nobody knows: after an unknown outcome, and after Redis has forgotten."""
 
+import signal
 from decimal import Decimal
 
 import httpx
@@ -13,6 +14,8 @@ from tests.conditions import eventually
 from tests.faults import Proxy, proxy_to
 from tests.ingest import Ingest, check_problem, ingesting, insert_product
 from tests.keyed import KEY, keyed, ttl_s_above
+from tests.processes import service_process
+from tests.redis_names import NAMESPACE
 from tests.workers import connected, persist_worker, stored_orders
 
 # ── after an unknown outcome
@@ -39,18 +42,20 @@ async def test_p5_after_an_unknown_outcome_the_key_takes_no_other_order(
         assert await eventually(accepted)
 
 
-async def test_p5_a_refused_retry_of_an_unknown_outcome_is_not_told_that_nothing_was_accepted(
+async def test_p5_a_retry_of_an_unknown_outcome_is_the_same_order_although_it_would_be_refused_now(
     environment: dict[str, str], broker: Proxy, laptop: str
 ) -> None:
+    """The first may have been accepted. It is published again as it was priced, and product_consumer decides."""
     async with ingesting(environment, confirm_timeout_s=0.5, catalogue_unknown_ttl_s=0.1) as ingest:
         await leave_in_doubt(ingest, broker, laptop)
         await ready(ingest)
         await ingest.tell(topology.PRODUCT_DELETED, ProductEvent(laptop, 2, Decimal(1), 5, deleted=True))
         await eventually(lambda: _is_refused(ingest, laptop, "unknown-product"))
 
-        check_problem(await keyed(ingest, laptop, 2), 503, "outcome-unknown")
         other = await insert_product(environment["DATABASE_URL"])
-        check_problem(await keyed(ingest, other, 2), 422, "key-reused")  # nor has the refusal freed the key
+        check_problem(await keyed(ingest, other, 2), 422, "key-reused")
+        again = await keyed(ingest, laptop, 2)
+        assert (again.status_code, again.json()["unit_price"]) == (202, 1500)
 
 
 async def test_p5_a_retry_of_an_unknown_outcome_is_not_refused_for_want_of_stock(
@@ -132,25 +137,38 @@ async def test_p5_nobody_is_told_that_an_order_was_not_accepted_while_it_cannot_
 ) -> None:
     async with proxy_to(environment["DATABASE_URL"]) as database:
         environment["DATABASE_URL"] = database.url(environment["DATABASE_URL"])
-        async with ingesting(environment) as ingest:
-            assert (await keyed(ingest, laptop)).status_code == 202
+        async with ingesting(environment) as ingest, ingesting(environment) as other:
+            first = await keyed(ingest, laptop)
+            assert first.status_code == 202
+            assert (await other.order(laptop)).status_code == 202  # so that it hears of the product
             await ingest.tell(topology.PRODUCT_SOLD_OUT, ProductEvent(laptop, 2, Decimal(1), 0))
-            await eventually(lambda: _is_refused(ingest, laptop, "out-of-stock"))
+            for it in (ingest, other):
+                await eventually(lambda it=it: _is_refused(it, laptop, "out-of-stock"))  # type: ignore[misc]
+            ingest.service.process.send_signal(signal.SIGSTOP)  # or it would put back what it knows
             await redis.flushall()
             database.go_away()
-            check_problem(await keyed(ingest, laptop), 503, "store-unavailable")
+            check_problem(await keyed(other, laptop), 503, "store-unavailable")
+            ingest.service.process.send_signal(signal.SIGCONT)
+            assert (await keyed(ingest, laptop)).content == first.content
 
 
-async def test_p1_another_order_with_a_key_that_redis_forgot_is_an_order_of_its_own(
+async def test_p1_another_order_with_a_key_that_nobody_remembers_is_an_order_of_its_own(
     environment: dict[str, str], laptop: str, redis: Redis
 ) -> None:
     """It was answered 202, so it must not be lost to the primary key of the first."""
-    async with ingesting(environment) as ingest:
-        first = (await keyed(ingest, laptop, 2)).json()
-        await eventually(lambda: ttl_s_above(redis, name_of("", KEY), 60))
+    async with service_process("persist_worker", environment):
+        async with ingesting(environment) as ingest:
+            first = (await keyed(ingest, laptop, 2)).json()
+            await eventually(lambda: ttl_s_above(redis, name_of(NAMESPACE, "", KEY), 60))
+            await redis.flushall()
+            check_problem(await keyed(ingest, laptop, 3), 422, "key-reused")  # the process remembers
         await redis.flushall()
-        second = (await keyed(ingest, laptop, 3)).json()
-    async with persist_worker(environment) as worker, connected(environment["DATABASE_URL"]) as connection:
-        while second["id"] not in (stored := await stored_orders(connection)):
-            await worker.run_once()
-    assert stored == {first["id"]: (laptop, 2), second["id"]: (laptop, 3)}
+        async with ingesting(environment) as ingest:
+            second = (await keyed(ingest, laptop, 3)).json()
+        async with connected(environment["DATABASE_URL"]) as connection:
+
+            async def are_stored() -> bool:
+                expected = {first["id"]: (laptop, 2), second["id"]: (laptop, 3)}
+                return await stored_orders(connection) == expected
+
+            await eventually(are_stored)

@@ -3,13 +3,14 @@
 import json
 import time
 import uuid
+from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
 
-from ingest_api.bulk import MAX_ORDERS, Request, answer_of, fingerprint_of_all, read, split, to_orders
+from ingest_api.bulk import MAX_ORDERS, answer_of, fingerprint_of_all, read, split, to_orders
 from ingest_api.catalogue import Product
-from ingest_api.idempotency import fingerprint_of
+from ingest_api.idempotency import Request, fingerprint_of
 from ingest_api.requests import OrderRequest
 from pipeline.order_ids import OrderIds
 from pipeline.orders import Order
@@ -69,7 +70,7 @@ def test_every_request_becomes_an_order_or_a_problem_in_its_place() -> None:
         invalid("/quantity", "no"),
         *(OrderRequest(it, 1) for it in (unknown, sold_out, unasked)),
     ]
-    first, *others = to_orders([str(uuid.uuid4()) for _ in requests], requests, products, in_doubt=False)
+    first, *others = to_orders([str(uuid.uuid4()) for _ in requests], requests, products, datetime.now(UTC))
     assert isinstance(first, Order)
     assert (first.product_id, first.quantity, first.total_price) == (A, 2, Decimal("25.00"))
     names = [it.name for it in others if isinstance(it, Problem)]

@@ -9,7 +9,7 @@ from decimal import Decimal
 import pytest
 
 from database.sessions import StoreUnavailable
-from ingest_api.catalogue import Catalogue, Product
+from ingest_api.catalogue import Catalogue, Found, Product
 from ingest_api.settings import IngestSettings
 from pipeline.product_events import ProductEvent
 from pipeline.shares import Busy
@@ -45,16 +45,20 @@ class Store:
         self.products: dict[str, ProductEvent] = {}
         self.asked: list[str] = []
         self.known_versions: list[int] = []
-        self.is_away = False
+        self.is_away, self.age_s = False, 0.0
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def load(self, known_versions: Mapping[str, int]) -> dict[str, ProductEvent | None]:
+    async def load(self, known_versions: Mapping[str, int]) -> dict[str, Found | None]:
         self.asked += known_versions
         self.known_versions += known_versions.values()
-        is_away, found = self.is_away, {it: self.products.get(it) for it in known_versions}
+        is_away, found = self.is_away, {it: self._found(it) for it in known_versions}
         await self.gate.wait()
         return {} if is_away else found
+
+    def _found(self, product_id: str) -> Found | None:
+        state = self.products.get(product_id)
+        return Found(state, self.age_s) if state else None
 
 
 class Door:
@@ -452,3 +456,14 @@ async def test_an_event_that_came_meanwhile_sells_although_the_lookup_failed(doo
     door.catalogue.apply(product(A, version=2, price="2"))
     door.store.gate.set()
     assert (await finding).price == Decimal(2)
+
+
+async def test_p7_the_age_of_a_price_counts_from_when_it_was_read_from_postgresql() -> None:
+    """And not from when the door took it from a cache that had it for a while."""
+    door = Door()
+    door.store.products[A], door.store.age_s = product(A), TTL_S - 1
+    assert await door.price(A) == Decimal("9.99")
+    door.now += 0.9
+    assert door.catalogue.get(A) is not None
+    door.now += 0.2
+    assert door.catalogue.get(A) is None

@@ -3,6 +3,8 @@
 import asyncio
 import random
 from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
 from itertools import product
 from uuid import UUID, uuid4
 
@@ -13,16 +15,21 @@ from hypothesis import strategies as st
 from ingest_api.idempotency import (
     Claim,
     Replay,
+    Request,
     Taken,
     fingerprint_of,
-    idempotency_key,
     judge,
     may_be_accepted,
     name_of,
+    pack,
+    unpack,
 )
+from ingest_api.requests import OrderRequest
 from pipeline.order_ids import OrderIds
+from pipeline.orders import Order
 from tests.orders import accepted_at_ms
 from web import problems
+from web.idempotency_keys import idempotency_key
 from web.problems import Problem
 
 IDS = OrderIds("a secret that all processes share")
@@ -142,24 +149,63 @@ def test_the_same_order_has_one_fingerprint_and_another_has_another() -> None:
     assert len({fingerprint_of(laptop, 2), fingerprint_of(laptop, 3), fingerprint_of(str(uuid4()), 2)}) == 3
 
 
+ID, OLD_ID, OTHER_ID = "1" * 32, "0" * 32, "e" * 32
+
+
+def held(order_id: str, state: str) -> bytes:
+    return f"{order_id}{state}{'w' * 16}{'0' * 13}priced".encode()
+
+
 def test_what_stood_at_a_key_says_how_a_request_begins() -> None:
-    claim = Claim("replay::k", fingerprint_of("a", 1).hex(), "me")
-    mark, other = claim.mark.encode(), fingerprint_of("b", 1).hex().encode()
-    assert judge(b"", claim) == claim
-    assert judge(mark + b"?", claim) == replace(claim, in_doubt=True)
-    assert judge(mark + b".somebody", claim) is Taken.IN_FLIGHT
-    assert judge(mark + b"!somebody", claim) is Taken.IN_FLIGHT
-    assert judge(mark + b"202{}", claim) == Replay(202, b"{}")
-    assert judge(mark + b"201", claim) == Replay(201, b"")
-    for state in (b".somebody", b"!somebody", b"202{}", b"?"):
-        assert judge(other + state, claim) is Taken.REUSED
-    assert judge(b"{}", claim) is Taken.REUSED
+    claim, ids = Claim("name", ID, "me", "new"), [ID, OLD_ID]
+    assert judge(b"", claim, ids) == claim
+    for order_id in ids:  # under the key of today, or one before it
+        assert judge(held(order_id, "d"), claim, ids) == Replay(order_id, "priced")
+        for state in ("f", "u"):
+            assert judge(held(order_id, state), claim, ids) is Taken.IN_FLIGHT
+        doubt = replace(claim, order_id=order_id, priced="priced", in_doubt=True)
+        assert judge(held(order_id, "?"), claim, ids) == doubt
+        assert judge(held(order_id, "!"), claim, ids) == replace(doubt, is_sure=False)
+    for other in (held(OTHER_ID, "d"), held(OTHER_ID, "?"), b"{}"):
+        assert judge(other, claim, ids) == other
 
 
-def test_no_two_keys_have_one_name() -> None:
-    parts = ("", "a", "a.b"), ("k", "a:k", "replay::k"), (False, True)
-    names = {name_of(client, key, is_bulk=is_bulk) for client, key, is_bulk in product(*parts)}
-    assert len(names) == 18
+def test_no_two_keys_have_one_name_and_no_name_is_long() -> None:
+    parts = ("", "a", "a.b"), ("k", "a:k", "bulk:a:k", "x" * 255), (False, True), ("one:", "two:")
+    names = {name_of(namespace, client, key, is_bulk=is_bulk) for client, key, is_bulk, namespace in product(*parts)}
+    assert len(names) == 48
+    assert max(map(len, names)) < 50
+
+
+_EARLIEST, _LATEST = datetime(1970, 1, 1), datetime(9999, 1, 1)  # noqa: DTZ001  (hypothesis wants them so)
+
+
+@given(st.decimals(0, 10**10, places=2), st.datetimes(_EARLIEST, _LATEST))
+def test_p5_what_is_remembered_of_an_order_is_all_of_it(price: Decimal, at: datetime) -> None:
+    request = OrderRequest(str(uuid4()), 3)
+    order = Order(str(uuid4()), request.product_id, 3, price, price * 3, at.replace(tzinfo=UTC), status="PENDING")
+    assert unpack(pack(201, [order]), [order.id], [request]) == (201, [order])
+
+
+def test_p5_refusals_are_remembered_by_name_in_their_places() -> None:
+    bad = problems.invalid("/x", "no")
+    requests: list[Request] = [OrderRequest("a", 1), bad, *(OrderRequest(it, 1) for it in "bc")]
+    results = [problems.out_of_stock("a"), bad, problems.unknown_product("b"), problems.store_unavailable()]
+    _, again = unpack(pack(202, results), ["", "", "", ""], requests)
+    assert [it.body() for it in again if isinstance(it, Problem)] == [it.body() for it in results]
+
+
+def test_p8_what_is_remembered_is_small() -> None:
+    now, many = datetime.now(UTC), [OrderRequest(str(uuid4()), 1) for _ in range(1000)]
+    orders = [Order(str(uuid4()), it.product_id, 1, Decimal("1500.00"), Decimal("1500.00"), now) for it in many]
+    assert len(pack(202, orders[:1])) < 50
+    assert len(pack(202, orders)) < 2_100
+
+
+@pytest.mark.parametrize("junk", ["", "{}", pack(202, []), """[202,["1 x"],[0]]"""])
+def test_what_is_not_packed_by_us_is_a_value_error(junk: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011  (several)
+        unpack(junk, [str(uuid4())], [OrderRequest("a", 1)])
 
 
 def test_only_a_refusal_is_known_to_have_left_no_order_behind() -> None:

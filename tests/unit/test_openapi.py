@@ -13,7 +13,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 import ingest_api.documents
 import product_api.documents
-from ingest_api import idempotency, operations
+from ingest_api import operations
 from ingest_api.bulk import read, split
 from ingest_api.order_view import OrderView
 from ingest_api.order_view import encode as encode_view
@@ -25,7 +25,7 @@ from product_api.products import Product
 from product_api.products import encode as encode_product
 from product_api.requests import decode_patch, decode_product, decode_restock
 from tests.json_schema import as_sent, check, is_valid
-from web import problem_kinds, problems
+from web import idempotency_keys, problem_kinds, problems
 from web.clients import ANY_KEY, PUBLIC, SCOPES
 from web.health_operations import HEALTH_OPERATIONS
 from web.openapi import ANYWHERE, problems_of
@@ -280,7 +280,7 @@ def test_what_a_product_may_not_be_is_not_in_the_schema(wrong: Json) -> None:
 
 def test_the_form_of_an_idempotency_key_is_that_of_its_parser() -> None:
     (key,) = (it for it in operation_of(ORDERS, "acceptOrder")["parameters"] if it["name"] == "Idempotency-Key")
-    parsed = idempotency._KEY
+    parsed = idempotency_keys._KEY
     values = [bytes([first, second]) for first in range(0x20, 0x80) for second in range(0x20, 0x80)]
     values += [b"", b'""', b'"a"', b'"a b"', b"x" * 255, b"x" * 256, b'"' + b"x" * 255 + b'"', b'"' + b"x" * 256 + b'"']
     for value in values:

@@ -1,0 +1,115 @@
+"""Whether orders were accepted, as the store knows: rows of `orders`, and what was parked before it became one."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import asyncpg
+
+from database.sessions import Pool, StoreUnavailable, reading
+from pipeline.breaker import Breaker
+from pipeline.orders import InvalidOrder, Order, decode_body
+
+PENDING = "PENDING"
+_COLUMNS = ("id", "product_id", "quantity", "unit_price", "total_price", "created_at")
+_MAX_AT_ONCE = 5_000
+
+# A dead letter of an order that is not stored holds it as it was accepted: a replay stores it so.
+_ACCEPTED = """
+    SELECT id::text, product_id::text, quantity, unit_price, total_price, accepted_at AS created_at, NULL AS body
+    FROM orders WHERE id = ANY($1::uuid[])
+    UNION ALL
+    SELECT order_id::text, NULL, NULL, NULL, NULL, NULL, body
+    FROM dead_letters WHERE order_id = ANY($1::uuid[]) AND stage = 'persist' AND reason <> 'id_conflict'
+"""
+
+
+class _Question(NamedTuple):
+    ids: Sequence[str]
+    answer: "asyncio.Future[dict[str, Order]]"
+
+
+class AcceptedOrders:
+    """While one question is on its way, what is asked collects, and is the next question."""
+
+    def __init__(self, pool: Pool, timeout_s: float) -> None:
+        """`timeout_s`: of each question. After one that failed, the next ones fail at once for a second."""
+        self._pool, self._timeout_s = pool, timeout_s
+        self._breaker = Breaker("postgresql")
+        self._questions: list[_Question] = []
+        self._asking: asyncio.Task[None] | None = None
+
+    async def find(self, ids: Sequence[str]) -> dict[str, Order]:
+        """Those that were accepted, by id, as they were answered then. Raises StoreUnavailable."""
+        if self._asking is None or self._asking.done():
+            if not self._breaker.may_try():
+                raise StoreUnavailable("PostgreSQL did not answer a moment ago")
+            self._asking = asyncio.create_task(self._ask_all())
+        question = _Question(ids, asyncio.get_running_loop().create_future())
+        self._questions.append(question)
+        return await question.answer
+
+    async def are_none(self) -> bool:
+        """Whether there is no order at all; False as well if nobody knows."""
+        try:
+            async with reading(self._pool, self._timeout_s) as connection:
+                return not await connection.fetchval(
+                    "SELECT EXISTS (SELECT FROM orders) OR EXISTS (SELECT FROM dead_letters)"
+                )
+        except StoreUnavailable:
+            return False
+
+    async def _ask_all(self) -> None:
+        while self._questions:
+            asked = _take(self._questions)
+            ids = [it for question in asked if not question.answer.done() for it in question.ids]
+            try:
+                found = await self._ask(ids)
+            except Exception as error:
+                for question in asked:
+                    if not question.answer.done():
+                        question.answer.set_exception(error)
+                continue
+            for question in asked:
+                if not question.answer.done():
+                    question.answer.set_result({it: found[it] for it in question.ids if it in found})
+
+    async def _ask(self, ids: Sequence[str]) -> dict[str, Order]:
+        try:
+            async with reading(self._pool, self._timeout_s) as connection:
+                rows = await connection.fetch(_ACCEPTED, ids)
+        except StoreUnavailable as error:
+            self._breaker.failed(error)
+            raise
+        self._breaker.worked()
+        found: dict[str, Order] = {}
+        for row in sorted(rows, key=_is_stored):  # what is stored has the last word
+            if (order := _order(row)) is not None:
+                found[order.id] = order
+        return found
+
+
+def _is_stored(row: asyncpg.Record) -> bool:
+    return row["body"] is None
+
+
+def _order(row: asyncpg.Record) -> Order | None:
+    *values, body = row.values()
+    if body is None:
+        return Order(**dict(zip(_COLUMNS, values, strict=True)), status=PENDING)
+    try:
+        (order,) = decode_body(body)
+    except (InvalidOrder, ValueError):
+        return None  # it can be replayed only once it is mended, by hand
+    return Order(**{name: getattr(order, name) for name in _COLUMNS}, status=PENDING)
+
+
+def _take(questions: list[_Question]) -> list[_Question]:
+    """The first questions, taken off, with no more than _MAX_AT_ONCE ids unless it is one alone."""
+    taken, ids = 0, 0
+    while taken < len(questions) and (not taken or ids + len(questions[taken].ids) <= _MAX_AT_ONCE):
+        ids += len(questions[taken].ids)
+        taken += 1
+    some = questions[:taken]
+    del questions[:taken]
+    return some
