@@ -36,6 +36,8 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
     "product_api": {
         "products": "SELECT, INSERT, UPDATE (name, price, qty, version, updated_at, deleted_at)",
         "stock_adjustments": "INSERT",
+        # UPDATE goes with ON CONFLICT and FOR UPDATE.
+        "product_requests": "SELECT, INSERT, UPDATE, DELETE",
     },
     # `verify` reads everything and changes nothing; `dead` marks letters, and writes the verdict of what it discards.
     "operator": {

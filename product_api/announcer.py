@@ -50,7 +50,11 @@ class Announcer:
         The fence is at the version that it would have made. Below, a reader who comes before the late COMMIT could put
         the old value back. If there was no COMMIT, nothing is cached until the next change, or until the fence ends.
         """
-        await self._cache.bust_or_owe([(change.after.product.id, change.after.version)])
+        await self.bust(change.after.product.id, change.after.version)
+
+    async def bust(self, product_id: str, version: int) -> None:
+        """Forget what is older than `version`."""
+        await self._cache.bust_or_owe([(product_id, version)])
 
     async def drain(self) -> None:
         """Wait for the events that are still on their way."""

@@ -6,13 +6,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from product_api.announcer import Announcer
+from product_api.answered import Answer, AnsweredBefore, Keyed, digest_of
 from product_api.preconditions import check_if_match, etag, matches_if_none_match, require_if_match
-from product_api.products import C, Change, ChangeUnanswered, Products, Reason, StoredProduct, encode
+from product_api.products import C, ChangeUnanswered, Products, Reason, StoredProduct, encode
 from product_api.reader import ProductReader
-from product_api.requests import Edit, ProductValues, decode_patch, decode_product, decode_restock
+from product_api.requests import Edit, ProductValues, decode_patch, decode_product, decode_restock, restocked_in
 from web import problems
 from web.body import read_json_body
 from web.clients import client_of
+from web.idempotency_keys import idempotency_key
 from web.ids import id_in_path
 from web.paging import Cursor, Page
 
@@ -39,9 +41,13 @@ class ProductEndpoints:
 
     async def create(self, request: Request) -> Response:
         values = decode_product(await self._body(request))
-        change = await self._told(self._products.create(values))
+        keyed = _keyed(request, 201, "create", *map(str, values))
+        try:
+            change = await self._told(self._products.create(values, keyed))
+        except AnsweredBefore as before:
+            return await self._replay(before.answer)
         response = _product(change.after, status=201)
-        response.headers["Location"] = _path(change)
+        response.headers["Location"] = _path(change.after.product.id)
         return response
 
     async def replace(self, request: Request) -> Response:
@@ -53,7 +59,13 @@ class ProductEndpoints:
         return await self._change(request, "correction", patch.edit, overwrites=patch.sets_qty)
 
     async def restock(self, request: Request) -> Response:
-        return await self._change(request, "restock", decode_restock(await self._body(request)))
+        body = await self._body(request)
+        restock, product_id = decode_restock(body), id_in_path(request, "product")
+        keyed = _keyed(request, 200, "restock", product_id, restocked_in(body))
+        try:
+            return await self._change(request, "restock", restock, keyed=keyed)
+        except AnsweredBefore as before:
+            return await self._replay(before.answer)
 
     async def delete(self, request: Request) -> Response:
         product_id = id_in_path(request, "product")
@@ -65,7 +77,9 @@ class ProductEndpoints:
             raise _no_product(product_id)
         return Response(status_code=204)
 
-    async def _change(self, request: Request, reason: Reason, edit: Edit, *, overwrites: bool = False) -> Response:
+    async def _change(
+        self, request: Request, reason: Reason, edit: Edit, *, overwrites: bool = False, keyed: Keyed | None = None
+    ) -> Response:
         """`overwrites`: whether it sets what orders change meanwhile, and so must say which version it has seen."""
         product_id = id_in_path(request, "product")
         if overwrites:
@@ -75,10 +89,18 @@ class ProductEndpoints:
             _check_version(request, current.version)
             return edit(current.values)
 
-        change = await self._told(self._products.change(product_id, reason, checked_edit))
+        change = await self._told(self._products.change(product_id, reason, checked_edit, keyed))
         if change is None:
             raise _no_product(product_id)
         return _product(change.after)
+
+    async def _replay(self, answer: Answer) -> Response:
+        """The answer as it was. Whoever gave it first may have died before the cache was busted."""
+        await self._announcer.bust(answer.product_id, answer.version)
+        headers = {**_validators(answer.version), "Idempotency-Replayed": "true"}
+        if answer.status == 201:
+            headers["Location"] = _path(answer.product_id)
+        return _json(answer.body, answer.status, headers)
 
     async def _told(self, changing: Awaitable[C]) -> C:
         """The change, made and announced; None if there is no such product. Raises Problem if nobody knows."""
@@ -86,7 +108,9 @@ class ProductEndpoints:
             change = await changing
         except ChangeUnanswered as error:
             await self._announcer.doubt(error.change)
-            raise problems.change_unanswered(_path(error.change), is_new=error.change.before is None) from None
+            raise problems.change_unanswered(
+                _path(error.change.after.product.id), is_new=error.change.before is None
+            ) from None
         if change is not None and not change.changes_nothing:
             await self._announcer.announce(change)
         return change
@@ -110,8 +134,14 @@ def _if_none_match(request: Request) -> list[str]:
     return request.headers.getlist("if-none-match")
 
 
-def _path(change: Change) -> str:
-    return f"/products/{change.after.product.id}"
+def _keyed(request: Request, status: int, *asked: object) -> Keyed | None:
+    """The request's key, with what it asks for. Raises Problem (400)."""
+    key = idempotency_key(request.scope)
+    return Keyed(client_of(request.scope).name, key, digest_of(*asked), status) if key is not None else None
+
+
+def _path(product_id: str) -> str:
+    return f"/products/{product_id}"
 
 
 def _no_product(product_id: str) -> problems.Problem:

@@ -1,5 +1,6 @@
 """What product_api answers: the one table that its routes and its OpenAPI document are made from."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -9,6 +10,7 @@ from product_api.requests import PatchRequest, ProductRequest, RestockRequest
 from web import http_fields
 from web import problem_kinds as kinds
 from web.clients import ANY_KEY, PRODUCTS_WRITE
+from web.idempotency_keys import REPLAYED, key_parameter
 from web.operations import Answer, Content, Header, Link, Operation, Parameter
 
 PRODUCTS = "/products"
@@ -29,6 +31,13 @@ _NEW = {"name": "Laptop Demo", "price": 1500, "qty": 50}
 
 _ID = Parameter("product_id", "path", ProductId, "The product's id.", EXAMPLE_PRODUCT, is_required=True)
 _LOCATION = Header("Location", str, "Where the product can be read.", f"{PRODUCTS}/{EXAMPLE_PRODUCT}", True)
+
+_KEY = key_parameter(
+    "Makes the request safe to send again (draft-ietf-httpapi-idempotency-key-header-07): the change is made once, and"
+    " for a day the first answer is given again, as it was, whatever has changed since. 1 to 255 visible ASCII"
+    " characters, bare or in quotes."
+)
+_KEY_PROBLEMS = (kinds.REQUEST_IN_FLIGHT, kinds.KEY_REUSED)
 
 _NEXT = tuple(
     Link(operation_id, "product_id", "$response.body#/id")
@@ -73,11 +82,18 @@ OPERATIONS = (
         TAG,
         "Create a product",
         "It can be ordered at once.",
+        parameters=(_KEY,),
         body=(Content(ProductRequest, {"A laptop": _NEW, "A price as a string": _NEW | {"price": "19.99"}}),),
         answers=(
-            Answer(201, "Created.", (Content(Product, {"A product": _LAPTOP}),), (_LOCATION, http_fields.ETAG), _NEXT),
+            Answer(
+                201,
+                "Created.",
+                (Content(Product, {"A product": _LAPTOP}),),
+                (_LOCATION, http_fields.ETAG, REPLAYED),
+                _NEXT,
+            ),
         ),
-        problems=(kinds.OUTCOME_UNKNOWN, kinds.STORE_UNAVAILABLE),
+        problems=(*_KEY_PROBLEMS, kinds.OUTCOME_UNKNOWN, kinds.STORE_UNAVAILABLE),
     ),
     Operation(
         "getProduct",
@@ -143,11 +159,11 @@ OPERATIONS = (
         PRODUCTS_WRITE,
         TAG,
         "Add units to the stock",
-        "A difference, not a total: correct whatever orders do meanwhile. If its answer is lost, GET the product before"
-        " you send it again.",
-        parameters=(_ID, http_fields.IF_MATCH, http_fields.IF_NONE_MATCH_CHANGE),
+        "A difference, not a total: correct whatever orders do meanwhile. With an `Idempotency-Key` it may be sent"
+        " again, and adds once. Without one, GET the product before you send it again.",
+        parameters=(_ID, _KEY, http_fields.IF_MATCH, http_fields.IF_NONE_MATCH_CHANGE),
         body=(Content(RestockRequest, {"A delivery": {"quantity": 25}}),),
-        answers=(_PRODUCT_NOW,),
-        problems=_CHANGE_PROBLEMS,
+        answers=(replace(_PRODUCT_NOW, headers=(*_PRODUCT_NOW.headers, REPLAYED)),),
+        problems=(*_CHANGE_PROBLEMS, *_KEY_PROBLEMS),
     ),
 )

@@ -22,6 +22,8 @@ from database.sessions import PooledConnection as Connection
 from pipeline.fields import Moment, ProductId, UnitPrice
 from pipeline.shares import Shares
 from pipeline.turns import Turns
+from product_api import answered
+from product_api.answered import Keyed
 from product_api.requests import ProductValues
 from web.paging import Page
 
@@ -153,20 +155,27 @@ class Products:
             rows = await connection.fetch(_PAGE, at, last_id, page.one_more)
         return [_stored(row) for row in rows]
 
-    async def create(self, values: ProductValues) -> Change:
+    async def create(self, values: ProductValues, keyed: Keyed | None = None) -> Change:
+        """A new product. Raises what `answered.begin` raises, if it is `keyed`."""
+
         async def work(connection: Connection) -> Change:
             created = _stored(await connection.fetchrow(_INSERT, new_product_id(), *values))
             await _adjust(connection, created.product.id, values.qty, "creation")
             return Change(None, created, "creation")
 
-        return await self._write(work)
+        return await self._write(_once(work, keyed))
 
     async def change(
-        self, product_id: str, reason: Reason, edit: Callable[[StoredProduct], ProductValues]
+        self,
+        product_id: str,
+        reason: Reason,
+        edit: Callable[[StoredProduct], ProductValues],
+        keyed: Keyed | None = None,
     ) -> Change | None:
         """Replace the values by what `edit` makes of the locked row. None if there is no such product.
 
-        What `edit` raises comes out here, and nothing is changed.
+        What `edit` raises comes out here, and nothing is changed; so does what `answered.begin` raises, if it is
+        `keyed`.
         """
 
         async def work(connection: Connection) -> Change | None:
@@ -181,7 +190,7 @@ class Products:
             await _adjust(connection, product_id, values.qty - before.product.qty, reason)
             return Change(before, after, reason)
 
-        return await self._write(work)
+        return await self._write(_once(work, keyed))
 
     async def delete(self, product_id: str, check: Callable[[StoredProduct], None]) -> Change | None:
         """Take a product off sale. None if there is no such product. What `check` raises comes out here.
@@ -218,6 +227,22 @@ class Products:
             if fault_of(error) is not Fault.PASSING:
                 raise
             raise (ChangeUnanswered(committing) if committing else StoreUnavailable(describe(error))) from error
+
+
+def _once(work: Callable[[Connection], Awaitable[C]], keyed: Keyed | None) -> Callable[[Connection], Awaitable[C]]:
+    """`work`, and its answer in the same transaction; not if the request was answered before."""
+    if keyed is None:
+        return work
+
+    async def once(connection: Connection) -> C:
+        await answered.begin(connection, keyed)
+        change = await work(connection)
+        if change is not None:
+            product, version = change.after
+            await answered.remember(connection, keyed, product.id, version, encode(product))
+        return change
+
+    return once
 
 
 def _to_commit(change: Change | None) -> Change | None:

@@ -139,6 +139,11 @@ def decode_restock(body: bytes) -> Edit:
     return restock
 
 
+def restocked_in(body: bytes) -> int:
+    """The units in a body that `decode_restock` takes."""
+    return _restock.decode(body).quantity
+
+
 def _name(text: str) -> str:
     """Raises ValueError."""
     name = text.strip()

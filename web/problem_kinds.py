@@ -149,8 +149,8 @@ KEY_REUSED = Kind(
     "key-reused",
     422,
     "The Idempotency-Key was used before",
-    "This Idempotency-Key came with another order before. The new one was not accepted.",
-    "Use a new key for a new order, and the old one only to repeat the old order.",
+    "This Idempotency-Key came with another request before. The new one was not carried out.",
+    "Use a new key for a new request, and the old one only to repeat the old request.",
 )
 MISDIRECTED = Kind(
     "misdirected",

@@ -161,7 +161,7 @@ def request_in_flight() -> Problem:
 
 
 def key_reused() -> Problem:
-    detail = "This Idempotency-Key came with another order before. Use a new key for a new order."
+    detail = "This Idempotency-Key came with another request before. Use a new key for a new request."
     return Problem(kinds.KEY_REUSED, detail)
 
 
