@@ -228,3 +228,21 @@ def test_an_error_of_the_settings_never_holds_a_value() -> None:
     with pytest.raises(ValueError, match="DATABASE_URL") as error:
         PipelineSettings.model_validate({**SECRETS, "DATABASE_URL": "postgresql://u:s3#cret@db/d"})
     assert "cret" not in str(error.value)
+
+
+def test_several_keys_of_order_ids_are_all_long_enough_and_each_comes_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new = "6b" * 32, "7c" * 32
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+    namespaces = []
+    for text in (old, f"{new},{old}"):
+        monkeypatch.setenv("ORDER_ID_KEY", text)
+        settings = load(PipelineSettings)
+        assert settings.order_id_keys == text.split(",")
+        namespaces.append(settings.namespace)
+    assert namespaces[0] == namespaces[1]  # Redis keeps its meaning while keys are replaced
+    for bad in (f"{new},", f"{old},{old}", f"{new},short", ",".join(f"{number}{old}" for number in range(5))):
+        monkeypatch.setenv("ORDER_ID_KEY", bad)
+        with pytest.raises(WrongSettings) as wrong:
+            load(PipelineSettings)
+        assert old not in str(wrong.value)

@@ -6,14 +6,14 @@ import os
 import stat
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO
 
 import pytest
 
 from stack import logfile, state
-from stack.credentials import load_or_create
+from stack.credentials import MAX_ORDER_ID_KEYS, load_or_create, rotate_order_ids
 from stack.errors import HeadraceError, disk_full, tail
 from stack.home import MARKER, Home
 from stack.logfile import ROTATE_BYTES, cut_back, open_log
@@ -251,3 +251,20 @@ def _read_until(stream: IO[bytes], words: bytes) -> bytes:
         assert more, shown
         shown += more
     return shown
+
+
+def test_p5_a_new_key_of_order_ids_is_put_before_the_old_ones_which_go_when_told_to(tmp_path: Path) -> None:
+    path = tmp_path / "credentials.json"
+    with pytest.raises(HeadraceError):
+        rotate_order_ids(path)
+    before = load_or_create(path)
+    for count in range(2, MAX_ORDER_ID_KEYS + 1):
+        assert rotate_order_ids(path) == count
+    with pytest.raises(HeadraceError):
+        rotate_order_ids(path)
+    keys = load_or_create(path).order_id_key.split(",")
+    assert keys[-1] == before.order_id_key
+    assert len(set(keys)) == MAX_ORDER_ID_KEYS
+    assert rotate_order_ids(path, drop_old=True) == 1
+    after = load_or_create(path)
+    assert after == replace(before, order_id_key=keys[0])
