@@ -55,7 +55,7 @@ async def test_p8_while_an_alarm_keeps_the_broker_from_taking_anything_clients_h
 
 
 @pytest.mark.deep
-@pytest.mark.scenario("20", "quorum queues of the broker down although it answers, as after a full disk")
+@pytest.mark.scenario("21", "quorum queues of the broker down although it answers, as after a full disk")
 async def test_p12_a_broker_that_lives_on_without_its_queues_is_named_and_started_again(scene: BreakableScene) -> None:
     """P12: it refuses all, and says that its queues are empty. P8: clients hear that the broker is not available, and
     not that too much is waiting. P1: what it has confirmed is there when its supervisor has started it again.
