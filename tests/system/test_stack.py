@@ -81,6 +81,7 @@ def test_status_tells_programs_where_everything_is(stack: Stack) -> None:
     assert all(":" in status[server]["url"].partition("@")[0] for server in SERVERS), "with their passwords"
 
 
+@pytest.mark.timeout(300)
 async def test_status_and_verify_tell_what_waits_while_a_worker_is_frozen(stack: Stack) -> None:
     stack.up()
     url, body = re.findall(r"curl -s (\S+) .* -d '(.*)'", stack.up())[0]
