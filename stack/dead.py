@@ -27,6 +27,7 @@ from stack.errors import HeadraceError
 from stack.home import Home
 from stack.publishing import CAUSES, publishing
 from stack.replay import KEYS, Replayed, declare, replay, send_by
+from stack.sessions import COMMAND_SETTINGS
 from stack.table import without_password
 from stack.target import choose_target
 
@@ -256,11 +257,7 @@ async def _connected(database_url: str) -> AsyncIterator[Connection]:
         database_url,
         timeout=_CONNECT_TIMEOUT_S,
         command_timeout=_COMMAND_TIMEOUT_S,
-        server_settings={
-            "application_name": "headrace dead",
-            # As the workers' own: one that is frozen between two commands keeps what it has locked from them.
-            "idle_in_transaction_session_timeout": "30s",
-        },
+        server_settings={**COMMAND_SETTINGS, "application_name": "headrace dead"},
     )
     try:
         yield connection

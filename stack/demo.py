@@ -28,6 +28,7 @@ from stack.demo_report import Run, figures, print_report
 from stack.errors import HeadraceError
 from stack.load import Unreachable, drive
 from stack.load_result import LoadResult, Request
+from stack.sessions import COMMAND_SETTINGS
 
 QUANTITIES = (1, 2, 3)
 SCARCE_EVERY = 10
@@ -183,7 +184,7 @@ async def _account(
 
 async def _connect(database_url: str) -> Connection:
     try:
-        return await asyncpg.connect(database_url, timeout=10, command_timeout=300)
+        return await asyncpg.connect(database_url, timeout=10, command_timeout=300, server_settings=COMMAND_SETTINGS)
     except _DATABASE_AWAY as error:
         raise _no_database(error) from error
 

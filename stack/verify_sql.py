@@ -31,11 +31,15 @@ from stack.offenders import (
     repeated,
     unbalanced,
 )
+from stack.sessions import COMMAND_SETTINGS
 
 SESSION = {
+    **COMMAND_SETTINGS,
     "application_name": "verify",
     # It waits for nobody but for who changes a table itself, as a migration does.
     "lock_timeout": "30s",
+    # It is idle in its transaction while whoever reads what it prints is slow.
+    "idle_in_transaction_session_timeout": "0",
     # What a sort or a hash may take before it goes to disk (a hash twice that); by default 4 MB. One runs at a time.
     "work_mem": "64MB",
     # Orders and verdicts are compared along their primary keys, or by a hash of all verdicts. Where ids go with the

@@ -3,14 +3,17 @@
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Literal, get_args
 from urllib.parse import quote, urlsplit
 
 import pytest
 
+from database.connection import Connection
 from database.sessions import borrow, make_pool
+from stack import dead, verify
+from stack.sessions import COMMAND_SETTINGS
 from tests.conditions import eventually
 from tests.deployment import Deployment, deployed
 from tests.workers import connected
@@ -98,6 +101,16 @@ async def test_a_pooled_connection_keeps_its_settings_from_one_use_to_the_next(d
             async with borrow(pool, 5) as connection:
                 assert await connection.fetchval("SHOW default_transaction_isolation") == "read committed"
                 assert await connection.fetchval("SHOW statement_timeout") == "1min"
+
+
+@pytest.mark.parametrize("connected_by", [verify._connected, dead._connected], ids=["verify", "dead"])
+async def test_a_command_has_its_own_settings_too(
+    database_url: str, connected_by: Callable[[str], AbstractAsyncContextManager[Connection]]
+) -> None:
+    async with hostile("database", database_url, HOSTILE) as url, connected_by(url) as connection:
+        for setting in ("statement_timeout", "default_transaction_read_only", "default_transaction_isolation"):
+            assert await connection.fetchval(f"SHOW {setting}") == COMMAND_SETTINGS[setting]
+        await connection.fetchval("SELECT pg_sleep(0.1)")
 
 
 # ── the whole pipeline
