@@ -14,8 +14,16 @@ async def main(settings: IngestSettings, stop: asyncio.Event) -> None:
     probes = server.serve_health(health_app(app.state.health), settings.health_host, settings.health_port)
     # To the end, requests in hand included: who drains is alive.
     async with lifecycle.background(probes):
-        hosts = app.state.hosts
-        await server.serve(app, settings.host, settings.port, stop, grace_s=grace_s, max_connections=most, hosts=hosts)
+        await server.serve(
+            app,
+            settings.host,
+            settings.port,
+            stop,
+            grace_s=grace_s,
+            max_connections=most,
+            hosts=app.state.hosts,
+            public_path=settings.public_path,
+        )
 
 
 if __name__ == "__main__":

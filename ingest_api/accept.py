@@ -76,7 +76,7 @@ class AcceptOrder:
         except Problem as problem:
             metrics.ORDERS_REFUSED.labels(problem.name).inc()
             return await problem(scope, receive, send)
-        return await _send_accepted(send, self._intake.status, order_id, answer)
+        return await _send_accepted(scope, send, self._intake.status, order_id, answer)
 
     async def _answer_keyed(self, key: str, request: OrderRequest, scope: Scope, send: Send) -> None:
         client, catalogue = client_of(scope).name, self._intake.catalogue
@@ -99,7 +99,7 @@ class AcceptOrder:
         if isinstance(order, Problem):
             raise order
         extra = _REPLAYED if answer.is_replayed else ()
-        return await _send_accepted(send, answer.status, order.id, encode_order(order), extra)
+        return await _send_accepted(scope, send, answer.status, order.id, encode_order(order), extra)
 
     async def _accept(self, order: Order, scope: Scope, request_hash: str | None) -> bytes:
         """Publish, wait for the confirm. Returns the answer. Raises Problem (503)."""
@@ -122,12 +122,12 @@ async def confirmed(commits: GroupCommit, encoded: list[bytes]) -> None:
 
 
 async def _send_accepted(
-    send: Send, status: int, order_id: str, body: bytes, extra: tuple[tuple[bytes, bytes], ...] = ()
+    scope: Scope, send: Send, status: int, order_id: str, body: bytes, extra: tuple[tuple[bytes, bytes], ...] = ()
 ) -> None:
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", b"%d" % len(body)),
-        (b"location", b"/api/v1/orders/" + order_id.encode()),
+        (b"location", f"{scope['root_path']}/api/v1/orders/{order_id}".encode()),
         *extra,
     ]
     await send({"type": "http.response.start", "status": status, "headers": headers})

@@ -58,7 +58,7 @@ def make_app(settings: IngestSettings, stop: asyncio.Event) -> Starlette:
         partial(_running, settings, health, keys, stop),
         StoreUnavailable,
         keys,
-        documents(settings.accepted_status),
+        documents(settings.accepted_status, settings.public_path),
         hosts_of(settings, keys),
     )
 

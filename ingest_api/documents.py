@@ -16,14 +16,14 @@ page like this one.
 """
 
 
-def openapi(accepted_status: int = ACCEPTED) -> dict[str, Any]:
+def openapi(accepted_status: int = ACCEPTED, public_path: str = "") -> dict[str, Any]:
     """`accepted_status`: what the service is set to answer to an order."""
     operations = [_answering(accepted_status, it) for it in OPERATIONS]
-    return document_of("Headrace: orders", _ABOUT, {TAG: TAG_TEXT}, operations)
+    return document_of("Headrace: orders", _ABOUT, {TAG: TAG_TEXT}, operations, public_path)
 
 
-def documents(accepted_status: int) -> list[Route]:
-    return docs_routes(openapi(accepted_status), OPERATIONS, {"/asyncapi.json": asyncapi_document()})
+def documents(accepted_status: int, public_path: str) -> list[Route]:
+    return docs_routes(openapi(accepted_status, public_path), OPERATIONS, {"/asyncapi.json": asyncapi_document()})
 
 
 def _answering(accepted_status: int, operation: Operation) -> Operation:

@@ -36,7 +36,7 @@ def make_app(settings: ProductSettings) -> Starlette:
     # Without the broker or Redis every request is still answered, only later known or slower.
     health = Health("product_api", DATABASE, optional=(BROKER, REDIS))
     running = partial(_running, settings, health, keys)
-    return make_api(health, running, StoreUnavailable, keys, documents(), hosts_of(settings, keys))
+    return make_api(health, running, StoreUnavailable, keys, documents(settings.public_path), hosts_of(settings, keys))
 
 
 @asynccontextmanager

@@ -12,9 +12,9 @@ Products and their stock. Orders are another service's, with a page like this on
 """
 
 
-def openapi() -> dict[str, Any]:
-    return document_of("Headrace: products", _ABOUT, {TAG: TAG_TEXT}, OPERATIONS)
+def openapi(public_path: str = "") -> dict[str, Any]:
+    return document_of("Headrace: products", _ABOUT, {TAG: TAG_TEXT}, OPERATIONS, public_path)
 
 
-def documents() -> list[Route]:
-    return docs_routes(openapi(), OPERATIONS)
+def documents(public_path: str) -> list[Route]:
+    return docs_routes(openapi(public_path), OPERATIONS)

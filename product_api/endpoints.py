@@ -45,9 +45,9 @@ class ProductEndpoints:
         try:
             change = await self._told(self._products.create(values, keyed))
         except AnsweredBefore as before:
-            return await self._replay(before.answer)
+            return await self._replay(request, before.answer)
         response = _product(change.after, status=201)
-        response.headers["Location"] = _path(change.after.product.id)
+        response.headers["Location"] = f"{request.scope['root_path']}{_path(change.after.product.id)}"
         return response
 
     async def replace(self, request: Request) -> Response:
@@ -65,7 +65,7 @@ class ProductEndpoints:
         try:
             return await self._change(request, "restock", restock, keyed=keyed)
         except AnsweredBefore as before:
-            return await self._replay(before.answer)
+            return await self._replay(request, before.answer)
 
     async def delete(self, request: Request) -> Response:
         product_id = id_in_path(request, "product")
@@ -94,12 +94,12 @@ class ProductEndpoints:
             raise _no_product(product_id)
         return _product(change.after)
 
-    async def _replay(self, answer: Answer) -> Response:
+    async def _replay(self, request: Request, answer: Answer) -> Response:
         """The answer as it was. Whoever gave it first may have died before the cache was busted."""
         await self._announcer.bust(answer.product_id, answer.version)
         headers = {**_validators(answer.version), "Idempotency-Replayed": "true"}
         if answer.status == 201:
-            headers["Location"] = _path(answer.product_id)
+            headers["Location"] = f"{request.scope['root_path']}{_path(answer.product_id)}"
         return _json(answer.body, answer.status, headers)
 
     async def _told(self, changing: Awaitable[C]) -> C:

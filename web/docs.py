@@ -39,11 +39,13 @@ _DESCRIPTION = """\
 """
 
 
-def document_of(title: str, about: str, tags: Mapping[str, str], operations: Sequence[Operation]) -> dict[str, Any]:
+def document_of(
+    title: str, about: str, tags: Mapping[str, str], operations: Sequence[Operation], public_path: str
+) -> dict[str, Any]:
     """The OpenAPI document of an API with these operations, and those that every process has."""
     description = _DESCRIPTION.format(about=about)
     all_operations = (*operations, *HEALTH_OPERATIONS)
-    return openapi_document(title, description, {**tags, HEALTH_TAG: HEALTH_TEXT}, all_operations)
+    return openapi_document(title, description, {**tags, HEALTH_TAG: HEALTH_TEXT}, all_operations, public_path)
 
 
 def docs_routes(

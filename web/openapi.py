@@ -66,7 +66,7 @@ _encoder = msgspec.json.Encoder(decimal_format="number")
 
 
 def openapi_document(
-    title: str, description: str, tags: Mapping[str, str], operations: Sequence[Operation]
+    title: str, description: str, tags: Mapping[str, str], operations: Sequence[Operation], public_path: str = ""
 ) -> dict[str, Any]:
     """As msgspec encodes it; examples are bytes of JSON already. `tags`: what each groups."""
     schemas = _Schemas(operations)
@@ -81,7 +81,7 @@ def openapi_document(
             "description": description,
             "license": {"name": "MIT", "identifier": "MIT"},
         },
-        "servers": [{"url": "/", "description": "The host that this page is from"}],
+        "servers": [{"url": public_path or "/", "description": "The host that this page is from"}],
         "tags": [{"name": name, "description": text} for name, text in tags.items()],
         "paths": paths,
         "components": {"schemas": schemas.components, "securitySchemes": {_BEARER: _bearer()}},

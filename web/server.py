@@ -91,6 +91,7 @@ async def serve(
     max_connections: int = 256,
     reserved_files: int = RESERVED_FILES,
     hosts: Hosts | None = None,
+    public_path: str = "",
 ) -> None:
     """Serve `app`, its lifespan included, until `stop` is set; then finish the requests in hand, for `grace_s` at the
     most.
@@ -98,6 +99,7 @@ async def serve(
     Without a lifespan it may be cancelled at any moment. With one, uvicorn would leave the lifespan's task behind, and
     log its end as an error. `max_connections`: the most at once; those that we only wait for make room for new ones.
     `reserved_files`: file descriptors that are left to the rest of the process. `hosts`: those that are answered.
+    `public_path`: what a proxy in front takes off each path; the `root_path` of ASGI.
     Raises RuntimeError if the app does not start, Misconfigured if it cannot listen there or have so many files open.
     """
     allow_open_files(max_connections)
@@ -113,6 +115,7 @@ async def serve(
         access_log=False,  # one line for each order would cost more than the order
         log_config=None,
         server_header=False,
+        root_path=public_path,
         backlog=4096,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=max(1, round(grace_s)),

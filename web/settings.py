@@ -11,6 +11,10 @@ from pipeline.settings import PipelineSettings
 class ApiSettings(PipelineSettings):
     host: str = "127.0.0.1"
 
+    # The path under which clients reach the service, where a proxy in front takes it off: with `/shop`, a Location is
+    # `/shop/products/…`, and so is a Link.
+    public_path: str = Field(default="", pattern=r"^(/[A-Za-z0-9._~-]+)*$")
+
     # The health listener: /livez, /readyz, /health and /metrics for probes and Prometheus, with connections of their
     # own, so that no client takes them away. It asks for no key, so it is never published; a container listens on all
     # its addresses, for the scrape from beside it. A worker serves nothing else: its HOST and PORT are this.
