@@ -15,7 +15,10 @@ RUN python3 -m venv --without-pip /opt/headrace \
 FROM ${PYTHON_IMAGE} AS base
 # By number, as Kubernetes' runAsNonRoot wants it. These directories are what volumes take their owner from.
 RUN useradd --system --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin headrace \
- && install -d -o headrace -g headrace /secrets/services /secrets/postgres /secrets/rabbitmq /secrets/redis /secrets/grafana /home/headrace
+ && cd / && mkdir secrets home/headrace \
+ && cd /secrets && mkdir services accounts migrate ingest_api persist_worker product_consumer product_api tools \
+        postgres rabbitmq redis grafana \
+ && chown headrace:headrace /secrets/* /home/headrace
 ENV PATH=/opt/headrace/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \

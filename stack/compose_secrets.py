@@ -11,32 +11,43 @@ else follows from it, and is written again each time, so that a job that was kil
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from migrations.privileges import OWNER
 from stack import postgres
+from stack.broker_users import definitions
 from stack.credentials import Credentials, derived, load_or_create, rotate_order_ids, write_private
 from stack.home import Home
 from stack.key_file import ensure_file
-from stack.rabbitmq import USER, USER_CONFIGURATION
+from stack.rabbitmq import VHOST, WITH_USERS
 from stack.redis_server import CACHE_CONFIGURATION
+from stack.service_accounts import broker_passwords, broker_urls, database_passwords, database_urls
+from stack.state import SERVICES
 
 ROOT = Path("/secrets")
 
 
 def files(made: Credentials, brokers: str = "rabbitmq") -> dict[str, str]:
     """Path below the root → what stands in it. `brokers`: host names, with commas between."""
-    amqp = ",".join(f"amqp://{USER}:{made.rabbitmq}@{host}:5672/%2F" for host in brokers.split(","))
+    admin = f"postgresql://{postgres.USER}:{made.postgres}@postgres:5432/{postgres.DATABASE}"
+    databases = database_urls(admin, made)
+    nodes = broker_urls(",".join(f"amqp://{host}:5672/%2F" for host in brokers.split(",")), made)
+    shared = {"REDIS_URL": f"redis://:{made.redis}@redis:6379/0", "ORDER_ID_KEY": made.order_id_key}
+    told = {name: {"DATABASE_URL": databases[name], "AMQP_URL": nodes[name], **shared} for name in SERVICES}
+    told["tools"] = {"DATABASE_URL": databases["operator"], "AMQP_URL": nodes["operator"]}
+    told["migrate"] = {"DATABASE_URL": databases[OWNER]}
     return {
-        "services/DATABASE_URL": f"postgresql://{postgres.USER}:{made.postgres}@postgres:5432/{postgres.DATABASE}",
-        "services/AMQP_URL": amqp,
-        "services/REDIS_URL": f"redis://:{made.redis}@redis:6379/0",
-        "services/ORDER_ID_KEY": made.order_id_key,
+        **{f"{reader}/{name}": text for reader, texts in told.items() for name, text in texts.items()},
+        "accounts/DATABASE_URL": admin,
+        "accounts/passwords.json": json.dumps(database_passwords(made)),
         "postgres/password": made.postgres,
         "rabbitmq/cookie": hashlib.sha256(f"erlang cookie {made.rabbitmq}".encode()).hexdigest(),
-        "rabbitmq/10-user.conf": USER_CONFIGURATION.format(user=USER, password=made.rabbitmq),
+        "rabbitmq/definitions.json": definitions(broker_passwords(made), VHOST),
+        "rabbitmq/10-user.conf": WITH_USERS.format(definitions="/run/secrets/definitions.json"),
         "redis/redis.conf": CACHE_CONFIGURATION.format(password=made.redis, directory="/data"),
         "redis/password": made.redis,
         "grafana/password": derived(made.postgres, "grafana admin"),
@@ -49,6 +60,9 @@ def write(root: Path, environment: Mapping[str, str]) -> None:
         path = root / name
         write_private(path, text.rstrip("\n") + "\n")
         path.chmod(0o444)
+    # Until services had accounts of their own, they all mounted this directory.
+    for name in ("DATABASE_URL", "AMQP_URL", "REDIS_URL", "ORDER_ID_KEY"):
+        (root / "services" / name).unlink(missing_ok=True)
 
 
 def main() -> None:

@@ -1,5 +1,8 @@
 """Passwords for containers: made once, each where its reader looks, the same on both sides."""
 
+import base64
+import hashlib
+import json
 import re
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -9,7 +12,8 @@ import pytest
 from pipeline.settings import PipelineSettings, load
 from stack import compose_secrets
 
-DIRECTORIES = ("services", "postgres", "rabbitmq", "redis", "grafana")
+TOLD = ("ingest_api", "persist_worker", "product_consumer", "product_api")
+DIRECTORIES = ("services", "accounts", "migrate", "tools", *TOLD, "postgres", "rabbitmq", "redis", "grafana")
 
 
 @pytest.fixture
@@ -23,17 +27,46 @@ def contents(root: Path) -> dict[str, str]:
     return {str(path.relative_to(root)): path.read_text() for path in root.rglob("*") if path.is_file()}
 
 
-def test_services_and_servers_are_told_the_same(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("service", TOLD)
+def test_services_and_servers_are_told_the_same(root: Path, monkeypatch: pytest.MonkeyPatch, service: str) -> None:
     compose_secrets.write(root, {})
     for name in ("DATABASE_URL", "AMQP_URL", "REDIS_URL", "ORDER_ID_KEY"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("SECRETS_DIRECTORY", str(root / "services"))
+    monkeypatch.setenv("SECRETS_DIRECTORY", str(root / service))
     settings = load(PipelineSettings)
-    assert urlsplit(settings.database_url).password == (root / "postgres" / "password").read_text().strip()
-    broker = (root / "rabbitmq" / "10-user.conf").read_text()
-    assert f"default_pass = {urlsplit(settings.amqp_url).password}\n" in broker
+    passwords = json.loads((root / "accounts" / "passwords.json").read_text())
+    database = urlsplit(settings.database_url)
+    assert (database.username, database.password) == (f"headrace_{service}", passwords[service])
+    users = json.loads((root / "rabbitmq" / "definitions.json").read_text())["users"]
+    (user,) = [it for it in users if it["name"] == service]
+    hashed = base64.b64decode(user["password_hash"])
+    password = urlsplit(settings.amqp_url).password or ""
+    assert hashed[4:] == hashlib.sha256(hashed[:4] + password.encode()).digest()
     cache = (root / "redis" / "redis.conf").read_text()
     assert f"requirepass {urlsplit(settings.redis_url).password}\n" in cache
+
+
+def test_no_service_is_told_what_makes_it_an_administrator_or_another_service(root: Path) -> None:
+    compose_secrets.write(root, {})
+    admin = (root / "postgres" / "password").read_text().strip()
+    master = json.loads((root / "services" / "credentials.json").read_text())
+    secrets = {
+        name: set(re.findall(r"(?<=:)[0-9a-f]{32}(?=@)", " ".join(it.read_text() for it in (root / name).iterdir())))
+        for name in (*TOLD, "tools", "migrate")
+    }
+    for name, own in secrets.items():
+        assert not own & {admin, master["postgres"], master["rabbitmq"]}
+        others = set().union(*(them for other, them in secrets.items() if other != name)) - {master["redis"]}
+        assert not own - {master["redis"]} & others, name
+    assert {it["tags"] == [] for it in json.loads((root / "rabbitmq" / "definitions.json").read_text())["users"]} == {
+        True
+    }
+
+
+def test_what_all_services_mounted_before_is_gone(root: Path) -> None:
+    (root / "services" / "DATABASE_URL").write_text("postgresql://headrace:x@postgres/headrace")
+    compose_secrets.write(root, {})
+    assert [it.name for it in (root / "services").iterdir()] == ["credentials.json"]
 
 
 def test_a_second_start_changes_nothing(root: Path) -> None:
@@ -46,7 +79,7 @@ def test_a_second_start_changes_nothing(root: Path) -> None:
 def test_what_a_killed_job_left_out_is_made_up_for(root: Path) -> None:
     compose_secrets.write(root, {})
     before = contents(root)
-    for name in ("redis/redis.conf", "services/AMQP_URL"):
+    for name in ("redis/redis.conf", "product_api/AMQP_URL"):
         (root / name).unlink()
     compose_secrets.write(root, {})
     assert contents(root) == before
@@ -59,18 +92,18 @@ def test_two_stacks_share_no_password(root: Path, tmp_path_factory: pytest.TempP
     compose_secrets.write(root, {})
     compose_secrets.write(other, {})
     ours, theirs = (set(re.findall(r"[0-9a-f]{32,}", " ".join(contents(each).values()))) for each in (root, other))
-    assert len(ours) == len(theirs) == 6, "five passwords and a cookie"
+    assert len(ours) == len(theirs) > 15
     assert not ours & theirs
 
 
 def test_only_services_are_told_how_order_ids_are_signed(root: Path) -> None:
     compose_secrets.write(root, {})
-    key = (root / "services" / "ORDER_ID_KEY").read_text().strip()
+    key = (root / "ingest_api" / "ORDER_ID_KEY").read_text().strip()
     told = {name.split("/")[0] for name, text in contents(root).items() if key in text}
-    assert told == {"services"}
+    assert told == {"services", *TOLD}
 
 
 def test_of_a_cluster_services_are_told_all_nodes(root: Path) -> None:
     compose_secrets.write(root, {"BROKERS": "mq1,mq2,mq3"})
-    urls = (root / "services" / "AMQP_URL").read_text().strip().split(",")
+    urls = (root / "persist_worker" / "AMQP_URL").read_text().strip().split(",")
     assert [urlsplit(url).hostname for url in urls] == ["mq1", "mq2", "mq3"]
