@@ -1,13 +1,22 @@
 """Who may do what in PostgreSQL: one table, from which roles, grants, documents and tests derive.
 
+python -m migrations.privileges DIRECTORY     make the roles, and hand the database over to its owner; safe to repeat
+
+DATABASE_URL is a superuser's. DIRECTORY has a file for `owner` and for each role in GRANTS, with its password.
+
 The owner owns the schema and migrates it; no service is the owner, and none is a superuser. Roles belong to a whole
 server, so their names begin with the name of the database: two deployments on one server share none. Where an
 administrator has made no such roles, the services run with what DATABASE_URL gives them, and nothing here is used.
 """
 
+import asyncio
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import asyncpg
+
+from pipeline.settings import DatabaseSettings, load_or_exit
 
 Connection = asyncpg.Connection
 
@@ -137,3 +146,27 @@ async def grant(connection: "Connection[asyncpg.Record]") -> list[str]:
             for table, may in {READ_BY_ALL: "SELECT", **GRANTS[role]}.items():
                 await connection.execute(f"GRANT {may} ON TABLE {_quoted(table)} TO {_quoted(name)}")
     return [*known.values()]
+
+
+def passwords_in(directory: Path) -> dict[str, str]:
+    """Of OWNER and of each role in GRANTS. Raises OSError for one without a file."""
+    return {role: (directory / role).read_text().strip() for role in (OWNER, *GRANTS)}
+
+
+def main(arguments: list[str]) -> int:
+    """The exit code: 0, 1 when the roles could not be made, 2 for wrong arguments."""
+    if len(arguments) != 1:
+        print(__doc__, file=sys.stderr)
+        return 2
+    settings = load_or_exit("migrations.privileges", DatabaseSettings)
+    try:
+        asyncio.run(provision(settings.database_url, passwords_in(Path(arguments[0]))))
+    except (OSError, TimeoutError, ValueError, asyncpg.PostgresError) as error:
+        print(f"migrations.privileges: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    print(f"made the roles: {', '.join((OWNER, *GRANTS))}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -11,7 +11,6 @@ else follows from it, and is written again each time, so that a job that was kil
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import sys
 from collections.abc import Mapping
@@ -43,7 +42,7 @@ def files(made: Credentials, brokers: str = "rabbitmq") -> dict[str, str]:
     return {
         **{f"{reader}/{name}": text for reader, texts in told.items() for name, text in texts.items()},
         "accounts/DATABASE_URL": admin,
-        "accounts/passwords.json": json.dumps(database_passwords(made)),
+        **{f"accounts/{role}": password for role, password in database_passwords(made).items()},
         "postgres/password": made.postgres,
         "rabbitmq/cookie": hashlib.sha256(f"erlang cookie {made.rabbitmq}".encode()).hexdigest(),
         "rabbitmq/definitions.json": definitions(broker_passwords(made), VHOST),

@@ -1,7 +1,9 @@
 """Each service works with an account that may do what it needs, and with no other: no superuser, no administrator."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import aio_pika
 import asyncpg
@@ -9,6 +11,7 @@ import httpx
 import pytest
 from aiormq.exceptions import ChannelAccessRefused
 
+from migrations import privileges
 from migrations.__main__ import migrate, wait_until_migrated
 from migrations.privileges import GRANTS, OWNER, READ_BY_ALL, role_name
 from pipeline import topology
@@ -162,6 +165,23 @@ async def test_a_second_migration_takes_back_what_somebody_added(own: Accounts, 
 async def test_a_pod_of_any_service_can_wait_for_the_schema(own: Accounts) -> None:
     for role in GRANTS:
         await wait_until_migrated(own.databases[role])
+
+
+def test_an_administrator_makes_the_roles_with_one_command(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a database whose tables an earlier version made as a superuser. Twice is no harm."""
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    assert privileges.main([str(tmp_path)]) == 1
+    assert "owner" in capsys.readouterr().err, "the first file that is missing"
+    for role in (OWNER, *GRANTS):
+        (tmp_path / role).write_text(f"{role}-password\n")
+    assert [privileges.main([str(tmp_path)]) for _ in range(2)] == [0, 0]
+    assert privileges.main([]) == 2
+    owner = privileges.role_name(database_url.rpartition("/")[2], OWNER)
+    host = database_url.rpartition("@")[2]
+    assert asyncio.run(migrate(f"postgresql://{owner}:owner-password@{host}")) == []
+    assert "password" not in capsys.readouterr().out
 
 
 # ── RabbitMQ

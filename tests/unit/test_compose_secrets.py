@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from migrations.privileges import passwords_in
 from pipeline.settings import PipelineSettings, load
 from stack import compose_secrets
 
@@ -34,9 +35,11 @@ def test_services_and_servers_are_told_the_same(root: Path, monkeypatch: pytest.
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("SECRETS_DIRECTORY", str(root / service))
     settings = load(PipelineSettings)
-    passwords = json.loads((root / "accounts" / "passwords.json").read_text())
     database = urlsplit(settings.database_url)
-    assert (database.username, database.password) == (f"headrace_{service}", passwords[service])
+    assert (database.username, database.password) == (
+        f"headrace_{service}",
+        passwords_in(root / "accounts")[service],
+    )
     users = json.loads((root / "rabbitmq" / "definitions.json").read_text())["users"]
     (user,) = [it for it in users if it["name"] == service]
     hashed = base64.b64decode(user["password_hash"])

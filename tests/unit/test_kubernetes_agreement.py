@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from pipeline import topology
+from stack.broker_users import RIGHTS, permissions
 from tests.kustomized import BROKER, Objects, containers, of_kind, pods, rendered
 from tests.kustomized_services import APIS, REQUIRED, SETTINGS, services, settings_of
 
@@ -57,7 +58,7 @@ def test_no_service_is_told_of_the_others_by_the_environment(objects: Objects) -
 def test_each_pod_is_given_the_secrets_that_it_requires(objects: Objects) -> None:
     for name, pod in pods(objects):
         (secrets,) = [it["secret"] for it in pod["spec"]["volumes"] if it["name"] == "secrets"]
-        assert secrets["secretName"] == "headrace"
+        assert secrets["secretName"] == f"headrace-{name}", "accounts of its own"
         assert {it["path"] for it in secrets["items"]} == ({"DATABASE_URL"} if name == "migrate" else set(REQUIRED))
         for container in containers(pod):
             said = {it["name"]: it["value"] for it in container["env"]}
@@ -117,6 +118,16 @@ def test_what_is_named_is_there(objects: Objects) -> None:
             assert user["name"] in of_kind(objects, "User")
     for _, pod in pods(objects):
         assert pod["spec"]["serviceAccountName"] in of_kind(objects, "ServiceAccount")
+
+
+def test_each_user_of_the_broker_may_do_what_the_table_says(objects: Objects) -> None:
+    users, allowed = of_kind(objects, "User"), of_kind(objects, "Permission")
+    assert set(users) == set(allowed) == {*(name.replace("_", "-") for name in RIGHTS), "headrace-keda"}
+    for name, rights in RIGHTS.items():
+        it = allowed[name.replace("_", "-")]["spec"]
+        assert it["userReference"]["name"] == name.replace("_", "-")
+        assert it["permissions"] == permissions(rights)
+        assert "tags" not in users[name.replace("_", "-")]["spec"], "no administrator"
 
 
 def test_no_queue_is_declared_twice(objects: Objects) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -61,30 +62,38 @@ def test_the_secrets_that_it_makes_are_those_that_are_used(
         used[it["spec"]["importCredentialsSecret"]["name"]] = {"username", "password"}
     for it in of_kind(objects, "TriggerAuthentication").values():
         assert all(key["key"] in used[key["name"]] for key in it["spec"]["secretTargetRef"])
+    used["headrace-operator"] = {"DATABASE_URL", "AMQP_URL"}  # for people
     assert {name: set(values) for name, values in secrets.items()} == used
 
 
+@pytest.mark.parametrize("service", SETTINGS)
 def test_a_service_starts_with_them_and_is_the_user_that_the_broker_knows(
-    secrets: dict[str, dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    secrets: dict[str, dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, service: str
 ) -> None:
     directory = tmp_path / "mounted"
     directory.mkdir()
-    for name, value in secrets["headrace"].items():
+    for name, value in secrets[f"headrace-{service}"].items():
         (directory / name).write_text(value)
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("SECRETS_DIRECTORY", str(directory))
-    user = secrets["headrace-rabbitmq-user"]
+    user = secrets[f"headrace-rabbitmq-{service}"]
+    assert user["username"] == service.replace("-", "_")
     login = f"amqp://{user['username']}:{user['password']}"
     objects = rendered("overlays/production")
     (cluster,) = of_kind(objects, "RabbitmqCluster").values()
     (vhost,) = of_kind(objects, "Vhost").values()
-    assert [load(it).amqp_urls for it in SETTINGS.values()] == 4 * [
-        [
-            f"{login}@{BROKER}-server-{node}.{BROKER}-nodes.headrace.svc:5672/{vhost['spec']['name']}"
-            for node in range(cluster["spec"]["replicas"])
-        ]
+    settings = load(SETTINGS[service])
+    assert settings.amqp_urls == [
+        f"{login}@{BROKER}-server-{node}.{BROKER}-nodes.headrace.svc:5672/{vhost['spec']['name']}"
+        for node in range(cluster["spec"]["replicas"])
     ]
-    assert user["password"] != secrets["headrace-rabbitmq-keda"]["password"]
+    assert settings.database_url.startswith(f"postgresql://headrace_{user['username']}:")
+
+
+def test_no_two_accounts_share_a_password(secrets: dict[str, dict[str, str]]) -> None:
+    users = [it["password"] for it in secrets.values() if "password" in it]
+    roles = [urlsplit(it["DATABASE_URL"]).password for it in secrets.values() if "DATABASE_URL" in it]
+    assert len({*users, *roles}) == len(users) + len(roles) == 6 + 6
 
 
 @pytest.mark.parametrize("variant", ["single", "production"])

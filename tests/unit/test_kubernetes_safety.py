@@ -154,7 +154,7 @@ def test_keda_sees_queues_and_can_neither_read_nor_write_one(objects: Objects) -
     (secret,) = {it["name"] for it in trigger["spec"]["secretTargetRef"]}
     (keda,) = (name for name, it in users.items() if it["spec"]["importCredentialsSecret"]["name"] == secret)
     assert users[keda]["spec"]["tags"] == ["management"]
-    assert "tags" not in users["headrace"]["spec"]
+    assert [name for name, it in users.items() if "tags" in it["spec"]] == [keda]
     (allowed,) = (
         it["spec"] for it in of_kind(objects, "Permission").values() if it["spec"]["userReference"]["name"] == keda
     )
@@ -163,13 +163,15 @@ def test_keda_sees_queues_and_can_neither_read_nor_write_one(objects: Objects) -
 
 
 def test_the_services_may_do_at_the_broker_what_they_do_and_nothing_else(objects: Objects) -> None:
-    permission = of_kind(objects, "Permission")["headrace"]["spec"]
-    for pattern in permission["permissions"].values():
-        for name in (
-            *(topology.ORDERS_EXCHANGE, topology.PRODUCTS_EXCHANGE, topology.DEAD_EXCHANGE),
-            *(topology.ORDERS_ACCEPTED_QUEUE, topology.ORDERS_CREATED_QUEUE, topology.ORDERS_DEAD_QUEUE),
-            "amq.gen-abc",
-        ):
-            assert re.search(pattern, name), name
+    """All of them together; each by itself is stack/broker_users.py's, see test_kubernetes_agreement."""
+    permissions = [it["spec"]["permissions"] for it in of_kind(objects, "Permission").values()]
+    names = {
+        *(topology.ORDERS_EXCHANGE, topology.PRODUCTS_EXCHANGE, topology.DEAD_EXCHANGE),
+        *(topology.ORDERS_ACCEPTED_QUEUE, topology.ORDERS_CREATED_QUEUE, topology.ORDERS_DEAD_QUEUE),
+        "amq.gen-abc",
+    }
+    for kind in ("configure", "write", "read"):
+        patterns = [it[kind] for it in permissions]
+        assert {name for name in names if any(re.search(pattern, name) for pattern in patterns)} == names, kind
         for other in ("others", "orders_accepted", "my.orders.accepted", "orders.accepted.mine", "amq.direct"):
-            assert not re.search(pattern, other)
+            assert not any(re.search(pattern, other) for pattern in patterns)
