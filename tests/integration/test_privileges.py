@@ -22,7 +22,15 @@ from tests.conftest import Servers
 from tests.deployment import SERVICES, Deployment
 from tests.workers import connected
 
-TABLES = ("products", "orders", "stock_adjustments", "stock_ledger", "dead_letters", "schema_revisions")
+TABLES = (
+    "products",
+    "orders",
+    "stock_adjustments",
+    "stock_ledger",
+    "dead_letters",
+    "product_requests",
+    "schema_revisions",
+)
 
 
 @pytest.fixture
@@ -100,6 +108,7 @@ async def test_what_the_table_of_grants_does_not_say_is_refused(own: Accounts, r
         "stock_adjustments": "delta",
         "stock_ledger": "outcome",
         "schema_revisions": "name",
+        "product_requests": "status",
     }
     for table in TABLES:
         may = GRANTS[role].get(table, "SELECT" if table == READ_BY_ALL else "")
