@@ -20,8 +20,11 @@ def order_of(product: str, quantity: int = 1, *headers: bytes) -> bytes:
     return head(b"Content-Length: %d" % len(content), *headers) + content
 
 
-def head(*headers: bytes, line: bytes = b"POST /api/v1/orders HTTP/1.1") -> bytes:
-    return b"\r\n".join([line, b"Host: localhost", b"Content-Type: application/json", *headers]) + b"\r\n\r\n"
+def head(
+    *headers: bytes, line: bytes = b"POST /api/v1/orders HTTP/1.1", host: tuple[bytes, ...] = (b"Host: localhost",)
+) -> bytes:
+    """A request's head. `host`: its Host lines."""
+    return b"\r\n".join([line, *host, b"Content-Type: application/json", *headers]) + b"\r\n\r\n"
 
 
 @contextmanager
