@@ -207,9 +207,10 @@ async def test_all_who_wait_together_share_one_round_trip(redis_url: str, redis:
         await claim(claims, "warm")
         between.hold()
         first = asyncio.create_task(begin(claims, "first"))
-        await eventually(lambda: not claims._to_begin and claims._calling.locked())
+        await eventually(lambda: claims._calling.locked())
         others = [asyncio.create_task(begin(claims, f"{number}")) for number in range(50)]
-        await eventually(lambda: len(claims._to_begin) == 50)
+        # The call that is held may be the first's, or one that only looks; then the first waits with the others.
+        await eventually(lambda: len(claims._to_begin) >= 50)
         before = await _evals(redis)
         between.come_back()
         assert all(isinstance(it, Claim) for it in await asyncio.gather(first, *others))
