@@ -13,6 +13,8 @@ from stack.errors import HeadraceError
 
 # As many as the services take, see pipeline.settings.
 MAX_ORDER_ID_KEYS = 4
+# The mode of a file that its owner writes, and one group reads.
+SHARED = 0o640
 
 
 @dataclass(frozen=True)
@@ -76,12 +78,18 @@ def rotate_order_ids(path: Path, *, drop_old: bool = False) -> int:
     return len(keys)
 
 
-def write_private(path: Path, text: str) -> None:
-    """Write a file that is never seen half-written, nor by anyone else: made 0600, renamed into place."""
+def write_private(path: Path, text: str, *, group: int | None = None) -> None:
+    """Write a file that is never seen half-written, nor by anyone else: made 0600, renamed into place.
+
+    `group`: whose members may read it, too.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.unlink(missing_ok=True)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "w") as file:
+        if group is not None:
+            os.fchown(descriptor, -1, group)
+            os.fchmod(descriptor, SHARED)
         file.write(text)
         file.flush()
         os.fsync(descriptor)

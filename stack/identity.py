@@ -15,6 +15,8 @@ class Identity:
     name: str
     uid: int
     gid: int
+    capability: str | None = None
+    """The one thing of root's that it may do, as capabilities(7) calls it, in small letters and without `cap_`."""
 
 
 def identity_for(user: str) -> Identity | None:
@@ -28,6 +30,11 @@ def identity_for(user: str) -> Identity | None:
     return Identity(entry.pw_name, entry.pw_uid, entry.pw_gid)
 
 
+def services_identity() -> Identity | None:
+    """The user to run services as, if it can (see service_user); None for the caller's own."""
+    return identity_for("headrace")
+
+
 def wrap(argv: list[str], identity: Identity | None, death_signal: signal.Signals | None = None) -> list[str]:
     """The command that becomes `argv`: as `identity`, and told `death_signal` by the kernel when its parent dies.
 
@@ -37,6 +44,8 @@ def wrap(argv: list[str], identity: Identity | None, death_signal: signal.Signal
     options = [f"--pdeathsig={death_signal.name.removeprefix('SIG')}"] if death_signal else []
     if identity:
         options += [f"--reuid={identity.uid}", f"--regid={identity.gid}", "--init-groups"]
+        if identity.capability:
+            options += [f"--{which}-caps=+{identity.capability}" for which in ("inh", "ambient")]
     return ["setpriv", *options, "--", *argv] if options else argv
 
 

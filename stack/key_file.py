@@ -26,9 +26,10 @@ from pipeline.api_keys import (
     new_token,
     parse_token,
 )
-from stack.credentials import write_private
+from stack.credentials import SHARED, write_private
 from stack.errors import HeadraceError
 from stack.home import Home
+from stack.identity import services_identity
 
 OWN_CLIENT = "headrace"
 # In the place of the token: somebody has revoked the stack's own key.
@@ -94,11 +95,14 @@ def remove_key(home: Home, key_id: str) -> tuple[ApiKey | None, list[ApiKey]]:
 
 def ensure_file(home: Home) -> None:
     """See to it that there is a file before the APIs start, which refuse to without one: if there never were keys, one
-    that holds none. Raises HeadraceError if it got lost.
+    that holds none. Their user can read it then, also one that came from a copy. Raises HeadraceError if it got lost.
     """
     with _locked(home):
         if not home.api_keys.exists():
             write_keys(home, read_keys(home))
+        elif identity := services_identity():
+            os.chown(home.api_keys, -1, identity.gid)
+            home.api_keys.chmod(SHARED)
 
 
 def forget_keys(home: Home) -> None:
@@ -140,7 +144,9 @@ def make_key(token: str, client: str, scopes: Sequence[ScopeName], orders_per_s:
 
 
 def write_keys(home: Home, keys: Sequence[ApiKey]) -> None:
-    write_private(home.api_keys, encode_keys(keys))
+    """The services' user reads the file by its group, and cannot write it. It holds hashes, and no secret."""
+    identity = services_identity()
+    write_private(home.api_keys, encode_keys(keys), group=identity.gid if identity else None)
 
 
 def _lost(home: Home) -> HeadraceError:

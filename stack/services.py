@@ -20,13 +20,14 @@ from stack.errors import HeadraceError, tail
 from stack.events import Events
 from stack.home import ROOT, Home
 from stack.http import get
-from stack.identity import wrap
+from stack.identity import Identity, services_identity, wrap
 from stack.key_file import ensure_file, own_token
 from stack.leftovers import wait_for_former_services
 from stack.logfile import open_log
 from stack.ports import LOOPBACK, Ports
 from stack.processes import Process, Spec, together
 from stack.service_accounts import broker_urls, database_passwords, database_urls
+from stack.service_user import choose_user, environment_of, on_port
 from stack.state import SERVICES, Part
 
 MIGRATION_LOOK_S = 0.5
@@ -48,6 +49,7 @@ class Services:
     parts: dict[str, Part] = field(default_factory=dict)
     operator: dict[str, str] = field(default_factory=dict)
     _running: list[Process] = field(default_factory=list)
+    _identity: Identity | None = None
 
     async def start(self, urls: dict[str, str], external: Collection[str] = ()) -> None:
         """Make the accounts, migrate, start all four at once, seed. Raises HeadraceError.
@@ -61,7 +63,9 @@ class Services:
         token = own_token(self.home)
         databases, brokers = self._accounts(urls, external)
         self.operator = {"database": databases["operator"], "broker": brokers["operator"]}
-        environment = self._environment(urls)
+        environment = await self._choose_user(
+            self._environment(urls), {server: url for server, url in urls.items() if server in external}
+        )
         with self.events.step("migrations", "migrations") as step:
             if "postgres" in external:
                 step.text = "migrations; services share the account of DATABASE_URL"
@@ -118,11 +122,19 @@ class Services:
             own[f"{name.upper()}_HEALTH_PORT"] = str(self.ports.choose(_health_of(name), port))
         return {**os.environ, **own}
 
+    async def _choose_user(self, environment: dict[str, str], external: dict[str, str]) -> dict[str, str]:
+        """Who runs migrations and services; returns the environment as that user needs it."""
+        if identity := services_identity():
+            with self.events.step("user", "user of the services") as step:
+                choice = await asyncio.to_thread(choose_user, identity, self.home, environment, external)
+                self._identity, step.text = choice.identity, choice.text
+        return await asyncio.to_thread(environment_of, self._identity, environment)
+
     async def _migrate(self, environment: dict[str, str]) -> None:
         log = self.home.log("migrations")
         with open_log(log) as output:
             migration = await asyncio.create_subprocess_exec(
-                *wrap([sys.executable, "-m", "migrations"], None, signal.SIGKILL),
+                *wrap([sys.executable, "-m", "migrations"], self._identity, signal.SIGKILL),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -162,7 +174,8 @@ class Services:
         port = self.ports.chosen[name]
         health_port = self.ports.chosen.get(_health_of(name), port)
         with self.events.step(name, name) as step:
-            process = Process(service_spec(name, health_port, self.home.log(name), environment), self.on_change)
+            spec = service_spec(name, health_port, self.home.log(name), environment, on_port(self._identity, port))
+            process = Process(spec, self.on_change)
             self._running.append(process)
             self.parts[name] = Part(f"http://{LOOPBACK}:{port}")
             await process.start()
@@ -173,7 +186,9 @@ def _last_of(log: Path) -> str:
     return next(iter(tail(log, 1)), "")
 
 
-def service_spec(name: str, health_port: int, log: Path, environment: dict[str, str]) -> Spec:
+def service_spec(
+    name: str, health_port: int, log: Path, environment: dict[str, str], identity: Identity | None
+) -> Spec:
     return Spec(
         name=name,
         argv=[sys.executable, "-m", name],
@@ -181,6 +196,7 @@ def service_spec(name: str, health_port: int, log: Path, environment: dict[str, 
         probe=lambda: _ready(health_port),
         env=environment,
         cwd=ROOT,
+        identity=identity,
         start_timeout_s=30,
     )
 

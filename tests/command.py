@@ -15,14 +15,14 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.end
 
 
 class Stack:
-    """The command on a state directory of its own."""
+    """The command on a state directory of its own. `root`: the checkout that it is of."""
 
-    def __init__(self, directory: Path) -> None:
-        self.home = Home(directory)
+    def __init__(self, directory: Path, root: Path = ROOT) -> None:
+        self.home, self.root = Home(directory), root
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [ROOT / "headrace", *arguments],
+            [self.root / "headrace", *arguments],
             cwd="/",
             env={**ENVIRONMENT, "HEADRACE_HOME": str(self.home.path), **environment},
             stdin=subprocess.DEVNULL,

@@ -16,6 +16,7 @@ from stack import doctor
 from stack import keys as commands
 from stack.errors import HeadraceError
 from stack.home import ROOT, Home
+from stack.identity import services_identity
 from stack.key_file import OWN_CLIENT, add_key, ensure_file, own_token, read_keys, remove_key
 from stack.load_result import Request
 from web.keys import Keys
@@ -59,7 +60,11 @@ def test_no_file_but_the_stacks_own_holds_a_secret_and_none_is_for_others(home: 
     secret = keys(home, "add", "shop", "--scope", "ops")[0].strip().rpartition("_")[2]
     files = [path for path in home.path.rglob("*") if path.is_file()]
     assert not any(secret in path.read_text() for path in files)
-    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files if path != home.api_keys} == {0o600}
+    # Root's services run as another user, who reads this one by its group.
+    services, found = services_identity(), home.api_keys.stat()
+    group, mode = (services.gid, 0o640) if services else (os.getegid(), 0o600)
+    assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (os.geteuid(), group, mode)
     parts = parse_token(home.own_api_key.read_text().strip())
     assert parts
     assert [key.secret_sha256 for key in read_keys(home) if key.id == parts[0]] == [hash_secret(parts[1])]
