@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import logging
 import os
 import shutil
+from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,8 +22,10 @@ log = logging.getLogger(__name__)
 
 def open_log(path: Path) -> BinaryIO:
     """Open for appending, mode 0600. A big one is set aside first: two files for each name, and no more."""
-    if path.exists() and path.stat().st_size > ROTATE_BYTES:
-        path.replace(_former(path))
+    if _is_long(path):
+        with contextlib.suppress(FileNotFoundError), _locked(path) as file:
+            if file is not None:
+                path.replace(_former(path))
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab")
 
 
@@ -48,7 +54,9 @@ def cut_back(path: Path) -> None:
     """
     former = _former(path)
     try:
-        with path.open("r+b", buffering=0) as file:
+        with _locked(path) as file:
+            if file is None:
+                return
             try:
                 with os.fdopen(os.open(former, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as copy:
                     shutil.copyfileobj(file, copy, 1 << 20)
@@ -58,6 +66,21 @@ def cut_back(path: Path) -> None:
             file.truncate(0)
     except OSError as error:
         log.warning("%s cannot be cut back: %s", path.name, error)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[FileIO | None]:
+    """The log, for whoever is to set it aside; None while another does, in whatever process, or has just done it.
+
+    A log that was renamed while its copy was made would be emptied under its new name, and both files be lost.
+    """
+    with path.open("r+b", buffering=0) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield None
+        else:
+            yield file if os.path.samestat(os.fstat(file.fileno()), path.stat()) else None
 
 
 def _is_long(path: Path) -> bool:

@@ -1,8 +1,10 @@
 """What a stack keeps on disk: the lock, credentials, the state file, logs."""
 
 import errno
+import fcntl
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -205,6 +207,44 @@ def test_without_room_for_a_copy_a_log_is_bounded_all_the_same(tmp_path: Path, m
     cut_back(log)
     assert log.read_text() == ""
     assert list(tmp_path.iterdir()) == [log]
+
+
+def test_a_log_that_is_opened_while_it_is_cut_back_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a service that dies and is started again meanwhile."""
+    monkeypatch.setattr(logfile, "ROTATE_BYTES", 1000)
+    (log := tmp_path / "x.log").write_text("much " * 1000)
+    copy = shutil.copyfileobj
+
+    def copy_and_open(source: IO[bytes], target: IO[bytes], length: int) -> None:
+        copy(source, target, length)
+        opened.append(open_log(log))
+
+    opened: list[IO[bytes]] = []
+    monkeypatch.setattr("shutil.copyfileobj", copy_and_open)
+    cut_back(log)
+    with opened[0] as file:
+        file.write(b"more")
+    assert log.read_text() == "more"
+    assert log.with_suffix(".log.1").read_text() == "much " * 1000
+
+
+def test_a_log_that_is_set_aside_as_its_cutting_back_begins_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logfile, "ROTATE_BYTES", 1000)
+    (log := tmp_path / "x.log").write_text("much " * 1000)
+    flock = fcntl.flock
+
+    def set_aside(file: IO[bytes], operation: int) -> None:
+        monkeypatch.undo()
+        log.replace(log.with_suffix(".log.1"))
+        log.write_text("more")
+        flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", set_aside)
+    cut_back(log)
+    assert log.read_text() == "more"
+    assert log.with_suffix(".log.1").read_text() == "much " * 1000
 
 
 async def test_logs_are_looked_after_whatever_happens_to_one_look(
