@@ -5,6 +5,7 @@ writes a second to a read-only PostgreSQL were 1,000 lines a minute, and the one
 them.
 """
 
+import contextlib
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from dataclasses import dataclass
 BURST = 10
 # Then one passes in this time, so a flood costs 6 lines a minute, for as long as it lasts.
 EVERY_S = 10.0
-# Kinds that are remembered. Code has about a hundred; a library whose messages differ each time pushes out the oldest.
+# Kinds that are remembered. Code has about a hundred; a library whose messages differ each time pushes out those that
+# were seen least recently, and not one that comes all the time.
 _KINDS = 500
 
 
@@ -40,6 +42,9 @@ class Floods:
         known = self._kinds.get(kind)
         if known is None:
             known = self._remember(kind, now)
+        else:
+            with contextlib.suppress(KeyError):  # another thread, which logs as well, may have pushed it out
+                self._kinds.move_to_end(kind)
         known.allowance = min(self._burst, known.allowance + max(0.0, now - known.seen_at) / self._every_s)
         known.seen_at = now
         if known.allowance < 1:

@@ -64,6 +64,15 @@ def test_kinds_are_bounded() -> None:
     assert len(floods._kinds) <= 1000
 
 
+def test_a_flood_beside_a_stream_of_kinds_that_are_new_each_time_is_bounded_all_the_same() -> None:
+    floods = Floods()
+    passed = 0
+    for number in range(60_00):
+        passed += floods.admit("flood", number / 100) is not None
+        floods.admit(number, number / 100)
+    assert passed <= BURST + 60 / EVERY_S
+
+
 def test_a_kind_is_an_event_with_its_level_its_part_and_where_its_exception_is_from() -> None:
     here, there = _raised(1), _raised(2)
     kinds = {
