@@ -33,8 +33,8 @@ _BLOCKED_INTERVAL_S = 0.5
 # An unroutable message is refused at once, and at most so often all is declared again.
 _DECLARE_EVERY_S = 1.0
 _TELL_REFUSALS_EVERY_S = 10.0
-# While the broker is at fault, a message without orders is sent so long after the last that was refused. Readiness is
-# down, so perhaps nobody sends us orders, and only a message that is confirmed shows that it works again.
+# While an empty queue refuses, a message without orders is sent so long after the last that was refused. Readiness is
+# down when the broker is at fault, so perhaps nobody sends us orders, and only a confirm shows that it works again.
 _TRY_EVERY_S = 1.0
 _NO_ORDERS = b"[]"
 _ASKING_CHANNEL = 3
@@ -76,6 +76,8 @@ class _Line:
     underlay: aiormq.Channel
     lost: asyncio.Future[None]
     """Ends when the channel does, with what ended it."""
+    opened_at: float
+    """When it was asked for."""
     waiting: int = 0
     """Messages without an answer."""
     refused_since: float | None = None
@@ -85,10 +87,10 @@ class _Line:
 
     def is_stuck(self) -> bool:
         """Whether it has refused for so long that another should be asked."""
-        if self.refused_since is None:
-            return False
-        patience_s: float = min(_LAST_REFUSED_S, _FIRST_REFUSED_S * 2 ** min(self.replaced, 16))
-        return asyncio.get_running_loop().time() >= self.refused_since + patience_s
+        return self.has_refused_for(min(_LAST_REFUSED_S, _FIRST_REFUSED_S * 2 ** min(self.replaced, 16)))
+
+    def has_refused_for(self, time_s: float) -> bool:
+        return self.refused_since is not None and asyncio.get_running_loop().time() >= self.refused_since + time_s
 
 
 class Publisher:
@@ -179,7 +181,7 @@ class Publisher:
         except DeliveryError:
             self._is_proven, self._in_vain = True, 0
             line.refused_since = line.refused_since or loop.time()
-            return self._refused(exchange, key, started)
+            return self._refused(line, exchange, key, started)
         except BaseException as error:
             if not is_broker_fault(error):
                 raise
@@ -221,7 +223,7 @@ class Publisher:
                 await self._explain_refusals(connection)
             if self._is_unroutable and not blocked:
                 await self._declare_again(connection)
-            if former is None and line.is_stuck() and not self._is_blocked():
+            if former is None and self._is_stuck(line) and not self._is_blocked():
                 former, line = await self._replace(connection, line)
             if former is not None and not self._is_blocked() and await _is_closed(former):
                 former = None
@@ -233,6 +235,12 @@ class Publisher:
             elif not self._refusals.is_fault:
                 self._health.up(self._part)
 
+    def _is_stuck(self, line: _Line) -> bool:
+        """Whether another channel is to be asked. Soon, if it is to tell whether the broker is at fault."""
+        return line.is_stuck() or (
+            line.has_refused_for(_FIRST_REFUSED_S) and self._refusals.wants_another(line.opened_at)
+        )
+
     async def _lost_or_nudged(self, line: _Line) -> bool:
         """Wait a moment. Whether the connection is lost; raises what ended it."""
         self._nudge = asyncio.get_running_loop().create_future()
@@ -240,17 +248,17 @@ class Publisher:
         await asyncio.wait(either, timeout=_BLOCKED_INTERVAL_S, return_when=asyncio.FIRST_COMPLETED)
         return line.lost.done() and line.lost.result() is None
 
-    def _refused(self, exchange: str, key: str, sent_at: float) -> Outcome:
+    def _refused(self, line: _Line, exchange: str, key: str, sent_at: float) -> Outcome:
         self._refused_by = exchange, key
         was_fault = self._refusals.is_fault
-        is_fault = self._refusals.refused(sent_at, asyncio.get_running_loop().time())
-        if is_fault and not was_fault:
+        is_broken = self._refusals.refused(sent_at, asyncio.get_running_loop().time(), line.opened_at)
+        if self._refusals.is_fault and not was_fault:
             metrics.BROKER_REFUSES_WITH_ROOM.labels(self._part).set(1)
             self._health.down(self._part, f"RabbitMQ refuses messages although {self._queue} has room: restart it")
         if self._refusals.is_unexplained and self._nudge is not None and not self._nudge.done():
             self._nudge.set_result(None)
         self._tell_refusals()
-        return Outcome.BROKEN if is_fault else Outcome.REFUSED
+        return Outcome.BROKEN if is_broken else Outcome.REFUSED
 
     def _no_fault(self) -> None:
         metrics.BROKER_REFUSES_WITH_ROOM.labels(self._part).set(0)
@@ -258,7 +266,7 @@ class Publisher:
         log.info("the broker is no longer at fault", part=self._part, queue=self._queue)
 
     async def _explain_refusals(self, connection: AbstractConnection) -> None:
-        """Ask what the queue holds that refuses. While the broker is at fault, also try whether it still is."""
+        """Ask what the queue holds that refuses. While it refuses with room, also try whether it still does."""
         if self._queue is None:
             return
         ready = await self._depth(connection, self._queue)
@@ -269,7 +277,7 @@ class Publisher:
         if was_fault and not self._refusals.is_fault:
             self._no_fault()
         self._tell_refusals()
-        if self._refusals.is_fault and now >= self._refusals.last + _TRY_EVERY_S:
+        if self._refusals.is_broken and now >= self._refusals.last + _TRY_EVERY_S:
             await self.publish(*self._refused_by, _NO_ORDERS)
 
     async def _depth(self, connection: AbstractConnection, queue: str) -> int:
@@ -357,11 +365,12 @@ class Publisher:
 
 async def _open(connection: AbstractConnection, number: int) -> _Line:
     """`number`: of the channel. The client itself would count on and on, past the last that the broker knows."""
+    opened_at = asyncio.get_running_loop().time()
     async with answering():
         channel = await connection.channel(number, publisher_confirms=True, on_return_raises=True)
     underlay = await channel.get_underlay_channel()
     assert isinstance(underlay, aiormq.Channel)
-    return _Line(channel, underlay, when_lost(connection, channel))
+    return _Line(channel, underlay, when_lost(connection, channel), opened_at)
 
 
 async def _is_closed(line: _Line) -> bool:

@@ -24,7 +24,7 @@ PART = "publisher"
 
 CAUSES = {
     Outcome.REFUSED: "the queue is full",
-    Outcome.BROKEN: "the broker refuses it although the queue has room; restart the broker",
+    Outcome.BROKEN: "the broker refuses it although the queue has room; if that goes on, restart it",
     Outcome.UNROUTABLE: "no queue is bound to the key",
     Outcome.NOT_SENT: "the connection is gone, or the broker takes nothing: memory or disk alarm",
     Outcome.UNKNOWN: "the broker did not answer in time",

@@ -8,6 +8,8 @@ import pamqp.frame
 import pytest
 from aio_pika import ExchangeType
 from aio_pika.abc import AbstractChannel, AbstractQueue
+from aiormq.exceptions import DeliveryError
+from pamqp.commands import Basic
 from pamqp.commands import Connection as ConnectionFrames
 from structlog.testing import capture_logs
 
@@ -105,7 +107,11 @@ async def test_p12_a_queue_that_refuses_while_it_is_empty_is_a_fault_of_the_brok
 
             with capture_logs() as logs:
                 await eventually(is_broken)
-            assert not health.is_ready
+
+                async def is_told() -> bool:  # as another channel is refused as well
+                    return await is_broken() and not health.is_ready
+
+                await eventually(is_told)
             assert "although things has room" in str(health.summary()["parts"])
             assert growth() == [1]
             assert [it["queue"] for it in logs if "although the queue has room" in it["event"]] == [QUEUE]
@@ -116,6 +122,38 @@ async def test_p12_a_queue_that_refuses_while_it_is_empty_is_a_fault_of_the_brok
             assert growth() == [0]
             assert await take(channel, QUEUE) == b"[]"
             assert await publish(publisher) is Outcome.CONFIRMED
+
+
+async def test_p12_a_channel_that_alone_refuses_is_no_fault_of_the_broker(amqp_url: str) -> None:
+    """P12: nobody is told to restart a broker that works. P8: clients hear that it is not available until another
+    channel, which is asked by itself, takes the next message.
+
+    A cluster has such channels after a leader has gone; see tests/cluster/test_publisher.py.
+    """
+
+    async def refuse(*_: object, **__: object) -> None:
+        raise DeliveryError(None, Basic.Nack())
+
+    health = Health("test", "publisher")
+    publisher = Publisher(broker_settings(amqp_url), health, "publisher", declare_with_its_queue)
+    faulty = sample("headrace_broker_refuses_with_room", connection="publisher")
+    async with running_task(publisher.run()):
+        await eventually(lambda: publisher.is_open)
+        assert publisher._line is not None
+        publisher._line.underlay.basic_publish = refuse  # type: ignore[method-assign]
+        outcomes: list[Outcome] = []
+
+        async def is_confirmed() -> bool:
+            outcomes.append(await publish(publisher))
+            assert health.is_ready
+            return outcomes[-1] is Outcome.CONFIRMED
+
+        async with grown(faulty) as growth:
+            with capture_logs() as logs:
+                await eventually(is_confirmed)
+            assert growth() == [0]
+        assert set(outcomes) == {Outcome.REFUSED, Outcome.BROKEN, Outcome.CONFIRMED}
+        assert "restart" not in str(logs)
 
 
 async def test_p8_a_full_queue_whose_depth_is_known_is_no_fault_of_the_broker(amqp_url: str) -> None:
