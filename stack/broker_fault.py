@@ -9,7 +9,7 @@ from pathlib import Path
 
 import aiormq
 import aiormq.abc
-from aiormq.exceptions import ConnectionInternalError, DeliveryError
+from aiormq.exceptions import ConnectionInternalError, DeliveryError, PublishError
 from pamqp.commands import Basic
 from pamqp.common import FieldTable
 
@@ -28,6 +28,7 @@ class BrokerFault:
     def __init__(self, address: str, directory: Path) -> None:
         """`directory`: where the broker keeps its data."""
         self._address, self._directory = address, directory
+        self._connection: aiormq.abc.AbstractConnection | None = None
         self._channel: aiormq.abc.AbstractChannel | None = None
 
     async def look(self) -> str | None:
@@ -38,32 +39,45 @@ class BrokerFault:
             return None
         except (DeliveryError, ConnectionInternalError) as error:
             why = "it refuses messages" if isinstance(error, DeliveryError) else "INTERNAL_ERROR"
-            await self._hang_up()
+            await self.close()
             return f"its quorum queues are down: {why}" if self._has_room() else None
         except (Exception, asyncio.CancelledError) as error:
             # Silence is another matter: it may be stopped, or at work. What waits on a connection that dies may get a
             # CancelledError of the client's.
-            await self._hang_up()
+            await self.close()
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
                 raise
             return None
 
-    async def _publish(self) -> None:
-        if self._channel is None:
-            connection = await aiormq.connect(self._address)
-            self._channel = await connection.channel(publisher_confirms=True)
-            await self._channel.queue_declare(QUEUE, durable=True, arguments=_ARGUMENTS)
-        properties = Basic.Properties(delivery_mode=2, message_id="")
-        await self._channel.basic_publish(b"", routing_key=QUEUE, properties=properties)
-
-    async def _hang_up(self) -> None:
-        """The next look begins anew: a channel from before the fault waits for its confirms for ever."""
-        channel, self._channel = self._channel, None
-        if channel is not None:
+    async def close(self) -> None:
+        """A channel from before a fault waits for its confirms for ever: the next look begins anew. Never raises."""
+        connection, self._connection, self._channel = self._connection, None, None
+        if connection is not None:
             with contextlib.suppress(Exception):
                 async with asyncio.timeout(_TIMEOUT_S):
-                    await channel.connection.close()
+                    await connection.close()
+
+    async def _publish(self) -> None:
+        if self._connection is None:
+            self._connection = await aiormq.connect(self._address)
+        if self._channel is None:
+            self._channel = await self._connection.channel(publisher_confirms=True, on_return_raises=True)
+            await self._declare(self._channel)
+        properties = Basic.Properties(delivery_mode=2)
+        try:
+            # Mandatory: what no queue takes is confirmed too, and would say nothing of queues.
+            await self._channel.basic_publish(b"", routing_key=QUEUE, properties=properties, mandatory=True)
+        except PublishError:  # a DeliveryError too; somebody has deleted the queue
+            await self._declare(self._channel)
+
+    @staticmethod
+    async def _declare(channel: aiormq.abc.AbstractChannel) -> None:
+        await channel.queue_declare(QUEUE, durable=True, arguments=_ARGUMENTS)
 
     def _has_room(self) -> bool:
-        return shutil.disk_usage(self._directory).free > _ROOM_BYTES
+        """Also False if nobody can say: a broker whose directory cannot be read would not start again."""
+        try:
+            return shutil.disk_usage(self._directory).free > _ROOM_BYTES
+        except OSError:
+            return False

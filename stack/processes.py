@@ -121,8 +121,10 @@ class Process:
         for task in (self._watching, self._keeping):
             if task:
                 task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+                await asyncio.wait({task})
+                if not task.cancelled() and (error := task.exception()):
+                    # A bug of ours. The process is to be stopped all the same.
+                    log.error("%s was not looked after to the end", self.spec.name, exc_info=error)
         if self.pid:
             self._become("stopping")
             await self._end()
@@ -206,7 +208,7 @@ class Process:
         since: float | None = None
         while True:
             await asyncio.sleep(FAULT_LOOK_EVERY_S)
-            why = await fault() if self.state == "ready" else None
+            why = await self._fault(fault) if self.state == "ready" else None
             if why is None:
                 since = None
                 continue
@@ -216,6 +218,13 @@ class Process:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(self.pid, signal.SIGKILL)
                 since = None
+
+    async def _fault(self, fault: Callable[[], Awaitable[str | None]]) -> str | None:
+        try:
+            return await fault()
+        except Exception:  # a bug of ours; the next look may tell
+            log.exception("%s was not looked at", self.spec.name)
+            return None
 
     async def _end(self) -> None:
         child = self._child

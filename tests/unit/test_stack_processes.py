@@ -1,6 +1,7 @@
 """Supervision, on small stand-in processes."""
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -69,6 +70,23 @@ async def test_what_answers_and_does_no_work_is_started_again(tmp_path: Path, mo
         await eventually(lambda: process.state == "ready")
         assert process.pid != first
         assert process.exit_code == -signal.SIGKILL
+
+
+async def test_a_look_for_faults_that_fails_ends_neither_the_looking_nor_the_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "FAULT_LOOK_EVERY_S", 0.02)
+    looks = []
+
+    async def fault() -> str | None:
+        looks.append(True)
+        raise OSError(errno.EIO, "Input/output error")
+
+    async with running(replace(spec(tmp_path, SLEEPS), fault=fault)) as process:
+        await eventually(lambda: len(looks) >= 2)
+        pid = process.pid
+    assert pid is not None
+    assert proc.stat_of(pid) is None
 
 
 async def test_it_is_started_once_ready_and_stopped(tmp_path: Path) -> None:
