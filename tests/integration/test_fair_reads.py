@@ -103,7 +103,7 @@ async def test_p8_an_answer_that_came_while_we_had_no_time_to_look_is_not_taken_
     async with order_reads(environment, timeout_s=0.3) as reads:
         assert (await reads.get(processed)).json()["status"] == "PROCESSED"
         reading = asyncio.create_task(reads.get(processed))
-        await eventually(lambda: reads.orders._reads._asking)
+        await eventually(lambda: reads.orders._reads._asking, every_s=0)  # a question takes a millisecond
         await asyncio.sleep(0)
         time.sleep(1)  # noqa: ASYNC251 - that is the fault
         answer = await reading

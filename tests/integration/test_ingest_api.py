@@ -329,8 +329,12 @@ async def test_head_is_get_without_a_body(ingest: Ingest, laptop: str) -> None:
 
 # ── health and metrics
 
-PARTS = ["broker", "product events", "verdicts"]
-SERVERS = {"DATABASE_URL": "postgresql", "AMQP_URL": "amqp"}
+PARTS = ["broker", "product events", "verdicts", "redis"]
+SERVERS = {
+    "DATABASE_URL": "postgresql://x:x@127.0.0.1:{}/x",
+    "AMQP_URL": "amqp://x:x@127.0.0.1:{}/x",
+    "REDIS_URL": "redis://127.0.0.1:{}/0",
+}
 
 
 async def all_are_ok(ingest: Ingest) -> bool:
@@ -348,7 +352,7 @@ async def test_health_pages_say_how_it_is(ingest: Ingest) -> None:
 
 
 async def test_all_parts_are_named_before_any_is_there(environment: dict[str, str]) -> None:
-    nowhere = {name: f"{scheme}://x:x@127.0.0.1:{free_port()}/x" for name, scheme in SERVERS.items()}
+    nowhere = {name: address.format(free_port()) for name, address in SERVERS.items()}
     async with ingesting({**environment, **nowhere}, ready="/livez") as ingest:
         health = (await ingest.get("/health")).json()
     assert (health["status"], list(health["parts"])) == ("not ready", PARTS)
@@ -357,7 +361,7 @@ async def test_all_parts_are_named_before_any_is_there(environment: dict[str, st
 
 async def test_a_stranger_learns_from_readyz_whether_it_is_ready_and_nothing_else(environment: dict[str, str]) -> None:
     """What is wrong, in the words of servers inside, is for operators."""
-    nowhere = {name: f"{scheme}://x:x@127.0.0.1:{free_port()}/x" for name, scheme in SERVERS.items()}
+    nowhere = {name: address.format(free_port()) for name, address in SERVERS.items()}
     async with ingesting({**environment, **nowhere}, ready="/livez") as ingest:
         await eventually(lambda: _says_why(ingest))
         for url in (ingest.service.url, ingest.service.health_url):
