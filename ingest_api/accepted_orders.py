@@ -33,7 +33,9 @@ class AcceptedOrders:
     """While one question is on its way, what is asked collects, and is the next question."""
 
     def __init__(self, pool: Pool, timeout_s: float) -> None:
-        """`timeout_s`: of each question. After one that failed, the next ones fail at once for a second."""
+        """`timeout_s`: of each question. One that fails takes along all that collected behind it. Until one works, one
+        caller a second asks and waits, and all others fail at once.
+        """
         self._pool, self._timeout_s = pool, timeout_s
         self._breaker = Breaker("postgresql")
         self._questions: list[_Question] = []
@@ -41,9 +43,10 @@ class AcceptedOrders:
 
     async def find(self, ids: Sequence[str]) -> dict[str, Order]:
         """Those that were accepted, by id, as they were answered then. Raises StoreUnavailable."""
-        if self._asking is None or self._asking.done():
-            if not self._breaker.may_try():
-                raise StoreUnavailable("PostgreSQL did not answer a moment ago")
+        is_asking = self._asking is not None and not self._asking.done()
+        if self._breaker.is_away and (is_asking or not self._breaker.may_try()):
+            raise StoreUnavailable("PostgreSQL did not answer a moment ago")
+        if not is_asking:
             self._asking = asyncio.create_task(self._ask_all())
         question = _Question(ids, asyncio.get_running_loop().create_future())
         self._questions.append(question)
@@ -66,6 +69,8 @@ class AcceptedOrders:
             try:
                 found = await self._ask(ids)
             except Exception as error:
+                if isinstance(error, StoreUnavailable):  # those behind would wait as long, in vain
+                    asked, self._questions = asked + self._questions, []
                 for question in asked:
                     if not question.answer.done():
                         question.answer.set_exception(error)
