@@ -37,7 +37,8 @@ _TELL_REFUSALS_EVERY_S = 10.0
 # down when the broker is at fault, so perhaps nobody sends us orders, and only a confirm shows that it works again.
 _TRY_EVERY_S = 1.0
 _NO_ORDERS = b"[]"
-_ASKING_CHANNEL = 3
+# Lines are on 1 and 2. Each use has a number of its own: a number that the client chooses may be one of these.
+_ASKING_CHANNEL, _LOOKING_CHANNEL, _DECLARING_CHANNEL = 3, 4, 5
 _LOOK_WITHIN_S = 1.0
 # The broker's channel remembers that a queue refuses, and is told once when it no longer does, by a leader that may be
 # gone by then; one that RabbitMQ 3.10 opened while there was no leader asks a node that is away, for ever. It refused
@@ -109,6 +110,7 @@ class Publisher:
         self._queue: str | None = None
         self._refusals, self._refused_by = Refusals(), ("", "")
         self._asking: AbstractChannel | None = None
+        self._looking: AbstractChannel | None = None
         self._nudge: asyncio.Future[None] | None = None
         self._is_proven, self._in_vain = False, 0
 
@@ -131,9 +133,9 @@ class Publisher:
             return None
         try:
             async with asyncio.timeout(_LOOK_WITHIN_S):
-                channel = await connection.channel(publisher_confirms=False)
-                queue = await self._declare(channel)
-                await channel.close()
+                if self._looking is None or self._looking.is_closed:
+                    self._looking = await _channel(connection, _LOOKING_CHANNEL)
+                queue = await self._declare(self._looking)
         except BaseException as error:
             if not isinstance(error, TimeoutError) and not is_broker_fault(error):
                 raise
@@ -202,7 +204,8 @@ class Publisher:
         line = await _open(connection, 1)
         async with answering():
             queue = await self._declare(line.channel)
-        self._queue, self._refusals, self._asking = queue.name if queue is not None else None, Refusals(), None
+        self._queue, self._refusals = queue.name if queue is not None else None, Refusals()
+        self._asking = self._looking = None
         metrics.BROKER_REFUSES_WITH_ROOM.labels(self._part).set(0)
         self._connection, self._line, self._is_proven = connection, line, False
         self._health.up(self._part)
@@ -284,7 +287,7 @@ class Publisher:
         """Messages that are ready. Raises BrokerLost, also if nobody can say."""
         async with answering():
             if self._asking is None or self._asking.is_closed:
-                self._asking = await connection.channel(_ASKING_CHANNEL, publisher_confirms=False)
+                self._asking = await _channel(connection, _ASKING_CHANNEL)
             underlay = await self._asking.get_underlay_channel()
             declared = await underlay.queue_declare(queue, passive=True)
             return declared.message_count or 0
@@ -308,7 +311,7 @@ class Publisher:
         metrics.REDECLARATIONS.labels(self._part).inc()
         async with asyncio.timeout(self._settings.confirm_timeout_s):
             # A channel of its own: what waits for its confirm should not wait for this.
-            channel = await connection.channel(publisher_confirms=False)
+            channel = await _channel(connection, _DECLARING_CHANNEL)
             queue = await self._declare(channel)
             await channel.close()
         if queue is not None:
@@ -367,10 +370,22 @@ async def _open(connection: AbstractConnection, number: int) -> _Line:
     """`number`: of the channel. The client itself would count on and on, past the last that the broker knows."""
     opened_at = asyncio.get_running_loop().time()
     async with answering():
-        channel = await connection.channel(number, publisher_confirms=True, on_return_raises=True)
+        channel = await _channel(connection, number, publisher_confirms=True, on_return_raises=True)
     underlay = await channel.get_underlay_channel()
     assert isinstance(underlay, aiormq.Channel)
     return _Line(channel, underlay, when_lost(connection, channel), opened_at)
+
+
+async def _channel(
+    connection: AbstractConnection, number: int, *, publisher_confirms: bool = False, on_return_raises: bool = False
+) -> AbstractChannel:
+    """Raises BrokerLost also for a number in use: an answer that never came may have left it so."""
+    try:
+        return await connection.channel(
+            number, publisher_confirms=publisher_confirms, on_return_raises=on_return_raises
+        )
+    except ValueError as error:
+        raise BrokerLost(str(error)) from error
 
 
 async def _is_closed(line: _Line) -> bool:

@@ -82,6 +82,29 @@ async def declare_with_its_queue(channel: AbstractChannel) -> AbstractQueue:
     return await channel.get_queue(QUEUE, ensure=False)
 
 
+async def declared(channel: AbstractChannel) -> AbstractQueue:
+    await declare(channel)
+    return await channel.declare_queue(QUEUE, passive=True)
+
+
+async def test_p8_a_look_takes_no_number_that_another_line_may_need(amqp_url: str) -> None:
+    publisher = Publisher(broker_settings(amqp_url), Health("test", "publisher"), "publisher", declared)
+    async with running_task(publisher.run()) as tasks:
+        await eventually(lambda: publisher.is_open)
+        assert await publish(publisher) is Outcome.CONFIRMED
+        assert await publisher.look() is not None
+        connection = publisher._connection
+        assert connection is not None
+        assert connection.transport is not None
+        assert {2, 3}.isdisjoint(connection.transport.connection.channels)
+        assert publisher._looking is not None
+        await publisher._looking.close()
+        await connection.channel(publisher_module._LOOKING_CHANNEL)
+        assert await publisher.look() is None  # as if there were no broker, and it ends nothing
+        assert await publish(publisher) is Outcome.CONFIRMED
+        assert not tasks[0].done()
+
+
 async def test_p12_a_queue_that_refuses_while_it_is_empty_is_a_fault_of_the_broker(
     amqp_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
