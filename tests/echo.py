@@ -13,14 +13,17 @@ async def _echo(request: Request) -> Response:
 
 
 async def _held(request: Request) -> Response:
+    if request.method == "POST":
+        await request.body()
     request.app.state.held.append(request.method)
     await request.app.state.release.wait()
     return Response()
 
 
 def make_echo() -> Starlette:
-    """`/held` adds to `app.state.held`, and is answered once `app.state.release` is set."""
-    app = Starlette(routes=[Route("/echo", _echo, methods=["GET", "POST"]), Route("/held", _held)])
+    """`/held` adds to `app.state.held` once the request is whole, and is answered once `app.state.release` is set."""
+    paths = {"/echo": _echo, "/held": _held}
+    app = Starlette(routes=[Route(path, endpoint, methods=["GET", "POST"]) for path, endpoint in paths.items()])
     app.state.held, app.state.release = [], asyncio.Event()
     return app
 

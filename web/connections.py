@@ -154,7 +154,8 @@ class Connection(HttpToolsProtocol):
             cycle: RequestResponseCycle | None = self.cycle
             if self._is_in_head or cycle is None or cycle.more_body or cycle.response_complete:
                 self._bound(cycle)
-            elif self._is_unfinished:
+            # Also where the next request has begun already: this one makes room for nobody.
+            if self._is_unfinished and self._unanswered and not self._unanswered[0].more_body:
                 self._finish()
 
     def on_message_begin(self) -> None:

@@ -98,6 +98,44 @@ async def test_p8_a_request_that_waits_for_its_answer_makes_room_for_nobody(app:
         assert await _first(url)
 
 
+_CHUNKED = b"POST /held HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+_SIZED = b"POST /held HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("first_part", "rest"),
+    [
+        (_SIZED + b"ab", b"cd"),
+        (_SIZED[:22], _SIZED[22:] + b"abcd"),
+        (_CHUNKED + b"2\r\nab\r\n", b"0\r\n\r\n"),
+        (_CHUNKED + b"2\r\nab\r\n0\r\nX-Sum", b": 1\r\n\r\n"),
+    ],
+    ids=["body", "head", "chunks", "trailers"],
+)
+@pytest.mark.parametrize(
+    "begun",
+    [b"G", _HALF_A_HEAD, _HALF_A_BODY, request(b"x") + _HALF_A_HEAD, request(b"x") + _HALF_A_BODY],
+    ids=["letter", "half_head", "half_body", "one_and_half_head", "one_and_half_body"],
+)
+async def test_p3_a_request_in_hand_is_not_refused_because_its_last_piece_begins_the_next_one(
+    app: Starlette, first_part: bytes, rest: bytes, begun: bytes
+) -> None:
+    """It would be accepted, and its client told to send it again."""
+    async with running(app, ready="/echo", max_connections=1) as url:
+        client = await _first(url)
+        client.send(first_part)
+        await asyncio.sleep(0.02)
+        client.send(rest + begun)
+        await eventually(lambda: app.state.held)
+        await asyncio.sleep(0.02)
+        surplus = await RawClient.connect(url)
+        surplus.send(request(b"x"))
+        check_refused(await surplus.answer(), 503, "overloaded")
+        app.state.release.set()
+        assert (await client.answer())[0] == 200
+        client.close()
+
+
 async def test_slow_and_surplus_clients_are_counted_and_told_in_one_line(
     app: Starlette, monkeypatch: pytest.MonkeyPatch
 ) -> None:
