@@ -119,14 +119,23 @@ class Connection(HttpToolsProtocol):
             self._waiting.pop(self, None)
 
     def make_way(self) -> None:
-        """Close, for the place is needed by another. Who has sent a part of a request is told so."""
-        if self._is_unfinished:
+        """Close, for the place is needed by another. Who has sent a part of a request is told so, if it has read all
+        that it was told before.
+        """
+        if self._is_unfinished and not self.transport.get_write_buffer_size():
             self._answer(problems.too_many_connections(self.config.max_connections))
-            self._finish()
             self._is_over = True
+            self._head_ended()
+            self._finish()
             self.transport.close()
+            self.timeout_keep_alive_task = self.loop.call_later(LINGER_S, self.timeout_keep_alive_handler)
         else:
             self.timeout_keep_alive_handler()
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        if self.transport.is_closing():
+            self._see_it_end()
 
     def data_received(self, data: bytes) -> None:
         if self._is_over:
@@ -186,9 +195,16 @@ class Connection(HttpToolsProtocol):
             self._finish()
             self._waiting[self] = None
         elif self.transport.is_closing():
-            self.flow.watch()
+            self._see_it_end()
         elif self._unparsed and not self.pipeline:
             self._take(self._unparsed)
+
+    def _see_it_end(self) -> None:
+        """A transport that was closed stays until all is read. No request is waited for any more, so nothing else ends
+        a client that does not read.
+        """
+        self._head_ended()
+        self.flow.watch()
 
     def timeout_keep_alive_handler(self) -> None:
         if self.transport.get_write_buffer_size():

@@ -2,8 +2,11 @@
 
 import asyncio
 import resource
+import socket
+import time
 from collections.abc import MutableMapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from starlette.applications import Starlette
@@ -16,8 +19,9 @@ from tests.echo import make_echo, request
 from tests.processes import running
 from tests.raw_http import RawClient, check_refused
 from web import closures as closures_of_process
-from web import connection_limits, connections
+from web import connection_limits, connections, flow, problems
 from web.closures import Closed, Closures
+from web.connections import Connection
 
 
 @pytest.fixture
@@ -82,6 +86,85 @@ async def test_p8_the_oldest_incomplete_request_makes_room_and_is_told_so(app: S
         for client in (busy, honest, third):
             client.send(request(b"again"))
             assert (await client.answer())[0] == 200
+
+
+@pytest.mark.parametrize("half", [_HALF_A_HEAD, _HALF_A_BODY], ids=["half_head", "half_body"])
+async def test_p8_who_makes_room_and_does_not_read_is_gone_at_once(
+    app: Starlette, made: list[Connection], half: bytes
+) -> None:
+    """What it has not read would keep its place and its file for ever."""
+    async with running(app, ready="/echo", max_connections=1) as url:
+        with await _deaf(url, made) as deaf:
+            connection = made[-1]
+            deaf.sendall(half)
+            await eventually(lambda: connection._is_unfinished)
+            honest = await RawClient.connect(url)
+            await eventually(lambda: connection not in connection.connections, 3)
+            honest.send(request(b"x"))
+            assert (await honest.answer())[0] == 200
+
+
+async def test_who_does_not_read_the_refusal_that_ends_it_is_gone_in_a_moment(
+    app: Starlette, made: list[Connection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that it had read until then was in the kernel's buffer: the refusal is what does not fit any more."""
+    monkeypatch.setattr(problems, "too_many_connections", lambda _: problems.malformed("x" * 2**23))
+    async with running(app, ready="/echo", max_connections=1) as url:
+        with await _silent(url) as deaf:
+            deaf.sendall(_HALF_A_HEAD)
+            await eventually(lambda: made[-1]._is_unfinished)
+            connection = made[-1]
+            await RawClient.connect(url)
+            await eventually(lambda: connection not in connection.connections, 3)
+
+
+async def test_a_server_that_stops_does_not_wait_for_clients_that_do_not_read(
+    app: Starlette, made: list[Connection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flow, "READ_DEADLINE_S", 0.5)
+    async with running(app, ready="/echo") as url:
+        deaf = await _deaf(url, made)
+        began = time.monotonic()
+    assert time.monotonic() - began < 3
+    deaf.close()
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[Connection]:
+    """The connections of a server in this process, in the order in which they came."""
+    found: list[Connection] = []
+    connection_made = Connection.connection_made
+
+    def noted(self: Connection, transport: asyncio.Transport) -> None:
+        found.append(self)
+        connection_made(self, transport)
+
+    monkeypatch.setattr(Connection, "connection_made", noted)
+    return found
+
+
+async def _silent(url: str) -> socket.socket:
+    """A client that has room for hardly anything."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    address = urlsplit(url)
+    client.connect((address.hostname, address.port))
+    client.setblocking(False)
+    return client
+
+
+async def _deaf(url: str, made: list[Connection]) -> socket.socket:
+    """A client that has been answered and has not read it all: a part is still in the process, and less than what
+    makes it wait.
+    """
+    client, known = await _silent(url), len(made)
+    connection = await eventually(lambda: made[known] if len(made) > known else None)
+    while not connection.transport.get_write_buffer_size():
+        client.sendall(request(b"x" * 20_000))
+        await eventually(lambda: connection.cycle is not None and connection.cycle.response_complete)
+        await asyncio.sleep(0.005)
+    assert not connection.flow.write_paused
+    return client
 
 
 async def test_p8_a_request_that_waits_for_its_answer_makes_room_for_nobody(app: Starlette) -> None:
