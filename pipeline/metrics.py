@@ -232,7 +232,8 @@ CONNECTIONS_CLOSED = _counter(
     "reason",
 )
 ACCEPT_PAUSES = _counter(
-    "accept_pauses", "Times that no new connections were taken, because few file descriptors were left."
+    "accept_pauses",
+    "Times that no new connections were taken, because few file descriptors were left or the system gave none.",
 )
 
 # ── every process

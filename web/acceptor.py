@@ -6,6 +6,7 @@ reserve is left; clients wait in the kernel's queue meanwhile, and those that we
 """
 
 import asyncio
+import errno
 import os
 import resource
 import socket
@@ -78,7 +79,8 @@ class Acceptor:
         self._sockets, self._make_protocol, self._make_room = sockets, make_protocol, make_room
         self._reserved_files = reserved_files
         self._loop = asyncio.get_running_loop()
-        self._budget, self._counted_at, self._told_at = 0, 0.0, -_TELL_EVERY_S
+        self._budget, self._counted_at = 0, 0.0
+        self._told_at: dict[str, float] = {}
         self._looking: asyncio.TimerHandle | None = None
         self._connecting: set[asyncio.Task[object]] = set()
         self._resume()
@@ -110,8 +112,8 @@ class Acceptor:
                 connection, _address = listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
-            except OSError as error:  # out of files, of the process or of the machine; or of memory
-                self._wait_for_files(str(error))
+            except OSError as error:
+                self._wait_for_system(error)
                 return
             self._budget -= 1
             connecting = self._loop.create_task(self._connect(connection))
@@ -135,20 +137,36 @@ class Acceptor:
 
     def _wait_for_files(self, why: str) -> None:
         """Take none until there are files again."""
+        self._stop_for_files(why)
+        self._look()
+
+    def _wait_for_system(self, error: OSError) -> None:
+        """Try again later, whatever our own count of files says: tried again at once, it would fail again at once."""
+        if error.errno == errno.EMFILE:
+            self._stop_for_files(str(error))
+        else:
+            remedy = "look at the machine's memory (ENOMEM, ENOBUFS) and open files (ENFILE, fs.file-max)"
+            self._stop("not taking new connections: the system gives none", why=str(error), remedy=remedy)
+        self._look_after(_LATER_S)
+
+    def _stop_for_files(self, why: str) -> None:
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._stop(
+            "not taking new connections: out of file descriptors",
+            why=why,
+            limit=limit,
+            kept_for_others=self._reserved_files,
+            remedy="raise the limit (ulimit -n, LimitNOFILE=), or lower *_MAX_CONNECTIONS",
+        )
+
+    def _stop(self, event: str, **details: object) -> None:
+        """Until `_look` goes on."""
         self._pause()
         metrics.ACCEPT_PAUSES.inc()
         now = self._loop.time()
-        if now > self._told_at + _TELL_EVERY_S:
-            self._told_at = now
-            limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-            log.error(
-                "not taking new connections: out of file descriptors",
-                why=why,
-                limit=limit,
-                kept_for_others=self._reserved_files,
-                remedy="raise the limit (ulimit -n, LimitNOFILE=), or lower *_MAX_CONNECTIONS",
-            )
-        self._look()
+        if now > self._told_at.get(event, -_TELL_EVERY_S) + _TELL_EVERY_S:
+            self._told_at[event] = now
+            log.error(event, **details)
 
     def _look(self) -> None:
         """Go on if there are files; if not, let those make room that we only wait for."""
@@ -162,4 +180,9 @@ class Acceptor:
             if not self._make_room():
                 break
             has_made_room = True
-        self._looking = self._loop.call_later(_SOON_S if has_made_room else _LATER_S, self._look)
+        self._look_after(_SOON_S if has_made_room else _LATER_S)
+
+    def _look_after(self, delay_s: float) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+        self._looking = self._loop.call_later(delay_s, self._look)
