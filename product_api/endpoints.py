@@ -26,7 +26,7 @@ class ProductEndpoints:
 
     async def get(self, request: Request) -> Response:
         product_id = id_in_path(request, "product")
-        found = await self._reader.read(product_id)
+        found = await self._reader.read(product_id, client_of(request.scope).name)
         if found is None:
             raise _no_product(product_id)
         if matches_if_none_match(_if_none_match(request), found.version):

@@ -49,7 +49,7 @@ _ADJUST = "INSERT INTO stock_adjustments (product_id, delta, reason) VALUES ($1,
 
 # Of each sort, those at work included; each is some 10 KB of a request that waits. Past it, 503.
 _MAX_WAITING = 200
-# A read of one product is shared by all who want it, and those who may change products are one party.
+# Those who may change products are one party.
 _ANYONE = ""
 
 C = TypeVar("C", bound="Change | None")
@@ -143,8 +143,9 @@ class Products:
             await check_writable(connection)
             await self._clock.compare(connection)
 
-    async def get(self, product_id: str) -> StoredProduct | None:
-        async with self._gets.turn(_ANYONE), reading(self._reads, self._timeout_s) as connection:
+    async def get(self, product_id: str, client: str) -> StoredProduct | None:
+        """None if there is no such product. Clients take turns."""
+        async with self._gets.turn(client), reading(self._reads, self._timeout_s) as connection:
             row = await connection.fetchrow(_GET, product_id)
         return _stored(row) if row else None
 

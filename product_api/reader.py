@@ -4,6 +4,7 @@ import time
 from functools import partial
 
 from pipeline.product_cache import CachedProduct, ProductCache
+from pipeline.shares import Busy
 from pipeline.single_flight import SingleFlight
 from product_api.products import Products, encode
 
@@ -19,19 +20,33 @@ class ProductReader:
         self._cache, self._products = cache, products
         self._flights: SingleFlight[CachedProduct | None] = SingleFlight()
 
-    async def read(self, product_id: str) -> CachedProduct | None:
-        """The body that GET answers, and its version; None if there is no such product. Raises StoreUnavailable."""
-        cached = await self._cache.read(product_id)
-        return cached or await self._flights.run(product_id, partial(self._look_up, product_id))
+    async def read(self, product_id: str, client: str) -> CachedProduct | None:
+        """The body that GET answers, and its version; None if there is no such product. Raises StoreUnavailable, Busy.
 
-    async def _look_up(self, product_id: str, is_second: bool) -> CachedProduct | None:
+        All who want a product share one look-up, which takes a place of the client that came first. Where that has
+        too many in hand, it alone is Busy: each of the others looks with a place of its own.
+        """
+        cached = await self._cache.read(product_id)
+        if cached is not None:
+            return cached
+        payers: list[str] = []
+        look_up = partial(self._look_up, product_id, client, payers)
+        try:
+            return await self._flights.run(product_id, look_up)
+        except Busy:
+            if payers:
+                raise
+        return await self._flights.run(f"{product_id} {client}", look_up)
+
+    async def _look_up(self, product_id: str, client: str, payers: list[str], is_second: bool) -> CachedProduct | None:
+        payers.append(client)
         # Whoever went before has filled the cache, unless it was busted meanwhile.
         cached = await self._cache.read(product_id) if is_second else None
-        return cached or await self._load(product_id)
+        return cached or await self._load(product_id, client)
 
-    async def _load(self, product_id: str) -> CachedProduct | None:
+    async def _load(self, product_id: str, client: str) -> CachedProduct | None:
         began = time.monotonic()
-        stored = await self._products.get(product_id)
+        stored = await self._products.get(product_id, client)
         if stored is None:
             return None  # not cached: a flood of unknown ids must not push products out
         body = encode(stored.product)

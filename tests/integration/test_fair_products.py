@@ -9,8 +9,11 @@ from decimal import Decimal
 import asyncpg
 import pytest
 
+from pipeline.product_cache import ProductCache
+from pipeline.redis_link import connect
 from pipeline.shares import Busy
-from product_api.products import Products
+from product_api.products import Products, new_product_id
+from product_api.reader import ProductReader
 from product_api.requests import ProductValues
 from tests.conditions import eventually
 from tests.workers import locked
@@ -33,9 +36,28 @@ async def test_p8_lists_past_their_bound_are_busy_and_all_else_is_answered(produ
         stack.enter_context(products._lists._shares.places("others", 199))
         with pytest.raises(Busy):
             await products.page(ALL, "reader")
-        assert await products.get(created.product.id) == created
+        assert await products.get(created.product.id, "reader") == created
         await products.ping()
     assert await products.page(ALL, "reader") == [created]
+
+
+async def test_p8_one_client_that_reads_many_products_leaves_places_and_turns_to_the_others(
+    products: Products, database_url: str, redis_url: str
+) -> None:
+    """Also for a product that it has asked for itself, and was told that it has too many in hand."""
+    created = (await products.create(ProductValues("Laptop", Decimal(1500), 50))).after.product.id
+    async with connect(redis_url) as redis, locked(database_url, "products"):
+        reader = ProductReader(ProductCache(redis), products)
+        greedy = [asyncio.create_task(reader.read(new_product_id(), "greedy")) for _ in range(200)]
+        await eventually(lambda: sum(it.done() for it in greedy) == 100)
+        assert all(isinstance(it.exception(), Busy) for it in greedy if it.done())
+        refused, other = (asyncio.create_task(reader.read(created, client)) for client in ("greedy", "other"))
+        with pytest.raises(Busy):
+            await refused
+        await eventually(lambda: "other" in products._gets._waiting)
+    found = await other
+    assert found is not None
+    assert await asyncio.gather(*greedy, return_exceptions=True)
 
 
 async def test_p8_changes_that_wait_for_a_lock_are_bounded_and_reads_go_on(
@@ -53,6 +75,6 @@ async def test_p8_changes_that_wait_for_a_lock_are_bounded_and_reads_go_on(
         with pytest.raises(Busy):
             await products.create(ProductValues("Laptop", Decimal(1500), 50))
     await asyncio.gather(*changes)
-    after = await products.get(created.product.id)
+    after = await products.get(created.product.id, "reader")
     assert after is not None
     assert after.product.qty == 250

@@ -21,12 +21,12 @@ class WatchedProducts(Products):
     reads = selected = at_once = most_at_once = 0
     holding: asyncio.Event | None = None
 
-    async def get(self, product_id: str) -> StoredProduct | None:
+    async def get(self, product_id: str, client: str) -> StoredProduct | None:
         self.reads += 1
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         holding = self.holding
-        stored = await super().get(product_id)
+        stored = await super().get(product_id, client)
         self.selected += 1
         if holding is not None:
             await holding.wait()
@@ -69,7 +69,7 @@ async def test_a_reader_that_is_overtaken_by_a_writer_does_not_put_the_old_value
     product_id = (await _create(products)).product.id
     reader = ProductReader(cache, products)
     held = products.hold()
-    overtaken = asyncio.create_task(reader.read(product_id))
+    overtaken = asyncio.create_task(reader.read(product_id, "reader"))
     await eventually(lambda: products.selected == 1)
     products.holding = None
     version = await _change(products, cache, product_id, qty=48)
@@ -78,7 +78,7 @@ async def test_a_reader_that_is_overtaken_by_a_writer_does_not_put_the_old_value
     assert old is not None
     assert old.version < version
     assert await cache.read(product_id) is None
-    found = await reader.read(product_id)
+    found = await reader.read(product_id, "reader")
     assert found is not None
     assert found.version == version
 
@@ -89,11 +89,11 @@ async def test_who_comes_after_a_bust_does_not_share_a_lookup_that_began_before_
     product_id = (await _create(products)).product.id
     reader = ProductReader(cache, products)
     held = products.hold()
-    before = asyncio.create_task(reader.read(product_id))
+    before = asyncio.create_task(reader.read(product_id, "reader"))
     await eventually(lambda: products.selected == 1)
     products.holding = None
     version = await _change(products, cache, product_id, qty=48)
-    after = asyncio.create_task(reader.read(product_id))
+    after = asyncio.create_task(reader.read(product_id, "reader"))
     held.set()
     await before
     found = await after
@@ -106,7 +106,7 @@ async def test_a_stampede_is_one_select_in_flight_and_one_for_all_who_came_since
 ) -> None:
     product_id = (await _create(products)).product.id
     reader = ProductReader(cache, products)
-    answers = await asyncio.gather(*(reader.read(product_id) for _ in range(500)))
+    answers = await asyncio.gather(*(reader.read(product_id, "reader") for _ in range(500)))
     assert len({answer and answer.body for answer in answers}) == 1
     assert products.reads <= 2
     assert products.most_at_once == 1
@@ -118,7 +118,7 @@ async def test_a_stampede_without_redis_is_one_select_at_a_time_shared_by_all_wh
     product_id = (await _create(products)).product.id
     async with connect("redis://127.0.0.1:1/0") as nowhere:
         reader = ProductReader(ProductCache(nowhere), products)
-        answers = await asyncio.gather(*(reader.read(product_id) for _ in range(500)))
+        answers = await asyncio.gather(*(reader.read(product_id, "reader") for _ in range(500)))
     assert all(answers)
     assert products.most_at_once == 1
     assert products.reads < 100
@@ -127,7 +127,7 @@ async def test_a_stampede_without_redis_is_one_select_at_a_time_shared_by_all_wh
 async def test_an_unknown_product_is_not_cached(products: WatchedProducts, cache: ProductCache) -> None:
     reader = ProductReader(cache, products)
     unknown = "01a20267-97ad-7199-a6a6-540000cf26ec"
-    assert [await reader.read(unknown), await reader.read(unknown)] == [None, None]
+    assert [await reader.read(unknown, "reader"), await reader.read(unknown, "reader")] == [None, None]
     assert products.reads == 2
 
 
@@ -137,7 +137,7 @@ async def test_a_lookup_whose_readers_have_gone_leaves_nothing_behind(
     product_id = (await _create(products)).product.id
     reader = ProductReader(cache, products)
     held = products.hold()
-    reading = asyncio.create_task(reader.read(product_id))
+    reading = asyncio.create_task(reader.read(product_id, "reader"))
     await eventually(lambda: products.selected == 1)
     reading.cancel()
     held.set()
