@@ -34,8 +34,22 @@ make_base() { # a minimal Debian that trusts whom this machine trusts: its packa
     rm -rf "$work/root"
 }
 
+recipe_of() { # NAME: the directory that says how its stand-in is made
+    echo "$here/${1%%:*}"
+}
+
+sum_of() { # DIRECTORY: of what is in it
+    (cd "$1" && cat -- * | cksum | tr ' ' -)
+}
+
+# A pulled image has a digest; a stand-in has the sum of the recipe that it was made from, and is made anew when that changes.
+is_there() { # NAME
+    found=$(docker image inspect -f '{{len .RepoDigests}} {{index .Config.Labels "headrace.recipe"}}' "$1" 2>/dev/null) || return 1
+    [ "${found%% *}" != 0 ] || [ "${found#* }" = "$(sum_of "$(recipe_of "$1")" 2>/dev/null)" ]
+}
+
 for name in "$@"; do
-    if docker image inspect "$name" >/dev/null 2>&1; then
+    if is_there "$name"; then
         echo "there is $name"
         continue
     fi
@@ -43,10 +57,10 @@ for name in "$@"; do
         echo "pulled $name"
         continue
     fi
-    recipe=$here/${name%%:*}
+    recipe=$(recipe_of "$name")
     [ -d "$recipe" ] || { echo "make.sh: no recipe for $name" >&2; exit 2; }
     make_base
-    docker build -q -t "$name" --build-arg "BASE=$base" "$recipe" >/dev/null 2>"$work/build.log" ||
+    docker build -q -t "$name" --label "headrace.recipe=$(sum_of "$recipe")" --build-arg "BASE=$base" "$recipe" >/dev/null 2>"$work/build.log" ||
         { tail -n 20 "$work/build.log" >&2; exit 1; }
     echo "made $name"
 done
