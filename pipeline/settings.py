@@ -43,6 +43,11 @@ def load_or_exit(program: str, settings_type: type[S]) -> S:
     sys.exit(EXIT_BAD_SETTINGS)
 
 
+def namespace_of(order_id_key: str) -> str:
+    """What keys in Redis begin with when REDIS_NAMESPACE is not set. It tells nothing of the key."""
+    return blake2b(order_id_key.encode(), digest_size=6, person=b"redis namespace").hexdigest()
+
+
 def _names(settings_type: type[BaseSettings]) -> dict[str, str]:
     """The variable of each field, by what the model takes it as: names of our own have the process's prefix."""
     prefix = settings_type.model_config.get("env_prefix", "")
@@ -127,7 +132,8 @@ class PipelineSettings(BrokerSettings, DatabaseSettings):
         SecretStr, Field(validation_alias="ORDER_ID_KEY", min_length=32), AfterValidator(_check_order_id_keys)
     ]
     # What every key in Redis begins with, so that two deployments on one Redis share nothing. Without it, a digest of
-    # the last key of ORDER_ID_KEY, which stays the same while a new one is put before it.
+    # ORDER_ID_KEY. Several keys need it: a digest would move while they are replaced, and back to what Redis remembered
+    # before, which by then has a gap.
     redis_namespace: Annotated[
         str | None, Field(validation_alias="REDIS_NAMESPACE", pattern="^[a-zA-Z0-9._-]{1,40}$")
     ] = None
@@ -137,6 +143,18 @@ class PipelineSettings(BrokerSettings, DatabaseSettings):
     # so it costs a redelivery and no order. Below the 30 s that most supervisors wait before they kill.
     stop_grace_s: float = Field(default=15.0, gt=0)
 
+    @model_validator(mode="after")
+    def _namespace_stays(self) -> Self:
+        if self.redis_namespace is None and len(self.order_id_keys) > 1:
+            now = " or ".join(
+                f"{namespace_of(key)} (of key {place})" for place, key in enumerate(self.order_id_keys, 1)
+            )
+            raise ValueError(
+                "REDIS_NAMESPACE is not set, and ORDER_ID_KEY has several keys: set it to one value for all services,"
+                f" and keep it; what is in use until now is, of the key that was alone, {now}"
+            )
+        return self
+
     @property
     def order_id_keys(self) -> list[str]:
         """The one that mints first."""
@@ -145,5 +163,4 @@ class PipelineSettings(BrokerSettings, DatabaseSettings):
     @property
     def namespace(self) -> str:
         """What every key in Redis begins with."""
-        digest = blake2b(self.order_id_keys[-1].encode(), digest_size=6, person=b"redis namespace").hexdigest()
-        return f"{self.redis_namespace or digest}:"
+        return f"{self.redis_namespace or namespace_of(self.order_id_keys[0])}:"

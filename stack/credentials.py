@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import json
 import os
@@ -21,12 +22,24 @@ SHARED = 0o640
 class Credentials:
     """`order_id_key`: 64 hex digits, the key of the MAC in order ids; or several with commas between, the one that
     mints first. Changing it without `rotate_order_ids` makes all earlier ids unknown.
+
+    `redis_namespace`: set when the key is first replaced, so that Redis keeps its meaning; "": the services derive it.
     """
 
     postgres: str
     rabbitmq: str
     redis: str
     order_id_key: str
+    redis_namespace: str = ""
+
+    @property
+    def order_ids(self) -> dict[str, str]:
+        """What the services are told about order ids, by variable."""
+        told = {"ORDER_ID_KEY": self.order_id_key}
+        keys = self.order_id_key.split(",")
+        if namespace := self.redis_namespace or (namespace_of(keys[-1]) if len(keys) > 1 else ""):
+            told["REDIS_NAMESPACE"] = namespace
+        return told
 
 
 def generate() -> Credentials:
@@ -37,6 +50,11 @@ def generate() -> Credentials:
         redis=secrets.token_hex(16),
         order_id_key=secrets.token_hex(32),
     )
+
+
+def namespace_of(order_id_key: str) -> str:
+    """As the services derive it, see pipeline.settings."""
+    return hashlib.blake2b(order_id_key.encode(), digest_size=6, person=b"redis namespace").hexdigest()
 
 
 def derived(secret: str, purpose: str) -> str:
@@ -73,8 +91,10 @@ def rotate_order_ids(path: Path, *, drop_old: bool = False) -> int:
             "each costs every retry a question about another id",
             "drop the old ones first, a day after the last rotation: ./headrace keys rotate-ids --drop-old",
         )
+    namespace = made.redis_namespace or namespace_of(keys[-1])
     keys = keys[:1] if drop_old else [secrets.token_hex(32), *keys]
-    write_private(path, json.dumps(asdict(replace(made, order_id_key=",".join(keys))), indent=2) + "\n")
+    after = replace(made, order_id_key=",".join(keys), redis_namespace=namespace)
+    write_private(path, json.dumps(asdict(after), indent=2) + "\n")
     return len(keys)
 
 

@@ -108,7 +108,7 @@ class Services:
     def _environment(self, urls: dict[str, str]) -> dict[str, str]:
         own = {
             "REDIS_URL": urls["redis"],
-            "ORDER_ID_KEY": os.environ.get("ORDER_ID_KEY") or self.credentials.order_id_key,
+            **({} if os.environ.get("ORDER_ID_KEY") else self.credentials.order_ids),
             # Also while it holds no keys: the APIs see to it that the first one is heeded when it comes.
             "API_KEYS_FILE": str(self.home.api_keys),
             "PYTHONUNBUFFERED": "1",

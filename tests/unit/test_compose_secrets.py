@@ -12,6 +12,7 @@ import pytest
 from migrations.privileges import passwords_in
 from pipeline.settings import PipelineSettings, load
 from stack import compose_secrets
+from stack.credentials import rotate_order_ids
 
 TOLD = ("ingest_api", "persist_worker", "product_consumer", "product_api")
 DIRECTORIES = ("services", "accounts", "migrate", "tools", *TOLD, "postgres", "rabbitmq", "redis", "grafana")
@@ -104,6 +105,14 @@ def test_only_services_are_told_how_order_ids_are_signed(root: Path) -> None:
     key = (root / "ingest_api" / "ORDER_ID_KEY").read_text().strip()
     told = {name.split("/")[0] for name, text in contents(root).items() if key in text}
     assert told == {"services", *TOLD}
+
+
+def test_services_are_told_what_redis_keys_begin_with_once_a_key_of_order_ids_is_replaced(root: Path) -> None:
+    compose_secrets.write(root, {})
+    assert not [*root.glob("*/REDIS_NAMESPACE")]
+    rotate_order_ids(root / "services" / "credentials.json")
+    compose_secrets.write(root, {})
+    assert {it.parent.name for it in root.glob("*/REDIS_NAMESPACE")} == set(TOLD)
 
 
 def test_of_a_cluster_services_are_told_all_nodes(root: Path) -> None:

@@ -230,17 +230,29 @@ def test_an_error_of_the_settings_never_holds_a_value() -> None:
     assert "cret" not in str(error.value)
 
 
-def test_several_keys_of_order_ids_are_all_long_enough_and_each_comes_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_keys_of_order_ids_are_long_enough_come_once_and_need_a_namespace_that_stays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     old, new = "6b" * 32, "7c" * 32
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
-    namespaces = []
-    for text in (old, f"{new},{old}"):
+    alone = load(PipelineSettings).namespace
+    monkeypatch.setenv("REDIS_NAMESPACE", "ours")
+    for text in (old, f"{old},{new}", f"{new},{old}", new):
         monkeypatch.setenv("ORDER_ID_KEY", text)
         settings = load(PipelineSettings)
         assert settings.order_id_keys == text.split(",")
-        namespaces.append(settings.namespace)
-    assert namespaces[0] == namespaces[1]  # Redis keeps its meaning while keys are replaced
+        assert settings.namespace == "ours:"  # Redis keeps its meaning while keys are replaced
+    monkeypatch.delenv("REDIS_NAMESPACE")
+    for text in (f"{old},{new}", f"{new},{old}"):  # a digest would move, and back
+        monkeypatch.setenv("ORDER_ID_KEY", text)
+        with pytest.raises(WrongSettings) as wrong:
+            load(PipelineSettings)
+        (line,) = wrong.value.problems
+        assert "REDIS_NAMESPACE is not set" in line
+        assert alone.rstrip(":") in line
+        assert old not in line
+    monkeypatch.setenv("REDIS_NAMESPACE", "ours")
     for bad in (f"{new},", f"{old},{old}", f"{new},short", ",".join(f"{number}{old}" for number in range(5))):
         monkeypatch.setenv("ORDER_ID_KEY", bad)
         with pytest.raises(WrongSettings) as wrong:

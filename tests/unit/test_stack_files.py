@@ -14,8 +14,9 @@ from typing import IO
 
 import pytest
 
+from pipeline import settings
 from stack import logfile, state
-from stack.credentials import MAX_ORDER_ID_KEYS, load_or_create, rotate_order_ids
+from stack.credentials import MAX_ORDER_ID_KEYS, Credentials, load_or_create, namespace_of, rotate_order_ids
 from stack.errors import HeadraceError, disk_full, tail
 from stack.home import MARKER, Home
 from stack.logfile import ROTATE_BYTES, cut_back, open_log
@@ -307,4 +308,14 @@ def test_p5_a_new_key_of_order_ids_is_put_before_the_old_ones_which_go_when_told
     assert len(set(keys)) == MAX_ORDER_ID_KEYS
     assert rotate_order_ids(path, drop_old=True) == 1
     after = load_or_create(path)
-    assert after == replace(before, order_id_key=keys[0])
+    # What Redis remembers keeps its meaning: the namespace is the one that the services derived before.
+    assert after == replace(before, order_id_key=keys[0], redis_namespace=namespace_of(before.order_id_key))
+    assert after.order_ids["REDIS_NAMESPACE"] == namespace_of(before.order_id_key)
+    assert "REDIS_NAMESPACE" not in before.order_ids
+
+
+def test_the_stack_names_the_namespace_as_the_services_do_also_of_keys_replaced_before_it_was_kept() -> None:
+    old, new = "6b" * 32, "7c" * 32
+    assert namespace_of(old) == settings.namespace_of(old)
+    rotated = Credentials("", "", "", f"{new},{old}")
+    assert rotated.order_ids == {"ORDER_ID_KEY": f"{new},{old}", "REDIS_NAMESPACE": namespace_of(old)}
