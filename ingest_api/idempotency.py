@@ -16,10 +16,12 @@ import msgspec
 from ingest_api.requests import OrderRequest
 from pipeline.orders import Order
 from web import problems
+from web.problem_kinds import KINDS
 from web.problems import Problem
 
 FINGERPRINT_BYTES = 16
 _ID, _STATE, _HEAD = 32, 33, 62
+_STATES = (b"f", b"u", b"?", b"!", b"d")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -101,7 +103,9 @@ def judge(held: bytes, claim: Claim, ids: Sequence[str]) -> Claim | Taken | Repl
 
 
 def id_in(held: bytes) -> str:
-    """The order id in a value, as its canonical text; "" if there is none."""
+    """The order id in a claim, as its canonical text; "" if the value is no claim, whoever's."""
+    if len(held) < _HEAD or held[_ID:_STATE] not in _STATES:
+        return ""
     try:
         return str(UUID(hex=held[:_ID].decode("ascii")))
     except ValueError:
@@ -125,13 +129,26 @@ def pack(status: int, results: Iterable[Order | Problem]) -> str:
 
 
 def unpack(packed: str, order_ids: Sequence[str], requests: Sequence[Request]) -> tuple[int, list[Order | Problem]]:
-    """The status and what became of each request. Raises ValueError if it was not packed for this many."""
+    """The status and what became of each request.
+
+    Raises ValueError if it cannot be read: it was not packed for this many, or has an order where this release refuses
+    the request, and so does not know what was ordered.
+    """
     try:
         status, table, places = _decoder.decode(packed)
         noted = [table[place] for place in places]
     except (msgspec.DecodeError, IndexError) as error:
         raise ValueError("not packed by us") from error
     return status, [_result(*it) for it in zip(noted, order_ids, requests, strict=True)]
+
+
+def _refusal(name: str, request: OrderRequest) -> Problem:
+    """What was refused stays refused, also if this release would accept it. Raises ValueError for no problem's name."""
+    if (refusal := _REFUSALS.get(name)) is not None:
+        return refusal(request.product_id)
+    if (kind := KINDS.get(name)) is None:
+        raise ValueError(f"no problem: {name!r}")
+    return Problem(kind, "The first request with this Idempotency-Key was refused so. Use a new key to order it now.")
 
 
 def _noted(result: Order | Problem) -> str:
@@ -141,15 +158,15 @@ def _noted(result: Order | Problem) -> str:
 
 
 def _result(noted: str, order_id: str, request: Request) -> Order | Problem:
+    microseconds, space, price = noted.partition(" ")
+    if not space:
+        return request if isinstance(request, Problem) else _refusal(noted, request)
     if isinstance(request, Problem):
-        return request
-    if (refusal := _REFUSALS.get(noted)) is not None:
-        return refusal(request.product_id)
-    microseconds, _, price = noted.partition(" ")
+        raise ValueError("an order, of a request that is refused now")
     try:
         unit_price, accepted_at = Decimal(price), _EPOCH + int(microseconds) * _MICROSECOND
-    except InvalidOperation as error:
-        raise ValueError(f"no price: {noted!r}") from error
+    except (InvalidOperation, OverflowError) as error:
+        raise ValueError(f"no price or no time: {noted!r}") from error
     return Order(
         id=order_id,
         product_id=request.product_id,

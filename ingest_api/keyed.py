@@ -12,8 +12,9 @@ store. `Memory` tells these apart:
 
     complete     Redis remembers a whole lifetime of keys, or began when there were no orders. The key is new, also
                  while PostgreSQL is away
-    settled      all that was accepted before Redis's memory began is stored: its queue was empty and without consumers,
-                 or an order that was published afterwards is stored. The key is new if the store says so
+    settled      all that was accepted before Redis's memory began is stored: its queue was empty, and nobody can hold
+                 one any more; or an order that was published afterwards is stored. The key is new if the store says
+                 so, asked once this is known
     unsettled    nobody can know. The order is published, and the answer waits until one is stored, and is that one
 
 So the answer of an unsettled key takes as long as the store does, some 50 ms, and it is 503 `outcome-unknown` when the
@@ -26,20 +27,20 @@ dies too, and the price changes. Then the retry is stored first, and its answer 
 
 Keys are replaced without a second order: ids derive under every secret key, the store and the claims are asked for
 each, and new orders get the first one's. While the memory is unsettled and there are several, a key that nobody knows
-is 503, because the order that may be on its way may have either id. That ends within a minute.
+is 503, because the order that may be on its way may have either id. That ends within 15 minutes. A claim under a key
+that this process was not told is 503 too: its order may exist, and the other processes know.
 
 Costs: an order with a key costs one more question to PostgreSQL, shared by all that wait. Without a key, nothing.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from database.sessions import StoreUnavailable
 from ingest_api.accepted_orders import AcceptedOrders
 from ingest_api.claims import COMPLETE, NO_MEMORY, SETTLED, Claims, Memory
 from ingest_api.idempotency import Claim, Replay, Request, Taken, id_in, may_be_accepted, name_of, pack, unpack
-from ingest_api.requests import OrderRequest
 from pipeline.order_ids import OrderIds
 from pipeline.orders import Order
 from web import problems
@@ -50,8 +51,8 @@ _PROBLEMS = {Taken.IN_FLIGHT: problems.request_in_flight, Taken.REUSED: problems
 _ASK_AGAIN_S = 0.03
 # What an ingest_api claimed in the memory before may be published for so long afterwards.
 _PUBLISHED_WITHIN_S = 10.0
-# A frozen worker's messages are with another by then: two to three heartbeats.
-_GIVEN_BACK_WITHIN_S = 60.0
+# A worker that lives, and is stuck, holds its batch for at most 600 s; then it may wait, and be stored.
+_GIVEN_BACK_WITHIN_S = 900.0
 _LOOK_EVERY_S = 0.5
 _ASK_SETTLED_S = 1.0
 
@@ -116,8 +117,7 @@ class KeyedOrders:
         self._namespace, self._status, self._remember_s = namespace, status, remember_s
         self._stored_within_s = stored_within_s
         self._now = asyncio.get_running_loop().time
-        self._looked_at, self._looking = -_LOOK_EVERY_S, asyncio.Lock()
-        self._began_ms, self._began_empty = -1, False
+        self._look_at, self._looking = 0.0, asyncio.Lock()
 
     async def accept(self, keyed: Keyed, price: Price, publish: Publish) -> Answer:
         """Accept the orders, or find those that were. Raises Problem."""
@@ -125,25 +125,28 @@ class KeyedOrders:
             keyed.client, keyed.key, keyed.fingerprint.hex(), len(keyed.requests) if keyed.is_bulk else None
         )
         candidates = [_Under(it) for it in under]
-        found = await self._found(candidates, keyed.requests)
+        before = self._claims.memory
+        found = await self._found(candidates)
         own, stored = found or (candidates[0], {})
-        if stored and len(stored) == sum(isinstance(it, OrderRequest) for it in keyed.requests):
-            results = [_stored(*it, stored) for it in zip(own.ids, keyed.requests, strict=True)]
-            return Answer(self._status, results, is_replayed=True)
+        if stored and (all_stored := _all_stored(own, keyed.requests, stored)) is not None:
+            return Answer(self._status, all_stored, is_replayed=True)
         priced = await self._priced(own, keyed.requests, stored, price)
         begun, memory = await self._begin(keyed, [own, *(it for it in candidates if it is not own)], priced)
         if isinstance(begun, Taken):
             raise _PROBLEMS[begun]()
         if isinstance(begun, Replay):
             own = next(it for it in candidates if it.first == begun.order_id)
-            return Answer(*unpack(begun.priced, own.ids, keyed.requests), is_replayed=True)
+            return _replayed(begun, own, keyed.requests)
         try:
             if begun.in_doubt:
-                own = next(it for it in candidates if it.first == begun.order_id)
-                _, priced = unpack(begun.priced, own.ids, keyed.requests)
-                is_sure = begun.is_sure
+                claimed = next(it for it in candidates if it.first == begun.order_id)
+                if stored and claimed is not own:
+                    raise problems.outcome_unknown()
+                begun, priced = self._in_doubt(begun, claimed, keyed.requests, priced if claimed is own else None)
+                own, is_sure = claimed, begun.is_sure
             else:
-                is_sure = await self._is_new(memory, found is not None, len(candidates))
+                is_new = await self._is_new(memory, found is not None, len(candidates))
+                is_sure = is_new and await self._is_still_so(memory, before, candidates, stored)
         except BaseException:
             self._claims.give_up(begun, may_be_accepted=False, is_sure=begun.is_sure)
             raise
@@ -151,12 +154,29 @@ class KeyedOrders:
 
     async def run(self) -> None:
         """Find out how far Redis's memory can be believed, before a request has to wait for it. Until cancelled."""
+        began_ms, pause_s = -1, _ASK_AGAIN_S
         while True:
             memory = self._claims.memory
+            if memory.began_ms != began_ms:
+                began_ms, pause_s = memory.began_ms, _ASK_AGAIN_S
             if memory.level < SETTLED:
                 await self._settle(memory)
-            has_looked = self._looked_at > self._claims.memory_seen_at
-            await asyncio.sleep(_ASK_SETTLED_S if has_looked else _ASK_AGAIN_S)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _ASK_SETTLED_S)
+
+    def _in_doubt(
+        self, claim: Claim, own: _Under, requests: Sequence[Request], priced: list[Order | Problem] | None
+    ) -> tuple[Claim, list[Order | Problem]]:
+        """As it was priced then. If nobody can read that, as it is `priced` now, and the store has the last word.
+
+        Raises Problem if it is not priced now under these ids.
+        """
+        try:
+            return claim, unpack(claim.priced, own.ids, requests)[1]
+        except ValueError:
+            if priced is None:
+                raise problems.outcome_unknown() from None
+            return replace(claim, priced=pack(self._status, priced), is_sure=False), priced
 
     async def _publish(
         self,
@@ -173,10 +193,7 @@ class KeyedOrders:
         began = self._now()
         try:
             if not orders:
-                if not is_sure:  # one that is on its way had a price then
-                    raise problems.outcome_unknown()
-                self._claims.give_up(claim, may_be_accepted=False, is_sure=is_sure)
-                return Answer(self._status if stored else 422, priced, is_replayed=False)
+                return await self._answer_without(claim, own, priced, stored, is_sure=is_sure)
             if memory is NO_MEMORY:
                 self._claims.published_without()
             await publish(orders)
@@ -189,18 +206,34 @@ class KeyedOrders:
         self._claims.remember(claim, pack(self._status, priced))
         return Answer(self._status, priced, is_replayed=False)
 
-    async def _found(
-        self, candidates: list[_Under], requests: Sequence[Request]
-    ) -> tuple[_Under, dict[str, Order]] | None:
-        """The ids under which orders are stored, and these orders; None: the store cannot be asked."""
-        ids = [
-            order_id
-            for under in candidates
-            for order_id, request in zip(under.ids, requests, strict=True)
-            if isinstance(request, OrderRequest)
-        ]
+    async def _answer_without(
+        self,
+        claim: Claim,
+        own: _Under,
+        priced: list[Order | Problem],
+        stored: dict[str, Order],
+        *,
+        is_sure: bool,
+    ) -> Answer:
+        """There is nothing to publish: all is stored, or refused. Raises Problem."""
+        if not stored:
+            if not is_sure:  # one that is on its way had a price then
+                raise problems.outcome_unknown()
+            self._claims.give_up(claim, may_be_accepted=False, is_sure=is_sure)
+            return Answer(422, priced, is_replayed=False)
+        priced = [stored.get(order_id, it) for order_id, it in zip(own.ids, priced, strict=True)]
+        if not is_sure:  # the store may have got the others since it was asked
+            priced = await self._as_stored(own.ids, priced, [*stored.values()])
+        self._claims.remember(claim, pack(self._status, priced))
+        return Answer(self._status, priced, is_replayed=False)
+
+    async def _found(self, candidates: list[_Under]) -> tuple[_Under, dict[str, Order]] | None:
+        """The ids under which orders are stored, and these orders; None: the store cannot be asked.
+
+        Also of requests that are refused: an older release may have accepted them.
+        """
         try:
-            stored = await self._accepted.find(ids) if ids else {}
+            stored = await self._accepted.find([it for under in candidates for it in under.ids])
         except StoreUnavailable:
             return None
         for under in candidates:
@@ -228,18 +261,18 @@ class KeyedOrders:
             begun, memory = await self._claims.begin(name, firsts, packed, keyed.client, instead)
             if not isinstance(begun, bytes):
                 return begun, memory
-            if self._ids.is_ours(id_in(begun)):
-                break
-            instead = begun  # another deployment's, or nobody's
-        return Taken.REUSED, memory
+            if order_id := id_in(begun):
+                if self._ids.is_ours(order_id):
+                    return Taken.REUSED, memory
+                raise problems.claimed_under_another_key()
+            instead = begun  # no claim, whoever put it there
+        raise problems.outcome_unknown()
 
     async def _is_new(self, memory: Memory, is_asked: bool, keys: int) -> bool:
         """Whether a key that nobody remembers was never used; False: its order may be on its way. Raises Problem."""
-        is_complete = memory.level == COMPLETE or (memory is not NO_MEMORY and memory.age_s() >= self._remember_s)
-        if not is_complete and memory.level < SETTLED:
+        if not self._is_complete(memory) and memory.level < SETTLED:
             memory = await self._settle(memory)
-            is_complete = memory.level == COMPLETE
-        if is_complete:
+        if self._is_complete(memory):
             return True
         if not is_asked:
             raise problems.store_unavailable()
@@ -247,36 +280,65 @@ class KeyedOrders:
             raise problems.outcome_unknown()
         return memory.level >= SETTLED
 
+    def _is_complete(self, memory: Memory) -> bool:
+        return memory.level == COMPLETE or (memory is not NO_MEMORY and memory.age_s() >= self._remember_s)
+
+    async def _is_still_so(
+        self, memory: Memory, before: Memory, candidates: list[_Under], stored: dict[str, Order]
+    ) -> bool:
+        """Whether the store, which was asked before the memory was known to be settled, still knows no more orders.
+
+        What was on its way when it was asked is stored by the time that the memory is settled.
+        """
+        now = self._claims.memory
+        is_known = before.level >= SETTLED and before.began_ms == now.began_ms
+        if is_known or self._is_complete(memory) or (now.level == COMPLETE and now.began_ms == memory.began_ms):
+            return True
+        if (found := await self._found(candidates)) is None:
+            raise problems.store_unavailable()
+        own, orders = found
+        if orders and own is not candidates[0] and not stored:
+            raise problems.outcome_unknown()  # its id is another than that of the claim: the next retry finds it
+        return orders.keys() <= stored.keys()
+
     async def _settle(self, memory: Memory) -> Memory:
-        """Look whether anything from before can still be on its way; at most twice a second, for all who wait."""
+        """Look whether anything from before can still be on its way; at most twice a second, for all who wait.
+
+        Who waits behind one that looks does not look again, so nobody waits for more than two looks.
+        """
         if memory is NO_MEMORY:
             return memory
         async with self._looking:
             known = self._claims.memory
             if known.began_ms == memory.began_ms and known.level > memory.level:
                 return known
-            if self._now() < self._looked_at + _LOOK_EVERY_S:
+            if (began := self._now()) < self._look_at:
                 return memory
-            if self._began_ms != memory.began_ms:
-                self._began_ms, self._began_empty = memory.began_ms, await self._accepted.are_none()
-            found = await self._look()
-            if found is None:
-                return memory
-            self._looked_at = self._now()
-        ready, consumers = found
-        waited_s = self._now() - self._claims.memory_seen_at
+            found = None
+            try:
+                found = await self._look()
+                return memory if found is None else await self._judged(memory, *found)
+            finally:
+                # A look that failed at once, because there is no broker yet, may be repeated soon.
+                wait_s = _LOOK_EVERY_S if found is not None else max(_ASK_AGAIN_S, self._now() - began)
+                self._look_at = self._now() + wait_s
+
+    async def _judged(self, memory: Memory, ready: int, consumers: int) -> Memory:
+        """What a look says about the memory."""
+        waited_s = min(self._now() - self._claims.memory_seen_at, memory.age_s())
         if ready or (consumers and waited_s < _GIVEN_BACK_WITHIN_S):
             return memory
-        return self._raise(memory)
+        # Asked last: what a worker stored while we looked counts.
+        if await self._accepted.are_none():
+            return self._raise(memory, COMPLETE)
+        return memory if waited_s < _PUBLISHED_WITHIN_S else self._raise(memory, SETTLED)
 
     def _learn_from(self, memory: Memory, published_at: float) -> None:
         """An order that was published after all of before is stored, and so are they."""
         if memory is not NO_MEMORY and published_at > self._claims.memory_seen_at + _PUBLISHED_WITHIN_S:
-            self._raise(memory)
+            self._raise(memory, SETTLED)
 
-    def _raise(self, memory: Memory) -> Memory:
-        is_complete = self._began_empty and self._began_ms == memory.began_ms
-        level = COMPLETE if is_complete else SETTLED
+    def _raise(self, memory: Memory, level: int) -> Memory:
         self._claims.raise_to(memory, level)
         return Memory(memory.began_ms, level, memory.now_ms)
 
@@ -298,5 +360,16 @@ class KeyedOrders:
         return [stored.get(order_id, it) for order_id, it in zip(ids, priced, strict=True)]
 
 
-def _stored(order_id: str, request: Request, stored: dict[str, Order]) -> Order | Problem:
-    return request if isinstance(request, Problem) else stored[order_id]
+def _all_stored(own: _Under, requests: Sequence[Request], stored: dict[str, Order]) -> list[Order | Problem] | None:
+    """Each as it is stored, or refused; None: some are neither."""
+    results = [stored.get(order_id, it) for order_id, it in zip(own.ids, requests, strict=True)]
+    known = [it for it in results if isinstance(it, (Order, Problem))]
+    return known if len(known) == len(results) else None
+
+
+def _replayed(replay: Replay, own: _Under, requests: Sequence[Request]) -> Answer:
+    """Raises Problem if nobody can read what was answered: it is in the store, or will be."""
+    try:
+        return Answer(*unpack(replay.priced, own.ids, requests), is_replayed=True)
+    except ValueError:
+        raise problems.outcome_unknown() from None

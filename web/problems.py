@@ -276,6 +276,16 @@ def outcome_unknown(retry_after_s: int = 1) -> Problem:
     return Problem(kinds.OUTCOME_UNKNOWN, detail, retry_after_s=retry_after_s)
 
 
+def claimed_under_another_key() -> Problem:
+    """Its order may exist under a secret key of ORDER_ID_KEY that this process was not told."""
+    detail = (
+        "This Idempotency-Key was used a moment ago with another process, whose secret keys this one does not know."
+        " So it cannot tell whether the order is accepted. Send it again with the same key."
+    )
+    cause = "a claim under an unknown key: ORDER_ID_KEY is not the same everywhere, or REDIS_NAMESPACE is another's too"
+    return Problem(kinds.OUTCOME_UNKNOWN, detail, retry_after_s=1, cause=cause)
+
+
 def store_unavailable(cause: str = "") -> Problem:
     detail = "The database is away or too slow to answer, and nothing was changed. Ask again later."
     return Problem(kinds.STORE_UNAVAILABLE, detail, retry_after_s=1, cause=cause)

@@ -125,6 +125,11 @@ async def test_p5_a_retry_of_a_stored_order_that_redis_forgot_is_that_order_alth
 
         again = await keyed(ingest, laptop, 2)
         assert (again.status_code, again.content) == (202, first.content)
+
+        async def is_known() -> bool:  # once nobody can still publish what Redis forgot
+            return (await keyed(ingest, laptop, 2, key="another")).status_code != 503
+
+        await eventually(is_known, timeout_s=20)
         check_problem(await keyed(ingest, laptop, 2, key="another"), 422 if gone.deleted else 409, gone_as(how))
 
 
