@@ -20,7 +20,8 @@ from tests.deployment import Deployment
 from tests.hostile import order_of
 from tests.load import loading
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+# Deep: the bounds of time want the machine to themselves. ./headrace test system -- -k attacks
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.deep]
 
 Tell = Callable[[str], None]
 
