@@ -190,10 +190,14 @@ class KeyedOrders:
         is_sure: bool,
     ) -> Answer:
         orders = [it for it in priced if isinstance(it, Order) and it.id not in stored]
+        if not orders:
+            try:
+                return await self._answer_without(claim, own, priced, stored, is_sure=is_sure)
+            except BaseException:  # this request leaves nothing behind; what was in doubt before stays so
+                self._claims.give_up(claim, may_be_accepted=False, is_sure=is_sure)
+                raise
         began = self._now()
         try:
-            if not orders:
-                return await self._answer_without(claim, own, priced, stored, is_sure=is_sure)
             if memory is NO_MEMORY:
                 self._claims.published_without()
             await publish(orders)

@@ -163,6 +163,8 @@ async def test_p5_a_bulk_in_doubt_of_which_nothing_is_stored_is_not_answered_by_
     scene = _Scene()
     assert await scene.order("unknown", "another") == "outcome-unknown"
     assert not scene.published
+    scene.claims.memory = Memory(1, SETTLED, _NOW_MS)  # nothing was left in doubt: it is refused now
+    assert _told(await scene.order("unknown", "another")) == ["unknown-product"] * 2
 
 
 # ── how far the memory is believed
