@@ -149,7 +149,7 @@ def _claims(settings: IngestSettings, redis: Redis) -> Claims:
         remember_s=settings.idempotency_remember_s,
         in_flight_s=settings.idempotency_in_flight_s,
         max_waiting=settings.max_waiting_orders,
-        max_per_client=settings.idempotency_max_per_client,
+        max_bytes_per_client=settings.idempotency_max_bytes_per_client,
     )
 
 

@@ -1,4 +1,5 @@
-"""What Redis and this process remember of keyed orders: the claims. See ingest_api.keyed for how they are used.
+"""What Redis and this process remember of keyed orders: the claims. See ingest_api.keyed for how they are used, and
+ingest_api.claims_script for what Redis does.
 
 All keyed requests that wait at the same time share one round trip: while one call to Redis is in flight, what arrives
 collects; when it returns, all of that is the next call. A request without a key comes nowhere near.
@@ -8,17 +9,23 @@ The script notices what makes Redis forget: no marker (emptied, or new), another
 after a failover, with older data or none), or a higher count of evictions. Then its memory begins anew, and `Memory`
 says so to every process that asks. INFO costs 21 µs a call, which all that wait together share.
 
-**Restoring.** Each process keeps its latest claims, and puts them back as soon as it finds that Redis's memory began
-anew. So an emptied Redis forgets only what a process held that has died as well.
+**Restoring.** Each process keeps its latest claims. When it finds that Redis was emptied or restarted, or a call fails,
+it puts them back, the latest first, in small calls. So an emptied Redis forgets only what a process held that has died
+as well. Evictions put nothing back: a Redis that is full would only evict more. Nobody can tell which keys it evicted,
+so no key that it does not hold is believed to be new while it goes on: its order waits for the store.
+
+**A client's share.** Past it, Redis drops the client's own oldest claims. Of these the store knows, once they are
+stored. So each order that was found stored also tells that all that was claimed well before it is.
 """
 
 import asyncio
 import secrets
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha1
 from itertools import count
+from time import time
 from typing import NamedTuple
 
 import msgspec
@@ -26,6 +33,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from ingest_api.claims_script import EXCHANGE, HEAD
 from ingest_api.idempotency import Claim, Replay, Taken, judge
 from pipeline import metrics
 from pipeline.redis_link import redis_breaker
@@ -37,110 +45,27 @@ log = structlog.get_logger()
 _CALL_TIMEOUT_S = 0.5
 # Also without requests: so often a process learns that Redis has forgotten, and counts evictions.
 _LOOK_EVERY_S = 1.0
-# Values of five in one call, of a thousand claims: Redis does nothing else meanwhile, 5 ms.
-_SETTLE_AT_ONCE = 5 * 1_000
-# In each process, 300 bytes each.
-_MAX_HELD = 20_000
+# In one call, during which Redis does nothing else: 5 ms.
+_SETTLE_AT_ONCE, _SETTLE_BYTES_AT_ONCE = 1_000, 512 * 1024
+# Those that are put back go with these, and leave Redis to others for so long in between.
+_RESTORE_EVERY_S = 0.02
+# At a stop. More than all takes; a Redis that forgets over and over does not delay it.
+_MAX_DRAINING_CALLS = 80
+# What waits to be settled; past it, it is settled after what is put back.
+_MAX_SETTLING_BYTES = 8 * 2**20
+# What this process remembers: 20,000 orders of 0.8 kB each, or 500 bulk requests of 1,000 orders and 31 kB.
+_MAX_HELD, _MAX_HELD_BYTES = 20_000, 16 * 2**20
+# Of one, beside what it was priced at (measured).
+_HELD_BYTES_EACH = 700
 # An order is stored so long after its claim, which may be dropped then: a worker gives a batch back after 600 s.
 _SETTLES_WITHIN_S = 900.0
+# What was claimed so long before it was found that all is stored, is: a request publishes within 10 s, and a frozen
+# worker's messages are with another within 60.
+_OVERTAKES_S = 60.0
+# A request that began before this process learned that has its answer from the store by then.
+_LEARNED_FOR_S = 5.0
+_LOG_EVICTIONS_EVERY_S = 60.0
 
-# One argument: a MessagePack. redis-py packs arguments one by one in Python: 4 keys and values an order took 4 to 5 µs,
-# this takes 1.8 (64 orders a call). A value is
-#
-#   order id (32 hex digits), state (1), owner (16), until when it is in flight (13 digits, ms), what was priced
-#
-#   f   in flight       u   in flight, and another price may have been published before
-#   ?   in doubt        !   in doubt, and the same
-#   d   answered
-#
-# What is in doubt, or was in flight for too long, goes to the next request with the same order, as it was priced. Only
-# its owner changes a value in flight, so a request that settles late changes nothing of the next one.
-# Returns [run, evictions, began, level, now, then place, value, …] of those keys to begin at which something stood.
-_EXCHANGE = """
-local ns, settled, begun, remember_ms, in_flight_ms, most, unregistered, raise = unpack(cmsgpack.unpack(ARGV[1]))
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local marker = ns .. 'memory'
-local function info(section, name)
-  local text = redis.pcall('INFO', section)
-  return type(text) == 'string' and string.match(text, name .. ':(%w+)') or ''
-end
-local run, evicted = info('server', 'run_id'), info('stats', 'evicted_keys')
-local was = redis.pcall('HMGET', marker, 'run', 'evicted', 'began', 'level')
-if was.err then redis.call('DEL', marker) was = {false, false, false, false} end
-local began, level = tonumber(was[3]), tonumber(was[4])
-if not began or not level or was[1] ~= run or was[2] ~= evicted or unregistered then
-  began, level = math.max(now, (began or 0) + 1), 0
-  redis.call('HSET', marker, 'run', run, 'evicted', evicted, 'began', string.format('%.0f', began), 'level', level)
-end
-if raise[1] == began and raise[2] > level then
-  level = raise[2]
-  redis.call('HSET', marker, 'level', level)
-end
-
--- A write in each call that is for somebody: one that a replica refuses must not pass for one that works.
-if #settled + #begun > 0 then redis.call('HSET', marker, 'asked', string.format('%.0f', now)) end
-
-local function stands(key)
-  local held = redis.pcall('GET', key)
-  return type(held) == 'string' and #held >= 62 and held or nil
-end
-local function put(key, value) redis.call('SET', key, value, 'PX', remember_ms) end
-local function is_in_flight(state) return state == 'f' or state == 'u' end
-
-for i = 1, #settled, 5 do
-  local key, id, owner, state, priced = unpack(settled, i, i + 4)
-  local held = stands(key)
-  local is_ours = held and held:sub(1, 32) == id and is_in_flight(held:sub(33, 33)) and held:sub(34, 49) == owner
-  local is_doubt = held and held:sub(1, 32) == id and (held:sub(33, 33) == '?' or held:sub(33, 33) == '!')
-  if state == '' then
-    if is_ours then redis.call('DEL', key) end
-  elseif is_ours or not held or (is_doubt and state == 'd') then
-    put(key, id .. state .. owner .. '0000000000000' .. priced)
-  end
-end
-
-local found = {run, evicted, string.format('%.0f', began), level, string.format('%.0f', now)}
-local until_ms = string.format('%013.0f', now + in_flight_ms)
-for i = 1, #begun, 6 do
-  local key, ids, owner, priced, instead, claims = unpack(begun, i, i + 5)
-  local held = stands(key)
-  if held and instead ~= '' and redis.sha1hex(held) == instead then held = nil end
-  if not held then
-    local horizon = tonumber(redis.call('GET', claims .. ':dropped') or '')
-    if priced ~= '' then
-      put(key, ids:sub(1, 32) .. (level > 0 and 'f' or 'u') .. owner .. until_ms .. priced)
-      redis.call('RPUSH', claims, string.format('%013.0f', now) .. key)
-      redis.call('PEXPIRE', claims, remember_ms)
-      for _ = 1, 2 do
-        local first = redis.call('LINDEX', claims, 0)
-        local made = tonumber(first:sub(1, 13))
-        local is_old = made < now - remember_ms
-        if not is_old and redis.call('LLEN', claims) <= most then break end
-        redis.call('LPOP', claims)
-        if not is_old then
-          redis.call('DEL', first:sub(14))
-          redis.call('SET', claims .. ':dropped', string.format('%.0f', made), 'PX', remember_ms)
-          horizon = made
-        end
-      end
-    end
-    if horizon then found[#found + 1], found[#found + 2] = (i - 1) / 6, string.format('%.0f', horizon) end
-  else
-    local state, rest, same = held:sub(33, 33), held:sub(63), false
-    for at = 1, #ids, 32 do same = same or ids:sub(at, at + 31) == held:sub(1, 32) end
-    local is_over = is_in_flight(state) and tonumber(held:sub(50, 62)) < now
-    if same and (is_over or state == '?' or state == '!') then
-      local sure = state == 'f' or state == '?'
-      put(key, held:sub(1, 32) .. (sure and 'f' or 'u') .. owner .. until_ms .. rest)
-      held = held:sub(1, 32) .. (sure and '?' or '!') .. held:sub(34)
-    end
-    found[#found + 1], found[#found + 2] = (i - 1) / 6, held
-  end
-end
-return found
-"""
-_HEAD = 5
 
 _encode = msgspec.msgpack.Encoder().encode
 # Bound once: `labels` would cost each order 0.5 µs.
@@ -182,7 +107,28 @@ class Asked(NamedTuple):
     """"": only asked after, nothing is claimed."""
     instead: str
     """SHA-1 of a value that is not this deployment's, and is written over."""
-    client: str
+
+
+class Settled(NamedTuple):
+    """A claim as it is to stand, in the order that the script takes."""
+
+    name: str
+    order_id: str
+    owner: str
+    state: str
+    """"": the key is free."""
+    made: str
+    priced: str
+    claims: str
+    """The list of the client's claims."""
+
+    @property
+    def size(self) -> int:
+        return _HELD_BYTES_EACH + len(self.priced)
+
+    def value(self) -> bytes:
+        """As the script would return it."""
+        return "".join((self.order_id, self.state, self.owner, "0" * 13, self.made, self.priced)).encode()
 
 
 def _result(begun: Claim | Taken | Replay) -> str:
@@ -207,24 +153,30 @@ class Claims:
         remember_s: float,
         in_flight_s: float,
         max_waiting: int,
-        max_per_client: int,
+        max_bytes_per_client: int,
     ) -> None:
         """`in_flight_s`: after how long the key of a request that died may be used again. `max_waiting`: entries held
-        for the next call; past it, requests go on as if Redis were away. `max_per_client`: claims that Redis holds of
-        one client; past it, the client's own oldest is dropped.
+        for the next call; past it, requests go on as if Redis were away. `max_bytes_per_client`: what Redis holds of
+        one client's claims; past it, the client's own oldest are dropped.
         """
         self._redis, self._namespace = redis, namespace
         self._remember_ms, self._in_flight_ms = round(remember_s * 1000), round(in_flight_s * 1000)
-        self._max_waiting, self._max_per_client = max_waiting, max_per_client
+        self._max_waiting, self._max_bytes_per_client = max_waiting, max_bytes_per_client
         self._breaker = redis_breaker(redis)
         self._to_begin: list[tuple[Asked, asyncio.Future[tuple[bytes, Memory]]]] = []
-        self._to_settle: list[str] = []  # name, id, owner, state, priced, name, …
-        self._held: OrderedDict[str, tuple[str, ...]] = OrderedDict()
+        self._to_settle: deque[Settled] = deque()
+        self._settling_bytes = 0
+        self._held: OrderedDict[str, Settled] = OrderedDict()
+        self._held_bytes = 0
+        self._to_restore: dict[str, None] = {}  # names of `_held`; the last goes first
         self._owners = (f"{process}{number:06x}"[-16:] for process in (secrets.token_hex(5),) for number in count())
         self._arrived = asyncio.Event()
         self._calling = asyncio.Lock()
         self._memory, self._seen_at = NO_MEMORY, 0.0
         self._run_and_evictions: tuple[bytes, bytes] = (b"", b"")
+        self._gap_ms, self._evictions_logged_at = 0, float("-inf")
+        self._stored_until_ms = 0
+        self._learned: tuple[int, int] | None = None  # Redis's time, and until when all is stored
         self._is_unregistered = False
         self._raised: tuple[int, int] = (0, 0)
 
@@ -247,18 +199,17 @@ class Claims:
         look. `instead`: what stood at the key before, and is not ours. Returns bytes where an order stands at the key
         that is none of `ids`.
         """
-        claim = Claim(name, ids[0], next(self._owners), priced)
-        asked = Asked(
-            claim, "".join(ids), priced, sha1(instead, usedforsecurity=False).hexdigest() if instead else "", client
-        )
+        claim = Claim(name, ids[0], next(self._owners), priced, client=client)
+        asked = Asked(claim, "".join(ids), priced, sha1(instead, usedforsecurity=False).hexdigest() if instead else "")
         held, memory = await self._ask(asked)
         if not held and memory.level == UNSETTLED and (held := self._known(asked)):
             # Redis has forgotten it, and was told of it a moment too late.
             self._settle(claim, "", "")
-            self._to_settle += self._held[name]
+            self._enqueue(self._held[name])
         begun = judge(held, claim, ids)
         if isinstance(begun, Replay):
-            self._hold((name, begun.order_id, claim.owner, "d", begun.priced))
+            made, claims = begun.made, self._list_of(client)
+            self._hold(Settled(name, begun.order_id, claim.owner, "d", made, begun.priced, claims))
         if not isinstance(begun, bytes):
             _RESULTS[_result(begun)].inc()
         return begun, memory
@@ -275,7 +226,7 @@ class Claims:
         if may_be_accepted or claim.in_doubt:
             self._settle(claim, "?" if is_sure else "!", claim.priced)
         else:
-            self._held.pop(claim.name, None)
+            self._let_go(claim.name)
             self._settle(claim, "", "")
 
     def published_without(self) -> None:
@@ -283,7 +234,10 @@ class Claims:
         self._is_unregistered = True
 
     def raise_to(self, memory: Memory, level: int) -> None:
-        """What was found out about `memory`, for all processes."""
+        """What was found out about `memory`, for all processes; of a client's share, for this one."""
+        overtaken_ms = memory.now_ms - round(1_000 * _OVERTAKES_S)
+        if level > UNSETTLED and self._learned is None and memory.began_ms <= overtaken_ms:
+            self._learned = self._memory.now_ms, overtaken_ms
         if self._memory.began_ms == memory.began_ms and self._memory.level < level:
             self._raised = memory.began_ms, level
             self._memory = Memory(memory.began_ms, level, memory.now_ms)
@@ -293,7 +247,7 @@ class Claims:
         await self._exchange()
         while True:
             try:
-                async with asyncio.timeout(_LOOK_EVERY_S):
+                async with asyncio.timeout(_RESTORE_EVERY_S if self._to_restore else _LOOK_EVERY_S):
                     await self._arrived.wait()
             except TimeoutError:
                 if not self._breaker.may_try():
@@ -303,9 +257,9 @@ class Claims:
 
     async def drain(self) -> None:
         """Settle what is left, and wait until it is."""
-        await self._exchange()
-        while self._to_settle:
-            await self._exchange()
+        for _ in range(_MAX_DRAINING_CALLS):
+            if not await self._exchange() or not (self._to_settle or self._to_restore):
+                return
 
     async def _ask(self, asked: Asked) -> tuple[bytes, Memory]:
         if len(self._to_begin) >= self._max_waiting or not self._breaker.may_try():
@@ -319,43 +273,81 @@ class Claims:
     def _known(self, asked: Asked) -> bytes:
         """What this process remembers of the key, as the script would return it."""
         held = self._held.get(asked.claim.name)
-        if held is None:
-            return b""
-        _, order_id, owner, state, priced = held
-        return "".join((order_id, state, owner, "0" * 13, priced)).encode()
+        return held.value() if held else b""
 
     def _settle(self, claim: Claim, state: str, priced: str) -> None:
-        settled = claim.name, claim.order_id, claim.owner, state, priced
+        # Redis's own time would cost a look at each answer; this is as late as the latest call.
+        made = claim.made or f"{self._memory.now_ms or round(time() * 1_000):013d}"
+        claims = self._list_of(claim.client)
+        settled = Settled(claim.name, claim.order_id, claim.owner, state, made, priced, claims)
         if state:
             self._hold(settled)
+        self._enqueue(settled)
+
+    def _enqueue(self, settled: Settled) -> None:
         # While Redis is away nothing waits for it, so that what waits is never more than one call's time brings.
-        if len(self._to_settle) < 5 * self._max_waiting and not self._breaker.is_away:
-            self._to_settle += settled
+        has_room = len(self._to_settle) < self._max_waiting and self._settling_bytes < _MAX_SETTLING_BYTES
+        if has_room and not self._breaker.is_away:
+            self._to_settle.append(settled)
+            self._settling_bytes += settled.size
             self._arrived.set()
+        elif settled.name in self._held:
+            self._to_restore[settled.name] = None
 
-    def _hold(self, settled: tuple[str, ...]) -> None:
-        self._held[settled[0]] = settled
-        self._held.move_to_end(settled[0])
-        if len(self._held) > _MAX_HELD:
-            self._held.popitem(last=False)
+    def _hold(self, settled: Settled) -> None:
+        if (former := self._held.pop(settled.name, None)) is not None:
+            self._held_bytes -= former.size
+        self._held[settled.name] = settled
+        self._held_bytes += settled.size
+        while len(self._held) > _MAX_HELD or self._held_bytes > _MAX_HELD_BYTES:
+            self._let_go(next(iter(self._held)))
 
-    async def _exchange(self) -> None:
+    def _let_go(self, name: str) -> None:
+        if (held := self._held.pop(name, None)) is not None:
+            self._held_bytes -= held.size
+            self._to_restore.pop(name, None)
+
+    def _next_to_settle(self) -> list[Settled]:
+        """What one call settles: the answers first, then what is put back, the latest first."""
+        chosen: list[Settled] = []
+        left = _SETTLE_BYTES_AT_ONCE
+        while left > 0 and len(chosen) < _SETTLE_AT_ONCE and (self._to_settle or self._to_restore):
+            if self._to_settle:
+                settled = self._to_settle.popleft()
+                self._settling_bytes -= settled.size
+            else:
+                settled = self._held[self._to_restore.popitem()[0]]
+            chosen.append(settled)
+            left -= settled.size
+        return chosen
+
+    def _settle_later(self, settling: Iterable[Settled]) -> None:
+        """Redis did not take them. A key that was to be free is free by itself, soon."""
+        for it in settling:
+            if self._held.get(it.name) is it:
+                self._to_restore[it.name] = None
+
+    async def _exchange(self) -> bool:
+        """Whether Redis works."""
         async with self._calling:
-            await self._exchange_all()
+            return await self._exchange_all()
 
-    async def _exchange_all(self) -> None:
+    async def _exchange_all(self) -> bool:
         beginning = [it for it in self._to_begin if not it[1].done()]  # done: its request was cancelled
-        settling, self._to_settle = self._to_settle[:_SETTLE_AT_ONCE], self._to_settle[_SETTLE_AT_ONCE:]
+        settling = self._next_to_settle()
         self._to_begin = []
         found = await self._call(settling, [it for it, _ in beginning])
         if found is None:  # nor do those who came meanwhile wait for a Redis that hangs
             beginning += self._to_begin
-            self._to_begin, self._to_settle = [], []
+            self._settle_later((*reversed(settling), *self._to_settle))
+            self._to_begin, self._settling_bytes = [], 0
+            self._to_settle.clear()
         elif self._to_settle:
             self._arrived.set()
         for place, (asked, waiter) in enumerate(beginning):
             if not waiter.done():
                 waiter.set_result((self._known(asked), NO_MEMORY) if found is None else self._found(found.get(place)))
+        return found is not None
 
     def _found(self, held: bytes | None) -> tuple[bytes, Memory]:
         """What stood at a key, or when the client's latest dropped claim was made."""
@@ -366,47 +358,55 @@ class Claims:
         dropped_ms, now_ms = int(held), self._memory.now_ms
         if dropped_ms < self._memory.began_ms:
             return b"", self._memory
-        is_settled = self._memory.level > UNSETTLED and now_ms - dropped_ms > 1_000 * _SETTLES_WITHIN_S
+        is_stored = dropped_ms <= self._stored_until_ms or now_ms - dropped_ms > 1_000 * _SETTLES_WITHIN_S
+        is_settled = self._memory.level > UNSETTLED and is_stored
         return b"", Memory(dropped_ms, SETTLED if is_settled else UNSETTLED, now_ms)
 
-    async def _call(self, settling: list[str], beginning: list[Asked]) -> dict[int, bytes] | None:
+    async def _call(self, settling: list[Settled], beginning: list[Asked]) -> dict[int, bytes] | None:
         """What stood at the keys to begin, by their place, where anything did. None: Redis is away."""
         begun = [value for it in beginning for value in self._arguments(it)]
-        limits = self._remember_ms, self._in_flight_ms, self._max_per_client
+        settled = [value for it in settling for value in it]
+        limits = self._remember_ms, self._in_flight_ms, round(1_000 * _SETTLES_WITHIN_S), self._max_bytes_per_client
         # Taken off first: what is published without Redis during this call is for the next one to say.
         is_unregistered, self._is_unregistered = self._is_unregistered, False
-        request = _encode((self._namespace, settling, begun, *limits, is_unregistered, self._raised))
+        request = _encode((self._namespace, settled, begun, *limits, is_unregistered, self._raised))
         try:
             async with asyncio.timeout(_CALL_TIMEOUT_S):
-                found = await self._redis.eval(_EXCHANGE, 0, request)
+                found = await self._redis.eval(EXCHANGE, 0, request)
         except (RedisError, OSError) as error:  # TimeoutError is an OSError
             self._breaker.failed(error)
             self._is_unregistered |= is_unregistered
             return None
         self._breaker.worked(wrote=bool(settling or beginning))
-        self._learn(*found[:_HEAD])
-        return dict(zip(found[_HEAD::2], found[_HEAD + 1 :: 2], strict=True))
+        self._learn(*found[:HEAD])
+        return dict(zip(found[HEAD::2], found[HEAD + 1 :: 2], strict=True))
 
     def _arguments(self, asked: Asked) -> tuple[str, ...]:
-        claim, claims = asked.claim, f"{self._namespace}claims:{asked.client}"
-        return claim.name, asked.ids, claim.owner, asked.priced, asked.instead, claims
+        claim = asked.claim
+        return claim.name, asked.ids, claim.owner, asked.priced, asked.instead, self._list_of(claim.client)
 
-    def _learn(self, run: bytes, evicted: bytes, began: bytes, level: int, now: bytes) -> None:
-        memory = Memory(int(began), level, int(now))
-        if memory.began_ms != self._memory.began_ms:
-            self._seen_at = asyncio.get_running_loop().time()
-            if self._memory is not NO_MEMORY:
-                log.warning("redis has forgotten idempotency keys; asking the store", restoring=len(self._held))
-                metrics.IDEMPOTENCY_LOSSES.inc()
-            self._restore()
+    def _list_of(self, client: str) -> str:
+        return f"{self._namespace}claims:{client}"
+
+    def _learn(self, run: bytes, evicted: bytes, began: bytes, level: int, now: bytes, gap: bytes) -> None:
+        memory, loop_time = Memory(int(began), level, int(now)), asyncio.get_running_loop().time()
         former_run, former = self._run_and_evictions
         if run == former_run and evicted.isdigit() and former.isdigit() and int(evicted) > int(former):
             metrics.REDIS_EVICTIONS.inc(int(evicted) - int(former))
-        self._run_and_evictions, self._memory = (run, evicted), memory
+        if memory.began_ms != self._memory.began_ms:
+            self._seen_at = loop_time
+            if self._memory is not NO_MEMORY:
+                metrics.IDEMPOTENCY_LOSSES.inc()
+        if self._gap_ms and int(gap) != self._gap_ms:
+            log.warning("redis has forgotten idempotency keys; asking the store", restoring=len(self._held))
+            self._to_restore = dict.fromkeys(self._held)
+        elif self._gap_ms and memory.began_ms != self._memory.began_ms:
+            self._log_evictions(loop_time)
+        self._run_and_evictions, self._memory, self._gap_ms = (run, evicted), memory, int(gap)
+        if self._learned is not None and memory.now_ms - self._learned[0] > 1_000 * _LEARNED_FOR_S:
+            self._stored_until_ms, self._learned = max(self._stored_until_ms, self._learned[1]), None
 
-    def _restore(self) -> None:
-        """Put back what this process knows, the latest first."""
-        for held in self._held.values():
-            self._to_settle += held
-        if self._to_settle:
-            self._arrived.set()
+    def _log_evictions(self, now: float) -> None:
+        if now - self._evictions_logged_at > _LOG_EVICTIONS_EVERY_S:
+            self._evictions_logged_at = now
+            log.warning("redis is full and drops keys; orders with a key wait for the store")

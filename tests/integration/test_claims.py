@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 from redis.asyncio import Redis
@@ -20,9 +21,9 @@ PRICED, PRICED_LATER = "10 euros", "25 euros"
 
 @asynccontextmanager
 async def claiming(
-    redis: Redis, namespace: str = "one:", in_flight_s: float = 8, max_per_client: int = 100
+    redis: Redis, namespace: str = "one:", in_flight_s: float = 8, max_bytes: int = 2**20
 ) -> AsyncIterator[Claims]:
-    limits = {"remember_s": 60, "in_flight_s": in_flight_s, "max_waiting": 100, "max_per_client": max_per_client}
+    limits = {"remember_s": 60, "in_flight_s": in_flight_s, "max_waiting": 100, "max_bytes_per_client": max_bytes}
     claims = Claims(redis, namespace, **limits)  # type: ignore[arg-type]
     running = asyncio.create_task(claims.run())
     try:
@@ -177,19 +178,97 @@ async def test_p5_an_order_published_without_redis_ends_the_belief_in_its_memory
         assert (await memory_of(claims)).level == UNSETTLED
 
 
+# A share of 1 MiB holds nine.
+LARGE = "p" * 100_000
+
+
 async def test_p8_a_client_past_its_share_loses_its_own_oldest_claims(redis: Redis) -> None:
-    async with claiming(redis, max_per_client=5) as claims:
+    async with claiming(redis) as claims:
         claims.raise_to(await memory_of(claims), COMPLETE)
         assert isinstance(await begin(claims, "theirs", client="quiet"), Claim)
-        for number in range(9):
-            claims.remember(await claim(claims, f"{number}"), PRICED)
+        for number in range(14):
+            claims.remember(await claim(claims, f"{number}", priced=LARGE), LARGE)
         await claims.drain()
-        held = [number for number in range(9) if await redis.exists(f"{number}")]
-        assert held == [4, 5, 6, 7, 8]
+        held = [number for number in range(14) if await redis.exists(f"{number}")]
+        assert held == list(range(5, 14))
         assert await redis.exists("theirs")
         # Of the client, Redis's memory reaches back to the last claim that it dropped; of the others, as before.
         assert (await memory_of(claims)).level == UNSETTLED
         assert (await memory_of(claims, "quiet")).level == COMPLETE
+
+
+async def test_p8_redis_holds_no_more_of_a_client_than_its_share(redis: Redis) -> None:
+    """Small and large ones: by what Redis itself says that they take."""
+    async with claiming(redis) as claims:
+        await memory_of(claims)
+        before = (await redis.info("memory"))["used_memory_dataset"]
+        for number in range(4_000):
+            claims.remember(await claim(claims, f"{number:0100}", priced="p" * (40 if number % 50 else 31_000)), "")
+        await claims.drain()
+        assert (await redis.info("memory"))["used_memory_dataset"] - before < 1.3 * 2**20
+
+
+async def test_p5_a_refused_request_of_before_drops_no_later_claim_of_its_key(redis: Redis) -> None:
+    async with claiming(redis) as claims:
+        await memory_of(claims)
+        claims.give_up(await claim(claims, "again"), may_be_accepted=False, is_sure=True)
+        for number in range(8):
+            claims.remember(await claim(claims, f"{number}", priced=LARGE), LARGE)
+        claims.give_up(await claim(claims, "again"), may_be_accepted=True, is_sure=True)
+        await claims.drain()
+        claims.remember(await claim(claims, "last", priced=LARGE), LARGE)  # the end of the first "again"
+        claims.remember(await claim(claims, "very last", priced=LARGE), LARGE)
+        await claims.drain()
+        assert not await redis.exists("0")
+        again = await claim(claims, "again", priced=PRICED_LATER)
+        assert (again.priced, again.in_doubt) == (PRICED, True)
+
+
+async def test_p5_what_is_put_back_keeps_its_age_and_counts_for_its_client(redis: Redis) -> None:
+    async with claiming(redis) as claims:
+        old = Claim("old", ORDER, "o" * 16, PRICED, in_doubt=True, made=f"{await _now_ms(redis) - 61_000:013d}")
+        claims.remember(old, PRICED)
+        claims.remember(replace(old, name="young", made=f"{await _now_ms(redis) - 20_000:013d}"), PRICED)
+        await claims.drain()
+        assert not await redis.exists("old")
+        assert await redis.exists("young")
+        await answered(claims, "new")
+        await redis.flushdb()
+        await memory_of(claims)
+        await eventually(lambda: redis.exists("young"))
+        entries = await redis.lrange("one:claims:", 0, -1)
+        assert [it.split()[-1] for it in entries] == [b"young", b"new"]
+        assert not await redis.exists("old")
+        assert isinstance(await begin(claims, "young"), Replay)
+
+
+async def test_p8_a_client_past_its_share_waits_for_the_store_only_now_and_then(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One order that is found stored tells that all that was claimed well before it is, so the next need not wait."""
+    monkeypatch.setattr("ingest_api.claims._OVERTAKES_S", 0.2)
+    monkeypatch.setattr("ingest_api.claims._LEARNED_FOR_S", 0.1)
+    async with claiming(redis) as claims:
+        claims.raise_to(await memory_of(claims), SETTLED)
+        for number in range(11):
+            claims.remember(await claim(claims, f"{number}", priced=LARGE), LARGE)
+        await claims.drain()
+        waited = await memory_of(claims)
+        assert waited.level == UNSETTLED
+        claims.raise_to(waited, SETTLED)  # too soon after what was dropped: it tells nothing
+        await asyncio.sleep(0.3)
+        waited = await memory_of(claims)
+        assert waited.level == UNSETTLED
+        claims.raise_to(waited, SETTLED)
+        assert (await memory_of(claims)).level == UNSETTLED  # one that asked the store before it was stored
+        await asyncio.sleep(0.2)
+        await memory_of(claims)
+        assert (await memory_of(claims)).level == SETTLED
+
+
+async def _now_ms(redis: Redis) -> int:
+    seconds, microseconds = await redis.time()
+    return seconds * 1_000 + microseconds // 1_000
 
 
 async def test_two_namespaces_share_nothing(redis: Redis) -> None:
@@ -236,11 +315,11 @@ async def test_those_who_come_while_redis_hangs_do_not_wait_for_a_second_try(red
         await eventually(lambda: claims._breaker.is_away)
         assert await begin(claims, "known", priced=PRICED_LATER) == Replay(ORDER, PRICED)  # what the process knows
         claims.remember(begun[0][0], PRICED)  # type: ignore[arg-type]
-        assert claims._to_settle == []
+        assert not claims._to_settle
 
 
 async def test_one_who_leaves_the_queue_takes_no_key(redis: Redis) -> None:
-    claims = Claims(redis, "one:", remember_s=60, in_flight_s=8, max_waiting=100, max_per_client=100)
+    claims = Claims(redis, "one:", remember_s=60, in_flight_s=8, max_waiting=100, max_bytes_per_client=2**20)
     leaving = asyncio.create_task(begin(claims, "a"))
     await eventually(lambda: claims._to_begin)
     leaving.cancel()

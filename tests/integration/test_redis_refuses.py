@@ -119,7 +119,7 @@ async def test_p12_a_redis_that_refuses_is_away_for_all_who_use_it_and_told_once
     before = counted()
     async with connect(redis_url) as redis:
         cache, lists = ProductCache(redis), OrderListCache(redis)
-        claims = Claims(redis, "", remember_s=60, in_flight_s=8, max_waiting=100, max_per_client=100)
+        claims = Claims(redis, "", remember_s=60, in_flight_s=8, max_waiting=100, max_bytes_per_client=2**20)
         async with running_task(cache.watch(health, "redis"), claims.run()):
             await eventually(lambda: health.is_up("redis"))
             async with refusing(redis_url, refusal):

@@ -153,7 +153,7 @@ ID, OLD_ID, OTHER_ID = "1" * 32, "0" * 32, "e" * 32
 
 
 def held(order_id: str, state: str) -> bytes:
-    return f"{order_id}{state}{'w' * 16}{'0' * 13}priced".encode()
+    return f"{order_id}{state}{'w' * 16}{'0' * 26}priced".encode()
 
 
 def test_what_stood_at_a_key_says_how_a_request_begins() -> None:
@@ -163,7 +163,7 @@ def test_what_stood_at_a_key_says_how_a_request_begins() -> None:
         assert judge(held(order_id, "d"), claim, ids) == Replay(order_id, "priced")
         for state in ("f", "u"):
             assert judge(held(order_id, state), claim, ids) is Taken.IN_FLIGHT
-        doubt = replace(claim, order_id=order_id, priced="priced", in_doubt=True)
+        doubt = replace(claim, order_id=order_id, priced="priced", in_doubt=True, made="0" * 13)
         assert judge(held(order_id, "?"), claim, ids) == doubt
         assert judge(held(order_id, "!"), claim, ids) == replace(doubt, is_sure=False)
     for other in (held(OTHER_ID, "d"), held(OTHER_ID, "?"), b"{}"):

@@ -69,7 +69,7 @@ class _Claims:
     def published_without(self) -> None: ...
 
     def _put(self, claim: Claim, state: str, priced: str) -> None:
-        self.held[claim.name] = f"{claim.order_id}{state}{claim.owner}{'0' * 13}{priced}".encode()
+        self.held[claim.name] = f"{claim.order_id}{state}{claim.owner}{'0' * 26}{priced}".encode()
 
 
 class _Store:
