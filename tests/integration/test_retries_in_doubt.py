@@ -23,7 +23,8 @@ from tests.workers import connected, persist_worker, stored_orders
 
 async def leave_in_doubt(ingest: Ingest, broker: Proxy, product_id: str) -> None:
     """A keyed order for two, of which nobody knows whether it was accepted."""
-    assert (await ingest.order(product_id)).status_code == 202
+    # With a key: so it is known from then on that Redis has forgotten nothing.
+    assert (await keyed(ingest, product_id, key="the-first")).status_code == 202
     broker.hold()
     check_problem(await keyed(ingest, product_id, 2), 503, "outcome-unknown")
     broker.come_back()
