@@ -128,10 +128,11 @@ async def test_a_table_that_somebody_holds_ends_an_audit_with_its_cause(
     """It waited for ever: behind a migration that had been forgotten in a terminal, say."""
     assert SESSION["lock_timeout"]
     monkeypatch.setitem(SESSION, "lock_timeout", "200ms")
+    monkeypatch.setenv("DATABASE_URL", database_url)
     async with connection.transaction():
         await connection.execute("LOCK TABLE orders")
         with pytest.raises(HeadraceError, match="the database broke off: canceling statement due to lock timeout"):
-            await asyncio.to_thread(verify_here, Home(tmp_path), lag_s=0, database_url=database_url)
+            await asyncio.to_thread(verify_here, Home(tmp_path), lag_s=0)
 
 
 async def test_a_report_says_what_is_wrong_and_what_there_is(
