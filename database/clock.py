@@ -18,7 +18,7 @@ log = structlog.get_logger()
 
 # Machines that keep their time are milliseconds apart.
 APART_S = 2.0
-# For who asks PostgreSQL nothing else from time to time.
+# For a process that asks PostgreSQL nothing else from time to time.
 _COMPARE_EVERY_S = 5.0
 _NOW = "SELECT extract(epoch FROM clock_timestamp())::float8"
 

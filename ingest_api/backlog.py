@@ -131,7 +131,7 @@ async def watch(backlog: Backlog, progress: Progress) -> None:
         began = loop.time()
         asked, settled = backlog.to_ask(), {}
         if asked:
-            with suppress(StoreUnavailable):  # whoever reads orders says so
+            with suppress(StoreUnavailable):  # the endpoints that read orders log it
                 settled = dict(await progress.settled(asked))
             backlog.heard(settled)
         # A backlog that has gone is counted off as fast as it can be asked for.

@@ -193,7 +193,7 @@ class Claims:
     async def begin(
         self, name: str, ids: Sequence[str], priced: str, client: str, instead: bytes = b""
     ) -> tuple[Claim | Taken | Replay | bytes, Memory]:
-        """Take the key for this order, or learn who has it; and how far that can be believed.
+        """Take the key for this order, or return the request that holds it; and how far Redis can be believed.
 
         `ids`: the order's id under each secret key, in hex. `priced`: what the claim carries; "": claim nothing, only
         look. `instead`: what stood at the key before, and is not ours. Returns bytes where an order stands at the key

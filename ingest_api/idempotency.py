@@ -108,7 +108,7 @@ def judge(held: bytes, claim: Claim, ids: Sequence[str]) -> Claim | Taken | Repl
 
 
 def id_in(held: bytes) -> str:
-    """The order id in a claim, as its canonical text; "" if the value is no claim, whoever's."""
+    """The order id in a claim, as its canonical text; "" if the value is not a claim."""
     if len(held) < _HEAD or held[_ID:_STATE] not in _STATES:
         return ""
     try:
