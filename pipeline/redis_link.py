@@ -22,6 +22,7 @@ from redis.exceptions import (
     ResponseError,
 )
 from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.maint_notifications import MaintNotificationsConfig
 
 from pipeline import metrics
 from pipeline.breaker import Breaker
@@ -44,7 +45,7 @@ class Refusal:
 
 _READ_ONLY = Refusal("read_only", "it is a replica, and takes no writes")
 _LOGIN = Refusal("login_refused", "it does not take the user or the password of REDIS_URL")
-_NO_RIGHT = Refusal("no_right", "the user of REDIS_URL lacks a right: see ACL SETUSER")
+_NO_RIGHT = Refusal("no_right", "the user of REDIS_URL lacks a right: ACL LOG says which")
 _LOADING = Refusal("loading", "it is loading its data")
 _CUT_OFF = Refusal("cut_off", "it is a replica that has lost its primary")
 _FULL = Refusal("out_of_memory", "its memory is full, and its policy evicts nothing")
@@ -141,6 +142,10 @@ def connect(redis_url: str) -> Redis:
         timeout=_TIMEOUT_S,
         socket_timeout=_TIMEOUT_S,
         socket_connect_timeout=_TIMEOUT_S,
+        # redis-py tells the server its version, and asks for notices of maintenance, on each new connection. Both are
+        # commands that we have no other use for, so that no user of ours needs the right to them.
+        driver_info=None,
+        maint_notifications_config=MaintNotificationsConfig(enabled=False),
     )
     client = _Client.from_pool(pool)
     assert isinstance(client, _Client)

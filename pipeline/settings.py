@@ -17,6 +17,8 @@ S = TypeVar("S", bound=BaseSettings)
 EXIT_BAD_SETTINGS = 78
 # Each is tried on a retry, so each costs it a question about another id.
 _MAX_ORDER_ID_KEYS = 4
+# Also part of patterns and of names of users in Redis, so nothing that has a meaning there.
+NAMESPACE_PATTERN = r"^[a-zA-Z0-9._-]{1,40}$"
 # Ten years. Timers take no more than a number of milliseconds that fits into 64 bits.
 _MOST_SECONDS = 10 * 366 * 24 * 3600.0
 
@@ -134,9 +136,7 @@ class PipelineSettings(BrokerSettings, DatabaseSettings):
     # What every key in Redis begins with, so that two deployments on one Redis share nothing. Without it, a digest of
     # ORDER_ID_KEY. Several keys need it: a digest would move while they are replaced, and back to what Redis remembered
     # before, which by then has a gap.
-    redis_namespace: Annotated[
-        str | None, Field(validation_alias="REDIS_NAMESPACE", pattern="^[a-zA-Z0-9._-]{1,40}$")
-    ] = None
+    redis_namespace: Annotated[str | None, Field(validation_alias="REDIS_NAMESPACE", pattern=NAMESPACE_PATTERN)] = None
     log_level: Annotated[str, Field(validation_alias="LOG_LEVEL", pattern="(?i)^(debug|info|warning|error)$")] = "info"
 
     # How long SIGTERM may take before what is left is dropped. Everything dropped was never acknowledged,

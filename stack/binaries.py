@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 OLDEST_POSTGRES = 13
+OLDEST_REDIS = 7  # see redis_users
 # The wrapper in /usr/sbin refuses every user but root and rabbitmq; the script behind it does not.
 RABBITMQ_SCRIPTS = Path("/usr/lib/rabbitmq/bin")
 PACKAGES = {"postgres": "postgresql", "rabbitmq": "rabbitmq-server", "redis": "redis-server"}
@@ -54,7 +55,7 @@ def find_rabbitmq() -> Binary | None:
 def find_redis() -> Binary | None:
     path = shutil.which("redis-server")
     version = _version([path, "--version"]) if path else None
-    return Binary(Path(path), version) if path and version else None
+    return Binary(Path(path), version) if path and version and major(version) >= OLDEST_REDIS else None
 
 
 def major(version: str) -> int:

@@ -23,8 +23,16 @@ from stack.credentials import Credentials, derived, load_or_create, rotate_order
 from stack.home import Home
 from stack.key_file import ensure_file
 from stack.rabbitmq import VHOST, WITH_USERS
-from stack.redis_server import CACHE_CONFIGURATION
-from stack.service_accounts import broker_passwords, broker_urls, database_passwords, database_urls
+from stack.redis_server import configure_cache
+from stack.redis_users import definitions as redis_users
+from stack.service_accounts import (
+    broker_passwords,
+    broker_urls,
+    database_passwords,
+    database_urls,
+    redis_passwords,
+    redis_urls,
+)
 from stack.state import SERVICES
 
 ROOT = Path("/secrets")
@@ -35,10 +43,14 @@ def files(made: Credentials, brokers: str = "rabbitmq") -> dict[str, str]:
     admin = f"postgresql://{postgres.USER}:{made.postgres}@postgres:5432/{postgres.DATABASE}"
     databases = database_urls(admin, made)
     nodes = broker_urls(",".join(f"amqp://{host}:5672/%2F" for host in brokers.split(",")), made)
-    shared = {"REDIS_URL": f"redis://:{made.redis}@redis:6379/0", **made.order_ids}
-    told = {name: {"DATABASE_URL": databases[name], "AMQP_URL": nodes[name], **shared} for name in SERVICES}
+    caches = redis_urls("redis://redis:6379/0", made, made.namespace)
+    told = {
+        name: {"DATABASE_URL": databases[name], "AMQP_URL": nodes[name], "REDIS_URL": caches[name], **made.order_ids}
+        for name in SERVICES
+    }
     told["tools"] = {"DATABASE_URL": databases["operator"], "AMQP_URL": nodes["operator"]}
     told["migrate"] = {"DATABASE_URL": databases[OWNER]}
+    users = redis_users(redis_passwords(made), made.namespace)
     return {
         **{f"{reader}/{name}": text for reader, texts in told.items() for name, text in texts.items()},
         "accounts/DATABASE_URL": admin,
@@ -47,7 +59,7 @@ def files(made: Credentials, brokers: str = "rabbitmq") -> dict[str, str]:
         "rabbitmq/cookie": hashlib.sha256(f"erlang cookie {made.rabbitmq}".encode()).hexdigest(),
         "rabbitmq/definitions.json": definitions(broker_passwords(made), VHOST),
         "rabbitmq/10-user.conf": WITH_USERS.format(definitions="/run/secrets/definitions.json"),
-        "redis/redis.conf": CACHE_CONFIGURATION.format(password=made.redis, directory="/data"),
+        "redis/redis.conf": configure_cache(made.redis, "/data", users),
         "redis/password": made.redis,
         "grafana/password": derived(made.postgres, "grafana admin"),
     }

@@ -41,6 +41,11 @@ class Credentials:
             told["REDIS_NAMESPACE"] = namespace
         return told
 
+    @property
+    def namespace(self) -> str:
+        """What keys in Redis begin with, as the services find it."""
+        return self.redis_namespace or namespace_of(self.order_id_key.split(",")[-1])
+
 
 def generate() -> Credentials:
     # Hex: passes unescaped through URLs, configuration files and shells.

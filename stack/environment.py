@@ -6,7 +6,9 @@ import os
 import re
 
 from pipeline.addresses import BadAddress, check_brokers, check_database, check_redis
+from pipeline.settings import NAMESPACE_PATTERN
 from pipeline.variables import WrongSettings, read_variables
+from stack.credentials import Credentials, namespace_of
 from stack.errors import HeadraceError
 
 VARIABLES = {"postgres": "DATABASE_URL", "rabbitmq": "AMQP_URL", "redis": "REDIS_URL"}
@@ -49,6 +51,25 @@ def named_stack() -> dict[str, str] | None:
             "set all four, or none",
         )
     return {**urls, "database": servers["postgres"], "broker": servers["rabbitmq"]}
+
+
+def order_ids(credentials: Credentials) -> dict[str, str]:
+    """What `up` tells the services about order ids, by variable: nothing, where the environment has a key."""
+    return {} if os.environ.get("ORDER_ID_KEY") else credentials.order_ids
+
+
+def redis_namespace(credentials: Credentials) -> str:
+    """What keys in Redis begin with, as the services will find it. Raises HeadraceError for what they would refuse."""
+    told = order_ids(credentials)
+    keys = told.get("ORDER_ID_KEY") or os.environ["ORDER_ID_KEY"]
+    namespace = told.get("REDIS_NAMESPACE") or _secret("REDIS_NAMESPACE") or namespace_of(keys.split(",")[0])
+    if not re.fullmatch(NAMESPACE_PATTERN, namespace):
+        raise HeadraceError(
+            "REDIS_NAMESPACE cannot be used",
+            "it is 1 to 40 letters, digits, dots, dashes and underscores",
+            "correct it, or: unset REDIS_NAMESPACE",
+        )
+    return namespace
 
 
 def _secret(name: str) -> str | None:

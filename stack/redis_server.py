@@ -1,8 +1,9 @@
-"""A private Redis: a cache and nothing else."""
+"""A private Redis: a cache and nothing else. Who may do what in it: see redis_users."""
 
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterable
 
 from redis.asyncio import Redis
 
@@ -24,23 +25,27 @@ appendonly no
 maxmemory 256mb
 maxmemory-policy volatile-ttl
 """
-CONFIGURATION = (
-    """\
+CONFIGURATION = """\
 bind {host}
 port {port}
 daemonize no
 logfile ""
 """
-    + CACHE_CONFIGURATION
-)
 
 
 def url(port: int, password: str) -> str:
     return f"redis://:{password}@{LOOPBACK}:{port}/0"
 
 
-def spec(place: Place, port: int, password: str) -> Spec:
-    text = CONFIGURATION.format(host=LOOPBACK, port=port, password=password, directory=place.directory)
+def configure_cache(password: str, directory: str, users: Iterable[str]) -> str:
+    """Also for the one in a container. `password`: of `default`, the operator's user. `users`: see redis_users."""
+    text = CACHE_CONFIGURATION.format(password=password, directory=directory)
+    return text + "".join(f"user {user}\n" for user in users)
+
+
+def spec(place: Place, port: int, password: str, users: Iterable[str]) -> Spec:
+    """`password`: of the operator. `users`: see redis_users."""
+    text = CONFIGURATION.format(host=LOOPBACK, port=port) + configure_cache(password, str(place.directory), users)
     return Spec(
         name="redis",
         argv=[str(place.binary.path), str(place.write("redis.conf", text))],

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from stack import binaries, postgres, rabbitmq, redis_server
 from stack.binaries import TITLES
 from stack.credentials import Credentials
-from stack.environment import GOOD_URLS, VARIABLES
+from stack.environment import GOOD_URLS, VARIABLES, redis_namespace
 from stack.errors import HeadraceError
 from stack.events import Events
 from stack.home import Home
@@ -17,7 +17,8 @@ from stack.leftovers import wait_for_former_server
 from stack.place import Place, make_place
 from stack.ports import LOOPBACK, Ports
 from stack.processes import Process, Spec, together
-from stack.service_accounts import broker_passwords
+from stack.redis_users import definitions
+from stack.service_accounts import broker_passwords, redis_passwords
 from stack.state import SERVERS, Part
 
 EXTERNAL_TIMEOUT_S = 10
@@ -72,7 +73,7 @@ class Servers:
 
     async def _use_external(self, server: str) -> None:
         url = self.external[server]
-        with self.events.step(server, f"{TITLES[server]} of {VARIABLES[server]}"):
+        with self.events.step(server, f"{TITLES[server]} of {VARIABLES[server]}") as step:
             try:
                 async with asyncio.timeout(EXTERNAL_TIMEOUT_S):
                     await PROBES[server](url)
@@ -83,6 +84,8 @@ class Servers:
                     f"correct {VARIABLES[server]}, or `unset {VARIABLES[server]}` for a private instance",
                 ) from error
             self.parts[server] = Part(url, state="external")
+            if server != "postgres":  # of that, the step of the migrations says it
+                step.text = f"{TITLES[server]} of {VARIABLES[server]}; services share its account"
 
     async def _start_postgres(self) -> None:
         with self.events.step("postgres", "PostgreSQL") as step:
@@ -111,7 +114,8 @@ class Servers:
             place = await self._place("redis")
             port = self.ports.choose("redis", redis_server.DEFAULT_PORT)
             password = self.credentials.redis
-            await self._run(place, redis_server.spec(place, port, password), redis_server.url(port, password))
+            users = definitions(redis_passwords(self.credentials), redis_namespace(self.credentials))
+            await self._run(place, redis_server.spec(place, port, password, users), redis_server.url(port, password))
             step.text = f"Redis {place.binary.version} on {LOOPBACK}:{port}"
 
     async def _place(self, server: str) -> Place:

@@ -11,6 +11,8 @@ from urllib.parse import urlsplit, urlunsplit
 from migrations.privileges import GRANTS, OWNER, role_name
 from stack.broker_users import RIGHTS
 from stack.credentials import Credentials, derived
+from stack.redis_users import RIGHTS as REDIS_RIGHTS
+from stack.redis_users import user_name
 
 
 def database_passwords(credentials: Credentials) -> dict[str, str]:
@@ -35,6 +37,19 @@ def broker_urls(admin_urls: str, credentials: Credentials) -> dict[str, str]:
     return {
         user: ",".join(_as(url, user, password) for url in admin_urls.split(","))
         for user, password in broker_passwords(credentials).items()
+    }
+
+
+def redis_passwords(credentials: Credentials) -> dict[str, str]:
+    """Of the user of each service."""
+    return {service: derived(credentials.redis, f"redis {service}") for service in REDIS_RIGHTS}
+
+
+def redis_urls(admin_url: str, credentials: Credentials, namespace: str) -> dict[str, str]:
+    """`admin_url`, as each service has it. `namespace`: what its keys begin with."""
+    return {
+        service: _as(admin_url, user_name(namespace, service), password)
+        for service, password in redis_passwords(credentials).items()
     }
 
 

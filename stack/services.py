@@ -15,7 +15,7 @@ from migrations.privileges import GRANTS, OWNER, provision
 from stack import seeds
 from stack.broker_users import RIGHTS
 from stack.credentials import Credentials
-from stack.environment import HEALTH_PORTS
+from stack.environment import HEALTH_PORTS, order_ids, redis_namespace
 from stack.errors import HeadraceError, tail
 from stack.events import Events
 from stack.home import ROOT, Home
@@ -26,7 +26,7 @@ from stack.leftovers import wait_for_former_services
 from stack.logfile import open_log
 from stack.ports import LOOPBACK, Ports
 from stack.processes import Process, Spec, together
-from stack.service_accounts import broker_urls, database_passwords, database_urls
+from stack.service_accounts import broker_urls, database_passwords, database_urls, redis_urls
 from stack.service_user import choose_user, environment_of, on_port
 from stack.state import SERVICES, Part
 
@@ -61,10 +61,10 @@ class Services:
         # Before the APIs read the keys: they do not start without the file, and learn the stack's own key from it.
         ensure_file(self.home)
         token = own_token(self.home)
-        databases, brokers = self._accounts(urls, external)
+        databases, brokers, caches = self._accounts(urls, external)
         self.operator = {"database": databases["operator"], "broker": brokers["operator"]}
         environment = await self._choose_user(
-            self._environment(urls), {server: url for server, url in urls.items() if server in external}
+            self._environment(), {server: url for server, url in urls.items() if server in external}
         )
         with self.events.step("migrations", "migrations") as step:
             if "postgres" in external:
@@ -73,7 +73,10 @@ class Services:
                 await provision(urls["postgres"], database_passwords(self.credentials))
             await self._migrate({**environment, "DATABASE_URL": databases[OWNER]})
         await together(
-            self._start_service(name, {**environment, "DATABASE_URL": databases[name], "AMQP_URL": brokers[name]})
+            self._start_service(
+                name,
+                {**environment, "DATABASE_URL": databases[name], "AMQP_URL": brokers[name], "REDIS_URL": caches[name]},
+            )
             for name in SERVICES
         )
         with self.events.step("seeds", "demo products") as step:
@@ -91,8 +94,12 @@ class Services:
     def exit_codes(self) -> dict[str, int | None]:
         return {process.spec.name: process.exit_code for process in self._running}
 
-    def _accounts(self, urls: dict[str, str], external: Collection[str]) -> tuple[dict[str, str], dict[str, str]]:
-        """The database's and the broker's address for each service, for the operator, and for the schema's owner."""
+    def _accounts(
+        self, urls: dict[str, str], external: Collection[str]
+    ) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
+        """Addresses of PostgreSQL, of RabbitMQ and of Redis, by the service that is told them. Those of the first two
+        are the operator's, too; that of PostgreSQL is also the schema's owner's.
+        """
         databases = (
             dict.fromkeys((OWNER, *GRANTS), urls["postgres"])
             if "postgres" in external
@@ -103,12 +110,16 @@ class Services:
             if "rabbitmq" in external
             else broker_urls(urls["rabbitmq"], self.credentials)
         )
-        return databases, brokers
+        caches = (
+            dict.fromkeys(SERVICES, urls["redis"])
+            if "redis" in external
+            else redis_urls(urls["redis"], self.credentials, redis_namespace(self.credentials))
+        )
+        return databases, brokers, caches
 
-    def _environment(self, urls: dict[str, str]) -> dict[str, str]:
+    def _environment(self) -> dict[str, str]:
         own = {
-            "REDIS_URL": urls["redis"],
-            **({} if os.environ.get("ORDER_ID_KEY") else self.credentials.order_ids),
+            **order_ids(self.credentials),
             # Also while it holds no keys: the APIs see to it that the first one is heeded when it comes.
             "API_KEYS_FILE": str(self.home.api_keys),
             "PYTHONUNBUFFERED": "1",

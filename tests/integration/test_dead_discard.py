@@ -233,7 +233,8 @@ async def test_the_operators_account_may_discard(
 ) -> None:
     it = order(A)
     await park(connection, "persist", [DeadLetter.of_order(it, INVALID_DATA, "")])
-    async with accounts(environment["DATABASE_URL"], environment["AMQP_URL"], servers.rabbitmq_api) as own:
+    urls = (environment["DATABASE_URL"], environment["AMQP_URL"], servers.rabbitmq_api, environment["REDIS_URL"])
+    async with accounts(*urls) as own:
         theirs = {**environment, "DATABASE_URL": own.databases["operator"]}
         out, _ = await headrace_dead(theirs, "discard", "--all", "--reason", "a test order")
     assert out == "discarded 1 dead letters: 1 persist invalid_data\n"

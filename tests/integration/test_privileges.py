@@ -1,25 +1,33 @@
-"""Each service works with an account that may do what it needs, and with no other: no superuser, no administrator."""
+"""Each service works with an account that may do what it needs, and with no other: no superuser, no administrator.
+
+Of Redis: test_redis_users.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import cast
 
 import aio_pika
 import asyncpg
 import httpx
 import pytest
 from aiormq.exceptions import ChannelAccessRefused
+from redis.asyncio import Redis
 
 from migrations import privileges
 from migrations.__main__ import migrate, wait_until_migrated
 from migrations.privileges import GRANTS, OWNER, READ_BY_ALL, role_name
 from pipeline import topology
 from pipeline.topology import ORDER_ACCEPTED, ORDER_CREATED, ORDERS_EXCHANGE, PRODUCTS_EXCHANGE
-from tests.accounts import Accounts, accounts
+from tests.accounts import Accounts, accounts, refusals
 from tests.conditions import eventually
 from tests.conftest import Servers
-from tests.deployment import SERVICES, Deployment
+from tests.deployment import SERVICES, Deployment, deployed
+from tests.ingest import ORDERS
+from tests.keyed import KEY
+from tests.redis_names import NAMESPACE
 from tests.workers import connected
 
 TABLES = (
@@ -34,8 +42,8 @@ TABLES = (
 
 
 @pytest.fixture
-async def own(servers: Servers, database_url: str, amqp_url: str) -> AsyncIterator[Accounts]:
-    async with accounts(database_url, amqp_url, servers.rabbitmq_api) as found:
+async def own(servers: Servers, database_url: str, amqp_url: str, redis_url: str) -> AsyncIterator[Accounts]:
+    async with accounts(database_url, amqp_url, servers.rabbitmq_api, redis_url) as found:
         yield found
 
 
@@ -54,7 +62,9 @@ async def refused(url: str, statement: str) -> bool:
         await connection.close()
 
 
-async def test_the_pipeline_works_with_the_accounts_of_its_services(own: Accounts, environment: dict[str, str]) -> None:
+async def test_the_pipeline_works_with_the_accounts_of_its_services(
+    own: Accounts, environment: dict[str, str], redis: Redis
+) -> None:
     async with (
         connected(environment["DATABASE_URL"]) as connection,
         AsyncExitStack() as stack,
@@ -75,6 +85,31 @@ async def test_the_pipeline_works_with_the_accounts_of_its_services(own: Account
             assert answer.status_code == 200, answer.text
             etag = answer.headers["ETag"]
             assert (await client.delete(f"/products/{product}", headers={"If-Match": etag})).status_code == 204
+        assert await refusals(redis) == []
+
+
+async def test_p5_keyed_orders_and_lists_through_the_cache_work_with_them(
+    own: Accounts, environment: dict[str, str], redis: Redis
+) -> None:
+    async with deployed(environment, own=own.own()) as deployment:
+        product = await deployment.create_product(5)
+        first = await deployment.order(product, 2, **{"Idempotency-Key": KEY})
+        again = await deployment.order(product, 2, **{"Idempotency-Key": KEY})
+        assert (first.json()["id"], again.headers["Idempotency-Replayed"]) == (again.json()["id"], "true")
+        await eventually(lambda: deployment.verdict(first.json()["id"]), 20)
+        assert (await deployment.product(product))["qty"] == 3
+        async with deployment.client("ingest_api") as client:
+            for _ in range(2):
+                assert [it["id"] for it in (await client.get(f"{ORDERS}/product/{product}")).json()] == [
+                    first.json()["id"]
+                ]
+        for name in ("ingest_api", "product_api", "product_consumer"):
+            async with deployment.client(name) as client:
+                assert (await client.get("/health")).json()["parts"]["redis"] == "ok"
+        found = cast("list[bytes]", await redis.keys(f"{NAMESPACE}*"))  # the client decodes no responses
+        kinds = {key.split(b":")[1].decode() for key in found}
+        assert kinds >= {"claim", "claims", "memory", "product", "cache-epoch"}
+        assert await refusals(redis) == []
 
 
 async def test_no_account_of_a_service_is_a_superuser_or_owns_anything(own: Accounts, database_url: str) -> None:

@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
 from stack import proc
 from stack.http import get, post_json
 from stack.ports import LOOPBACK
 from stack.state import load
+from tests.accounts import refusals
 from tests.command import SERVERS, SERVICES, Stack
 from tests.conditions import eventually
 from tests.ingest import execute
@@ -102,6 +104,19 @@ async def test_status_and_verify_tell_what_waits_while_a_worker_is_frozen(stack:
 def test_doctor_tells_of_a_policy_that_removes_orders(stack: Stack) -> None:
     stack.up()
     assert "none of the broker's removes orders" in stack.run("doctor")
+
+
+async def test_each_service_is_a_user_of_its_own_in_redis_which_refuses_it_nothing(stack: Stack) -> None:
+    stack.up()
+    status = stack.status()
+    products = json.loads(get(f"{status['services']['product_api']['url']}/products", 5)[1])
+    order = {"productId": products[0]["id"], "quantity": 1}
+    status_code, _ = post_json(f"{status['services']['ingest_api']['url']}/api/v1/orders", order, 10)
+    assert status_code == 202
+    async with Redis.from_url(status["redis"]["url"]) as operator:
+        users = {it["user"].partition("_")[2] for it in await operator.client_list()}
+        assert users == {"ingest_api", "product_api", "product_consumer", ""}, "the last is our own, `default`"
+        assert await refusals(operator) == []
 
 
 def test_secrets_are_for_their_owner_alone(stack: Stack) -> None:

@@ -46,8 +46,11 @@ def test_services_and_servers_are_told_the_same(root: Path, monkeypatch: pytest.
     hashed = base64.b64decode(user["password_hash"])
     password = urlsplit(settings.amqp_url).password or ""
     assert hashed[4:] == hashlib.sha256(hashed[:4] + password.encode()).digest()
-    cache = (root / "redis" / "redis.conf").read_text()
-    assert f"requirepass {urlsplit(settings.redis_url).password}\n" in cache
+    cache = urlsplit(settings.redis_url)
+    hashed_password = hashlib.sha256((cache.password or "").encode()).hexdigest()
+    configured = (root / "redis" / "redis.conf").read_text()
+    assert f"user {cache.username} reset on #{hashed_password} resetchannels" in configured
+    assert f"~{settings.namespace}claim:*" in configured
 
 
 def test_no_service_is_told_what_makes_it_an_administrator_or_another_service(root: Path) -> None:
@@ -59,9 +62,9 @@ def test_no_service_is_told_what_makes_it_an_administrator_or_another_service(ro
         for name in (*TOLD, "tools", "migrate")
     }
     for name, own in secrets.items():
-        assert not own & {admin, master["postgres"], master["rabbitmq"]}
-        others = set().union(*(them for other, them in secrets.items() if other != name)) - {master["redis"]}
-        assert not own - {master["redis"]} & others, name
+        assert not own & {admin, master["postgres"], master["rabbitmq"], master["redis"]}
+        others = set().union(*(them for other, them in secrets.items() if other != name))
+        assert not own & others, name
     assert {it["tags"] == [] for it in json.loads((root / "rabbitmq" / "definitions.json").read_text())["users"]} == {
         True
     }
@@ -113,6 +116,34 @@ def test_services_are_told_what_redis_keys_begin_with_once_a_key_of_order_ids_is
     rotate_order_ids(root / "services" / "credentials.json")
     compose_secrets.write(root, {})
     assert {it.parent.name for it in root.glob("*/REDIS_NAMESPACE")} == set(TOLD)
+
+
+@pytest.mark.parametrize("steps", [[], [False], [False, True], [False, False]])
+def test_users_in_redis_reach_the_keys_of_the_services_before_and_after_a_rotation(
+    root: Path, monkeypatch: pytest.MonkeyPatch, steps: list[bool]
+) -> None:
+    """And keep their names and passwords."""
+    compose_secrets.write(root, {})
+    before = (root / "redis" / "redis.conf").read_text()
+    for drop_old in steps:
+        rotate_order_ids(root / "services" / "credentials.json", drop_old=drop_old)
+    compose_secrets.write(root, {})
+    assert (root / "redis" / "redis.conf").read_text() == before
+    for name in ("DATABASE_URL", "AMQP_URL", "REDIS_URL", "ORDER_ID_KEY", "REDIS_NAMESPACE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SECRETS_DIRECTORY", str(root / "product_api"))
+    assert f" ~{load(PipelineSettings).namespace}product:* " in before
+
+
+def test_a_stack_of_an_earlier_release_gets_users_in_redis_and_keeps_its_password(root: Path) -> None:
+    """Its credentials know nothing of users: these follow from them."""
+    old = {"postgres": "1a" * 16, "rabbitmq": "2b" * 16, "redis": "3c" * 16, "order_id_key": "4d" * 32}
+    (root / "services" / "credentials.json").write_text(json.dumps(old))
+    compose_secrets.write(root, {})
+    configured = (root / "redis" / "redis.conf").read_text()
+    assert f"requirepass {old['redis']}\n" in configured
+    assert (root / "redis" / "password").read_text().strip() == old["redis"]
+    assert configured.count("\nuser ") == len(TOLD)
 
 
 def test_of_a_cluster_services_are_told_all_nodes(root: Path) -> None:
