@@ -23,6 +23,7 @@ REQUIRED = {
     "AMQP_URL": "amqp://a/",
     "REDIS_URL": "redis://a/0",
     "ORDER_ID_KEY": "6b" * 32,
+    "REDIS_NAMESPACE": "headrace",
 }
 
 

@@ -1,6 +1,7 @@
 """deploy/kubernetes/README.md: what it says is done, and is right."""
 
 import base64
+import hashlib
 import json
 import os
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 from pipeline.settings import load
 from stack.home import ROOT
+from stack.redis_users import RIGHTS, rules, user_name
 from tests.executables import executable
 from tests.kustomized import BROKER, Objects, of_kind, pods, rendered
 from tests.kustomized_services import README, SETTINGS, replicas, settings_of
@@ -26,7 +28,10 @@ def secrets(tmp_path: Path) -> dict[str, dict[str, str]]:
         tmp_path / "kubectl",
         f'[ "$1" = apply ] && exec test -e "$3"\nexec {kubectl} "$@" --dry-run=client -o json >> made',
     )
-    executable(tmp_path / "docker", "exit 0")
+    python = f'cd {ROOT} && exec {sys.executable} -m "$module"'
+    run = f'case "$*" in *stack.redis_users*) module=stack.redis_users;; *) exit 0;; esac; {python} headrace'
+    executable(tmp_path / "docker", f"{run} {tmp_path}/redis")
+    executable(tmp_path / "redis-cli", 'exec cat > "$0".heard')
     executable(tmp_path / "kustomize", "test -e kustomization.yaml")
     (tmp_path / "deploy").symlink_to(ROOT / "deploy")
     executable(tmp_path / "openssl", 'head -c "$3" /dev/urandom | od -An -v -tx1 | tr -d " \\n"; echo')
@@ -35,7 +40,7 @@ def secrets(tmp_path: Path) -> dict[str, dict[str, str]]:
     script = "set -eu\n" + "\n".join(line[4:] for line in steps.splitlines() if line.startswith("    "))
     path = f"{tmp_path}:{os.environ['PATH']}"
     subprocess.run(["sh", "-c", script], cwd=tmp_path, env={"PATH": path, "HOME": str(tmp_path)}, check=True)
-    stubs = {"docker", "kustomize", "deploy", "kubectl", "openssl", "headrace"}
+    stubs = {"docker", "kustomize", "deploy", "kubectl", "openssl", "headrace", "redis-cli", "redis-cli.heard"}
     assert {it.name for it in tmp_path.iterdir()} - stubs == {"keys-of-the-cluster", "made"}
     return dict(made((tmp_path / "made").read_text()))
 
@@ -88,12 +93,25 @@ def test_a_service_starts_with_them_and_is_the_user_that_the_broker_knows(
         for node in range(cluster["spec"]["replicas"])
     ]
     assert settings.database_url.startswith(f"postgresql://headrace_{user['username']}:")
+    redis = urlsplit(settings.redis_url)
+    assert (redis.username, settings.namespace) == (f"headrace_{user['username']}", "headrace:")
+    hashed = hashlib.sha256((redis.password or "").encode()).hexdigest()
+    assert f"ACL SETUSER {redis.username} reset on #{hashed} " in (tmp_path / "redis-cli.heard").read_text()
 
 
 def test_no_two_accounts_share_a_password(secrets: dict[str, dict[str, str]]) -> None:
     users = [it["password"] for it in secrets.values() if "password" in it]
     roles = [urlsplit(it["DATABASE_URL"]).password for it in secrets.values() if "DATABASE_URL" in it]
-    assert len({*users, *roles}) == len(users) + len(roles) == 6 + 6
+    caches = [urlsplit(it["REDIS_URL"]).password for it in secrets.values() if "REDIS_URL" in it]
+    assert len({*users, *roles, *caches}) == len(users) + len(roles) + len(caches) == 6 + 6 + 4
+
+
+def test_the_users_of_redis_that_it_shows_may_do_what_the_table_says() -> None:
+    shown = [line for line in README.splitlines() if line.startswith("ACL SETUSER")]
+    assert shown == [
+        f"ACL SETUSER {user_name('headrace', service)} reset on #HASH {rules(rights, 'headrace')}"
+        for service, rights in RIGHTS.items()
+    ]
 
 
 @pytest.mark.parametrize("variant", ["single", "production"])
