@@ -76,6 +76,8 @@ _BY_WORD = {
     "WRONGPASS": _LOGIN,
     "BUSY": _BUSY,
 }
+# Redis 7.0 has no word for it.
+_NO_RIGHT_IN_A_SCRIPT = "The user executing the script can't "
 
 
 def refusal_of(error: BaseException) -> Refusal | None:
@@ -85,6 +87,8 @@ def refusal_of(error: BaseException) -> Refusal | None:
             return refusal
     if isinstance(error, ResponseError):
         text = str(error)
+        if _NO_RIGHT_IN_A_SCRIPT in text:
+            return _NO_RIGHT
         for word, refusal in _BY_WORD.items():
             if text.startswith(f"{word} ") or f"-{word} " in text:
                 return refusal

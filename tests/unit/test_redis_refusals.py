@@ -21,6 +21,12 @@ def _error(answer: str) -> Exception:
         ("NOAUTH Authentication required.", "login_refused"),
         ("WRONGPASS invalid username-password pair or user is disabled.", "login_refused"),
         ("NOPERM this user has no permissions to run the 'eval' command", "no_right"),
+        ("NOPERM ACL failure in script: User shop_ingest_api has no permissions to run the 'get' command", "no_right"),
+        (
+            "ERR The user executing the script can't run this command or subcommand script: 1f2e, on @user_script:1.",
+            "no_right",
+        ),
+        ("ERR The user executing the script can't access at least one of the keys mentioned", "no_right"),
         ("MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.", "cut_off"),
         ("LOADING Redis is loading the dataset in memory", "loading"),
         ("MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist.", "cannot_save"),
