@@ -182,6 +182,26 @@ class Cluster:
         leaders = dict(line.split("\t") for line in told.splitlines() if "\t" in line)
         return next(node for node in self.nodes if node.name == leaders[queue])
 
+    async def leader_with_clients(self, queue: str) -> Node:
+        """The leader of a quorum queue, moved to a node that has a client's connection if its own has none.
+
+        Clients choose a node at random. A leader without clients may be replaced so soon that none of them notices.
+        """
+        leader = await self.leader_of(queue)
+        hosts = set((await self.control("rabbitmqctl", "list_connections", "--silent", "host")).split())
+        if leader.address in hosts:
+            return leader
+        other = next(node for node in self.nodes if node.address in hosts)
+        name = f'rabbit_misc:r(<<"/">>, queue, <<"{queue}">>)'
+        move = f"{{ok, Q}} = rabbit_amqqueue:lookup({name}), rabbit_quorum_queue:transfer_leadership(Q, '{other.name}')"
+        await self.evaluate(leader, move)
+
+        async def has_moved() -> bool:
+            return await self.leader_of(queue) is other
+
+        await eventually(has_moved, _WHOLE_TIMEOUT_S, _ASK_EVERY_S)
+        return other
+
     async def members_of(self, queue: str) -> set[str]:
         told = await self.control("rabbitmqctl", "list_queues", "--silent", "name", "online")
         online = dict(line.split("\t") for line in told.splitlines() if "\t" in line)

@@ -29,7 +29,7 @@ async def has_all_replicas(cluster: Cluster) -> bool:
 async def test_p1_the_leader_is_killed(scene: Scene, cluster: Cluster) -> None:
     async with scene.under_load():
         assert await has_all_replicas(cluster), "the queue is not on all nodes"
-        leader = await cluster.leader_of(_ACCEPTED)
+        leader = await cluster.leader_with_clients(_ACCEPTED)
         await cluster.kill(leader)
         scene.over()
         await scene.recovers()
@@ -43,7 +43,7 @@ async def test_p1_the_leader_is_killed(scene: Scene, cluster: Cluster) -> None:
 @pytest.mark.scenario("C2", "the leader's node frozen for 30 s")
 async def test_p1_a_node_is_frozen_and_thawed(scene: Scene, cluster: Cluster) -> None:
     async with scene.under_load():
-        leader = await cluster.leader_of(_ACCEPTED)
+        leader = await cluster.leader_with_clients(_ACCEPTED)
         cluster.pause(leader)
         scene.over()
         await scene.recovers()
@@ -59,7 +59,7 @@ async def test_p1_a_node_is_frozen_and_thawed(scene: Scene, cluster: Cluster) ->
 @pytest.mark.scenario("C3", "the leader's node cut off from the others for 75 s, not from clients")
 async def test_p1_a_node_is_cut_off_from_its_neighbours(scene: Scene, cluster: Cluster) -> None:
     async with scene.under_load():
-        leader = await cluster.leader_of(_ACCEPTED)
+        leader = await cluster.leader_with_clients(_ACCEPTED)
         await cluster.cut_off(leader)
         scene.over()
         await scene.recovers()

@@ -160,11 +160,16 @@ async def _deaf(url: str, made: list[Connection]) -> socket.socket:
     client, known = await _silent(url), len(made)
     connection = await eventually(lambda: made[known] if len(made) > known else None)
     while not connection.transport.get_write_buffer_size():
+        former = connection.cycle
         client.sendall(request(b"x" * 20_000))
-        await eventually(lambda: connection.cycle is not None and connection.cycle.response_complete)
+        await eventually(lambda: connection.cycle is not former and _is_answered(connection))
         await asyncio.sleep(0.005)
     assert not connection.flow.write_paused
     return client
+
+
+def _is_answered(connection: Connection) -> bool:
+    return connection.cycle is not None and connection.cycle.response_complete
 
 
 async def test_p8_a_request_that_waits_for_its_answer_makes_room_for_nobody(app: Starlette) -> None:

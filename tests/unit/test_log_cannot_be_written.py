@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -66,7 +67,10 @@ def test_a_log_that_cannot_be_written_stops_no_work_and_no_signal(broken: Any) -
     assert told["late_s"] < 1
     assert "unrenderable" not in told["dropped"]
     if broken is not no_standard_error:  # that is /dev/null now
-        assert told["dropped"]["unwritable" if broken in (full_disk, reader_is_gone) else "stuck"] > 100
+        # Lines that come faster than the writing thread is scheduled are "stuck", also where each write fails at once.
+        causes = ["unwritable", "stuck"] if broken in (full_disk, reader_is_gone) else ["stuck"]
+        assert told["dropped"][causes[0]] > 0
+        assert sum(told["dropped"].get(cause, 0) for cause in causes) > 100
 
 
 @pytest.mark.parametrize("stderr", [subprocess.DEVNULL, full_disk, nobody_reads])
@@ -156,7 +160,8 @@ def test_lines_that_nobody_reads_are_bounded_and_the_rest_is_counted_and_told() 
     reader.join(10)
     kept = read.count(b"x\n")
     assert MAX_WAITING_BYTES * 0.8 < kept * 1000 < MAX_WAITING_BYTES * 1.2
-    assert f"{2000 - kept} dropped" in read.decode()
+    # One line says it, or two: the first may be written while lines still come.
+    assert sum(map(int, re.findall(r"(\d+) dropped", read.decode()))) == 2000 - kept
 
 
 def test_a_line_that_logs_while_it_is_put_is_no_deadlock() -> None:
