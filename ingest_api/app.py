@@ -21,6 +21,7 @@ from ingest_api.claims import Claims
 from ingest_api.documents import documents
 from ingest_api.keyed import KeyedOrders
 from ingest_api.lookup import OrderLookup
+from ingest_api.memory import BrokerMark, MemoryJudge
 from ingest_api.operations import OPERATIONS
 from ingest_api.order_lists import OrderLists
 from ingest_api.product_source import EVENTS, ProductSource, follow_events
@@ -71,29 +72,40 @@ async def _running(
     prices = _pool(settings, settings.database_price_connections)
     single_orders = _pool(settings, settings.database_order_connections)
     order_lists = _pool(settings, settings.database_list_connections)
-    publisher = Publisher(settings, health, BROKER, topology.declare_accepted)
     retries = _pool(settings, settings.database_retry_connections)
     async with redis, prices, single_orders, order_lists, retries:
         cache = product_cache.ProductCache(redis, settings.namespace)
         source = ProductSource(cache, prices, settings.database_timeout_s, settings.catalogue_ttl_s)
         catalogue = Catalogue(settings, source.load)
         waiting_orders = backlog.Backlog()
-        commits = _group_commit(settings, publisher, waiting_orders)
+        ids = OrderIds(settings.order_id_keys, on_step=_tell_step)
         claims = _claims(settings, redis)
+        accepted = AcceptedOrders(retries, settings.database_timeout_s)
+        mark = BrokerMark(claims)
+        publisher = Publisher(settings, health, BROKER, topology.declare_accepted, mark.meet)
+        commits = _group_commit(settings, publisher, waiting_orders)
         events = follow_events(settings, health, catalogue)
         publishing = (commits.run() for _ in range(settings.publish_window))
         lists = OrderListCache(redis, settings.namespace)
         verdicts = _verdicts(settings, health, lists)
         orders = StoredOrders(single_orders, order_lists, _read_limits(settings))
-        ids = OrderIds(settings.order_id_keys, on_step=_tell_step)
-        keyed = _keyed(settings, ids, claims, AcceptedOrders(retries, settings.database_timeout_s), publisher)
+        judge = MemoryJudge(ids, claims, accepted, publisher.look, mark, remember_s=settings.idempotency_remember_s)
+        keyed = KeyedOrders(
+            ids,
+            claims,
+            accepted,
+            judge,
+            settings.namespace,
+            status=settings.accepted_status,
+            stored_within_s=settings.idempotency_stored_within_s,
+        )
         waiting = (verdicts.run(), verdicts.end_with(stop))
         watching = (
             cache.watch(health, REDIS),
             watch_clock(order_lists, settings.database_timeout_s),
             backlog.watch(waiting_orders, orders),
         )
-        parts = (events, claims.run(), keyed.run(), *watching, *publishing, *waiting)
+        parts = (events, claims.run(), judge.run(), *watching, *publishing, *waiting)
         async with lifecycle.background(publisher.run(), *parts, stop=stop):
             bulks = Shares("orders of bulks", settings.max_bulk_orders)
             intake = Intake(catalogue, ids, commits, keyed, RateLimits(), bulks, settings.accepted_status)
@@ -150,21 +162,6 @@ def _claims(settings: IngestSettings, redis: Redis) -> Claims:
         in_flight_s=settings.idempotency_in_flight_s,
         max_waiting=settings.max_waiting_orders,
         max_bytes_per_client=settings.idempotency_max_bytes_per_client,
-    )
-
-
-def _keyed(
-    settings: IngestSettings, ids: OrderIds, claims: Claims, accepted: AcceptedOrders, publisher: Publisher
-) -> KeyedOrders:
-    return KeyedOrders(
-        ids,
-        claims,
-        accepted,
-        publisher.look,
-        settings.namespace,
-        status=settings.accepted_status,
-        remember_s=settings.idempotency_remember_s,
-        stored_within_s=settings.idempotency_stored_within_s,
     )
 
 

@@ -214,6 +214,12 @@ class Claims:
             _RESULTS[_result(begun)].inc()
         return begun, memory
 
+    async def look(self) -> Memory:
+        """Ask Redis now. Without an answer, NO_MEMORY."""
+        if self._breaker.may_try():
+            await self._exchange()
+        return self.memory
+
     def remember(self, claim: Claim, priced: str) -> None:
         """Keep the answer. The caller need not wait: until it is kept, retries hear "in flight"."""
         self._settle(claim, "d", priced)

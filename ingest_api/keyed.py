@@ -8,13 +8,12 @@ Three mechanisms:
     the store    is asked first. What is stored, or parked as a dead letter, is the answer, for as long as it is there
 
 A key without a claim and without a row was never used, or its claim was lost while its order was on its way to the
-store. `Memory` tells these apart:
+store. `Memory` tells these apart, and ingest_api.memory finds out:
 
     complete     Redis remembers a whole lifetime of keys, or began when there were no orders. The key is new, also
                  while PostgreSQL is away
-    settled      all that was accepted before Redis's memory began is stored: its queue was empty, and nobody can hold
-                 one any more; or an order that was published afterwards is stored. The key is new if the store says
-                 so, asked once this is known
+    settled      all that was accepted before Redis's memory began is stored. The key is new if the store says so,
+                 asked once this is known
     unsettled    nobody can know. The order is published, and the answer waits until one is stored, and is that one
 
 So the answer of an unsettled key takes as long as the store does, some 50 ms, and it is 503 `outcome-unknown` when the
@@ -41,6 +40,7 @@ from database.sessions import StoreUnavailable
 from ingest_api.accepted_orders import AcceptedOrders
 from ingest_api.claims import COMPLETE, NO_MEMORY, SETTLED, Claims, Memory
 from ingest_api.idempotency import Claim, Replay, Request, Taken, id_in, may_be_accepted, name_of, pack, unpack
+from ingest_api.memory import MemoryJudge
 from pipeline.order_ids import OrderIds
 from pipeline.orders import Order
 from web import problems
@@ -49,19 +49,11 @@ from web.problems import Problem
 _PROBLEMS = {Taken.IN_FLIGHT: problems.request_in_flight, Taken.REUSED: problems.key_reused}
 # The store is asked so often for an order that is on its way to it.
 _ASK_AGAIN_S = 0.03
-# What an ingest_api claimed in the memory before may be published for so long afterwards.
-_PUBLISHED_WITHIN_S = 10.0
-# A worker that lives, and is stuck, holds its batch for at most 600 s; then it may wait, and be stored.
-_GIVEN_BACK_WITHIN_S = 900.0
-_LOOK_EVERY_S = 0.5
-_ASK_SETTLED_S = 1.0
 
 Price = Callable[[Sequence[str], Sequence[Request]], Awaitable[list[Order | Problem]]]
 """Prices requests, given the ids of their orders. Raises nothing."""
 Publish = Callable[[Sequence[Order]], Awaitable[None]]
 """Returns once the broker has confirmed. Raises Problem (503)."""
-Look = Callable[[], Awaitable[tuple[int, int] | None]]
-"""How many messages are ready in orders.accepted, and how many consume it. None: nobody can be asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,19 +97,16 @@ class KeyedOrders:
         ids: OrderIds,
         claims: Claims,
         accepted: AcceptedOrders,
-        look: Look,
+        judge: MemoryJudge,
         namespace: str,
         *,
         status: int,
-        remember_s: float,
         stored_within_s: float,
     ) -> None:
         """`status`: of the answer to what is accepted. `stored_within_s`: how long an answer waits for the store."""
-        self._ids, self._claims, self._accepted, self._look = ids, claims, accepted, look
-        self._namespace, self._status, self._remember_s = namespace, status, remember_s
-        self._stored_within_s = stored_within_s
+        self._ids, self._claims, self._accepted, self._judge = ids, claims, accepted, judge
+        self._namespace, self._status, self._stored_within_s = namespace, status, stored_within_s
         self._now = asyncio.get_running_loop().time
-        self._look_at, self._looking = 0.0, asyncio.Lock()
 
     async def accept(self, keyed: Keyed, price: Price, publish: Publish) -> Answer:
         """Accept the orders, or find those that were. Raises Problem."""
@@ -151,18 +140,6 @@ class KeyedOrders:
             self._claims.give_up(begun, may_be_accepted=False, is_sure=begun.is_sure)
             raise
         return await self._publish(begun, memory, own, priced, stored, publish, is_sure=is_sure)
-
-    async def run(self) -> None:
-        """Find out how far Redis's memory can be believed, before a request has to wait for it. Until cancelled."""
-        began_ms, pause_s = -1, _ASK_AGAIN_S
-        while True:
-            memory = self._claims.memory
-            if memory.began_ms != began_ms:
-                began_ms, pause_s = memory.began_ms, _ASK_AGAIN_S
-            if memory.level < SETTLED:
-                await self._settle(memory)
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, _ASK_SETTLED_S)
 
     def _in_doubt(
         self, claim: Claim, own: _Under, requests: Sequence[Request], priced: list[Order | Problem] | None
@@ -203,7 +180,7 @@ class KeyedOrders:
             await publish(orders)
             if not is_sure:
                 priced = await self._as_stored(own.ids, priced, orders)
-                self._learn_from(memory, began)
+                self._judge.learn_from(memory, began)
         except BaseException as error:
             self._claims.give_up(claim, may_be_accepted=may_be_accepted(error), is_sure=is_sure)
             raise
@@ -274,18 +251,15 @@ class KeyedOrders:
 
     async def _is_new(self, memory: Memory, is_asked: bool, keys: int) -> bool:
         """Whether a key that nobody remembers was never used; False: its order may be on its way. Raises Problem."""
-        if not self._is_complete(memory) and memory.level < SETTLED:
-            memory = await self._settle(memory)
-        if self._is_complete(memory):
+        if not self._judge.is_complete(memory) and memory.level < SETTLED:
+            memory = await self._judge.settle(memory)
+        if self._judge.is_complete(memory):
             return True
         if not is_asked:
             raise problems.store_unavailable()
         if memory.level < SETTLED and keys > 1:
             raise problems.outcome_unknown()
         return memory.level >= SETTLED
-
-    def _is_complete(self, memory: Memory) -> bool:
-        return memory.level == COMPLETE or (memory is not NO_MEMORY and memory.age_s() >= self._remember_s)
 
     async def _is_still_so(
         self, memory: Memory, before: Memory, candidates: list[_Under], stored: dict[str, Order]
@@ -296,7 +270,7 @@ class KeyedOrders:
         """
         now = self._claims.memory
         is_known = before.level >= SETTLED and before.began_ms == now.began_ms
-        if is_known or self._is_complete(memory) or (now.level == COMPLETE and now.began_ms == memory.began_ms):
+        if is_known or self._judge.is_complete(memory) or (now.level == COMPLETE and now.began_ms == memory.began_ms):
             return True
         if (found := await self._found(candidates)) is None:
             raise problems.store_unavailable()
@@ -304,47 +278,6 @@ class KeyedOrders:
         if orders and own is not candidates[0] and not stored:
             raise problems.outcome_unknown()  # its id is another than that of the claim: the next retry finds it
         return orders.keys() <= stored.keys()
-
-    async def _settle(self, memory: Memory) -> Memory:
-        """Look whether anything from before can still be on its way; at most twice a second, for all who wait.
-
-        Who waits behind one that looks does not look again, so nobody waits for more than two looks.
-        """
-        if memory is NO_MEMORY:
-            return memory
-        async with self._looking:
-            known = self._claims.memory
-            if known.began_ms == memory.began_ms and known.level > memory.level:
-                return known
-            if (began := self._now()) < self._look_at:
-                return memory
-            found = None
-            try:
-                found = await self._look()
-                return memory if found is None else await self._judged(memory, *found)
-            finally:
-                # A look that failed at once, because there is no broker yet, may be repeated soon.
-                wait_s = _LOOK_EVERY_S if found is not None else max(_ASK_AGAIN_S, self._now() - began)
-                self._look_at = self._now() + wait_s
-
-    async def _judged(self, memory: Memory, ready: int, consumers: int) -> Memory:
-        """What a look says about the memory."""
-        waited_s = min(self._now() - self._claims.memory_seen_at, memory.age_s())
-        if ready or (consumers and waited_s < _GIVEN_BACK_WITHIN_S):
-            return memory
-        # Asked last: what a worker stored while we looked counts.
-        if await self._accepted.are_none():
-            return self._raise(memory, COMPLETE)
-        return memory if waited_s < _PUBLISHED_WITHIN_S else self._raise(memory, SETTLED)
-
-    def _learn_from(self, memory: Memory, published_at: float) -> None:
-        """An order that was published after all of before is stored, and so are they."""
-        if memory is not NO_MEMORY and published_at > self._claims.memory_seen_at + _PUBLISHED_WITHIN_S:
-            self._raise(memory, SETTLED)
-
-    def _raise(self, memory: Memory, level: int) -> Memory:
-        self._claims.raise_to(memory, level)
-        return Memory(memory.began_ms, level, memory.now_ms)
 
     async def _as_stored(
         self, ids: Sequence[str], priced: list[Order | Problem], published: Sequence[Order]

@@ -100,6 +100,10 @@ class OrderIds:
                 self._now_ms, self._counter = self._now_ms + 1, 0
         return _sign(_minted_bits(self._now_ms, self._node, self._counter), self._mac)
 
+    def latest(self) -> str:
+        """The id that was minted last. Before the first, an id that nothing has."""
+        return _sign(_minted_bits(self._now_ms, self._node, self._counter), self._mac)
+
     def derive(self, client: str, idempotency_key: str, request: str) -> str:
         """The id of a new order that `client` makes with this key. `request`: what it orders, as in each retry."""
         return self.derive_under_each(client, idempotency_key, request)[0][0]

@@ -25,6 +25,7 @@ from pipeline.health import Health
 from pipeline.orders import SCHEMA
 from pipeline.refusals import Refusals
 from pipeline.settings import BrokerSettings
+from pipeline.topology import OpenChannel
 
 log = structlog.get_logger()
 
@@ -69,6 +70,9 @@ Declare = Callable[[AbstractChannel], Awaitable[AbstractQueue | None]]
 """Returns the queue that is to take the messages, or None if it is no fault when nobody does."""
 
 
+Meet = Callable[[OpenChannel], Awaitable[None]]
+
+
 @dataclass(eq=False)
 class _Line:
     """A channel to publish on."""
@@ -97,12 +101,16 @@ class _Line:
 class Publisher:
     """A connection that only publishes. Blocked or broken, it says so at once; it never waits past its deadline."""
 
-    def __init__(self, settings: BrokerSettings, health: Health, part: str, declare: Declare) -> None:
+    def __init__(
+        self, settings: BrokerSettings, health: Health, part: str, declare: Declare, meet: Meet | None = None
+    ) -> None:
         """`part`: what readiness calls this connection.
 
         `declare`: run before the first publish of each connection, and again after a message that no queue took.
+        `meet`: run once on each connection, before.
         """
         self._settings, self._health, self._part, self._declare = settings, health, part, declare
+        self._meet = meet
         self._connection: AbstractConnection | None = None
         self._line: _Line | None = None
         self._is_unroutable, self._declared_at = False, 0.0
@@ -203,6 +211,8 @@ class Publisher:
     async def _session(self, connection: AbstractConnection) -> None:
         line = await _open(connection, 1)
         async with answering():
+            if self._meet is not None:
+                await self._meet(lambda: _channel(connection, _ASKING_CHANNEL))
             queue = await self._declare(line.channel)
         self._queue, self._refusals = queue.name if queue is not None else None, Refusals()
         self._asking = self._looking = None

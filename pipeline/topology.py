@@ -3,19 +3,24 @@
     orders_exchange ── order.accepted ──▶ orders.accepted ──(rejected, or returned too often)──▶ orders.dead
                     └─ order.created  ──▶ orders.created  ──(the same)─────────────────────────▶ orders.dead
     products_exchange ── product.* ──▶ one private queue for each ingest_api
+    orders_intake_began        carries nothing. A broker without it has never had an order
 
 What is in orders.dead is parked by persist_worker, like what the workers themselves give up on.
 
 Every queue that holds orders is a quorum queue: a confirm means that the message is fsynced.
 """
 
+from collections.abc import Awaitable, Callable
+
 from aio_pika import ExchangeType
 from aio_pika.abc import AbstractChannel, AbstractQueue
+from aio_pika.exceptions import ChannelNotFoundEntity
 from pamqp.common import FieldTable
 
 ORDERS_EXCHANGE = "orders_exchange"
 PRODUCTS_EXCHANGE = "products_exchange"
 DEAD_EXCHANGE = "orders_dead_exchange"
+INTAKE_BEGAN_EXCHANGE = "orders_intake_began"
 
 ORDER_ACCEPTED = "order.accepted"
 ORDER_CREATED = "order.created"
@@ -54,6 +59,24 @@ _ORDER_QUEUE: FieldTable = _BOUNDED_QUORUM_QUEUE | {
 # Behind the second net there is none. RabbitMQ 4 drops what has come back 20 times to a queue without a limit of its
 # own, and 3.10 knows no value for "never": so, a number that no restarts and no outages add up to.
 _DEAD_QUEUE: FieldTable = _BOUNDED_QUORUM_QUEUE | {"x-delivery-limit": 1_000_000_000}
+
+
+OpenChannel = Callable[[], Awaitable[AbstractChannel]]
+"""Opens a channel of the connection, in place of the one before."""
+
+
+async def begin_intake(open_channel: OpenChannel) -> bool:
+    """Mark the broker, before ingest_api publishes there. Returns whether it had no mark: then it has had no order."""
+    channel = await open_channel()
+    try:
+        await channel.declare_exchange(INTAKE_BEGAN_EXCHANGE, passive=True)
+    except ChannelNotFoundEntity:  # RabbitMQ has closed the channel
+        channel = await open_channel()
+        await channel.declare_exchange(INTAKE_BEGAN_EXCHANGE, ExchangeType.FANOUT, durable=True)
+        return True
+    finally:
+        await channel.close()
+    return False
 
 
 async def declare_accepted(channel: AbstractChannel) -> AbstractQueue:

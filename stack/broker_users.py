@@ -17,6 +17,7 @@ from typing import Any
 
 from pipeline.topology import (
     DEAD_EXCHANGE,
+    INTAKE_BEGAN_EXCHANGE,
     ORDER_ACCEPTED,
     ORDER_CREATED,
     ORDERS_ACCEPTED_QUEUE,
@@ -45,7 +46,7 @@ class Rights:
 
 RIGHTS: Mapping[str, Rights] = {
     "ingest_api": Rights(
-        configure=(*_ORDERS, ORDERS_ACCEPTED_QUEUE, PRODUCTS_EXCHANGE, PRIVATE_QUEUES),
+        configure=(*_ORDERS, INTAKE_BEGAN_EXCHANGE, ORDERS_ACCEPTED_QUEUE, PRODUCTS_EXCHANGE, PRIVATE_QUEUES),
         write=(*_ORDERS, ORDERS_ACCEPTED_QUEUE, PRIVATE_QUEUES),
         read=(ORDERS_EXCHANGE, DEAD_EXCHANGE, ORDERS_ACCEPTED_QUEUE, PRODUCTS_EXCHANGE, PRIVATE_QUEUES),
         order_keys=(ORDER_ACCEPTED,),

@@ -119,14 +119,6 @@ def excuses_for(known_products: Sequence[str]) -> tuple[Excuse, ...]:
             "schemathesis sends a key again with another order, which is what the answer is for.",
         ),
         Excuse(
-            "ServerError",
-            "outcome-unknown",
-            "",
-            _has_key,
-            "On a Redis that has just begun nobody can say that a key with an order that is refused now ordered nothing"
-            " before. It is 503 until all that was on its way is stored.",
-        ),
-        Excuse(
             rejected,
             "version-mismatch",
             "",

@@ -5,6 +5,7 @@ import resource
 import socket
 import time
 from collections.abc import MutableMapping
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -162,14 +163,15 @@ async def _deaf(url: str, made: list[Connection]) -> socket.socket:
     while not connection.transport.get_write_buffer_size():
         former = connection.cycle
         client.sendall(request(b"x" * 20_000))
-        await eventually(lambda: connection.cycle is not former and _is_answered(connection))
+        await eventually(partial(_has_answered_since, connection, former))
         await asyncio.sleep(0.005)
     assert not connection.flow.write_paused
     return client
 
 
-def _is_answered(connection: Connection) -> bool:
-    return connection.cycle is not None and connection.cycle.response_complete
+def _has_answered_since(connection: Connection, former: object) -> bool:
+    cycle = connection.cycle
+    return cycle is not None and cycle is not former and cycle.response_complete
 
 
 async def test_p8_a_request_that_waits_for_its_answer_makes_room_for_nobody(app: Starlette) -> None:

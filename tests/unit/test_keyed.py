@@ -12,6 +12,7 @@ from database.sessions import StoreUnavailable
 from ingest_api.claims import COMPLETE, NO_MEMORY, SETTLED, UNSETTLED, Memory
 from ingest_api.idempotency import Claim, Replay, Taken, judge
 from ingest_api.keyed import Answer, Keyed, KeyedOrders
+from ingest_api.memory import BrokerMark, MemoryJudge
 from ingest_api.requests import OrderRequest
 from pipeline.order_ids import OrderIds
 from pipeline.orders import Order
@@ -98,16 +99,11 @@ class _Scene:
         self.look_s = 0.0
         self.prices: dict[str, Decimal] = {"p": Decimal(10)}
         self.ids = OrderIds(keys)
-        self.orders = KeyedOrders(
-            self.ids,
-            self.claims,  # type: ignore[arg-type]
-            self.store,  # type: ignore[arg-type]
-            self._look,
-            "ns:",
-            status=202,
-            remember_s=86_400,
-            stored_within_s=0.1,
-        )
+        held: Any = self.claims
+        store: Any = self.store
+        self.mark = BrokerMark(held)
+        self.judge = MemoryJudge(self.ids, held, store, self._look, self.mark, remember_s=86_400)
+        self.orders = KeyedOrders(self.ids, held, store, self.judge, "ns:", status=202, stored_within_s=0.1)
 
     async def order(self, *products: str, requests: Sequence[OrderRequest | Problem] = ()) -> Answer | str:
         requests = requests or [OrderRequest(it, 1) for it in products]
@@ -204,11 +200,57 @@ async def test_p5_a_store_that_was_asked_before_the_memory_settled_is_asked_agai
 async def test_p5_a_store_that_got_an_order_while_the_memory_settled_is_not_said_to_have_had_none() -> None:
     scene = _Scene()
     scene.queue = None
-    await scene.orders._settle(scene.claims.memory)
+    await scene.judge.settle(scene.claims.memory)
     scene.store.rows["another"], scene.queue = _order("another", Decimal(1)), (0, 0)
     scene.claims.memory_seen_at = asyncio.get_running_loop().time() - 20
     await asyncio.sleep(0.6)
-    await scene.orders._settle(scene.claims.memory)
+    await scene.judge.settle(scene.claims.memory)
+    assert scene.claims.memory.level == SETTLED
+
+
+async def test_p5_on_a_broker_that_has_never_had_an_order_no_key_was_used_although_workers_consume() -> None:
+    scene = _Scene()
+    scene.claims.memory_seen_at = asyncio.get_running_loop().time()
+    scene.mark._unused = scene.claims.memory
+    assert _told(await scene.order("unknown", "another")) == ["unknown-product"] * 2
+    assert scene.claims.memory.level == COMPLETE
+
+
+async def test_p5_a_memory_that_began_after_the_broker_was_marked_is_not_believed() -> None:
+    scene = _Scene()
+    scene.mark._unused = scene.claims.memory
+    scene.claims.memory = Memory(2, UNSETTLED, _NOW_MS)
+    assert await scene.order("unknown", "another") == "outcome-unknown"
+
+
+async def test_p5_a_broker_that_has_no_mark_yet_is_not_believed_beside_a_store_that_has_orders() -> None:
+    """An older release marks none."""
+    scene = _Scene()
+    scene.mark._unused = scene.claims.memory
+    scene.store.rows["another"] = _order("another", Decimal(1))
+    assert await scene.order("unknown", "another") == "outcome-unknown"
+
+
+async def test_p5_a_stored_order_without_a_key_settles_the_memory() -> None:
+    """Only if it was minted after all that was claimed before can have been published."""
+    scene = _Scene()
+    memory, loop_time = scene.claims.memory, asyncio.get_running_loop().time
+    scene.claims.memory_seen_at = loop_time()
+    early = scene.ids.mint()
+    scene.store.rows[early] = _order(early, Decimal(1))
+    await scene.judge._probe(memory)
+    scene.claims.memory_seen_at = loop_time() - 11
+    for _ in range(2):
+        await scene.judge._probe(memory)
+        assert scene.claims.memory.level == UNSETTLED
+    scene.ids.mint()  # and refused
+    await scene.judge._probe(memory)
+    assert scene.claims.memory.level == UNSETTLED
+    late = scene.ids.mint()
+    await scene.judge._probe(memory)
+    assert scene.claims.memory.level == UNSETTLED
+    scene.store.rows[late] = _order(late, Decimal(1))
+    await scene.judge._probe(memory)
     assert scene.claims.memory.level == SETTLED
 
 
@@ -220,7 +262,7 @@ async def test_those_who_wait_behind_a_look_that_fails_do_not_look_one_after_the
     scene.queue, scene.look_s = None, 0.2
     memory = scene.claims.memory
     async with asyncio.timeout(1):
-        await asyncio.gather(*(scene.orders._settle(memory) for _ in range(20)))
+        await asyncio.gather(*(scene.judge.settle(memory) for _ in range(20)))
     assert scene.looks == 1
 
 
@@ -235,9 +277,9 @@ async def test_who_never_has_to_look_sleeps(monkeypatch: pytest.MonkeyPatch, mem
         if len(naps) == 20:
             raise asyncio.CancelledError
 
-    monkeypatch.setattr("ingest_api.keyed.asyncio.sleep", sleep)
+    monkeypatch.setattr("ingest_api.memory.asyncio.sleep", sleep)
     with pytest.raises(asyncio.CancelledError):
-        await scene.orders.run()
+        await scene.judge.run()
     assert sum(naps) > 10
 
 

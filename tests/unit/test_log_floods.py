@@ -113,7 +113,7 @@ def configured() -> Iterator[int]:
     logging.root.handlers, logging.raiseExceptions = handlers, raises
     logging.root.setLevel(level)
     structlog.configure(**before)
-    os.close(writing)
+    # `writing` stays open: the sink's thread lives on, and would write to the next file that gets its number.
 
 
 _sinks: list[LogSink] = []
