@@ -99,6 +99,29 @@ def test_a_service_starts_with_them_and_is_the_user_that_the_broker_knows(
     assert f"ACL SETUSER {redis.username} reset on #{hashed} " in (tmp_path / "redis-cli.heard").read_text()
 
 
+def test_the_secret_key_is_replaced_in_three_steps_each_for_all_services_and_rolled_out(tmp_path: Path) -> None:
+    old = "6f" * 32
+    answer = f'[ "$3" = get ] && printf %s {old} | base64 && exit'
+    executable(tmp_path / "kubectl", f"{answer}\nprintf '%s\\n' \"$*\" >> {tmp_path}/called")
+    text = README[README.index("## Replacing ORDER_ID_KEY") : README.index("## Why so")]
+    script = "set -eu\n" + "\n".join(line[4:] for line in text.splitlines() if line.startswith("    "))
+    subprocess.run(["sh", "-c", script], env={"PATH": f"{tmp_path}:{os.environ['PATH']}"}, check=True)
+    calls = [line.removeprefix("-n headrace ") for line in (tmp_path / "called").read_text().splitlines()]
+    each = 3 * len(SETTINGS)
+    keys = []
+    for step in (calls[:each], calls[each : 2 * each], calls[2 * each :]):
+        patches, rollouts = step[: len(SETTINGS)], step[len(SETTINGS) :]
+        (key,) = {json.loads(it.split(" -p ")[1])["stringData"]["ORDER_ID_KEY"] for it in patches}
+        keys.append(key)
+        assert {it.split()[2] for it in patches} == {f"headrace-{it}" for it in SETTINGS}
+        wanted = [f"rollout {what} deployment/{it}" for what in ("restart", "status") for it in SETTINGS]
+        assert sorted(rollouts) == sorted(wanted)
+    new = keys[-1]
+    assert keys == [f"{old},{new}", f"{new},{old}", new]
+    assert len(new) == 64
+    assert new != old
+
+
 def test_no_two_accounts_share_a_password(secrets: dict[str, dict[str, str]]) -> None:
     users = [it["password"] for it in secrets.values() if "password" in it]
     roles = [urlsplit(it["DATABASE_URL"]).password for it in secrets.values() if "DATABASE_URL" in it]
