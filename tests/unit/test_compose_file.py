@@ -177,10 +177,31 @@ def test_prometheus_asks_each_part_on_its_port() -> None:
         assert job["dns_sd_configs"][0]["names"] == found
 
 
+def alerts() -> dict[str, dict[str, Any]]:
+    rules = yaml.safe_load((OBSERVE / "rules.yml").read_text())["groups"][0]["rules"]
+    return {rule["alert"]: rule for rule in rules}
+
+
+def test_each_alert_says_what_it_means_and_what_to_do() -> None:
+    for name, rule in alerts().items():
+        assert set(rule["annotations"]) == {"summary", "mend"}, name
+        named = set(re.findall(r"\$labels\.(\w+)", str(rule["annotations"])))
+        kept = set(re.findall(r"\w+", " ".join(re.findall(r"(?:by|on) \(([^)]*)\)", rule["expr"]))))
+        kept |= {"job"} if "absent(" in rule["expr"] else set()
+        assert named <= kept, name
+
+
+def test_p12_an_alert_tells_of_a_part_that_a_service_cannot_use() -> None:
+    """Also of those that hold no readiness back, and of one replica of several."""
+    rule = alerts()["PartIsAway"]
+    assert rule["expr"] == "min by (service, part) (headrace_part_up) == 0"
+    assert metrics.PART_UP._labelnames == ("service", "part")
+    assert seconds(rule["for"]) == 60, "longer than a restart of a server takes"
+
+
 def test_an_alert_tells_of_workers_that_are_all_gone() -> None:
     """Their own figures go with them."""
-    rules = yaml.safe_load((OBSERVE / "rules.yml").read_text())["groups"][0]["rules"]
-    (expression,) = [rule["expr"] for rule in rules if rule["alert"] == "WorkersAreGone"]
+    expression = alerts()["WorkersAreGone"]["expr"]
     jobs = {job["job_name"] for job in yaml.safe_load((OBSERVE / "prometheus.yml").read_text())["scrape_configs"]}
     asked = re.findall(r'absent\(up\{job="(\w+)"\} == 1\)', expression)
     assert asked == ["persist_worker", "product_consumer"]
