@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from stack import backlog, replicas
+from stack.backlog import Waiting
 from stack.console import out, say, spinner
 from stack.down import remove_data
 from stack.environment import wanted_ports
@@ -25,6 +27,7 @@ from stack.logfile import open_log
 from stack.ports import LOOPBACK, is_free, is_taken
 from stack.proc import listener_of
 from stack.state import SERVERS, SERVICES, Part, StackState
+from stack.status import print_troubles
 from stack.table import as_dict, print_next, print_table
 from stack.up import demo_product
 
@@ -302,15 +305,29 @@ def describe(home: Home) -> str | None:
 
 def status(*, as_json: bool) -> int:
     """Print it. Returns 0 when all is ready, 1 when something is not, 3 when nothing runs."""
-    state = state_of(_containers())
+    containers = _containers()
+    state = state_of(containers)
+    waiting = _ask_services(state, containers) if state.parts else None
     if as_json:
-        out.print_json(json.dumps(as_dict(state, is_running=bool(state.parts))))
+        shown = as_dict(state, is_running=bool(state.parts)) | {"waiting": backlog.as_json(waiting)}
+        out.print_json(json.dumps(shown))
     elif state.parts:
         say(f"headrace is {'running' if state.phase == 'ready' else state.phase}, in containers")
         print_table(state, "./headrace logs")
+        print_troubles(state, waiting)
     else:
         say("headrace is not running; start it: ./headrace up --docker -d")
     return 3 if not state.parts else 0 if state.phase == "ready" else 1
+
+
+def _ask_services(state: StackState, containers: Sequence[dict[str, Any]]) -> list[Waiting] | None:
+    """Those that are not ready say why. Returns how many orders wait; None if that is not known."""
+    running = [it for it in containers if it["State"] == "running"]
+    run = compose("exec", "-T")
+    for name in SERVICES:
+        if name in state.parts and (unwell := [it for it in running if _part(it) == name and not _is_well(it)]):
+            state.parts[name].why = replicas.why_not_ready(unwell, run)
+    return replicas.waiting_in([it for it in running if _part(it) == "ingest_api"], run)
 
 
 def show() -> None:

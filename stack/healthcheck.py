@@ -1,4 +1,5 @@
-"""Exit 0 when the service in this container is ready: what the image's HEALTHCHECK runs.
+"""Exit 0 when the service in this container is ready: what the image's HEALTHCHECK runs. Or, with the path of a page,
+print that page, and exit 0 when its status is 200.
 
 With the standard library's sockets alone: it runs every few seconds, and anything that speaks HTTP would take ten times
 the CPU to import.
@@ -12,6 +13,10 @@ import sys
 def main() -> int:
     port = int(os.environ.get("HEALTH_PORT") or 9103)
     try:
+        if len(sys.argv) > 1:
+            head, _, page = _ask(port, sys.argv[1]).partition(b"\r\n\r\n")
+            print(page.decode(errors="replace"))
+            return 0 if head.startswith(b"HTTP/1.1 200 ") else 1
         is_ready = _ask(port, "/readyz").startswith(b"HTTP/1.1 200 ")
         # Shown by `docker inspect`: which part is missing.
         print(_ask(port, "/health").partition(b"\r\n\r\n")[2].decode(errors="replace"))

@@ -188,7 +188,8 @@ class Services:
             spec = service_spec(name, health_port, self.home.log(name), environment, on_port(self._identity, port))
             process = Process(spec, self.on_change)
             self._running.append(process)
-            self.parts[name] = Part(f"http://{LOOPBACK}:{port}")
+            health_url = f"http://{LOOPBACK}:{health_port}" if name in HEALTH_PORTS else ""
+            self.parts[name] = Part(f"http://{LOOPBACK}:{port}", health_url=health_url)
             await process.start()
             step.text = f"{name} on {LOOPBACK}:{port}{self.ports.why(name)}"
 

@@ -26,6 +26,13 @@ class Part:
     version: str = ""
     why: str = ""
     """Why a service is not ready, as it says itself when it is asked."""
+    health_url: str = ""
+    """Where an API tells of itself, for connections of clients cannot be taken there. "": where all else is."""
+
+    @property
+    def asked_at(self) -> str:
+        """Where its /health and /metrics are."""
+        return self.health_url or self.url
 
 
 @dataclass

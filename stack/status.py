@@ -29,7 +29,7 @@ def status(home: Home, *, as_json: bool) -> int:
     elif is_running:
         say(f"headrace is {'running' if state.phase == 'ready' else state.phase}")
         print_table(state, str(home.logs))
-        _print_troubles(state, waiting)
+        print_troubles(state, waiting)
     else:
         say("headrace is not running; start it: ./headrace up -d")
     if not is_running:
@@ -45,8 +45,9 @@ def _ask_services(home: Home, state: StackState) -> list[Waiting] | None:
     parts = [state.parts[name] for name in SERVICES if name in state.parts]
     with ThreadPoolExecutor(len(SERVICES) + 1) as pool:
         ingest = state.parts.get("ingest_api")
-        waiting = pool.submit(backlog.waiting_at, ingest.url, token) if ingest and ingest.url else None
-        for part, why in zip(parts, pool.map(lambda part: backlog.why_not_ready(part.url, token), parts), strict=True):
+        waiting = pool.submit(backlog.waiting_at, ingest.asked_at, token) if ingest and ingest.url else None
+        reasons = pool.map(lambda part: backlog.why_not_ready(part.asked_at, token), parts)
+        for part, why in zip(parts, reasons, strict=True):
             part.why = why
             if part.state == "ready" and why:
                 part.state = "not ready"
@@ -60,7 +61,8 @@ def _token(home: Home) -> str | None:
         return None  # then it is the key file that is wrong, and the services say so
 
 
-def _print_troubles(state: StackState, waiting: list[Waiting] | None) -> None:
+def print_troubles(state: StackState, waiting: list[Waiting] | None) -> None:
+    """Why services are not ready, and what waits."""
     troubles = {name: part.why for name in SERVICES if (part := state.parts.get(name)) and part.why}
     for name, why in troubles.items():
         say(f"{name} is not ready: {why}")
@@ -77,7 +79,8 @@ def _all_ready(state: StackState) -> bool:
 
 def running_urls(home: Home) -> dict[str, str]:
     """`ingest_api`, `product_api`, `database` and `broker`: of the stack that the environment names, or of the one that
-    `up` started. Raises HeadraceError when that does not run.
+    `up` started, and then also `health`, where its ingest_api tells of itself. Raises HeadraceError when that does not
+    run.
     """
     if named := named_stack():
         return named
@@ -86,4 +89,4 @@ def running_urls(home: Home) -> dict[str, str]:
         raise HeadraceError("headrace is not running", "`up` has not been run, or has not finished", "./headrace up -d")
     urls = {name: state.parts[name].url for name in ("ingest_api", "product_api")}
     servers = {"database": state.parts["postgres"].url, "broker": state.parts["rabbitmq"].url}
-    return {**urls, **servers, **state.operator}
+    return {**urls, **servers, **state.operator, "health": state.parts["ingest_api"].asked_at}

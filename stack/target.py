@@ -20,8 +20,8 @@ class Target:
     database: str
     broker: str | None
     """None where nobody said which one belongs to this database."""
-    ingest_api: str | None = None
-    """The URL of one that accepts orders for this database; None where nobody said so."""
+    health: str | None = None
+    """Where an ingest_api that accepts orders for this database tells of itself; None where nobody said so."""
 
     def known_broker(self) -> str:
         """Raises HeadraceError if it is not known."""
@@ -43,10 +43,15 @@ def choose_target(home: Home, database_url: str | None = None, amqp_url: str | N
     given = external_urls()
     if "postgres" in given:
         beside = _running_on(home, given["postgres"])
-        return Target(given["postgres"], given.get("rabbitmq") or beside.get("broker"), beside.get("ingest_api"))
+        return Target(given["postgres"], given.get("rabbitmq") or beside.get("broker"), _health_of(beside))
     urls = running_urls(home)
     is_ours = given.get("rabbitmq", urls["broker"]) == urls["broker"]
-    return Target(urls["database"], urls["broker"] if is_ours else None, urls.get("ingest_api"))
+    return Target(urls["database"], urls["broker"] if is_ours else None, _health_of(urls))
+
+
+def _health_of(urls: dict[str, str]) -> str | None:
+    """Of a stack that the environment names, only the door for clients is known."""
+    return urls.get("health") or urls.get("ingest_api")
 
 
 def _from_options(database_url: str | None, amqp_url: str | None) -> Target:

@@ -47,8 +47,8 @@ def verify(
     target = choose_target(home, database_url, amqp_url)
     broker = target.known_broker() if repair else None
     report = Report(lag_s, as_json=as_json)
-    if target.ingest_api:
-        report.waits(waiting_at(target.ingest_api, own_token(home)))
+    if target.health:
+        report.waits(waiting_at(target.health, own_token(home)))
     try:
         uvloop.run(_run(target.database, report, broker))
     except KeyboardInterrupt:

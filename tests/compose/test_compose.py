@@ -48,6 +48,9 @@ async def test_the_commands_mean_the_containers(composed: Composed) -> None:
     assert (await composed.headrace("dead", "list")).strip() == "0 wait for their replay"
     status = await composed.headrace("status")
     assert "running, in containers" in status
+    assert "not known" not in status
+    waiting = json.loads(await composed.headrace("status", "--json"))["waiting"]
+    assert {queue: it["orders"] for queue, it in waiting.items()} == {"orders.accepted": 0, "orders.created": 0}
     assert re.search(rf"ingest_api +{await composed.url('proxy', 8080)}{ORDERS} +ready", status)
     assert '"event":"starting"' in await composed.headrace("logs", "persist_worker")
     assert "already, in containers" in await composed.headrace("up", code=1)

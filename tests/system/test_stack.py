@@ -83,6 +83,14 @@ def test_status_tells_programs_where_everything_is(stack: Stack) -> None:
     assert all(":" in status[server]["url"].partition("@")[0] for server in SERVERS), "with their passwords"
 
 
+def test_p8_status_knows_the_health_listeners_of_the_apis(stack: Stack) -> None:
+    stack.up()
+    parts = load(stack.home).parts
+    for name in ("ingest_api", "product_api"):
+        assert parts[name].health_url not in ("", parts[name].url)
+        assert get(f"{parts[name].health_url}/health", 5)[0] == 200
+
+
 @pytest.mark.timeout(300)
 async def test_status_and_verify_tell_what_waits_while_a_worker_is_frozen(stack: Stack) -> None:
     stack.up()

@@ -1,20 +1,38 @@
 """The stack in containers, in the table of `./headrace status`; and which commands mean it."""
 
 import itertools
+import json
+import socket
+import subprocess
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from stack import cli, containers
+from stack import cli, containers, replicas
 from stack.containers import state_of
 from stack.errors import HeadraceError
 from stack.home import ROOT, Home
+from tests.executables import executable
 
 
 def container(service: str, *ports: tuple[int, int], state: str = "running", health: str = "healthy") -> dict[str, Any]:
     published = [{"URL": "127.0.0.1", "TargetPort": inner, "PublishedPort": outer} for inner, outer in ports]
-    return {"Service": service, "State": state, "Health": health, "Publishers": published}
+    number = next(_NUMBERS)
+    name = f"headrace-{service}-{number}"
+    return {"Service": service, "Name": name, "State": state, "Health": health, "Publishers": published}
+
+
+_NUMBERS = itertools.count(1)
+
+
+def page(queue: str, orders: int, oldest_s: float) -> str:
+    """What an ingest_api says at /metrics of one queue, and nothing of the other."""
+    waits = {"orders": orders, "messages": orders and 1, "oldest_seconds": oldest_s}
+    lines = [f'headrace_backlog_{what}{{queue="{queue}"}} {value}' for what, value in waits.items()]
+    return "\n".join(lines) + "\n"
 
 
 ALL = [
@@ -168,3 +186,101 @@ def test_a_page_that_is_not_published_is_not_promised(tmp_path: Path, monkeypatc
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 1
+
+
+@pytest.fixture
+def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """`headrace status` beside a Compose that tells of these containers, and of what is asked inside them."""
+    monkeypatch.setenv("HEADRACE_HOME", str(tmp_path))
+    monkeypatch.setattr(containers, "_program", lambda: [str(tmp_path / "compose")])
+
+    def run(found: list[dict[str, Any]], inside: dict[str, str], *, as_json: bool = False) -> int:
+        """`inside`: container → script that stands for its health check."""
+        (tmp_path / "ps").write_text("\n".join(map(json.dumps, found)))
+        cases = "".join(
+            f"        {it['Service']}:{_index(it)}) {inside.get(it['Name'], 'exit 1')} ;;\n" for it in found
+        )
+        script = f"""
+            while [ "$1" != ps ] && [ "$1" != exec ]; do shift; done
+            [ $1 = ps ] && exec cat {tmp_path}/ps
+            [ "$2 $3" = "-T --index" ] || exit 9
+            case $5:$4 in\n{cases}    esac"""
+        executable(tmp_path / "compose", script)
+        return containers.status(as_json=as_json)
+
+    return run
+
+
+def _index(container: dict[str, Any]) -> str:
+    return str(container["Name"]).rpartition("-")[2]
+
+
+def test_what_waits_is_told_of_all_replicas_together(
+    running: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    second = container("ingest_api")
+    found = [*ALL, second]
+    inside = {}
+    for it, orders, oldest_s in ((ALL[0], 1_000, 90.0), (second, 20, 3.0)):
+        (tmp_path / it["Name"]).write_text(page("orders.accepted", orders, oldest_s) + page("orders.created", 0, 0.0))
+        inside[it["Name"]] = f"cat {tmp_path / it['Name']}"
+    assert running(found, inside) == 0
+    shown = capsys.readouterr().out
+    assert "\norders.accepted: 1,020 orders in 2 messages wait for their row, the oldest for 90 s\n" in shown
+    assert "orders.created" not in shown
+    assert running(found, inside, as_json=True) == 0
+    waiting = json.loads(capsys.readouterr().out)["waiting"]
+    assert waiting["orders.accepted"] == {"orders": 1_020, "messages": 2, "oldest_s": 90.0}
+
+
+@pytest.mark.parametrize("answer", ["exit 1", "echo nothing of it", "exec sleep 60"])
+def test_a_sum_without_one_of_them_is_not_shown_as_the_sum(
+    answer: str, running: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replicas, "TIMEOUT_S", 0.5)
+    second = container("ingest_api")
+    (tmp_path / "page").write_text(page("orders.accepted", 7, 1.0) + page("orders.created", 0, 0.0))
+    assert running([*ALL, second], {ALL[0]["Name"]: f"cat {tmp_path}/page", second["Name"]: answer}) == 0
+    assert "how many orders wait is not known: ingest_api does not say\n" in capsys.readouterr().out
+
+
+def test_a_container_that_is_not_ready_says_why(running: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    worker = container("persist_worker", health="unhealthy")
+    found = [worker if it["Service"] == "persist_worker" else it for it in ALL]
+    why = '{"status": "not ready", "parts": {"database": "connection refused", "consumer": "ok"}}'
+    assert running(found, {worker["Name"]: f"echo '{why}'; exit 1"}) == 1
+    assert "\npersist_worker is not ready: database: connection refused\n" in capsys.readouterr().out
+    assert running(found, {worker["Name"]: f"echo '{why}'; exit 1"}, as_json=True) == 1
+    assert json.loads(capsys.readouterr().out)["services"]["persist_worker"]["why"] == "database: connection refused"
+
+
+def test_of_containers_that_do_not_run_nothing_is_asked(running: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    found = [container("ingest_api", state="exited", health=""), *ALL[1:]]
+    assert running(found, {}) == 1
+    assert "how many orders wait is not known" in capsys.readouterr().out
+    assert running([], {}) == 3
+
+
+def test_the_health_check_shows_any_page() -> None:
+    """As a program of its own: it is run with the standard library alone."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            for _ in range(2):
+                connection, _ = server.accept()
+                with connection:
+                    path = connection.recv(1000).split()[1].decode()
+                    connection.sendall(f"HTTP/1.1 {200 if path == '/metrics' else 503} X\r\n\r\n{path}".encode())
+
+        threading.Thread(target=answer, daemon=True).start()
+        shown = [
+            subprocess.run(
+                [sys.executable, "-IS", ROOT / "stack" / "healthcheck.py", path],
+                env={"HEALTH_PORT": str(server.getsockname()[1])},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            for path in ("/metrics", "/health")
+        ]
+    assert [(it.stdout, it.returncode) for it in shown] == [("/metrics\n", 0), ("/health\n", 1)]
