@@ -19,7 +19,7 @@ from pipeline.order_ids import OrderIds
 from pipeline.orders import Order, encode_order, with_context
 from pipeline.publisher import Outcome
 from pipeline.shares import Shares
-from web import problems
+from web import problems, unknown_outcomes
 from web.body import read_json_body
 from web.clients import client_of
 from web.idempotency_keys import idempotency_key
@@ -32,7 +32,7 @@ _PROBLEMS = {
     Outcome.BROKEN: problems.broker_unavailable,
     Outcome.UNROUTABLE: problems.broker_unavailable,
     Outcome.NOT_SENT: problems.broker_unavailable,
-    Outcome.UNKNOWN: problems.outcome_unknown,
+    Outcome.UNKNOWN: unknown_outcomes.broker_is_silent,
 }
 
 _REPLAYED = ((b"idempotency-replayed", b"true"),)

@@ -43,7 +43,7 @@ from ingest_api.idempotency import Claim, Replay, Request, Taken, id_in, may_be_
 from ingest_api.memory import MemoryJudge
 from pipeline.order_ids import OrderIds
 from pipeline.orders import Order
-from web import problems
+from web import problems, unknown_outcomes
 from web.problems import Problem
 
 _PROBLEMS = {Taken.IN_FLIGHT: problems.request_in_flight, Taken.REUSED: problems.key_reused}
@@ -130,7 +130,7 @@ class KeyedOrders:
             if begun.in_doubt:
                 claimed = next(it for it in candidates if it.first == begun.order_id)
                 if stored and claimed is not own:
-                    raise problems.outcome_unknown()
+                    raise unknown_outcomes.stored_under_another_key()
                 begun, priced = self._in_doubt(begun, claimed, keyed.requests, priced if claimed is own else None)
                 own, is_sure = claimed, begun.is_sure
             else:
@@ -152,7 +152,7 @@ class KeyedOrders:
             return claim, unpack(claim.priced, own.ids, requests)[1]
         except ValueError:
             if priced is None:
-                raise problems.outcome_unknown() from None
+                raise unknown_outcomes.claim_is_unreadable() from None
             return replace(claim, priced=pack(self._status, priced), is_sure=False), priced
 
     async def _publish(
@@ -199,7 +199,7 @@ class KeyedOrders:
         """There is nothing to publish: all is stored, or refused. Raises Problem."""
         if not stored:
             if not is_sure:  # one that is on its way had a price then
-                raise problems.outcome_unknown()
+                raise unknown_outcomes.refused_after_a_loss()
             self._claims.give_up(claim, may_be_accepted=False, is_sure=is_sure)
             return Answer(422, priced, is_replayed=False)
         priced = [stored.get(order_id, it) for order_id, it in zip(own.ids, priced, strict=True)]
@@ -245,9 +245,9 @@ class KeyedOrders:
             if order_id := id_in(begun):
                 if self._ids.is_ours(order_id):
                     return Taken.REUSED, memory
-                raise problems.claimed_under_another_key()
+                raise unknown_outcomes.claimed_under_another_key()
             instead = begun  # no claim, whoever put it there
-        raise problems.outcome_unknown()
+        raise unknown_outcomes.claim_is_unreadable()
 
     async def _is_new(self, memory: Memory, is_asked: bool, keys: int) -> bool:
         """Whether a key that nobody remembers was never used; False: its order may be on its way. Raises Problem."""
@@ -258,7 +258,7 @@ class KeyedOrders:
         if not is_asked:
             raise problems.store_unavailable()
         if memory.level < SETTLED and keys > 1:
-            raise problems.outcome_unknown()
+            raise unknown_outcomes.forgotten_while_keys_are_replaced()
         return memory.level >= SETTLED
 
     async def _is_still_so(
@@ -276,7 +276,8 @@ class KeyedOrders:
             raise problems.store_unavailable()
         own, orders = found
         if orders and own is not candidates[0] and not stored:
-            raise problems.outcome_unknown()  # its id is another than that of the claim: the next retry finds it
+            # Its id is another than that of the claim: the next retry finds it.
+            raise unknown_outcomes.stored_under_another_key()
         return orders.keys() <= stored.keys()
 
     async def _as_stored(
@@ -287,13 +288,19 @@ class KeyedOrders:
         What is refused now may have been accepted before, and is stored by then too.
         """
         awaited = {it.id for it in published}
+        has_answered = False
         try:
             async with asyncio.timeout(self._stored_within_s):
                 # Another process stores it, and nothing tells us.
-                while not awaited <= (stored := await self._accepted.find(ids)).keys():  # noqa: ASYNC110
+                while not awaited <= (stored := await self._accepted.find(ids)).keys():
+                    has_answered = True
                     await asyncio.sleep(_ASK_AGAIN_S)
-        except (TimeoutError, StoreUnavailable):
-            raise problems.outcome_unknown() from None
+        except StoreUnavailable as error:
+            raise unknown_outcomes.store_is_silent(str(error)) from None
+        except TimeoutError:
+            if not has_answered:
+                raise unknown_outcomes.store_is_silent("the store does not answer in time") from None
+            raise unknown_outcomes.store_is_behind() from None
         return [stored.get(order_id, it) for order_id, it in zip(ids, priced, strict=True)]
 
 
@@ -309,4 +316,4 @@ def _replayed(replay: Replay, own: _Under, requests: Sequence[Request]) -> Answe
     try:
         return Answer(*unpack(replay.priced, own.ids, requests), is_replayed=True)
     except ValueError:
-        raise problems.outcome_unknown() from None
+        raise unknown_outcomes.claim_is_unreadable() from None

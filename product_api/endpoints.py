@@ -11,7 +11,7 @@ from product_api.preconditions import check_if_match, etag, matches_if_none_matc
 from product_api.products import C, ChangeUnanswered, Products, Reason, StoredProduct, encode
 from product_api.reader import ProductReader
 from product_api.requests import Edit, ProductValues, decode_patch, decode_product, decode_restock, restocked_in
-from web import problems
+from web import problems, unknown_outcomes
 from web.body import read_json_body
 from web.clients import client_of
 from web.idempotency_keys import idempotency_key
@@ -108,7 +108,7 @@ class ProductEndpoints:
             change = await changing
         except ChangeUnanswered as error:
             await self._announcer.doubt(error.change)
-            raise problems.change_unanswered(
+            raise unknown_outcomes.change_unanswered(
                 _path(error.change.after.product.id), is_new=error.change.before is None
             ) from None
         if change is not None and not change.changes_nothing:

@@ -11,7 +11,7 @@ from web import problem_kinds as kinds
 from web.clients import ANY_KEY, PUBLIC
 from web.json_schema import REF, Schema, schemas_of
 from web.operations import Answer, ArrayOf, Content, Header, Link, Operation, Parameter
-from web.problem_examples import example_of
+from web.problem_examples import example_of, other_examples_of
 from web.problem_kinds import Kind
 from web.problems import MEDIA_TYPE, FieldError
 from web.version import project_version
@@ -227,6 +227,9 @@ def _refusal(operation: Operation, same_status: Sequence[Kind], schemas: _Schema
         "properties": {"type": {"enum": [it.type for it in same_status]}, "status": {"const": status}},
     }
     examples = {it.name: {"summary": it.title, "value": example_of(it)} for it in same_status}
+    for it in same_status:
+        for cause, body in other_examples_of(it).items():
+            examples[f"{it.name}-{_slug(cause)}"] = {"summary": f"{it.title}: {cause}", "value": body}
     described: dict[str, Any] = {
         "description": " Or: ".join(f"{it.title} ([{it.name}]({it.type}))." for it in same_status),
         "content": {MEDIA_TYPE: {"schema": schema, "examples": examples}},

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from web import problem_kinds as kinds
-from web import problems
+from web import problems, unknown_outcomes
 from web.clients import ORDERS_WRITE
 from web.problem_kinds import Kind
 from web.problems import FieldError, Problem
@@ -42,10 +42,25 @@ _OCCURRENCES = (
     problems.head_too_large(64 * 1024),
     problems.broker_unavailable(),
     problems.overloaded(4),
-    problems.outcome_unknown(),
+    unknown_outcomes.broker_is_silent(),
     problems.store_unavailable(),
     Problem(kinds.INTERNAL_ERROR, "This is a fault of the service; it is in its log."),
 )
+
+
+# Of kinds that have several causes: what else they may say, by the cause.
+_OTHERS: dict[Kind, dict[str, Problem]] = {
+    kinds.OUTCOME_UNKNOWN: {
+        "the database is behind": unknown_outcomes.store_is_behind(),
+        "the database does not answer": unknown_outcomes.store_is_silent(""),
+        "refused, after Redis has forgotten": unknown_outcomes.refused_after_a_loss(),
+        "keys are being replaced, and Redis has forgotten": unknown_outcomes.forgotten_while_keys_are_replaced(),
+        "keys are being replaced": unknown_outcomes.stored_under_another_key(),
+        "Redis holds what cannot be read": unknown_outcomes.claim_is_unreadable(),
+        "processes have different keys": unknown_outcomes.claimed_under_another_key(),
+        "a change of a product": unknown_outcomes.change_unanswered(f"/products/{_PRODUCT}", is_new=False),
+    }
+}
 
 
 def example_of(kind: Kind) -> Any:
@@ -53,4 +68,13 @@ def example_of(kind: Kind) -> Any:
     return _BODIES[kind]
 
 
-_BODIES: dict[Kind, Any] = {it.kind: msgspec.json.decode(it.body()) for it in _OCCURRENCES}
+def other_examples_of(kind: Kind) -> dict[str, Any]:
+    """The bodies of its occurrences by other causes, by the cause."""
+    return {cause: _body_of(it) for cause, it in _OTHERS.get(kind, {}).items()}
+
+
+def _body_of(problem: Problem) -> Any:
+    return msgspec.json.decode(problem.body())
+
+
+_BODIES: dict[Kind, Any] = {it.kind: _body_of(it) for it in _OCCURRENCES}

@@ -207,8 +207,9 @@ OUTCOME_UNKNOWN = Kind(
     "outcome-unknown",
     503,
     "It is unknown whether the request was carried out",
-    "The broker or the database did not answer in time whether it has what was sent. It may or may not have been"
-    " carried out, or may yet be.",
+    "The broker or the database did not answer in time whether it has what was sent. Or nobody can say yet what an"
+    " earlier request with this `Idempotency-Key` was told: Redis has forgotten it, and the database has not stored the"
+    " order yet. `detail` has the cause. It may or may not have been carried out, or may yet be.",
     "An order: send it again with the same Idempotency-Key, which orders once at the most; without one, that may order"
     " twice. A product: GET it before you send the change again.",
 )

@@ -10,7 +10,7 @@ from string import Template
 
 from web.openapi import ANYWHERE, problems_of
 from web.operations import Operation
-from web.problem_examples import example_of
+from web.problem_examples import example_of, other_examples_of
 from web.problem_kinds import KINDS, METHOD_NOT_ALLOWED, TYPES, Kind
 
 _PAGE = Template((Path(__file__).parent / "static" / "problem.html").read_text())
@@ -35,7 +35,7 @@ and is a link to its page here; its <code>detail</code> says what to do about th
 
 def kind_page(kind: Kind, operations: Sequence[Operation], navigation: str) -> bytes:
     """One kind: what has happened, what to do, an example, and who answers it."""
-    example = json.dumps(example_of(kind), indent=2, ensure_ascii=False)
+    examples = "".join(_example(body) for body in (example_of(kind), *other_examples_of(kind).values()))
     content = f"""\
 <p class="status">{kind.status} {HTTPStatus(kind.status).phrase}</p>
 <h1>{_text(kind.title)}</h1>
@@ -43,10 +43,13 @@ def kind_page(kind: Kind, operations: Sequence[Operation], navigation: str) -> b
 <h2>What to do</h2>
 <p>{_text(kind.remedy)}</p>
 <h2>Example</h2>
-<pre><code>{html.escape(example)}</code></pre>
-<h2>Where it is answered</h2>
+{examples}<h2>Where it is answered</h2>
 {_places(kind, operations)}"""
     return _page(kind.title, navigation, content)
+
+
+def _example(body: object) -> str:
+    return f"<pre><code>{html.escape(json.dumps(body, indent=2, ensure_ascii=False))}</code></pre>\n"
 
 
 def _places(kind: Kind, operations: Sequence[Operation]) -> str:

@@ -268,37 +268,9 @@ def too_many_bodies() -> Problem:
     return Problem(kinds.OVERLOADED, detail, retry_after_s=1, headers=_CLOSE)
 
 
-def outcome_unknown(retry_after_s: int = 1) -> Problem:
-    detail = (
-        "The broker did not say in time whether it has the order, so it may or may not be accepted."
-        " With the same Idempotency-Key it is safe to send it again; without one, that may order twice."
-    )
-    return Problem(kinds.OUTCOME_UNKNOWN, detail, retry_after_s=retry_after_s)
-
-
-def claimed_under_another_key() -> Problem:
-    """Its order may exist under a secret key of ORDER_ID_KEY that this process was not told."""
-    detail = (
-        "This Idempotency-Key was used a moment ago with another process, whose secret keys this one does not know."
-        " So it cannot tell whether the order is accepted. Send it again with the same key."
-    )
-    cause = "a claim under an unknown key: ORDER_ID_KEY is not the same everywhere, or REDIS_NAMESPACE is another's too"
-    return Problem(kinds.OUTCOME_UNKNOWN, detail, retry_after_s=1, cause=cause)
-
-
 def store_unavailable(cause: str = "") -> Problem:
     detail = "The database is away or too slow to answer, and nothing was changed. Ask again later."
     return Problem(kinds.STORE_UNAVAILABLE, detail, retry_after_s=1, cause=cause)
-
-
-def change_unanswered(path: str, *, is_new: bool) -> Problem:
-    """`path`: where the product is, or would be."""
-    look = "if it is there, it was created" if is_new else "if it has the values that you sent, the change was made"
-    detail = (
-        f"The database did not say whether it has made the change. GET {path} before sending it again: {look}."
-        " Orders move qty and the ETag as well."
-    )
-    return Problem(kinds.OUTCOME_UNKNOWN, detail, retry_after_s=1)
 
 
 # ── Starlette's handlers

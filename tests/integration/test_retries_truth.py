@@ -109,7 +109,10 @@ async def test_p5_while_its_order_is_on_its_way_a_retry_that_nobody_remembers_is
         await redis.flushall()
         async with ingesting(environment, idempotency_stored_within_s=0.5) as ingest:
             await change_price(ingest, laptop, 25)
-            check_problem(await keyed(ingest, laptop, 2), 503, "outcome-unknown")
+            behind = await keyed(ingest, laptop, 2)
+            check_problem(behind, 503, "outcome-unknown")
+            assert "the database has not stored it in time" in behind.json()["detail"]
+            assert int(behind.headers["retry-after"]) >= 1
             worker.process.send_signal(signal.SIGCONT)
 
             async def accepted() -> httpx.Response | None:

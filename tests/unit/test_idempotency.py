@@ -28,7 +28,7 @@ from ingest_api.requests import OrderRequest
 from pipeline.order_ids import OrderIds
 from pipeline.orders import Order
 from tests.orders import accepted_at_ms
-from web import problems
+from web import problems, unknown_outcomes
 from web.idempotency_keys import idempotency_key
 from web.problems import Problem
 
@@ -211,6 +211,6 @@ def test_what_is_not_packed_by_us_is_a_value_error(junk: str) -> None:
 def test_only_a_refusal_is_known_to_have_left_no_order_behind() -> None:
     assert not may_be_accepted(problems.overloaded())
     assert not may_be_accepted(problems.unknown_product("x"))
-    assert may_be_accepted(problems.outcome_unknown())
+    assert may_be_accepted(unknown_outcomes.broker_is_silent())
     assert may_be_accepted(asyncio.CancelledError())
     assert may_be_accepted(ValueError())

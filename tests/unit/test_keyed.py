@@ -10,7 +10,7 @@ import pytest
 
 from database.sessions import StoreUnavailable
 from ingest_api.claims import COMPLETE, NO_MEMORY, SETTLED, UNSETTLED, Memory
-from ingest_api.idempotency import Claim, Replay, Taken, judge
+from ingest_api.idempotency import Claim, Replay, Taken, judge, name_of
 from ingest_api.keyed import Answer, Keyed, KeyedOrders
 from ingest_api.memory import BrokerMark, MemoryJudge
 from ingest_api.requests import OrderRequest
@@ -98,6 +98,8 @@ class _Scene:
         self.looks = 0
         self.look_s = 0.0
         self.prices: dict[str, Decimal] = {"p": Decimal(10)}
+        self.told: Problem | None = None
+        """The last 503 or 4xx."""
         self.ids = OrderIds(keys)
         held: Any = self.claims
         store: Any = self.store
@@ -111,6 +113,7 @@ class _Scene:
         try:
             return await self.orders.accept(keyed, self._price, self._publish)
         except Problem as problem:
+            self.told = problem
             return problem.name
 
     def store_all(self) -> None:
@@ -161,6 +164,81 @@ async def test_p5_a_bulk_in_doubt_of_which_nothing_is_stored_is_not_answered_by_
     assert not scene.published
     scene.claims.memory = Memory(1, SETTLED, _NOW_MS)  # nothing was left in doubt: it is refused now
     assert _told(await scene.order("unknown", "another")) == ["unknown-product"] * 2
+
+
+# ── 503 outcome-unknown names what is unknown, and why
+
+
+async def _unknown(scene: _Scene, *products: str) -> str:
+    """The detail of the 503. Of none of them the broker is the cause: it has confirmed, or nothing was sent."""
+    assert await scene.order(*products) == "outcome-unknown"
+    assert scene.told is not None
+    assert scene.told.retry_after_s == 1
+    assert "broker" not in scene.told.detail
+    assert "same Idempotency-Key" in scene.told.detail
+    return scene.told.detail
+
+
+async def test_p5_a_store_that_is_behind_is_named() -> None:
+    assert "the database has not stored it in time" in await _unknown(_Scene(), "p")
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+async def test_p5_a_store_that_goes_away_while_the_answer_waits_is_named(
+    hangs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = _Scene()
+
+    async def goes_away(orders: Sequence[Order]) -> None:
+        scene.published += orders
+        scene.store.is_away = True
+        if hangs:
+            monkeypatch.setattr(scene.store, "find", lambda _: asyncio.sleep(60))
+
+    monkeypatch.setattr(scene, "_publish", goes_away)
+    assert "the database does not answer" in await _unknown(scene, "p")
+
+
+async def test_p5_a_refusal_that_an_order_from_before_may_contradict_names_redis() -> None:
+    detail = await _unknown(_Scene(), "unknown")
+    assert "would be refused now" in detail
+    assert "Redis is away, or has forgotten" in detail
+
+
+async def test_p5_while_keys_are_replaced_and_redis_has_forgotten_both_are_named() -> None:
+    detail = await _unknown(_Scene([_NEW, _OLD]), "p")
+    assert "secret keys are being replaced" in detail
+    assert "Redis is away, or has forgotten" in detail
+
+
+async def test_p5_an_order_that_appears_under_another_secret_key_names_these() -> None:
+    scene = _Scene([_NEW, _OLD])
+    _, (old_id,) = scene.ids.derive_under_each("client", "key", (b"f" * 16).hex())
+    scene.store.rows["another"] = _order("another", Decimal(1))
+    scene.store.late, scene.queue = {old_id: _order(old_id, Decimal(7))}, (0, 0)
+    scene.claims.memory_seen_at = asyncio.get_running_loop().time() - 20
+    assert "secret keys are being replaced" in await _unknown(scene, "p")
+    assert _told(await scene.order("p")) == [7], "the next one finds it"
+
+
+async def test_p5_a_claim_in_doubt_under_another_secret_key_than_what_is_stored_names_these() -> None:
+    scene = _Scene([_NEW, _OLD])
+    new, old = scene.ids.derive_under_each("client", "key", (b"f" * 16).hex(), 2)
+    scene.claims.memory = Memory(1, COMPLETE, _NOW_MS)
+    scene.store.rows[new[0]] = _order(new[0], Decimal(7))
+    name = name_of("ns:", "client", "key", is_bulk=True)
+    scene.claims.held[name] = f"{old[0].replace('-', '')}?{'o' * 16}{'0' * 26}x".encode()
+    assert "secret keys are being replaced" in await _unknown(scene, "p", "unknown")
+
+
+@pytest.mark.parametrize("state", ["d", "?"])
+async def test_p5_what_is_remembered_and_cannot_be_read_is_named(state: str) -> None:
+    scene = _Scene([_NEW, _OLD])
+    _, (old_id,) = scene.ids.derive_under_each("client", "key", (b"f" * 16).hex())
+    scene.claims.memory = Memory(1, COMPLETE, _NOW_MS)
+    name = name_of("ns:", "client", "key", is_bulk=False)
+    scene.claims.held[name] = f"{old_id.replace('-', '')}{state}{'o' * 16}{'0' * 26}what is this?".encode()
+    assert "cannot be read" in await _unknown(scene, "p")
 
 
 # ── how far the memory is believed
