@@ -3,9 +3,11 @@
 import asyncio
 
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
+
+from web.problems import on_disconnect
 
 
 async def _echo(request: Request) -> Response:
@@ -23,7 +25,8 @@ async def _held(request: Request) -> Response:
 def make_echo() -> Starlette:
     """`/held` adds to `app.state.held` once the request is whole, and is answered once `app.state.release` is set."""
     paths = {"/echo": _echo, "/held": _held}
-    app = Starlette(routes=[Route(path, endpoint, methods=["GET", "POST"]) for path, endpoint in paths.items()])
+    routes = [Route(path, endpoint, methods=["GET", "POST"]) for path, endpoint in paths.items()]
+    app = Starlette(routes=routes, exception_handlers={ClientDisconnect: on_disconnect})  # as the APIs have it
     app.state.held, app.state.release = [], asyncio.Event()
     return app
 

@@ -41,6 +41,15 @@ class RawClient:
         body = await self._reader.readexactly(int(headers.get("content-length", 0)))
         return int(status.split()[1]), headers, body
 
+    async def hears(self, within_s: float) -> bool:
+        """Whether anything was said, or the connection ended, by then. Nothing is lost of it."""
+        try:
+            async with asyncio.timeout(within_s):
+                await self._reader._wait_for_data("hears")  # type: ignore[attr-defined]
+        except TimeoutError:
+            return False
+        return True
+
     async def is_closed(self) -> bool:
         """Wait for the end: whether nothing more was said."""
         async with asyncio.timeout(5):

@@ -24,7 +24,7 @@ from web import connection_limits, problems
 from web.closures import Closed, closures
 from web.connection_limits import Config
 from web.flow import Flow, drop
-from web.heads import Refused, check_head, with_path
+from web.heads import check_head, problem_of, with_path
 from web.problems import Problem
 
 # Several times what browsers and proxies send. What comes in the same read as the head before it is not counted.
@@ -76,6 +76,8 @@ class Connection(HttpToolsProtocol):
     """In the middle of sending a request, and no other one is in hand."""
     _unparsed: bytes | memoryview = b""
     """Never there without a request that waits."""
+    _refusal: Problem | None = None
+    """What is said after the answers to the requests in hand, and the last that is."""
     config: Config
     flow: Flow
 
@@ -157,7 +159,7 @@ class Connection(HttpToolsProtocol):
                 if self.pipeline:
                     break
         except httptools.HttpParserError as error:
-            self._refuse(_problem_of(error))
+            self._refuse(problem_of(error))
         else:
             self._unparsed = data
             cycle: RequestResponseCycle | None = self.cycle
@@ -188,10 +190,12 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         self._unanswered.popleft()
-        if self._is_over:
+        if self._is_over and self._refusal is None:
             return
         super().on_response_complete()
-        if self.timeout_keep_alive_task is not None:
+        if self._refusal is not None and not self._unanswered and not self.transport.is_closing():
+            self._refuse(self._refusal)
+        elif self.timeout_keep_alive_task is not None:
             self._finish()
             self._waiting[self] = None
         elif self.transport.is_closing():
@@ -294,9 +298,38 @@ class Connection(HttpToolsProtocol):
             self._head_deadline = None
 
     def _refuse(self, problem: Problem) -> None:
-        """Answer past the application, and close."""
-        self._answer(problem)
-        self.linger()
+        """Answer past the application, and close; first, those that were asked before get their own answers.
+
+        Answers have no names: a client would take the refusal for the answer to the first that it has asked.
+        """
+        is_answered = False
+        if self._unanswered and self._unanswered[-1].more_body:
+            is_answered = self._forget_broken()
+        if self._unanswered:
+            self._refuse_later(problem)
+        else:
+            if not is_answered:
+                self._answer(problem)
+            self.linger()
+
+    def _forget_broken(self) -> bool:
+        """The newest request will never be whole: it is not begun, or ends as if its client had left. Returns whether
+        its own answer has begun, in the middle of which no other one can be said.
+        """
+        broken = self._unanswered.pop()
+        if self.pipeline and self.pipeline[0][0] is broken:
+            self.pipeline.popleft()
+        broken.disconnected = True
+        broken.message_event.set()
+        return broken.response_started
+
+    def _refuse_later(self, problem: Problem) -> None:
+        """All in hand are whole. What still comes is thrown away."""
+        self.cycle = self._unanswered[-1]
+        self._is_over, self._refusal = True, problem
+        self._unparsed, self._new_bytes = b"", 0
+        self._head_ended()
+        self._finish()
 
     def _answer(self, problem: Problem) -> None:
         self._forsake()
@@ -310,7 +343,7 @@ class Connection(HttpToolsProtocol):
 
         Closed at once, what is still unread would make it a reset, and the client would lose the answer.
         """
-        self._is_over, self._new_bytes = True, 0
+        self._is_over, self._refusal, self._new_bytes = True, None, 0
         self._forget_waiting()
         self._head_ended()
         self.transport.write_eof()
@@ -335,13 +368,3 @@ class Connection(HttpToolsProtocol):
         for cycle in self._unanswered:
             cycle.disconnected = True
             cycle.message_event.set()
-
-
-def _problem_of(error: httptools.HttpParserError) -> Problem:
-    if isinstance(error.__context__, Refused):
-        return error.__context__.problem
-    if isinstance(error, httptools.HttpParserCallbackError):  # uvicorn could not take the target apart
-        return problems.malformed("The target of the request is none that is served here. Send a path, like /livez.")
-    if "PRI" in str(error):  # how every HTTP/2 connection begins
-        return problems.malformed("This is HTTP/2.0. Send HTTP/1.1.")
-    return problems.malformed(f"This is not HTTP/1.1: {error}.")

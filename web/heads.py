@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterable
 
+import httptools
+
 from web import problems
 from web.hosts import Hosts
 from web.problems import Problem
@@ -59,3 +61,14 @@ def _check_transfer_encoding(version: str, value: bytes) -> None:
         raise Refused("The Transfer-Encoding is not understood. Send chunked alone, or Content-Length.")
     if version == "1.0":
         raise Refused("HTTP/1.0 has no Transfer-Encoding. Send Content-Length, or HTTP/1.1.")
+
+
+def problem_of(error: httptools.HttpParserError) -> Problem:
+    """What to tell of that which ended the parsing."""
+    if isinstance(error.__context__, Refused):
+        return error.__context__.problem
+    if isinstance(error, httptools.HttpParserCallbackError):  # uvicorn could not take the target apart
+        return problems.malformed("The target of the request is none that is served here. Send a path, like /livez.")
+    if "PRI" in str(error):  # how every HTTP/2 connection begins
+        return problems.malformed("This is HTTP/2.0. Send HTTP/1.1.")
+    return problems.malformed(f"This is not HTTP/1.1: {error}.")

@@ -46,6 +46,24 @@ async def test_past_the_limit_a_connection_is_told_so_and_closed_and_the_others_
             assert (await client.answer())[0] == 200
 
 
+async def test_a_request_with_nonsense_behind_it_is_in_hand_and_makes_no_room(app: Starlette) -> None:
+    """Whichever piece the nonsense came in. It was carried out, so nothing but its own answer may come first."""
+    held = b"GET /held HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    async with running(app, ready="/echo", max_connections=1) as url:
+        client = await RawClient.connect(url)
+        await client.send_all(held[:9])
+        assert not await client.hears(0.1)
+        client.send(held[9:] + b"nonsense\r\n\r\n")
+        await eventually(lambda: app.state.held)
+        surplus = await RawClient.connect(url)
+        surplus.send(request(b"x"))
+        check_refused(await surplus.answer(), 503, "overloaded")
+        app.state.release.set()
+        assert (await client.answer())[0] == 200
+        check_refused(await client.answer(), 400, "malformed")
+        assert await client.is_closed()
+
+
 async def test_who_has_been_idle_for_longest_makes_room(app: Starlette) -> None:
     """Whether it has asked for something already or not; and nobody is refused for it."""
     async with running(app, ready="/echo", max_connections=4) as url:
