@@ -122,6 +122,8 @@ def test_from_up_to_down_all_commands_are_about_the_same_files(tmp_path: Path, m
     monkeypatch.setattr(containers, "_program", lambda: ["true"])
     monkeypatch.setattr(containers, "_check_engine", lambda: None)
     monkeypatch.setattr(containers, "show", lambda: None)
+    # Whoever has port 8080 on this machine is no part of this.
+    monkeypatch.setattr(containers, "_check_ports", lambda _: None)
     monkeypatch.chdir(ROOT)
     home = Home(tmp_path)
 
