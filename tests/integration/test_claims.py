@@ -5,12 +5,16 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from uuid import uuid4
 
 import pytest
 from redis.asyncio import Redis
 
 from ingest_api.claims import COMPLETE, NO_MEMORY, SETTLED, UNSETTLED, Claims, Memory
-from ingest_api.idempotency import Claim, Replay, Taken
+from ingest_api.idempotency import Claim, Replay, Taken, name_of, pack
+from pipeline.orders import Order
 from pipeline.redis_link import connect
 from tests.conditions import eventually
 from tests.faults import proxy_to
@@ -206,6 +210,25 @@ async def test_p8_redis_holds_no_more_of_a_client_than_its_share(redis: Redis) -
             claims.remember(await claim(claims, f"{number:0100}", priced="p" * (40 if number % 50 else 31_000)), "")
         await claims.drain()
         assert (await redis.info("memory"))["used_memory_dataset"] - before < 1.3 * 2**20
+
+
+async def test_p8_a_key_takes_no_more_of_redis_than_operators_are_told(redis: Redis) -> None:
+    """docs/operations.md: 400 bytes, and of a bulk request of 1,000 orders 33 kB at the most."""
+    for orders, keys, most in ((1, 4_000, 400), (1_000, 50, 33_000)):
+        async with claiming(redis, max_bytes=64 * 2**20) as claims:
+            await memory_of(claims)
+            before = (await redis.info("memory"))["used_memory_dataset"]
+            for _ in range(keys):
+                name = name_of("one:", "shop", str(uuid4()), is_bulk=orders > 1)
+                priced = pack(202, [_order(Decimal(number + 1000) / 100) for number in range(orders)])
+                claims.remember(await claim(claims, name, uuid4().hex, priced), priced)
+            await claims.drain()
+            taken = (await redis.info("memory"))["used_memory_dataset"] - before
+            assert taken / keys < most
+
+
+def _order(price: Decimal) -> Order:
+    return Order(str(uuid4()), str(uuid4()), 1, price, price, datetime.now(UTC), status="PENDING")
 
 
 async def test_p5_a_refused_request_of_before_drops_no_later_claim_of_its_key(redis: Redis) -> None:
