@@ -52,9 +52,10 @@ async def test_p5_a_user_who_may_not_mark_the_broker_takes_orders_all_the_same(
 ) -> None:
     """As an operator may have made one for an older release."""
     own, vhost = RIGHTS["ingest_api"], vhost_of(environment["AMQP_URL"])
+    urls = environment["DATABASE_URL"], environment["AMQP_URL"], servers.rabbitmq_api, environment["REDIS_URL"]
     rights = replace(own, configure=tuple(it for it in own.configure if it != topology.INTAKE_BEGAN_EXCHANGE))
     async with (
-        accounts(environment["DATABASE_URL"], environment["AMQP_URL"], servers.rabbitmq_api) as made,
+        accounts(*urls) as made,
         service_process("persist_worker", environment),
         httpx.AsyncClient(base_url=servers.rabbitmq_api, timeout=30) as api,
     ):
