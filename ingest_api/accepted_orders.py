@@ -24,9 +24,18 @@ _ACCEPTED = """
 """
 
 
+# A caller that can do without goes on when one question has taken so long; a deadline for each caller would cost 9 µs.
+_PATIENCE_S = 0.2
+
+
 class _Question(NamedTuple):
     ids: Sequence[str]
+    can_do_without: bool
     answer: "asyncio.Future[dict[str, Order]]"
+
+    def fail(self, error: BaseException) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(error)
 
 
 class AcceptedOrders:
@@ -40,16 +49,26 @@ class AcceptedOrders:
         self._breaker = Breaker("postgresql")
         self._questions: list[_Question] = []
         self._asking: asyncio.Task[None] | None = None
+        self._is_slow = False
 
-    async def find(self, ids: Sequence[str]) -> dict[str, Order]:
-        """Those that were accepted, by id, as they were answered then. Raises StoreUnavailable."""
+    async def find(self, ids: Sequence[str], *, can_do_without: bool = False) -> dict[str, Order]:
+        """Those that were accepted, by id, as they were answered then. Raises StoreUnavailable.
+
+        `can_do_without`: raise it as soon as PostgreSQL is slow, and do not wait to find out whether it is back.
+        """
         is_asking = self._asking is not None and not self._asking.done()
-        if self._breaker.is_away and (is_asking or not self._breaker.may_try()):
+        was_away = self._breaker.is_away
+        if was_away and (is_asking or not self._breaker.may_try()):
             raise StoreUnavailable("PostgreSQL did not answer a moment ago")
+        if is_asking and can_do_without and self._is_slow:
+            raise StoreUnavailable("PostgreSQL takes its time")
+        question = _Question(ids, can_do_without, asyncio.get_running_loop().create_future())
+        self._questions.append(question)
         if not is_asking:
             self._asking = asyncio.create_task(self._ask_all())
-        question = _Question(ids, asyncio.get_running_loop().create_future())
-        self._questions.append(question)
+        if was_away and can_do_without:
+            question.answer.cancel()
+            raise StoreUnavailable("PostgreSQL is being tried")
         return await question.answer
 
     async def are_none(self) -> bool:
@@ -65,19 +84,32 @@ class AcceptedOrders:
     async def _ask_all(self) -> None:
         while self._questions:
             asked = _take(self._questions)
-            ids = [it for question in asked if not question.answer.done() for it in question.ids]
             try:
-                found = await self._ask(ids)
+                found = await self._ask_or_be_slow(asked)
             except Exception as error:
                 if isinstance(error, StoreUnavailable):  # those behind would wait as long, in vain
                     asked, self._questions = asked + self._questions, []
                 for question in asked:
-                    if not question.answer.done():
-                        question.answer.set_exception(error)
+                    question.fail(error)
                 continue
             for question in asked:
                 if not question.answer.done():
                     question.answer.set_result({it: found[it] for it in question.ids if it in found})
+
+    async def _ask_or_be_slow(self, asked: list[_Question]) -> dict[str, Order]:
+        """Once it is slow, send away all that can do without an answer."""
+        asking = asyncio.create_task(self._ask([it for question in asked for it in question.ids]))
+        try:
+            await asyncio.wait({asking}, timeout=_PATIENCE_S)
+            if not asking.done():
+                self._is_slow = True
+                for question in (*asked, *self._questions):
+                    if question.can_do_without:
+                        question.fail(StoreUnavailable("PostgreSQL takes its time"))
+            return await asking
+        finally:
+            self._is_slow = False
+            asking.cancel()
 
     async def _ask(self, ids: Sequence[str]) -> dict[str, Order]:
         try:

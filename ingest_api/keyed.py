@@ -213,8 +213,11 @@ class KeyedOrders:
 
         Also of requests that are refused: an older release may have accepted them.
         """
+        # A complete memory knows all keys of a lifetime: nobody waits for a store that is slow.
+        is_complete = self._judge.is_complete(self._claims.memory)
+        ids = [it for under in candidates for it in under.ids]
         try:
-            stored = await self._accepted.find([it for under in candidates for it in under.ids])
+            stored = await self._accepted.find(ids, can_do_without=is_complete)
         except StoreUnavailable:
             return None
         for under in candidates:

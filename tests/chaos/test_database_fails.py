@@ -103,11 +103,8 @@ async def test_p8_postgres_is_frozen_and_orders_are_answered_as_fast_as_before(
 
 
 def took_s(scene: BreakableScene, since_s: float, until_s: float) -> list[float]:
-    """How long the good orders without a key took, each of which was accepted.
-
-    One with a key asks PostgreSQL whether it is new, as long as Redis's memory is younger than the keys' lifetime.
-    """
-    notes = [it for it in scene.client.notes if since_s <= it.sent_s < until_s and it.wanted.key is None]
+    """How long the good orders took, each of which was accepted."""
+    notes = [it for it in scene.client.notes if since_s <= it.sent_s < until_s]
     good = [it for it in notes if it.wanted.product_id in scene.products and it.wanted.quantity]
     assert {(it.status, it.told if it.status != 202 else "") for it in good} == {(202, "")}
     return [it.ended_s - it.sent_s for it in good if it.ended_s is not None]

@@ -188,7 +188,11 @@ async def test_p5_without_redis_it_is_202_and_the_same_order(
             assert (first.status_code, again.status_code) == (202, 202)
             assert first.content == again.content
     async with persist_worker(environment) as worker, connected(environment["DATABASE_URL"]) as connection:
-        await eventually(lambda: stored_orders(connection))
+
+        async def is_there() -> bool:
+            return bool(await ingest.queued() or await stored_orders(connection))
+
+        await eventually(is_there)
         while await ingest.queued():
             await worker.run_once()
         assert list(await stored_orders(connection)) == [first.json()["id"]]

@@ -1,33 +1,22 @@
 """P5: a keyed order on a broker that has never had an order, and on one that may have."""
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from urllib.parse import quote
 
 import httpx
-import pytest_asyncio
 from redis.asyncio import Redis
 
 from pipeline import topology
 from stack.broker_users import RIGHTS, permissions
 from tests.accounts import accounts
-from tests.broker import plain_channel
 from tests.conftest import Servers
 from tests.ingest import check_problem, ingesting, insert_product, vhost_of
 from tests.keyed import keyed
 from tests.processes import service_process
 
 
-@pytest_asyncio.fixture
-async def without_mark(amqp_url: str) -> AsyncIterator[None]:
-    """As a new installation."""
-    async with plain_channel(amqp_url) as channel:
-        await channel.exchange_delete(topology.INTAKE_BEGAN_EXCHANGE)
-    yield
-
-
 async def test_p5_on_a_new_installation_a_keyed_order_is_refused_for_its_own_reason(
-    environment: dict[str, str], database_url: str, without_mark: None
+    environment: dict[str, str], database_url: str
 ) -> None:
     """Although a worker consumes, which may hold an order for all that anybody else knows."""
     sold_out = await insert_product(database_url, qty=0)
@@ -36,7 +25,7 @@ async def test_p5_on_a_new_installation_a_keyed_order_is_refused_for_its_own_rea
 
 
 async def test_p5_once_an_ingest_api_has_met_the_broker_an_emptied_redis_is_not_believed(
-    environment: dict[str, str], database_url: str, redis: Redis, without_mark: None
+    environment: dict[str, str], database_url: str, redis: Redis
 ) -> None:
     sold_out = await insert_product(database_url, qty=0)
     async with service_process("persist_worker", environment):
@@ -48,7 +37,7 @@ async def test_p5_once_an_ingest_api_has_met_the_broker_an_emptied_redis_is_not_
 
 
 async def test_p5_a_user_who_may_not_mark_the_broker_takes_orders_all_the_same(
-    environment: dict[str, str], laptop: str, without_mark: None, servers: Servers
+    environment: dict[str, str], laptop: str, servers: Servers
 ) -> None:
     """As an operator may have made one for an older release."""
     own, vhost = RIGHTS["ingest_api"], vhost_of(environment["AMQP_URL"])

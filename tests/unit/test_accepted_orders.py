@@ -11,6 +11,7 @@ import pytest
 from database.sessions import StoreUnavailable
 from ingest_api import accepted_orders
 from ingest_api.accepted_orders import AcceptedOrders
+from tests.conditions import eventually
 
 _TIMEOUT_S = 0.5
 
@@ -46,3 +47,45 @@ async def test_a_store_that_hangs_is_waited_for_by_one_and_fails_all_others_at_o
     assert max(waits) < 1.5 * _TIMEOUT_S
     assert sum(it > 0.1 for it in after_the_first) <= len(asked) - 1  # the probers
     assert len(asked) <= 4
+
+
+async def test_p8_who_can_do_without_a_store_that_is_slow_does_not_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor to find out whether one that was away is back; who cannot gets the answer."""
+    answers = asyncio.Event()
+
+    @asynccontextmanager
+    async def slow(pool: Any, timeout_s: float) -> AsyncIterator[Any]:
+        try:
+            async with asyncio.timeout(timeout_s):
+                await answers.wait()
+        except TimeoutError:
+            raise StoreUnavailable("it hangs") from None
+        yield _Empty()
+
+    monkeypatch.setattr(accepted_orders, "reading", slow)
+    orders = AcceptedOrders(None, 10 * _TIMEOUT_S)  # type: ignore[arg-type]
+
+    async def waited_s() -> float:
+        began = time.monotonic()
+        with pytest.raises(StoreUnavailable):
+            await orders.find(["an id"], can_do_without=True)
+        return time.monotonic() - began
+
+    waits = asyncio.create_task(orders.find(["an id"]))
+    assert await waited_s() < 2
+    assert await waited_s() < 0.1, "it is known to be slow"
+    answers.set()
+    assert await waits == {}
+    assert await orders.find(["an id"], can_do_without=True) == {}
+
+    answers.clear()
+    orders._breaker.failed(StoreUnavailable("it hangs"))
+    orders._breaker._next_probe = 0.0
+    assert await waited_s() < 0.1, "it was away"
+    answers.set()
+    assert await eventually(lambda: not orders._breaker.is_away), "the one that did not wait has tried it"
+
+
+class _Empty:
+    async def fetch(self, *_: Any) -> list[Any]:
+        return []

@@ -80,7 +80,7 @@ class _Store:
         self.late: dict[str, Order] = {}
         """Stored as soon as somebody has asked."""
 
-    async def find(self, ids: Sequence[str]) -> dict[str, Order]:
+    async def find(self, ids: Sequence[str], *, can_do_without: bool = False) -> dict[str, Order]:
         if self.is_away:
             raise StoreUnavailable("away")
         found = {it: self.rows[it] for it in ids if it in self.rows}
