@@ -121,7 +121,7 @@ class Honest:
         self, request: bytes, due: float, free: list[RawClient], answers: list[Answered], late_s: list[float]
     ) -> None:
         """Send one request and note its answer. One that has waited for long when the block ends is noted as well."""
-        status, body, client = 0, b"", free.pop() if free else None
+        status, body, client = 0, b"", _open(free)
         try:
             async with asyncio.timeout(_PATIENCE_S):
                 client = client or await RawClient.connect(self._url)
@@ -140,6 +140,16 @@ class Honest:
             if client is not None:
                 client.close()
         answers.append(Answered(status, time.monotonic() - due, body))
+
+
+def _open(free: list[RawClient]) -> RawClient | None:
+    """A connection that the server has not closed: HTTP clients look before they use one again."""
+    while free:
+        client = free.pop()
+        if not client.is_ended:
+            return client
+        client.close()
+    return None
 
 
 @asynccontextmanager

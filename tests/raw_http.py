@@ -20,6 +20,11 @@ class RawClient:
         address = urlsplit(url)
         return cls(*await asyncio.open_connection(address.hostname, address.port))
 
+    @property
+    def is_ended(self) -> bool:
+        """Whether the other side has closed the connection, and all that it sent is read."""
+        return self._reader.at_eof() or self._reader.exception() is not None
+
     def send(self, content: bytes) -> None:
         self._writer.write(content)
 

@@ -56,6 +56,12 @@ async def test_p8_bulks_of_products_that_do_not_exist(deployment: Deployment, te
 async def test_p8_lists_of_the_largest_size_on_400_connections(deployment: Deployment, tell: Tell) -> None:
     """Honest orders are accepted meanwhile, and honest reads of a PROCESSED order never say that it is PENDING."""
     product_id = await deployment.create_product(QTY)
+
+    async def is_calm() -> bool:
+        """What the attack before has left is over."""
+        return (await deployment.order(product_id)).status_code == 202
+
+    await eventually(is_calm)
     async with loading(deployment.url("ingest_api"), [product_id], orders=500) as load:
         assert (await load.all()).by_status() == {202: 500}
     order_id = (await deployment.order(product_id)).json()["id"]
