@@ -24,7 +24,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 def test_a_guests_time_is_not_counted_twice() -> None:
     #                                user nice system idle iowait irq softirq steal guest guest_nice
     found = read_machine_time("cpu  100 1 50 800 40 2 3 4 99 1")
-    assert found == MachineTime(total=1000, idle=840, steal=4)
+    assert found == MachineTime(total=1000, idle=840, steal=4, interrupts=5)
 
 
 def test_what_was_stolen_is_not_busy() -> None:
@@ -88,3 +88,9 @@ def test_a_processor_has_a_name_for_files(cpu: str, name: str) -> None:
 def test_the_processor_is_read_from_what_the_kernel_says() -> None:
     assert cpu_model("processor\t: 0\nmodel name\t: AMD  EPYC 7B13\n") == "AMD EPYC 7B13"
     assert cpu_model("processor\t: 0\n") == "unknown"
+
+
+def test_what_measures_and_what_the_network_interrupts_are_no_others() -> None:
+    before = Usage({}, MachineTime(0, 0, 0), runner_s=1.0)
+    after = Usage({}, MachineTime(20 * _TICKS, 5 * _TICKS, 0, interrupts=2 * _TICKS), runner_s=2.5)
+    assert others_share(before, after, 2, generator_s=10.0) == pytest.approx(1.5 / 20)
