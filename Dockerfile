@@ -33,6 +33,7 @@ COPY ingest_api ingest_api
 COPY persist_worker persist_worker
 COPY product_consumer product_consumer
 COPY product_api product_api
+COPY proof proof
 COPY stack stack
 # Compiled once here rather than at each start: the file system is read-only when it runs.
 RUN python3 -m compileall -q .
@@ -40,7 +41,7 @@ USER 10001:10001
 STOPSIGNAL SIGTERM
 # Ready, not only alive: what waits for it, waits for that. Where: HEALTH_PORT, which each service is given beside its
 # own port.
-HEALTHCHECK --interval=5s --timeout=4s --start-period=30s --retries=3 CMD ["python", "-IS", "/app/stack/healthcheck.py"]
+HEALTHCHECK --interval=5s --timeout=4s --start-period=30s --retries=3 CMD ["python", "-IS", "/app/stack/services/healthcheck.py"]
 ENTRYPOINT ["python", "-m"]
 
 FROM base AS headrace

@@ -24,7 +24,7 @@ from benchmarks.plan import FULL, QUICK, Progress, Scale, Step, as_time, left_s,
 from benchmarks.results import Described, Results, Skipped
 from benchmarks.servers import Servers, make_template, private_servers
 from stack.errors import HeadraceError
-from stack.home import ROOT, Home
+from stack.home.directory import ROOT, Home
 
 RESULTS = Path(__file__).with_name("results")
 INTERRUPTED = 130

@@ -21,9 +21,9 @@ import asyncpg
 from benchmarks.key_locality import cpu_s
 from database.connection import Connection
 from migrations.__main__ import migrate
-from stack.launch import private_servers
-from stack.offenders import Offender
-from stack.verify_sql import SESSION, audit
+from proof.audit_sql import SESSION, audit
+from proof.offenders import Offender
+from stack.supervisor.launch import private_servers
 
 RESULT = Path(__file__).parent / "results" / "audit_time.json"
 RUNS = 3

@@ -21,10 +21,10 @@ from benchmarks.accounting import Answers, Connection
 from benchmarks.contender import Contender, Part
 from benchmarks.processes import Parts
 from benchmarks.servers import Servers, make_database, make_vhost
-from stack.home import ROOT
-from stack.http import get
-from stack.identity import wrap
-from stack.ports import LOOPBACK, Ports
+from stack.home.directory import ROOT
+from stack.process.http import get
+from stack.process.identity import wrap
+from stack.process.ports import LOOPBACK, Ports
 
 ORDER_ID_KEY = "6b" * 32
 # Below the ports that the kernel gives to outgoing connections, so that none of those takes one.

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks import goals, rates, results, sentences, tables
 from benchmarks.results import KNEE, SATURATION, Results
-from stack.home import ROOT
+from stack.home.directory import ROOT
 
 DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "performance.md")
 IMAGES = ROOT / "docs" / "images"

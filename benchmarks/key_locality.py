@@ -28,7 +28,7 @@ from migrations.__main__ import migrate
 from persist_worker.write import prepare, write
 from pipeline.order_ids import OrderIds
 from pipeline.orders import Order
-from stack.launch import private_servers
+from stack.supervisor.launch import private_servers
 
 RESULT = Path(__file__).parent / "results" / "key_locality.json"
 BATCH_ORDERS = 500

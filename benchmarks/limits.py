@@ -25,7 +25,7 @@ from benchmarks.processes import Usage, others_share, shares, us_per_order
 from benchmarks.results import Run
 from benchmarks.servers import Servers, products_of
 from persist_worker.write import copy_line
-from stack import binaries
+from stack.servers import binaries
 
 GROUP_ORDERS = 128
 IN_FLIGHT = 2

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from benchmarks import k6, wrk
 from benchmarks.results import Machine, Percentiles
-from stack import binaries
-from stack.home import ROOT
+from stack.home.directory import ROOT
+from stack.servers import binaries
 
 # The libraries that contenders stand on, as far as they are installed.
 LIBRARIES = (

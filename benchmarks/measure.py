@@ -18,7 +18,7 @@ from benchmarks.generators import Load, Sent, Target
 from benchmarks.processes import Usage, others_share, shares, us_per_order
 from benchmarks.results import Percentiles, Run
 from benchmarks.servers import products_of
-from stack.audit import POLL_S, spread, undecided
+from proof.accounting_sql import POLL_S, spread, undecided
 
 # A generator that has used this share of what it can use is no longer measuring the contender.
 BOUND_SHARE = 0.95

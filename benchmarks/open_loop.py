@@ -12,7 +12,7 @@ import msgspec
 from benchmarks import wrk
 from benchmarks.generators import GeneratorFailed, Load, Sent, Target, Used
 from benchmarks.machine import percentiles
-from stack.home import ROOT
+from stack.home.directory import ROOT
 
 # More than this are in use at once only where answers take a second at 1,000/s: then requests wait for one.
 CONNECTIONS = 1_000

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stack import proc
+from stack.process import proc
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 # Written to clear_refs, it makes the kernel forget the peak.

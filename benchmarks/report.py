@@ -19,7 +19,7 @@ import msgspec
 from benchmarks import documents, page
 from benchmarks.documents import IMAGES, PREFIX
 from benchmarks.results import Results
-from stack.home import ROOT
+from stack.home.directory import ROOT
 
 _SOURCE = re.compile(r"<!-- bench from (?P<file>\S+) (?P<digest>[0-9a-f]{64}) -->")
 

@@ -28,7 +28,7 @@ from benchmarks.made_orders import fill_queue
 from benchmarks.processes import shares, us_per_order
 from benchmarks.scaling import Scale, Stage, save
 from benchmarks.servers import Servers, make_template, private_servers, products_of
-from stack.home import Home
+from stack.home.directory import Home
 
 # persist_workers and product_consumers.
 COUNTS = ((1, 1), (2, 1), (4, 1), (1, 2), (1, 4))

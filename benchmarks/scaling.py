@@ -15,7 +15,7 @@ import msgspec
 
 from benchmarks.results import SATURATED, Results, median_by_part
 from benchmarks.tables import Table, markdown, of
-from stack.home import ROOT
+from stack.home.directory import ROOT
 
 RESULT = Path(__file__).parent / "results" / "scale.json"
 DOCUMENT = ROOT / "docs" / "scaling.md"

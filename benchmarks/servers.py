@@ -17,9 +17,9 @@ from redis.asyncio import Redis
 from benchmarks.accounting import Connection
 from benchmarks.processes import Parts
 from migrations.__main__ import migrate
-from stack import state as states
-from stack.home import Home
-from stack.launch import launch, read_private_servers, wait_ready
+from stack.home import state as states
+from stack.home.directory import Home
+from stack.supervisor.launch import launch, read_private_servers, wait_ready
 
 TEMPLATE = "bench_template"
 SERVERS = ("postgres", "rabbitmq", "redis")

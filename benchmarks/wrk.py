@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks.generators import GeneratorFailed, Load, Sent, Target, Used
 from benchmarks.processes import peak_mb
 from benchmarks.results import Percentiles
-from stack.identity import wrap
+from stack.process.identity import wrap
 
 SCRIPT = Path(__file__).with_name("orders.lua")
 # After the last request wrk stays for its answer, so long at the most.

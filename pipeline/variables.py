@@ -19,7 +19,7 @@ _SET_BY_OTHERS = re.compile(
     r"(.*_)?SERVICE_HOST|(.*_)?SERVICE_PORT(_.*)?|(.*_)?PORT_[0-9]+_(TCP|UDP|SCTP)(_.*)?|NAME|ENV_.*"
 )
 _LINK = re.compile(r"(tcp|udp|sctp)://")
-# Where a stack is that runs elsewhere: what ./headrace reads, beside the same prefix (stack.environment).
+# Where a stack is that runs elsewhere: what ./headrace reads, beside the same prefix (stack.home.environment).
 _OF_THE_COMMAND = {"URL"}
 
 

@@ -10,10 +10,9 @@ from redis.asyncio import Redis
 
 from migrations.__main__ import migrate
 from migrations.privileges import OWNER, provision
-from stack import redis_users
-from stack.broker_users import RIGHTS, definitions
-from stack.credentials import Credentials, generate
-from stack.service_accounts import (
+from stack.home.credentials import Credentials, generate
+from stack.servers import redis_users
+from stack.servers.accounts import (
     broker_passwords,
     broker_urls,
     database_passwords,
@@ -21,6 +20,7 @@ from stack.service_accounts import (
     redis_passwords,
     redis_urls,
 )
+from stack.servers.broker_users import RIGHTS, definitions
 from tests.ingest import vhost_of
 from tests.redis_names import REDIS_NAMESPACE
 

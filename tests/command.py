@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from stack.home import ROOT, Home
+from stack.home.directory import ROOT, Home
 
 SERVICES = {"ingest_api", "persist_worker", "product_consumer", "product_api"}
 SERVERS = {"postgres", "rabbitmq", "redis"}

@@ -14,7 +14,7 @@ from persist_worker.worker import PUBLISHER
 from pipeline import topology
 from pipeline.health import Health
 from pipeline.publisher import Publisher
-from stack.home import ROOT
+from stack.home.directory import ROOT
 from tests.broker import plain_channel, running_task
 from tests.conditions import eventually
 from tests.settings import settings_from

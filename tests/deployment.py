@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 
 from database.connection import Connection
-from stack.audit import drain
-from stack.load_result import LoadResult, is_refused
+from proof.accounting_sql import drain
+from proof.load_result import LoadResult, is_refused
 from tests.ingest import ORDERS
 from tests.load import accepted_ids
 from tests.processes import Service, free_port, service_process

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from stack.home import ROOT
+from stack.home.directory import ROOT
 
 DIRECTORY = ROOT / "deploy" / "kubernetes"
 VARIANTS = ("base", "overlays/single", "overlays/production")

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 
 import msgspec
 
-from stack.load import drive
-from stack.load_result import LoadResult, Request, is_accepted
+from proof.load import drive
+from proof.load_result import LoadResult, Request, is_accepted
 from tests.conditions import eventually
 from tests.ingest import ORDERS
 

@@ -12,9 +12,9 @@ from urllib.parse import unquote, urlsplit
 
 import asyncpg
 
-from stack import binaries
-from stack.identity import give, identity_for, wrap
-from stack.place import minimal_environment
+from stack.process.identity import give, identity_for, wrap
+from stack.servers import binaries
+from stack.servers.place import minimal_environment
 from tests.conditions import eventually
 from tests.processes import free_port
 from tests.workers import connected

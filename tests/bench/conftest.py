@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from stack.bench_venv import ensure_venv
+from stack.develop.bench_venv import ensure_venv
 
 
 @pytest.fixture(scope="session")

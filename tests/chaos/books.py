@@ -6,7 +6,7 @@ import httpx
 
 from database.connection import Connection
 from pipeline import topology
-from stack.audit import stocks_of
+from proof.accounting_sql import stocks_of
 from tests.broker import plain_channel
 from tests.chaos.invariants import Books, Decided, Stored
 from tests.chaos.recovery import SLICE_S, Histogram

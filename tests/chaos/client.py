@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import httptools
 
-from stack.bodies import id_of, problem_name
+from proof.bodies import id_of, problem_name
 from tests.broker import running_task
 from tests.chaos.notes import TIMEOUT, Note, Verdict, Wanted, intents_of
 from tests.conditions import eventually

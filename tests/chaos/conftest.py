@@ -19,7 +19,7 @@ import pytest
 import pytest_asyncio
 
 from benchmarks.machine import cpu_model, revision
-from stack.home import Home
+from stack.home.directory import Home
 from tests.chaos import results
 from tests.chaos.results import Row
 from tests.chaos.scene import BreakableScene

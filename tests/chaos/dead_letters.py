@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 
 import pytest_asyncio
 
-from stack.home import ROOT
+from stack.home.directory import ROOT
 from tests.chaos.scene import Scene
 from tests.ingest import execute
 from tests.workers import connected

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import NamedTuple
 
-from stack.accounts import Stock, is_oversold
+from proof.accounting import Stock, is_oversold
 from tests.chaos.notes import TIMEOUT, Intent, Note, Verdict
 from tests.chaos.signs import Counts, Restarts, Says, Sign
 

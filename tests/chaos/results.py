@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.tables import Table, markdown
-from stack.home import ROOT
+from stack.home.directory import ROOT
 
 FILE = ROOT / "docs" / "reliability.json"
 DOCUMENT = ROOT / "docs" / "reliability.md"

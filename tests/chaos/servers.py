@@ -13,15 +13,15 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from stack import binaries
-from stack.credentials import load_or_create
-from stack.events import Events
-from stack.home import Home
-from stack.identity import give, identity_for, wrap
-from stack.ports import Ports
-from stack.processes import Process
-from stack.servers import Servers as StackServers
-from stack.state import SERVERS
+from stack.home.credentials import load_or_create
+from stack.home.directory import Home
+from stack.home.state import SERVERS
+from stack.process.child import Process
+from stack.process.events import Events
+from stack.process.identity import give, identity_for, wrap
+from stack.process.ports import Ports
+from stack.servers import binaries
+from stack.servers.servers import Servers as StackServers
 from tests.conditions import eventually
 from tests.conftest import Servers
 
@@ -153,7 +153,8 @@ async def _until_ready(process: Process) -> None:
 async def own_servers(home: Home) -> AsyncIterator[OwnServers]:
     """Ready; gone, with all that they have stored, at the end of the block.
 
-    `home`: a state directory of a test run, see stack.home: what is left of one that was killed goes with the next.
+    `home`: a state directory of a test run, see stack.home.directory. What is left of one that was killed goes with the
+    next.
     """
     for name in ("aiormq", "aio_pika"):  # the probes knock at doors that are shut: that is no news
         logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -10,7 +10,7 @@ from tests.faults import Proxy
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(240)]
 
 _ALARMS = {
-    # A limit that is below what it needs, then that of stack.rabbitmq.
+    # A limit that is below what it needs, then that of stack.servers.rabbitmq.
     "memory": (("set_vm_memory_high_watermark", "0.00001"), ("set_vm_memory_high_watermark", "0.4")),
     "disk": (("set_disk_free_limit", "1000000000000000"), ("set_disk_free_limit", "50MB")),
 }

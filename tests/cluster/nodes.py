@@ -20,10 +20,10 @@ from pathlib import Path
 import aiormq
 import aiormq.exceptions
 
-from stack import binaries
-from stack.home import ROOT
-from stack.identity import give, identity_for, wrap
-from stack.rabbitmq import USER, USER_CONFIGURATION, node_environment
+from stack.home.directory import ROOT
+from stack.process.identity import give, identity_for, wrap
+from stack.servers import binaries
+from stack.servers.rabbitmq import USER, USER_CONFIGURATION, node_environment
 from tests.conditions import eventually
 
 COUNT = 3

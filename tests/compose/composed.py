@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stack import containers
-from stack.home import ROOT, Home
+from stack.containers import containers
+from stack.home.directory import ROOT, Home
 from tests.conditions import eventually
 
 _READY_S = 120

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from stack import containers
-from stack.home import Home
+from stack.containers import containers
+from stack.home.directory import Home
 from tests.compose.composed import Composed, compose_directory, is_engine_running, make_images, stop_engine
 from tests.processes import free_port
 from tests.summaries import pytest_terminal_summary, tell

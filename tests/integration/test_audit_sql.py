@@ -12,10 +12,10 @@ from database.connection import Connection
 from persist_worker.write import prepare, write
 from pipeline.orders import Order
 from product_consumer.ledger import record
-from stack import audit as audit_module
-from stack.accounts import Account, Sent, Stock
-from stack.accounts import Order as SentOrder
-from stack.audit import audit, clock_offset_s, drain, undecided
+from proof import accounting_sql as audit_module
+from proof.accounting import Account, Sent, Stock
+from proof.accounting import Order as SentOrder
+from proof.accounting_sql import audit, clock_offset_s, drain, undecided
 from tests.orders import new_product_id, order
 from tests.workers import add_product, connected, park, settle
 
@@ -73,7 +73,7 @@ async def test_nothing_sent_is_nothing_found(connection: Connection) -> None:
 async def test_more_rows_than_one_fetch_are_all_seen(
     connection: Connection, orders: list[Order], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stack.audit._FETCH_ROWS", 3)
+    monkeypatch.setattr("proof.accounting_sql._FETCH_ROWS", 3)
     assert (await audited(connection, sent(*orders))).is_clean
     assert await undecided(connection, [it.id for it in orders]) == []
 

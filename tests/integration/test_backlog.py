@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Mapping
 
 import pytest
 
-from stack.backlog import NO_ANSWER, Waiting, sentence, waiting_at, why_not_ready
-from stack.home import ROOT
+from stack.home.directory import ROOT
+from stack.run.backlog import NO_ANSWER, Waiting, sentence, waiting_at, why_not_ready
 from tests.broker import plain_channel
 from tests.conditions import eventually
 from tests.ingest import Ingest, ingesting, insert_product

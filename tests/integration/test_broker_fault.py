@@ -8,7 +8,7 @@ import aiormq.abc
 import pytest
 from aiormq.connection import Connection
 
-from stack.broker_fault import QUEUE, BrokerFault
+from stack.servers.broker_fault import QUEUE, BrokerFault
 from tests.broker import plain_channel
 
 

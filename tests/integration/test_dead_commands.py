@@ -12,11 +12,11 @@ from aiormq.exceptions import DeliveryError
 from database.connection import Connection
 from database.dead_letters import DeadLetter, park
 from pipeline import topology
-from stack import publishing
-from stack.dead import replay_letters
-from stack.dead_sql import Filters
 from stack.errors import HeadraceError
-from stack.home import Home
+from stack.home.directory import Home
+from stack.operate import publishing
+from stack.operate.dead import replay_letters
+from stack.operate.dead_sql import Filters
 from tests.broker import plain_channel, send, unsettled
 from tests.conditions import eventually
 from tests.conftest import Servers

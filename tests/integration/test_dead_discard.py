@@ -12,7 +12,7 @@ from pipeline import topology
 from pipeline.orders import SCHEMA, Order
 from pipeline.reasons import ID_CONFLICT, INVALID_DATA, UNKNOWN_SCHEMA, UNREADABLE
 from product_consumer.ledger import record
-from stack.verify_sql import Counts, audit
+from proof.audit_sql import Counts, audit
 from tests.accounts import accounts
 from tests.broker import plain_channel, send_orders
 from tests.conftest import Servers

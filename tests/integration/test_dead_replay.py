@@ -21,9 +21,9 @@ from pipeline.incoming import Unreadable
 from pipeline.orders import SCHEMA, Order
 from pipeline.publisher import Outcome
 from pipeline.reasons import INVALID_DATA
-from stack.dead_sql import Filters, Taken
-from stack.publishing import publishing
-from stack.replay import Replayed, Send, at_once, declare, replay, send_by
+from stack.operate.dead_sql import Filters, Taken
+from stack.operate.publishing import publishing
+from stack.operate.replay import Replayed, Send, at_once, declare, replay, send_by
 from tests.broker import Management, plain_channel, unsettled
 from tests.conditions import eventually
 from tests.conftest import Servers

@@ -12,8 +12,8 @@ import pytest
 
 from database.connection import Connection
 from database.sessions import borrow, make_pool
-from stack import dead, verify
-from stack.sessions import COMMAND_SETTINGS
+from proof.sessions import COMMAND_SETTINGS
+from stack.operate import dead, verify
 from tests.conditions import eventually
 from tests.deployment import Deployment, deployed
 from tests.workers import connected

@@ -7,7 +7,7 @@ import httpx
 from redis.asyncio import Redis
 
 from pipeline import topology
-from stack.broker_users import RIGHTS, permissions
+from stack.servers.broker_users import RIGHTS, permissions
 from tests.accounts import accounts
 from tests.conftest import Servers
 from tests.ingest import check_problem, ingesting, insert_product, vhost_of

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline import topology
 from pipeline.reasons import EXPIRED, MAXLEN
-from stack.policies import dangers, policies_at
+from stack.servers.policies import dangers, policies_at
 from tests.broker import plain_channel
 from tests.conditions import eventually
 from tests.conftest import Servers

@@ -16,9 +16,9 @@ from ingest_api.idempotency import Claim
 from pipeline.order_list_cache import Lease, OrderListCache
 from pipeline.product_cache import ProductCache
 from pipeline.redis_link import connect
-from stack.credentials import generate
-from stack.redis_users import RIGHTS, Rights, definitions, user_name
-from stack.service_accounts import redis_passwords
+from stack.home.credentials import generate
+from stack.servers.accounts import redis_passwords
+from stack.servers.redis_users import RIGHTS, Rights, definitions, user_name
 from tests.accounts import redis_users_in, refusals, set_users
 from tests.orders import new_product_id
 from tests.redis_names import NAMESPACE, REDIS_NAMESPACE
@@ -127,7 +127,7 @@ async def test_each_needs_all_that_it_may_do(
     for right, rest in _less(RIGHTS[service]):
         await redis.flushdb()
         with monkeypatch.context() as patched:
-            patched.setattr("stack.redis_users.RIGHTS", {**RIGHTS, service: rest})
+            patched.setattr("stack.servers.redis_users.RIGHTS", {**RIGHTS, service: rest})
             await set_users(redis, definitions(redis_passwords(MADE), REDIS_NAMESPACE))
         await redis.acl_log_reset()
         async with connect(caches[service]) as own:

@@ -10,8 +10,9 @@ import pytest
 from database.connection import Connection
 from persist_worker.write import prepare, write
 from pipeline.orders import Order
-from stack import verify_sql
-from stack.offenders import (
+from proof import audit_sql as verify_sql
+from proof.audit_sql import Counts, audit
+from proof.offenders import (
     DECIDED_TWICE,
     NO_VERDICT,
     REPLAY_LOST,
@@ -22,7 +23,6 @@ from stack.offenders import (
     VERDICT_WITHOUT_ORDER,
     Offender,
 )
-from stack.verify_sql import Counts, audit
 from tests.orders import new_product_id, order
 from tests.workers import add_product, connected, park, settle
 

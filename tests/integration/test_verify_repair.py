@@ -15,12 +15,13 @@ from persist_worker.write import prepare, write
 from pipeline import topology
 from pipeline.orders import Order, encode_order, split_body
 from pipeline.publisher import Outcome, Publisher
-from stack import publishing, resend
+from proof.audit_sql import SESSION, audit
+from proof.offenders import CHECKS, NO_VERDICT
 from stack.errors import HeadraceError
-from stack.home import ROOT, Home
-from stack.offenders import CHECKS, NO_VERDICT
-from stack.verify import verify as verify_here
-from stack.verify_sql import SESSION, audit
+from stack.home.directory import ROOT, Home
+from stack.operate import publishing
+from stack.operate import repair as resend
+from stack.operate.verify import verify as verify_here
 from tests.broker import plain_channel, send_orders, take, unsettled
 from tests.conditions import eventually
 from tests.orders import new_product_id, order

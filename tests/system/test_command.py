@@ -20,7 +20,8 @@ def checkout(tmp_path: Path) -> Path:
     root = tmp_path / "a checkout"
     (root / "stack").mkdir(parents=True)
     shutil.copy(ROOT / "headrace", root)
-    for module in ("cli", "down", "status", "logs", "doctor", "keys", "suites"):
+    for module in ("cli", "run/down", "run/status", "run/logs", "run/doctor", "operate/keys", "develop/suites"):
+        (root / "stack" / f"{module}.py").parent.mkdir(exist_ok=True)
         (root / "stack" / f"{module}.py").touch()
     (root / "stack" / "__main__.py").write_text("import sys; print('stack', *sys.argv[1:])\n")
     for lock in ("requirements.lock", "requirements-dev.lock"):
@@ -107,8 +108,8 @@ def _umask() -> int:
 
 
 def test_a_suite_that_is_not_there_is_told_before_anything_is_installed(checkout: Path) -> None:
-    for name in ("suites.py", "errors.py"):
-        shutil.copy(ROOT / "stack" / name, checkout / "stack")
+    for name in ("develop/suites.py", "errors.py"):
+        shutil.copy(ROOT / "stack" / name, checkout / "stack" / name)
     (checkout / "tests" / "unit").mkdir(parents=True)
     assert "no suite 'nosuch'" in run(checkout, "test", "nosuch", code=1).stderr
     assert not (checkout / ".venv").exists()

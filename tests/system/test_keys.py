@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from stack.home import ROOT
-from stack.http import get, post_json
+from stack.home.directory import ROOT
+from stack.process.http import get, post_json
 from tests.command import ENVIRONMENT, Stack
 from tests.conditions import eventually
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from stack import proc
-from stack.identity import identity_for
+from stack.process import proc
+from stack.process.identity import identity_for
 from tests.command import Stack
 from tests.conditions import eventually
 from tests.ingest import execute

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from stack.home import ROOT
-from stack.http import get, post_json
-from stack.identity import services_identity
+from stack.home.directory import ROOT
+from stack.process.http import get, post_json
+from stack.process.identity import services_identity
 from tests.command import ENVIRONMENT, SERVICES, Stack
 from tests.conditions import eventually
 

@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from stack import proc
-from stack.http import get, post_json
-from stack.ports import LOOPBACK
-from stack.state import load
+from stack.home.state import load
+from stack.process import proc
+from stack.process.http import get, post_json
+from stack.process.ports import LOOPBACK
 from tests.accounts import refusals
 from tests.command import SERVERS, SERVICES, Stack
 from tests.conditions import eventually

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import httpx
 import pytest
 
-from stack.load_result import LoadResult
+from proof.load_result import LoadResult
 from tests.conditions import eventually
 from tests.deployment import SERVICES, Deployment
 from tests.load import Load, loading

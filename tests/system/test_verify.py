@@ -5,8 +5,8 @@ import signal
 
 import pytest
 
-from stack.offenders import Offender
-from stack.verify_sql import SESSION, Counts, audit
+from proof.audit_sql import SESSION, Counts, audit
+from proof.offenders import Offender
 from tests.deployment import Deployment
 from tests.load import loading
 from tests.workers import connected

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stack.accounts import (
+from proof.accounting import (
     PROCESSED,
     STORED,
     Account,
@@ -22,8 +22,8 @@ from stack.accounts import (
     sort_answers,
     unexplained,
 )
-from stack.audit import spread
-from stack.load_result import LoadResult, Request
+from proof.accounting_sql import spread
+from proof.load_result import LoadResult, Request
 
 NO_TIMES = Verdicts(None, None, None)
 APPLE, PEAR = Order("apple", 1), Order("pear", 3)

@@ -9,10 +9,10 @@ import pytest
 
 from migrations.privileges import GRANTS, OWNER, role_name
 from pipeline import topology
-from stack.broker_users import RIGHTS, definitions, pattern, permissions
-from stack.credentials import generate
-from stack.service_accounts import broker_passwords, broker_urls, database_passwords, database_urls
-from stack.state import SERVICES
+from stack.home.credentials import generate
+from stack.home.state import SERVICES
+from stack.servers.accounts import broker_passwords, broker_urls, database_passwords, database_urls
+from stack.servers.broker_users import RIGHTS, definitions, pattern, permissions
 
 
 def test_a_pattern_matches_its_names_whole_and_no_others() -> None:

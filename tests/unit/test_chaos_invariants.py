@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from stack.accounts import Stock
+from proof.accounting import Stock
 from tests.chaos.invariants import (
     LEAST_SINGLES,
     Books,

@@ -16,7 +16,7 @@ from pipeline import metrics
 from pipeline.settings import PipelineSettings
 from product_api.settings import ProductSettings
 from product_consumer.settings import ConsumerSettings
-from stack.home import ROOT
+from stack.home.directory import ROOT
 from tests.compose.composed import IMAGES, compose_directory
 from web.problem_kinds import KINDS
 

@@ -11,8 +11,8 @@ import pytest
 
 from migrations.privileges import passwords_in
 from pipeline.settings import PipelineSettings, load
-from stack import compose_secrets
-from stack.credentials import rotate_order_ids
+from stack.containers import compose_secrets
+from stack.home.credentials import rotate_order_ids
 
 TOLD = ("ingest_api", "persist_worker", "product_consumer", "product_api")
 DIRECTORIES = ("services", "accounts", "migrate", "tools", *TOLD, "postgres", "rabbitmq", "redis", "grafana")

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from stack import cli, containers, replicas
-from stack.containers import state_of
+from stack import cli
+from stack.containers import containers, replicas
+from stack.containers.containers import state_of
 from stack.errors import HeadraceError
-from stack.home import ROOT, Home
+from stack.home.directory import ROOT, Home
 from tests.executables import executable
 
 
@@ -277,7 +278,7 @@ def test_the_health_check_shows_any_page() -> None:
         threading.Thread(target=answer, daemon=True).start()
         shown = [
             subprocess.run(
-                [sys.executable, "-IS", ROOT / "stack" / "healthcheck.py", path],
+                [sys.executable, "-IS", ROOT / "stack" / "services" / "healthcheck.py", path],
                 env={"HEALTH_PORT": str(server.getsockname()[1])},
                 capture_output=True,
                 text=True,

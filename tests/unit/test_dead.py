@@ -4,9 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from stack.dead import moment
-from stack.dead_report import printable
 from stack.errors import HeadraceError
+from stack.operate.dead import moment
+from stack.operate.dead_report import printable
 
 
 def test_a_time_is_iso_8601_or_how_long_ago() -> None:

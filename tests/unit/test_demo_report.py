@@ -8,11 +8,11 @@ from contextlib import contextmanager
 import pytest
 from rich.console import Console
 
-from stack.accounts import Account, Order, Stock, Verdicts, sort_answers
-from stack.demo import OTHER_FILES, allow_open_files
-from stack.demo_report import Run, counted, figures, print_report, verdict, wrapped
+from proof.accounting import Account, Order, Stock, Verdicts, sort_answers
+from proof.load_result import LoadResult, Request
 from stack.errors import HeadraceError
-from stack.load_result import LoadResult, Request
+from stack.operate.demo import OTHER_FILES, allow_open_files
+from stack.operate.demo_report import Run, counted, figures, print_report, verdict, wrapped
 
 ID = "01940000-0000-8000-8000-000000000000"
 AWAY = b'{"type":"/docs/problems/broker-unavailable","detail":"The order was not accepted: the broker is away."}'

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from stack.environment import external_urls, named_stack
 from stack.errors import HeadraceError
-from stack.home import Home
-from stack.status import running_urls
+from stack.home.directory import Home
+from stack.home.environment import external_urls, named_stack
+from stack.run.status import running_urls
 
 DATABASE, BROKER = "postgresql://u:p@db:5432/d", "amqp://u:p@mq:5672/%2F"
 STACK = {"INGEST_API_URL": "http://a:8080", "PRODUCT_API_URL": "http://b:3000"}

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from pipeline import topology
-from stack.broker_users import RIGHTS, permissions
+from stack.servers.broker_users import RIGHTS, permissions
 from tests.kustomized import BROKER, Objects, containers, of_kind, pods, rendered
 from tests.kustomized_services import APIS, REQUIRED, SETTINGS, services, settings_of
 

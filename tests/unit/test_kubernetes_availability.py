@@ -1,6 +1,6 @@
 """deploy/kubernetes: there is another when one goes, and what is in queues stays."""
 
-from stack.home import ROOT
+from stack.home.directory import ROOT
 from tests.kustomized import BROKER, NAME, Objects, of_kind, peers, rendered, selects
 from tests.kustomized_services import SETTINGS, replicas, services
 

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from pipeline.settings import load
-from stack.home import ROOT
-from stack.redis_users import RIGHTS, rules, user_name
+from stack.home.directory import ROOT
+from stack.servers.redis_users import RIGHTS, rules, user_name
 from tests.executables import executable
 from tests.kustomized import BROKER, Objects, of_kind, pods, rendered
 from tests.kustomized_services import README, SETTINGS, replicas, settings_of
@@ -29,7 +29,8 @@ def secrets(tmp_path: Path) -> dict[str, dict[str, str]]:
         f'[ "$1" = apply ] && exec test -e "$3"\nexec {kubectl} "$@" --dry-run=client -o json >> made',
     )
     python = f'cd {ROOT} && exec {sys.executable} -m "$module"'
-    run = f'case "$*" in *stack.redis_users*) module=stack.redis_users;; *) exit 0;; esac; {python} headrace'
+    module = "stack.servers.redis_users"
+    run = f'case "$*" in *{module}*) module={module};; *) exit 0;; esac; {python} headrace'
     executable(tmp_path / "docker", f"{run} {tmp_path}/redis")
     executable(tmp_path / "redis-cli", 'exec cat > "$0".heard')
     executable(tmp_path / "kustomize", "test -e kustomization.yaml")

@@ -163,7 +163,7 @@ def test_keda_sees_queues_and_can_neither_read_nor_write_one(objects: Objects) -
 
 
 def test_the_services_may_do_at_the_broker_what_they_do_and_nothing_else(objects: Objects) -> None:
-    """All of them together; each by itself is stack/broker_users.py's, see test_kubernetes_agreement."""
+    """All of them together; each by itself is stack/servers/broker_users.py's, see test_kubernetes_agreement."""
     permissions = [it["spec"]["permissions"] for it in of_kind(objects, "Permission").values()]
     names = {
         *(topology.ORDERS_EXCHANGE, topology.PRODUCTS_EXCHANGE, topology.DEAD_EXCHANGE),

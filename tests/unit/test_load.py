@@ -12,17 +12,10 @@ import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stack import load as load_module
-from stack.bodies import id_of, problem_detail, problem_name
-from stack.load import Unreachable, drive
-from stack.load_result import (
-    NO_ANSWER,
-    LoadResult,
-    Request,
-    is_accepted,
-    is_refused,
-    percentile,
-)
+from proof import load as load_module
+from proof.bodies import id_of, problem_detail, problem_name
+from proof.load import Unreachable, drive
+from proof.load_result import NO_ANSWER, LoadResult, Request, is_accepted, is_refused, percentile
 from tests.conditions import eventually
 
 Answer = Callable[[int, asyncio.StreamWriter], Awaitable[None]]

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from stack.policies import dangers
+from stack.servers.policies import dangers
 
 ALL = ".*"
 ACCEPTED = "^orders[.]accepted$"

@@ -4,7 +4,7 @@ import contextlib
 
 import structlog
 
-from stack import publishing
+from stack.operate import publishing
 
 
 def test_what_a_command_wants_of_the_log_ends_with_the_last_of_those_that_overlap() -> None:

@@ -3,8 +3,8 @@
 import re
 
 from ingest_api.settings import IngestSettings
-from stack.home import ROOT
-from stack.redis_server import CACHE_CONFIGURATION
+from stack.home.directory import ROOT
+from stack.servers.redis_server import CACHE_CONFIGURATION
 
 _TEXT = (ROOT / "docs/operations.md").read_text()
 SIZING = _TEXT[_TEXT.index("**How much memory Redis needs.**") : _TEXT.index("**A client's share**")]

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from stack.credentials import generate
-from stack.environment import redis_namespace
 from stack.errors import HeadraceError
-from stack.redis_users import RIGHTS, definitions, main, user_name
-from stack.service_accounts import broker_passwords, redis_passwords, redis_urls
-from stack.state import SERVICES
+from stack.home.credentials import generate
+from stack.home.environment import redis_namespace
+from stack.home.state import SERVICES
+from stack.servers.accounts import broker_passwords, redis_passwords, redis_urls
+from stack.servers.redis_users import RIGHTS, definitions, main, user_name
 
 MADE = generate()
 

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import scaling
 from benchmarks.scaling import RATES, Scale, Stage, cost, measured, reckoned
-from stack.home import ROOT
+from stack.home.directory import ROOT
 from tests.documents import assert_they_are_there
 
 DOCUMENT = ROOT / "docs" / "scaling.md"

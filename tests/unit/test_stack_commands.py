@@ -19,15 +19,15 @@ from persist_worker.settings import PersistSettings
 from pipeline.settings import PipelineSettings
 from product_api.settings import ProductSettings
 from product_consumer.settings import ConsumerSettings
-from stack import checks
-from stack.doctor import disk
-from stack.environment import HEALTH_PORTS, SERVICE_PORTS
+from stack.develop import checks
+from stack.develop.suites import NEEDS, STATIC, available_suites, impossible_here, plan
 from stack.errors import HeadraceError
-from stack.home import ROOT, Home
-from stack.state import SERVICES, Part, StackState
-from stack.suites import NEEDS, STATIC, available_suites, impossible_here, plan
-from stack.table import as_dict, without_password
-from stack.up import choose_product
+from stack.home.directory import ROOT, Home
+from stack.home.environment import HEALTH_PORTS, SERVICE_PORTS
+from stack.home.state import SERVICES, Part, StackState
+from stack.run.doctor import disk
+from stack.run.table import as_dict, without_password
+from stack.run.up import choose_product
 
 SUITES = ["unit", "integration", "system", "chaos"]
 

@@ -15,13 +15,14 @@ from typing import IO
 import pytest
 
 from pipeline import settings
-from stack import logfile, state
-from stack.credentials import MAX_ORDER_ID_KEYS, Credentials, load_or_create, namespace_of, rotate_order_ids
 from stack.errors import HeadraceError, disk_full, tail
-from stack.home import MARKER, Home
-from stack.logfile import ROTATE_BYTES, cut_back, open_log
-from stack.proc import identify
-from stack.state import Part, StackState
+from stack.home import state
+from stack.home.credentials import MAX_ORDER_ID_KEYS, Credentials, load_or_create, namespace_of, rotate_order_ids
+from stack.home.directory import MARKER, Home
+from stack.home.state import Part, StackState
+from stack.process import logfile
+from stack.process.logfile import ROTATE_BYTES, cut_back, open_log
+from stack.process.proc import identify
 from tests.broker import running_task
 from tests.conditions import eventually
 

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from pipeline.api_keys import SCOPES, decode_keys, hash_secret, parse_token
-from stack import doctor
-from stack import keys as commands
+from proof.load_result import Request
 from stack.errors import HeadraceError
-from stack.home import ROOT, Home
-from stack.identity import services_identity
-from stack.key_file import OWN_CLIENT, add_key, ensure_file, own_token, read_keys, remove_key
-from stack.load_result import Request
+from stack.home.directory import ROOT, Home
+from stack.home.key_file import OWN_CLIENT, add_key, ensure_file, own_token, read_keys, remove_key
+from stack.operate import keys as commands
+from stack.process.identity import services_identity
+from stack.run import doctor
 from web.keys import Keys
 from web.problems import Problem
 

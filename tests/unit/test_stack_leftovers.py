@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from stack import leftovers, proc
-from stack.binaries import Binary
 from stack.errors import HeadraceError
-from stack.leftovers import free_data, wait_for_former_server, wait_for_former_services
-from stack.place import Place
+from stack.process import proc
+from stack.servers import leftovers
+from stack.servers.binaries import Binary
+from stack.servers.leftovers import free_data, wait_for_former_server, wait_for_former_services
+from stack.servers.place import Place
 from tests.conditions import eventually
 
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from stack import services
-from stack.credentials import load_or_create
 from stack.errors import HeadraceError
-from stack.events import Events
-from stack.home import Home
-from stack.ports import Ports
-from stack.services import Services
+from stack.home.credentials import load_or_create
+from stack.home.directory import Home
+from stack.process.events import Events
+from stack.process.ports import Ports
+from stack.services import services
+from stack.services.services import Services
 
 
 class Told(Events):

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from stack.ports import LOOPBACK, Ports, is_free
-from stack.proc import listener_of
+from stack.process.ports import LOOPBACK, Ports, is_free
+from stack.process.proc import listener_of
 
 
 @pytest.fixture

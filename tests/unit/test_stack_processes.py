@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from stack import proc, processes
 from stack.errors import HeadraceError
-from stack.home import ROOT
-from stack.processes import SERVED_S, Process, Spec, back_off
+from stack.home.directory import ROOT
+from stack.process import child as processes
+from stack.process import proc
+from stack.process.child import SERVED_S, Process, Spec, back_off
 from tests.conditions import eventually
 
 SLEEPS = "import time; print('up', flush=True); time.sleep(60)"
@@ -185,7 +186,7 @@ async def _never() -> None:
 # A keeper with three children: one with a session of its own, one whose parent has died, one that ignores SIGTERM.
 KEEPER = """
 import subprocess, sys
-from stack.keeper import PR_SET_CHILD_SUBREAPER, prctl, sweep
+from stack.supervisor.keeper import PR_SET_CHILD_SUBREAPER, prctl, sweep
 prctl(PR_SET_CHILD_SUBREAPER, 1)
 sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
 subprocess.Popen(sleep, start_new_session=True)

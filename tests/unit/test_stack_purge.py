@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from stack import cli, containers
+from stack import cli
+from stack.containers import containers
 from stack.errors import HeadraceError
-from stack.home import FOUND, MADE, MARKER, Home
+from stack.home.directory import FOUND, MADE, MARKER, Home
 from tests.unit.test_stack_commands import headrace
 
 
@@ -252,12 +253,12 @@ def test_a_taken_port_is_named_with_who_has_it_and_what_to_do(tmp_path: Path, mo
 def test_doctor_sees_containers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compose: list[list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from stack.doctor import doctor
+    from stack.run.doctor import doctor
 
     home = Home(tmp_path / "home")
     containers.up(home, detach=True)
-    assert doctor(home) == 1
+    assert doctor(home, containers.describe(home), is_in_containers=containers.is_used(home)) == 1
     assert "`up` would fail: headrace is in use in containers" in capsys.readouterr().out
     containers.down(home, purge=False)
-    doctor(home)
+    doctor(home, containers.describe(home), is_in_containers=containers.is_used(home))
     assert "their volumes are left: ./headrace down --purge" in capsys.readouterr().out

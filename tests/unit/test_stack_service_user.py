@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from stack import service_user
-from stack.home import ROOT, Home
-from stack.identity import Identity, identity_for, services_identity, wrap
-from stack.key_file import add_key, ensure_file
-from stack.service_user import choose_user, environment_of, named_paths, on_port, remedy, socket_variable, ways_to
+from stack.home.directory import ROOT, Home
+from stack.home.key_file import add_key, ensure_file
+from stack.process.identity import Identity, identity_for, services_identity, wrap
+from stack.services import user as service_user
+from stack.services.user import choose_user, environment_of, named_paths, on_port, remedy, socket_variable, ways_to
 
 NOBODY = Identity("nobody", 65534, 65534)
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from stack.home import Home
-from stack.proc import identify
-from stack.state import SERVICES, Part, StackState
-from stack.status import running_urls, status
-from stack.target import choose_target
+from stack.home.directory import Home
+from stack.home.state import SERVICES, Part, StackState
+from stack.operate.target import choose_target
+from stack.process.proc import identify
+from stack.run.status import running_urls, status
 
 # Nobody listens there, as when every connection is taken.
 ATTACKED = "http://127.0.0.1:1"

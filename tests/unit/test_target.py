@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from stack import target
 from stack.errors import HeadraceError
-from stack.home import Home
-from stack.target import Target, choose_target
+from stack.home.directory import Home
+from stack.operate import target
+from stack.operate.target import Target, choose_target
 
 OURS, THEIRS = "postgresql://u@ours/d", "postgresql://u@theirs/d"
 BROKER, THEIR_BROKER = "amqp://u@ours/v", "amqp://u@theirs/v"

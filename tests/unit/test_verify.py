@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stack.home import ROOT
-from stack.offenders import CHECKS, STOCK, Offender, Trace, is_late, judge
-from stack.verify_report import Report
-from stack.verify_sql import Counts
+from proof.audit_sql import Counts
+from proof.offenders import CHECKS, STOCK, Offender, Trace, is_late, judge
+from stack.home.directory import ROOT
+from stack.operate.verify_report import Report
 
 COUNTS = Counts(orders=1_234, processed=1_000, failed=200, dead_letters=1, discarded=2, products=9, pending=34)
 

@@ -14,7 +14,7 @@ base=headrace-stand-in/debian:13
 export DOCKER_BUILDKIT=0
 
 if ! docker info >/dev/null 2>&1; then
-    command -v dockerd >/dev/null || sh "$here/../../../stack/install.sh" docker.io
+    command -v dockerd >/dev/null || sh "$here/../../../stack/servers/install.sh" docker.io
     mkdir -p "$work"
     setsid dockerd >"$work/dockerd.log" 2>&1 </dev/null &
     for _ in $(seq 120); do docker info >/dev/null 2>&1 && break; sleep 0.5; done
@@ -23,7 +23,7 @@ fi
 
 make_base() { # a minimal Debian that trusts whom this machine trusts: its package indexes may have a certificate of their own
     docker image inspect "$base" >/dev/null 2>&1 && return
-    command -v debootstrap >/dev/null || sh "$here/../../../stack/install.sh" debootstrap
+    command -v debootstrap >/dev/null || sh "$here/../../../stack/servers/install.sh" debootstrap
     rm -rf "$work/root"
     mkdir -p "$work/root"
     debootstrap --variant=minbase --include=ca-certificates trixie "$work/root" >"$work/debootstrap.log" 2>&1 ||

@@ -1,0 +1,1 @@
+"""Drives orders, accounts for each of them, audits the database. Knows HTTP and PostgreSQL, and nothing of a stack."""

@@ -1,0 +1,209 @@
+"""What became of every order: what the API answered, crossed off against what PostgreSQL holds.
+
+The comparison is a set difference by id, made here and not by a join in the database that is under audit. It rests on
+products that nobody else orders: every row of theirs is one of ours or one too many.
+
+    lost         accepted, and: in neither `orders` nor `dead_letters`; or without a verdict (a `stock_ledger` row or a
+                 dead letter) when the drain is over; or stored or decided as another product or quantity than was sent;
+                 or accepted without a readable id, so that nobody can ask for it
+    duplicated   ids that the API answered twice; ids with two rows in one table; and rows that nobody sent: ids that no
+                 202 named, beyond the requests for that product and quantity whose outcome is unknown
+    oversold     products where qty < 0, or qty != Σ stock adjustments − Σ quantity of PROCESSED verdicts, or where the
+                 quantities of the orders behind those verdicts add up to something else
+
+A dead letter that was replayed does not count: its order is to be found in the other two tables.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from proof.load_result import LoadResult, is_accepted, is_refused, reason
+
+PROCESSED = "PROCESSED"
+STORED = "STORED"
+
+_UUID = re.compile(rb"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+class Order(NamedTuple):
+    """What one request asked for."""
+
+    product_id: str
+    quantity: int
+
+
+class Row(NamedTuple):
+    """One row of `orders` or `stock_ledger`. `outcome`: STORED, PROCESSED, or the reason of a FAILED verdict."""
+
+    id: str
+    product_id: str
+    quantity: int
+    outcome: str
+
+
+class Stock(NamedTuple):
+    """One product: its stock, and what its stock has to be equal to. None: the product has no row."""
+
+    product_id: str
+    qty: int | None
+    adjusted: int
+    taken: int
+    """Σ quantity of the PROCESSED rows in `stock_ledger`."""
+    ordered: int
+    """Σ quantity in `orders` of the same ids."""
+
+
+@dataclass(slots=True)
+class Sent:
+    """What the client knows. For a million orders about 200 MB, ids as text."""
+
+    accepted: dict[str, Order] = field(default_factory=dict)
+    refused: Counter[str] = field(default_factory=Counter)
+    """By the problem's name; by status where it has none."""
+    unknown: Counter[Order] = field(default_factory=Counter)
+    answered_twice: int = 0
+    unreadable: int = 0
+    """Accepted without a UUID to ask for it by."""
+
+    @property
+    def accepted_count(self) -> int:
+        return len(self.accepted) + self.answered_twice + self.unreadable
+
+
+class Crossing:
+    """The ids that the client knows, crossed off one table's rows."""
+
+    def __init__(self, accepted: Mapping[str, Order]) -> None:
+        self._accepted = accepted
+        self.missing = set(accepted)
+        """Accepted, no row."""
+        self.altered: set[str] = set()
+        """Accepted, and the row says another product or quantity."""
+        self.repeated = 0
+        """Rows beyond the first of an id."""
+        self.extra: dict[str, Order] = {}
+        """Rows that no 202 named."""
+        self.outcomes: Counter[str] = Counter()
+        """How many accepted ids have which outcome, by their first row."""
+
+    def cross_off(self, rows: Iterable[Row]) -> None:
+        for id_, product_id, quantity, outcome in rows:
+            order = (product_id, quantity)
+            if id_ in self.missing:
+                self.missing.remove(id_)
+                self.outcomes[outcome] += 1
+                if self._accepted[id_] != order:
+                    self.altered.add(id_)
+            elif id_ in self._accepted or id_ in self.extra:
+                self.repeated += 1
+            else:
+                self.extra[id_] = Order(*order)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """Times by the database's clock. None when no order of these products was decided."""
+
+    p50_ms: float | None
+    p99_ms: float | None
+    last_s: float | None
+    """Unix time of the last verdict or dead letter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Every order that was sent, accounted for."""
+
+    stored: int
+    processed: int
+    failed: Mapping[str, int]
+    """By reason; a dead letter's is `dead_letter`."""
+    lost: Mapping[str, str]
+    """Their ids, each with what is wrong; `unreadable` more have none."""
+    unreadable: int
+    duplicated: int
+    oversold: Sequence[Stock]
+    unknown_stored: int
+    """Requests of unknown outcome that turn out to have been stored."""
+    verdicts: Verdicts
+
+    @property
+    def lost_count(self) -> int:
+        return len(self.lost) + self.unreadable
+
+    @property
+    def decided(self) -> int:
+        return self.processed + sum(self.failed.values())
+
+    @property
+    def is_clean(self) -> bool:
+        return not (self.lost_count or self.duplicated or self.oversold)
+
+
+def sort_answers(result: LoadResult[Order]) -> Sent:
+    """The three heaps of answers: accepted, refused, unknown (see proof.load)."""
+    sent = Sent()
+    for request, status, kept in zip(result.requests, result.statuses, result.kept, strict=True):
+        if is_accepted(status):
+            _accept(sent, kept.lower(), request.about)
+        elif is_refused(status, kept):
+            sent.refused[reason(status, kept)] += 1
+        else:
+            sent.unknown[request.about] += 1
+    return sent
+
+
+def _accept(sent: Sent, kept: bytes, order: Order) -> None:
+    if not _UUID.fullmatch(kept):
+        sent.unreadable += 1
+    elif (id_ := kept.decode()) in sent.accepted:
+        sent.answered_twice += 1
+    else:
+        sent.accepted[id_] = order
+
+
+def settle(
+    sent: Sent,
+    orders: Crossing,
+    ledger: Crossing,
+    parked: Sequence[str],
+    stocks: Iterable[Stock],
+    verdicts: Verdicts,
+) -> Account:
+    """The account. `parked` are the order ids of the dead letters that wait for a replay."""
+    dead = sent.accepted.keys() & set(parked)
+    failed = Counter({reason: n for reason, n in ledger.outcomes.items() if reason != PROCESSED})
+    failed["dead_letter"] += len(dead & ledger.missing)
+    repeated = orders.repeated + ledger.repeated + len(parked) - len(set(parked))
+    return Account(
+        stored=len(sent.accepted) - len(orders.missing),
+        processed=ledger.outcomes[PROCESSED],
+        failed=+failed,
+        lost={
+            **dict.fromkeys(ledger.missing - dead, "no verdict"),
+            **dict.fromkeys(orders.missing - dead, "not stored"),
+            **dict.fromkeys(orders.altered | ledger.altered, "another product or quantity than was sent"),
+        },
+        unreadable=sent.unreadable,
+        duplicated=sent.answered_twice + repeated + unexplained(orders.extra | ledger.extra, sent.unknown),
+        oversold=[stock for stock in stocks if is_oversold(stock)],
+        unknown_stored=len(orders.extra) - unexplained(orders.extra, sent.unknown),
+        verdicts=verdicts,
+    )
+
+
+def unexplained(extra: Mapping[str, Order], unknown: Counter[Order]) -> int:
+    """How many rows there are beyond those that a request of unknown outcome may have made."""
+    return (Counter(extra.values()) - unknown).total()
+
+
+def is_oversold(stock: Stock) -> bool:
+    """Whether P3 is broken for the product."""
+    return (
+        stock.qty is None or stock.qty < 0 or stock.qty != stock.adjusted - stock.taken or stock.taken != stock.ordered
+    )

@@ -1,0 +1,1 @@
+"""The commands of `./headrace`: what each takes, and what it starts."""

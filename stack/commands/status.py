@@ -1,0 +1,18 @@
+"""`status`."""
+
+from __future__ import annotations
+
+import typer
+
+from stack.commands.options import Json
+from stack.home.directory import Home
+
+
+def status(as_json: Json = False) -> None:
+    """What runs, and where. Exit code 0: all ready; 1: something is not; 3: not running."""
+    from stack.containers import containers
+    from stack.run.status import status as run
+
+    if containers.is_used(Home.current()):
+        raise typer.Exit(containers.status(as_json=as_json))
+    raise typer.Exit(run(Home.current(), as_json=as_json))

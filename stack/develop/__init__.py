@@ -1,0 +1,1 @@
+"""Work on Headrace itself: checks, test suites, benchmarks."""

@@ -1,0 +1,141 @@
+"""`test`: the static checks, then pytest on servers of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+
+from stack.develop.suites import NEEDS, REQUIRED, STATIC, Plan, available_suites, impossible_here, plan
+from stack.home.directory import ROOT, Home
+from stack.home.state import SERVERS
+from stack.process.identity import wrap
+from stack.servers.install import ensure_servers
+from stack.supervisor.launch import Launched, PrivateServers, launch, read_private_servers
+from stack.supervisor.progress import follow
+from stack.terminal import say, step_done
+
+
+def run_suites(home: Home, arguments: list[str]) -> int:
+    """Run what was asked for; returns 0 when all of it passed, 1 otherwise, 130 when interrupted."""
+    run = plan(arguments, available_suites(), impossible_here(), os.environ.get(REQUIRED, "").split())
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for name in run.left_out:
+        say(f"left out: {name}, which takes {NEEDS[name]}")
+    since = time.monotonic()
+    results: dict[str, bool] = {}
+    code = 130
+    try:
+        with ExitStack() as stack:
+            # They start while the static checks run.
+            launched = stack.enter_context(_Servers(home)) if run.needs_servers else None
+            for name in run.static:
+                results[name] = _check(name)
+            if run.suites:
+                results["tests"] = _pytest(run, _wait_for(launched) if launched else None)
+            # Before the servers are stopped: a Ctrl-C then takes nothing from what is known.
+            code = _summary(results, time.monotonic() - since)
+    except KeyboardInterrupt:
+        say("\ninterrupted")
+    return code
+
+
+class _Servers:
+    """Launched servers of one test run, in a directory of their own that goes with them."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+
+    def __enter__(self) -> Launched:
+        _remove_leftovers(self._home)
+        ensure_servers(self._home, [server for server in SERVERS if _is_missing(server)])
+        self._launched = launch("servers", Home(self._home.path / f"test-{os.getpid()}"))
+        return self._launched
+
+    def __exit__(self, *_: object) -> None:
+        self._launched.close()
+
+
+def _is_missing(server: str) -> bool:
+    from stack.servers import binaries
+
+    return binaries.find(server) is None
+
+
+def _remove_leftovers(home: Home) -> None:
+    """What test runs left that were killed together with their keepers."""
+    for run in home.test_runs():
+        if not run.is_held():
+            run.purge()
+
+
+def _wait_for(launched: Launched) -> PrivateServers:
+    say("servers of this run:")
+    follow(launched, until="ready")
+    return read_private_servers(launched.home)
+
+
+def _check(name: str) -> bool:
+    """One static check; its output is only worth reading when it fails."""
+    since = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, *STATIC[name]],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    step_done(name, time.monotonic() - since, ok=done.returncode == 0)
+    if done.returncode != 0:
+        say(done.stdout.rstrip())
+    return done.returncode == 0
+
+
+def _pytest(run: Plan, servers: PrivateServers | None) -> bool:
+    since = time.monotonic()
+    environment = {**os.environ, **(servers.environment() if servers else {})}
+    # pytest's own lines and colours go straight to the terminal.
+    sys.stdout.flush()
+    # SIGINT when we are killed: pytest then ends what its tests have started. A shell starts background jobs with that
+    # signal ignored, which children inherit: hence env.
+    pytest = ["env", "--default-signal=INT", sys.executable, "-m", "pytest"]
+    command = wrap([*pytest, *run.paths, *run.pytest_arguments], None, signal.SIGINT)
+    child = subprocess.Popen(command, cwd=ROOT, env=environment)
+    try:
+        code = child.wait()
+    except KeyboardInterrupt:
+        child.wait()  # the terminal told it too: let it print what it has
+        raise
+    step_done(f"pytest {' '.join(run.suites)}", time.monotonic() - since, ok=code == 0)
+    return code == 0
+
+
+def _summary(results: dict[str, bool], seconds: float) -> int:
+    failed = [name for name, passed in results.items() if not passed]
+    verdict = f"failed: {', '.join(failed)}" if failed else "all passed"
+    say(f"headrace test: {verdict} ({', '.join(results)}) in {seconds:.1f} s")
+    return 1 if failed else 0
+
+
+def hold_servers(home: Home) -> int:
+    """Run test servers in `home`/servers until Ctrl-C."""
+    directory = Home(home.path / "servers")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    ensure_servers(home, [server for server in SERVERS if _is_missing(server)])
+    launched = launch("servers", directory)
+    try:
+        environment = _wait_for(launched).environment()
+        say("\n".join(f"export {name}={value}" for name, value in environment.items()))
+        for _ in launched.events():
+            pass
+    except KeyboardInterrupt:
+        say("stopping")
+    finally:
+        launched.close()
+        shutil.rmtree(directory.path, ignore_errors=True)
+    return 0

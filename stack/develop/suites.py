@@ -1,0 +1,162 @@
+"""What `test` is asked to do: static checks, suites, pytest's arguments.
+
+With the standard library alone: the script `headrace` runs `python3 -m stack.develop.suites test ...` before it
+installs anything, so that a wrong name is told at once.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+from collections.abc import Collection, Container
+from dataclasses import dataclass
+from pathlib import Path
+
+from stack.errors import HeadraceError
+
+TESTS = Path(__file__).resolve().parents[2] / "tests"
+STATIC = {
+    "format": ["-m", "ruff", "format", "--check", "."],
+    "lint": ["-m", "ruff", "check", "."],
+    "types": ["-m", "mypy"],
+    "layers": ["-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"],
+}
+# Tests that take minutes. They run when their suite is asked for by name.
+DEEP = "deep"
+# These need no server of ours. Any other directory in tests/ is a suite that does.
+WITHOUT_SERVERS = ("unit", "fuzz", "compose")
+# What a suite takes of a machine besides. Where it is not to be had, a run that names none leaves it out, and says so.
+NEEDS = {
+    "compose": "a Docker engine, or root and the right to start one",
+    "cluster": "root, the right to make network namespaces, and iproute2",
+}
+# Names of suites that a run without them would be worth nothing for, as CI's: to leave one out is an error then.
+REQUIRED = "HEADRACE_TEST_REQUIRED"
+# One file in another suite's directory, which takes as long as it is told to. It runs when it is asked for by name.
+SOAK, SOAK_FILE = "soak", "chaos/soak.py"
+MINUTES = "--minutes"
+_SOAKING = "./headrace test soak --minutes 10"
+_ENGINE = "/var/run/docker.sock"
+# CAP_NET_ADMIN and CAP_SYS_ADMIN.
+_ADMINISTERS = 1 << 12 | 1 << 21
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one run does: static checks and test directories, in order, and what is passed on to pytest."""
+
+    static: list[str]
+    suites: list[str]
+    pytest_arguments: list[str]
+    left_out: list[str]
+    """Suites that this machine cannot run, and that were not asked for by name."""
+
+    @property
+    def needs_servers(self) -> bool:
+        return any(suite not in WITHOUT_SERVERS for suite in self.suites)
+
+    @property
+    def paths(self) -> list[str]:
+        """What pytest is given."""
+        return [f"tests/{SOAK_FILE if suite == SOAK else suite}" for suite in self.suites]
+
+
+def available_suites(tests: Path = TESTS) -> list[str]:
+    """The directories in tests/ that hold tests; unit, integration, system first. None where there is no tests/: in an
+    image.
+    """
+    if not tests.is_dir():
+        return []
+    found = {path.name for path in tests.iterdir() if path.is_dir() and any(path.rglob("test_*.py"))}
+    known = [name for name in ("unit", "integration", "system") if name in found]
+    soak = [SOAK] if (tests / SOAK_FILE).exists() else []
+    return known + sorted(found - set(known)) + soak
+
+
+def by_default(suites: list[str], impossible: Container[str] = ()) -> list[str]:
+    """What is run when nothing is named: all but what runs by name alone, and what is `impossible` here."""
+    return [name for name in (*STATIC, *suites) if name != SOAK and name not in impossible]
+
+
+def impossible_here() -> list[str]:
+    """Those of NEEDS that this machine has not got, for whoever asks. Nothing is started to find out."""
+    administers = _has_capabilities()
+    may_start_one = administers and any(map(shutil.which, ("dockerd", "apt-get")))
+    possible = {
+        "compose": may_start_one or os.access(_ENGINE, os.R_OK | os.W_OK),
+        "cluster": administers and shutil.which("ip") is not None,
+    }
+    return [name for name in NEEDS if not possible[name]]
+
+
+def _has_capabilities() -> bool:
+    """Whether this process may administer the system and its networks, which root in a container often may not."""
+    try:
+        found = re.search(r"^CapEff:\s*([0-9a-f]+)$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    except OSError:
+        return False
+    return found is not None and int(found[1], 16) & _ADMINISTERS == _ADMINISTERS
+
+
+def plan(
+    arguments: list[str], suites: list[str], impossible: Container[str] = (), required: Collection[str] = ()
+) -> Plan:
+    """Read the command line. `impossible`: suites that run only when they are named. Raises HeadraceError for an
+    unknown suite, and for one of `required` that is none, or would be left out.
+    """
+    names, rest = split(arguments)
+    names, minutes = _minutes(names)
+    known = [*STATIC, *suites]
+    for name in names:
+        if name.startswith("-"):
+            after = " ".join(arguments[arguments.index(name) :])
+            raise HeadraceError(
+                f"`test` has no option {name!r}",
+                "pytest's own arguments go after --",
+                f"./headrace test {' '.join([*names[: names.index(name)], '--', after])}",
+            )
+        if name not in known:
+            raise HeadraceError(f"no suite {name!r}", f"the suites are: {', '.join(known)}", "./headrace test unit")
+    chosen = names or by_default(suites, impossible)
+    rest = [*minutes, *rest] if names else ["-m", f"not {DEEP}", *rest]
+    for name in required:
+        if name not in NEEDS:
+            cause = f"what may be required is: {' '.join(NEEDS)}"
+            raise HeadraceError(f"{REQUIRED} names {name!r}", cause, f'{REQUIRED}="{" ".join(NEEDS)}"')
+    left_out = [name for name in suites if not names and name in impossible]
+    for name in left_out:
+        if name in required:
+            raise HeadraceError(
+                f"cannot run {name}, which {REQUIRED} names", f"it takes {NEEDS[name]}", f"or: unset {REQUIRED}"
+            )
+    return Plan(
+        [name for name in STATIC if name in chosen], [name for name in suites if name in chosen], rest, left_out
+    )
+
+
+def _minutes(names: list[str]) -> tuple[list[str], list[str]]:
+    """What there is besides `--minutes M`, and that. Raises HeadraceError."""
+    if MINUTES not in names:
+        return names, []
+    at = names.index(MINUTES)
+    others, minutes = names[:at] + names[at + 2 :], names[at + 1 : at + 2]
+    if SOAK not in others:
+        raise HeadraceError(f"{MINUTES} is for {SOAK} alone", "no other suite takes as long as it is told to", _SOAKING)
+    if not minutes or not minutes[0].isdecimal() or int(minutes[0]) == 0:
+        raise HeadraceError(f"{MINUTES} takes a whole number", "it was not given one", _SOAKING)
+    return others, [MINUTES, *minutes]
+
+
+def split(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """What stands before and after the first `--`."""
+    at = arguments.index("--") if "--" in arguments else len(arguments)
+    return arguments[:at], arguments[at + 1 :]
+
+
+if __name__ == "__main__":
+    try:
+        plan(sys.argv[2:], available_suites())
+    except HeadraceError as error:
+        sys.exit("\n".join(error.lines()))

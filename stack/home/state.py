@@ -1,0 +1,77 @@
+"""The state file: what runs, where, and as which pids; written by the supervisor, read by every other command."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from stack.home.credentials import write_private
+from stack.home.directory import Home
+from stack.process import proc
+
+Phase = Literal["starting", "ready", "stopping", "down"]
+SERVERS = ("postgres", "rabbitmq", "redis")
+SERVICES = ("ingest_api", "persist_worker", "product_consumer", "product_api")
+
+
+@dataclass
+class Part:
+    """One server or service. `url` holds the password where there is one: the file is 0600."""
+
+    url: str
+    pid: int | None = None
+    state: str = "stopped"
+    restarts: int = 0
+    version: str = ""
+    why: str = ""
+    """Why a service is not ready, as it says itself when it is asked."""
+    health_url: str = ""
+    """Where an API tells of itself, for connections of clients cannot be taken there. "": where all else is."""
+
+    @property
+    def asked_at(self) -> str:
+        """Where its /health and /metrics are."""
+        return self.health_url or self.url
+
+
+@dataclass
+class StackState:
+    """`ports` outlive the run, so that the next one tries them first."""
+
+    phase: Phase = "down"
+    supervisor: tuple[int, int] = (0, 0)
+    keeper: tuple[int, int] = (0, 0)
+    ports: dict[str, int] = field(default_factory=dict)
+    parts: dict[str, Part] = field(default_factory=dict)
+    management_url: str = ""
+    # `database` and `broker`, as the commands of an operator use them: not as an administrator.
+    operator: dict[str, str] = field(default_factory=dict)
+
+    def save(self, home: Home) -> None:
+        write_private(home.state, json.dumps(asdict(self), indent=2) + "\n")
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the supervisor that wrote this still runs (a state file may outlive a kill -9)."""
+        return proc.is_alive(*self.supervisor)
+
+
+def load(home: Home) -> StackState:
+    """The last state written; the state of nothing when there is none or it cannot be read."""
+    try:
+        raw: dict[str, Any] = json.loads(home.state.read_text())
+        raw["parts"] = {name: Part(**part) for name, part in raw["parts"].items()}
+        raw["ports"] = {name: port for name, port in raw["ports"].items() if port in range(1, 65536)}
+        for process in ("supervisor", "keeper"):
+            raw[process] = _process(*raw[process])
+        return StackState(**raw)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return StackState()
+
+
+def _process(pid: int, started: int) -> tuple[int, int]:
+    """None of ours has a pid below 2, and signals to 1, 0 or less go where nobody wants them: ValueError."""
+    if (pid, started) != (0, 0) and int(pid) <= 1:
+        raise ValueError(f"pid {pid}")
+    return int(pid), int(started)

@@ -1,0 +1,1 @@
+"""Work on a running system: demo, dead letters, replay, verify, repair, API keys."""

@@ -1,0 +1,265 @@
+"""`dead`: what could not be stored or decided, one by one; back into the pipeline once its cause is mended, or given
+up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import TypeVar
+from uuid import UUID
+
+import asyncpg
+
+from pipeline.publisher import Outcome
+from proof.accounting_sql import Connection
+from proof.sessions import COMMAND_SETTINGS
+from stack.errors import HeadraceError
+from stack.home.directory import Home
+from stack.operate.dead_report import as_dict, as_list, counts, fields, printable, table
+from stack.operate.dead_sql import Also, Filters, Letter, count_letters, count_waiting, list_letters, show_letter
+from stack.operate.discard import MOST_CHARACTERS, Discarded, discard
+from stack.operate.publishing import CAUSES, publishing
+from stack.operate.replay import KEYS, Replayed, declare, replay, send_by
+from stack.operate.target import choose_target
+from stack.run.table import without_password
+from stack.terminal import say, show_table, spinner
+
+T = TypeVar("T")
+
+INTERRUPTED = 130
+"""The exit code after Ctrl-C: 128 + SIGINT."""
+
+_CONNECT_TIMEOUT_S = 10.0
+_COMMAND_TIMEOUT_S = 300.0
+_DATABASE_AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
+_TABLE_ROWS = 50
+_AGO = re.compile(r"([0-9]{1,9})(s|m|h|d)")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+AGAIN = "./headrace dead replay, again: what is sent twice is one order"
+
+
+def show_list(home: Home, filters: Filters, also: Also, *, limit: int | None, as_json: bool) -> int:
+    """Print the letters that wait, the latest first; with `also`, others too. Returns 0.
+
+    `limit`: without one, a table has the latest 50, and JSON has all. What is left out is told, for JSON on standard
+    error.
+    """
+    shown = limit if limit or as_json else _TABLE_ROWS
+
+    async def ask(connection: Connection) -> tuple[list[Letter], int, Counter[tuple[str, str]]]:
+        async with connection.transaction(isolation="repeatable_read", readonly=True):
+            letters = await list_letters(connection, filters, also, shown)
+            count = await count_letters(connection, filters, also)
+            return letters, count, await count_waiting(connection, filters)
+
+    letters, count, waiting = _asked(home, ask)
+    left_out = f"shown are the latest {len(letters)} of {count}; more with --limit"
+    if as_json:
+        print(json.dumps([as_dict(letter) for letter in letters]))
+        if len(letters) < count:
+            print(left_out, file=sys.stderr)
+        return 0
+    if letters:
+        show_table(table(letters))
+        say()
+    say(f"{waiting.total()} wait for their replay" + (f": {counts(waiting)}" if waiting else ""))
+    if len(letters) < count:
+        say(left_out)
+    return 0
+
+
+def show_one(home: Home, letter_id: int) -> int:
+    """Print all there is to know of a letter, its body with nothing left out. Returns 0. Raises HeadraceError."""
+    found = _asked(home, lambda connection: show_letter(connection, letter_id))
+    if found is None:
+        raise HeadraceError(
+            f"there is no dead letter {letter_id}", "the id is the first column", "./headrace dead list"
+        )
+    letter, body = found
+    for name, value in fields(letter).items():
+        print(f"{name:<11}{printable(value)}")
+    print(f"body       {letter.body_bytes} bytes")
+    print(printable(body.decode(errors="backslashreplace")))
+    return 0
+
+
+def replay_letters(
+    home: Home, filters: Filters, *, dry_run: bool, limit: int | None, rate: float, as_json: bool
+) -> int:
+    """Send the letters that wait once more, and print how many. `rate`: letters a second.
+
+    Returns 0; 1 if the broker did not confirm all that was sent. Raises HeadraceError when a server is away.
+    """
+    if dry_run:
+        return _tell_what_would_be(home, filters, limit, as_json=as_json)
+    target, done = choose_target(home), Replayed()
+    broker = target.known_broker()
+    try:
+        with spinner("replaying"):
+            asyncio.run(_replay(target.database, broker, filters, done, limit, rate))
+    except _DATABASE_AWAY as error:
+        raise _lost(target.database, error, done) from error
+    except KeyboardInterrupt:
+        _tell(done, as_json=as_json)
+        return INTERRUPTED
+    _tell(done, as_json=as_json)
+    if done.unconfirmed:
+        raise _unconfirmed(done)
+    return 0
+
+
+def discard_letters(home: Home, filters: Filters, why: str, *, dry_run: bool, as_json: bool) -> int:
+    """Give up the letters that wait, for `why`, and print how many. Returns 0. Raises HeadraceError."""
+    why = why.strip()
+    if not why or len(why) > MOST_CHARACTERS or not why.isprintable():
+        cause = f"it is kept for who asks later: 1 to {MOST_CHARACTERS} characters, in one line"
+        raise HeadraceError("--reason does not say why", cause, './headrace dead discard 17 --reason "a test order"')
+    if dry_run:
+        return _tell_what_would_be(home, filters, None, as_json=as_json, what="discard")
+    done: Discarded = Counter()
+    url = choose_target(home).database
+
+    async def run() -> None:
+        async with _connected(url) as connection:
+            await discard(connection, filters, why, done)
+
+    try:
+        asyncio.run(run())
+    except _DATABASE_AWAY as error:
+        if not done:
+            raise _no_database(url, error) from error
+        what = f"the database was lost after {done.total()} dead letters had been discarded"
+        raise HeadraceError(what, str(error), "the same command, again") from error
+    if as_json:
+        print(json.dumps({"discarded": as_list(done)}))
+        return 0
+    say(f"discarded {done.total()} dead letters" + (f": {counts(done)}" if done else ""))
+    return 0
+
+
+# ── what is asked for
+
+
+def filters_of(
+    ids: Sequence[int],
+    stage: str | None,
+    reason: str | None,
+    order: UUID | None,
+    product: UUID | None,
+    since: str | None,
+    until: str | None,
+) -> Filters:
+    """As the command line has them. Raises HeadraceError."""
+    order_id, product_id = (None if it is None else str(it) for it in (order, product))
+    return Filters(tuple(ids), stage, reason, order_id, product_id, moment(since), moment(until))
+
+
+def moment(text: str | None) -> datetime | None:
+    """An ISO 8601 date and time, UTC if it has no zone, or how long ago: 90s, 15m, 2h, 7d. Raises HeadraceError."""
+    if text is None:
+        return None
+    if ago := _AGO.fullmatch(text):
+        return _before_now(timedelta(**{_UNITS[ago[2]]: int(ago[1])}))
+    try:
+        given = datetime.fromisoformat(text)
+    except ValueError:
+        cause = "a time is 2026-01-31T09:00 (UTC) or 2026-01-31T09:00+01:00, or how long ago: 15m, 2h, 7d"
+        raise HeadraceError(f"{text[:80]!r} is no time", cause, "./headrace dead list --since 2h") from None
+    return given if given.tzinfo else given.replace(tzinfo=UTC)
+
+
+def _before_now(ago: timedelta) -> datetime:
+    try:
+        return datetime.now(UTC) - ago
+    except OverflowError:
+        return datetime.min.replace(tzinfo=UTC)
+
+
+def _tell(done: Replayed, *, as_json: bool) -> None:
+    unconfirmed = {outcome.value: count for outcome, count in done.unconfirmed.items()}
+    if as_json:
+        print(json.dumps({"replayed": dict(done.confirmed), "unconfirmed": unconfirmed}))
+        return
+    where = ", ".join(f"{count} to {KEYS[stage]}" for stage, count in sorted(done.confirmed.items()))
+    say(f"replayed {done.confirmed.total()} dead letters" + (f": {where}" if where else ""))
+    if unconfirmed:
+        say("not confirmed: " + ", ".join(f"{count} {outcome}" for outcome, count in unconfirmed.items()))
+
+
+def _tell_what_would_be(home: Home, filters: Filters, limit: int | None, *, as_json: bool, what: str = "replay") -> int:
+    async def ask(connection: Connection) -> tuple[Counter[tuple[str, str]], int]:
+        meant = await count_waiting(connection, filters, limit)
+        return meant, (await count_waiting(connection, filters)).total()
+
+    meant, waiting = _asked(home, ask)
+    if as_json:
+        print(json.dumps(as_list(meant)))
+        return 0
+    say(f"would {what} {meant.total()} dead letters of {waiting} that wait" + (f": {counts(meant)}" if meant else ""))
+    return 0
+
+
+def _unconfirmed(done: Replayed) -> HeadraceError:
+    causes = "; ".join(CAUSES[outcome] for outcome in Outcome if outcome in done.unconfirmed)
+    return HeadraceError(
+        f"{done.unconfirmed.total()} dead letters were not confirmed, and go on waiting", causes, AGAIN
+    )
+
+
+def _lost(url: str, error: Exception, done: Replayed) -> HeadraceError:
+    if not done.count:
+        return _no_database(url, error)
+    what = f"the database was lost after {done.confirmed.total()} dead letters had been replayed"
+    return HeadraceError(what, f"{error}: what was sent last goes on waiting, and may have arrived", AGAIN)
+
+
+def _no_database(url: str, error: Exception) -> HeadraceError:
+    what = f"cannot read the dead letters in {without_password(url)}"
+    return HeadraceError(what, str(error) or type(error).__name__, "./headrace status, or correct DATABASE_URL")
+
+
+# ── I/O below
+
+
+def _asked(home: Home, ask: Callable[[Connection], Awaitable[T]]) -> T:
+    """The answer to one question. Raises HeadraceError."""
+    url = choose_target(home).database
+
+    async def run() -> T:
+        async with _connected(url) as connection:
+            return await ask(connection)
+
+    try:
+        return asyncio.run(run())
+    except _DATABASE_AWAY as error:
+        raise _no_database(url, error) from error
+
+
+async def _replay(database: str, broker: str, filters: Filters, done: Replayed, limit: int | None, rate: float) -> None:
+    async with _connected(database) as connection:
+        if not await count_waiting(connection, filters):
+            return  # and no broker is needed
+        async with publishing(broker, "dead replay", declare) as publisher:
+            await replay(connection, send_by(publisher), filters, done, limit=limit, rate=rate)
+
+
+@asynccontextmanager
+async def _connected(database_url: str) -> AsyncIterator[Connection]:
+    connection = await asyncpg.connect(
+        database_url,
+        timeout=_CONNECT_TIMEOUT_S,
+        command_timeout=_COMMAND_TIMEOUT_S,
+        server_settings={**COMMAND_SETTINGS, "application_name": "headrace dead"},
+    )
+    try:
+        yield connection
+    finally:
+        connection.terminate()

@@ -1,0 +1,88 @@
+"""`dead discard`: dead letters that an operator gives up. Their orders are FAILED, for ever.
+
+For ever, because to discard writes the verdict: a row of `stock_ledger`, whose primary key stops whatever of the order
+still comes (a redelivery, or a client's retry with the same Idempotency-Key). Such an order may be stored later; it is
+decided already and takes no stock. Letter and verdict are one transaction.
+
+No verdict is written for an input that does not say whose it is, nor for a letter of another order under an id that is
+stored (id_conflict): that id's order has a verdict of its own.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import asyncpg
+
+from pipeline.orders import SCHEMA, InvalidOrder, decode_order, split_body
+from proof.accounting_sql import Connection
+from stack.operate.dead_sql import Filters, last_letter, some_to_discard
+
+Discarded: TypeAlias = Counter[tuple[str, str]]
+"""How many letters, by stage and reason."""
+
+# Letters in one transaction. A worker that parks one of them once more waits for its end.
+_MOST_AT_ONCE = 500
+MOST_CHARACTERS = 500
+
+# What is stored is what was ordered; the input says it of an order that is not. A letter of the first worker is no
+# verdict of an order that is stored.
+_DECIDE = """
+    INSERT INTO stock_ledger (order_id, product_id, quantity, outcome, reason)
+    SELECT i.id, coalesce(o.product_id, i.product_id), coalesce(o.quantity, i.quantity), 'FAILED', i.reason
+    FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::integer[])
+        AS i (id, stage, reason, product_id, quantity)
+    LEFT JOIN orders o ON o.id = i.id
+    WHERE i.stage = 'stock' OR o.id IS NULL
+    ON CONFLICT (order_id) DO NOTHING
+    RETURNING order_id
+"""
+# An order that is decided needs none of its letters.
+_DISCARD_OTHERS = """
+    UPDATE dead_letters SET discarded_at = clock_timestamp(), discard_reason = $2
+    WHERE order_id = ANY($1::uuid[]) AND replayed_at IS NULL AND discarded_at IS NULL
+      AND NOT (stage = 'persist' AND reason = 'id_conflict')
+    RETURNING stage, reason
+"""
+
+
+def ordered(body: bytes, schema_version: int | None, order_id: str) -> tuple[str, int] | None:
+    """Product and quantity as the input of a letter says them; None if it does not, or not in words that we know."""
+    if schema_version != SCHEMA:
+        return None
+    try:
+        orders = [decode_order(element) for element in split_body(body)]
+    except InvalidOrder:
+        return None
+    of_it = [it for it in orders if it.id == order_id]
+    return (of_it[0].product_id, of_it[0].quantity) if len(of_it) == 1 else None
+
+
+# ── I/O below
+
+
+async def discard(connection: Connection, filters: Filters, why: str, done: Discarded) -> None:
+    """Discard what waits and is meant; what is parked meanwhile is left alone. `done` is kept up to date.
+
+    Raises asyncpg errors, OSError: what was counted is discarded then, and of the last few nobody knows.
+    """
+    last = await last_letter(connection)
+    while True:
+        async with connection.transaction():
+            letters = await some_to_discard(connection, filters, last, _MOST_AT_ONCE, why)
+            others = await _decide(connection, [it for it in letters if it["order_id"]], why)
+        done.update((it["stage"], it["reason"]) for it in (*letters, *others))
+        if len(letters) < _MOST_AT_ONCE:
+            return
+
+
+async def _decide(connection: Connection, letters: Sequence[asyncpg.Record], why: str) -> Sequence[asyncpg.Record]:
+    """Write the verdicts of these letters' orders. Returns the other letters of theirs, which it discards."""
+    said = [ordered(it["body"], it["schema_version"], it["order_id"]) or (None, None) for it in letters]
+    columns = ([it[name] for it in letters] for name in ("order_id", "stage", "reason"))
+    products, quantities = ([it[place] for it in said] for place in (0, 1))
+    decided = await connection.fetch(_DECIDE, *columns, products, quantities)
+    others: Sequence[asyncpg.Record] = await connection.fetch(_DISCARD_OTHERS, [it["order_id"] for it in decided], why)
+    return others

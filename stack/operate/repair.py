@@ -1,0 +1,93 @@
+"""`verify --repair`: orders without a verdict are sent to product_consumer once more, and nothing else is touched.
+
+Safe to repeat, at any time: who has decided an order drops it when it comes again, and the ledger's primary key sees to
+that. What is sent is what persist_worker sent, but for the trace context, which no table has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+
+import asyncpg
+from aio_pika.abc import AbstractChannel
+
+from pipeline import topology
+from pipeline.orders import Order, encode_order, join_orders
+from pipeline.publisher import Outcome, Publisher
+from proof.accounting_sql import Connection
+from proof.audit_sql import late_ids
+from stack.errors import HeadraceError
+from stack.operate.publishing import CAUSES, publishing
+
+# As many as persist_worker's batches have at most; some 300 kB.
+MESSAGE_ORDERS = 1_000
+# Three times what product_consumer prefetches: whose verdict is late then is in the queue, and would be there twice.
+BACKLOG_MESSAGES = 100
+
+AGAIN = "./headrace verify --repair, again: an order that is sent twice is decided once"
+
+_ORDERS = """
+    SELECT id::text, product_id::text, quantity, unit_price, total_price, accepted_at AS created_at,
+           encode(request_hash, 'hex') AS request_hash, client
+    FROM orders WHERE id = ANY($1::uuid[]) ORDER BY accepted_at, id
+"""
+
+
+def order_of(row: asyncpg.Record) -> Order:
+    """An order as it was accepted, from its row."""
+    return Order(**row, status="PENDING")
+
+
+# ── I/O below
+
+
+async def resend(connection: Connection, amqp_url: str, lag_s: float) -> list[str]:
+    """Send each order that has been without a verdict for longer than the lag. Their ids, at 90 bytes each.
+
+    Raises HeadraceError when the broker does not confirm, or when product_consumer has a backlog to work through first.
+    """
+    async with (
+        connection.transaction(isolation="repeatable_read", readonly=True),
+        aclosing(_chunks(late_ids(connection, lag_s))) as chunks,
+    ):
+        chunk = await anext(chunks, None)
+        if chunk is None:
+            return []  # and no broker is needed
+        sent: list[str] = []
+        async with publishing(amqp_url, "verify", _declare_without_backlog) as publisher:
+            while chunk is not None:
+                await _send(publisher, await connection.fetch(_ORDERS, chunk), len(sent))
+                sent += chunk
+                chunk = await anext(chunks, None)
+        return sent
+
+
+async def _send(publisher: Publisher, rows: Sequence[asyncpg.Record], sent: int) -> None:
+    body = join_orders(encode_order(order_of(row)) for row in rows)
+    outcome = await publisher.publish(topology.ORDERS_EXCHANGE, topology.ORDER_CREATED, body, orders=len(rows))
+    if outcome is not Outcome.CONFIRMED:
+        what = f"the broker did not confirm {len(rows)} orders ({outcome.value}); {sent} were sent before"
+        raise HeadraceError(what, CAUSES[outcome], AGAIN)
+
+
+async def _declare_without_backlog(channel: AbstractChannel) -> None:
+    queue = await topology.declare_created(channel)
+    waiting = queue.declaration_result.message_count or 0
+    if waiting > BACKLOG_MESSAGES:
+        raise HeadraceError(
+            f"{waiting} messages wait in {queue.name}",
+            "product_consumer is behind or away; orders without a verdict may be among them, and would be there twice",
+            "./headrace logs product_consumer; once it has caught up: ./headrace verify --repair",
+        )
+
+
+async def _chunks(ids: AsyncIterator[str]) -> AsyncGenerator[list[str], None]:
+    chunk: list[str] = []
+    async for id_ in ids:
+        chunk.append(id_)
+        if len(chunk) == MESSAGE_ORDERS:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk

@@ -1,0 +1,111 @@
+"""What an audit prints: each offender as it is found, however many there are, and the counts at the end.
+
+As JSON it is one object, written as it grows; whoever finds it without its end has the output of an audit that failed:
+
+    {"offenders": [{"check": "no_verdict", "id": "…", "expected": "…", "found": "…"}, …],
+     "checks": {"no_verdict": 1, "two_verdicts": 0, …},
+     "counts": {"orders": 3, "processed": 1, "failed": 1, "dead_letters": 0, "discarded": 0, "products": 2,
+                "pending": 1},
+     "lag_s": 60.0, "resent": null, "waiting": {"orders.accepted": {"orders": 0, "messages": 0, "oldest_s": 0.0}, …},
+     "seconds": 0.02, "clean": false}
+
+`counts.pending` are the orders without a verdict, the late ones included; `resent` is null without --repair. `waiting`
+is what ingest_api says of the orders that it accepted; null where no ingest_api is known.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import asdict
+
+from pipeline.topology import ORDERS_ACCEPTED_QUEUE
+from proof.audit_sql import Counts
+from proof.offenders import CHECKS, NO_VERDICT, Offender, unstored
+from stack.run.backlog import Waiting, as_json, many
+
+
+class Report:
+    def __init__(self, lag_s: float, *, as_json: bool) -> None:
+        self.lag_s = lag_s
+        self.resent: int | None = None
+        self._waiting: list[Waiting] | None = None
+        self._as_json = as_json
+        self._found: Counter[str] = Counter()
+
+    @property
+    def is_clean(self) -> bool:
+        return not self._found
+
+    def add(self, offender: Offender) -> None:
+        """Print it."""
+        if self._as_json:
+            print(f"{',' if self._found else _JSON_BEGIN}\n  {json.dumps(offender._asdict())}", end="")
+        else:
+            print(f"{offender.check}  {offender.id}  expected {offender.expected}; found {offender.found}")
+        self._found[offender.check] += 1
+
+    def waits(self, waiting: list[Waiting] | None) -> None:
+        """What ingest_api says of the orders that it accepted; None: it does not say."""
+        self._waiting = waiting
+        for it in waiting or ():
+            if it.queue == ORDERS_ACCEPTED_QUEUE:
+                for offender in unstored(it.queue, it.orders, it.oldest_s, self.lag_s):
+                    self.add(offender)
+
+    def end(self, counts: Counts, seconds: float) -> None:
+        """Print the counts. Not called for an audit that failed."""
+        if self._as_json:
+            self._end_json(counts, seconds)
+        else:
+            print("\n".join(self._summary(counts, seconds)))
+
+    def _end_json(self, counts: Counts, seconds: float) -> None:
+        rest = {
+            "checks": {check: self._found[check] for check in CHECKS},
+            "counts": asdict(counts),
+            "lag_s": self.lag_s,
+            "resent": self.resent,
+            "waiting": as_json(self._waiting),
+            "seconds": round(seconds, 3),
+            "clean": self.is_clean,
+        }
+        begun = "\n" if self._found else _JSON_BEGIN
+        print(f"{begun}], {json.dumps(rest)[1:]}")
+
+    def _summary(self, counts: Counts, seconds: float) -> list[str]:
+        verdicts = f"{counts.processed:,} PROCESSED, {counts.failed:,} FAILED"
+        pending = (
+            f"{counts.pending:,} without a verdict, of which {self._found[NO_VERDICT]:,} for more than {self.lag_s:g} s"
+        )
+        lines = [
+            f"{many(counts.orders, 'order')}: {verdicts}, {pending}",
+            f"{_letters(counts)}, {many(counts.products, 'product')}",
+            f"one snapshot, {seconds:.1f} s",
+        ]
+        lines[1:1] = self._not_stored()
+        if self.resent is not None:
+            lines.insert(0, f"{many(self.resent, 'order')} sent again")
+        return [*lines, self._verdict()]
+
+    def _not_stored(self) -> list[str]:
+        """What is in no table yet, which no question to the database finds."""
+        return [
+            f"{many(it.orders, 'order')} accepted and not stored yet, the oldest for {it.oldest_s:.0f} s"
+            for it in self._waiting or ()
+            if it.queue == ORDERS_ACCEPTED_QUEUE and it.orders
+        ]
+
+    def _verdict(self) -> str:
+        if self.is_clean:
+            return "nothing lost, nothing twice, nothing oversold"
+        found = ", ".join(f"{count:,} {check}" for check, count in self._found.items())
+        return f"{many(self._found.total(), 'offender')}: {found}"
+
+
+_JSON_BEGIN = '{"offenders": ['
+
+
+def _letters(counts: Counts) -> str:
+    waiting = f"{many(counts.dead_letters, 'dead letter')} to replay"
+    return f"{waiting}, {counts.discarded:,} discarded" if counts.discarded else waiting

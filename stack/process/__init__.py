@@ -1,0 +1,1 @@
+"""What the operating system gives: child processes, /proc, users, ports, log files, HTTP on the loopback."""

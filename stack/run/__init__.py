@@ -1,0 +1,1 @@
+"""Start a stack on this machine, look at it, stop it."""

@@ -1,0 +1,1 @@
+"""Our own services: migrated for, started as a user of their own, seeded."""
