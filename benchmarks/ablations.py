@@ -51,7 +51,7 @@ def ablated(ablation: Ablation) -> Contender:
 
 def _no_group_commit() -> None:
     """One message for each order, and as many in flight as the clients have orders."""
-    from pipeline.group_commit import GroupCommit
+    from ingest_api.intake.group_commit import GroupCommit
 
     run = GroupCommit.run
 
@@ -86,7 +86,7 @@ def _not_mandatory() -> None:
 
 
 def _classic_queues() -> None:
-    from pipeline import topology
+    from pipeline.contract import topology
 
     bounded = {"x-queue-type": "classic", "x-max-length": 2_000_000, "x-overflow": "reject-publish"}
     for name in ("_BOUNDED_QUORUM_QUEUE", "_ORDER_QUEUE"):
@@ -108,13 +108,13 @@ def _always_staging() -> None:
 
 
 def _no_catalogue() -> None:
-    from ingest_api.catalogue import Catalogue
+    from ingest_api.prices.catalogue import Catalogue
 
     _put(Catalogue, "get", lambda _self, _product_id: None)
 
 
 def _no_mac() -> None:
-    from pipeline.order_ids import OrderIds
+    from pipeline.contract.order_ids import OrderIds
 
     def unsigned(_: OrderIds, bits: int) -> str:
         text = (bits << 24).to_bytes(16, "big").hex()
@@ -130,10 +130,10 @@ def _request_and_response() -> None:
     from starlette.routing import request_response
 
     from ingest_api import app
-    from ingest_api.accept import AcceptOrder
+    from ingest_api.intake.accept import AcceptOrder
     from ingest_api.requests import decode_request, price
-    from web.clients import client_of
-    from web.problems import Problem
+    from web.access.clients import client_of
+    from web.problems.problems import Problem
 
     class Function(AcceptOrder):
         def __init__(self, *arguments: Any) -> None:
@@ -172,7 +172,7 @@ def _capped(rows: int) -> None:
 
 
 def _default_collector() -> None:
-    from pipeline import lifecycle
+    from pipeline.process import lifecycle
 
     _put(lifecycle, "_spare_the_collector", lambda: None)
 

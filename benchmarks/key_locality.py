@@ -26,8 +26,8 @@ from database.connection import Connection
 from database.sessions import session_settings
 from migrations.__main__ import migrate
 from persist_worker.write import prepare, write
-from pipeline.order_ids import OrderIds
-from pipeline.orders import Order
+from pipeline.contract.order_ids import OrderIds
+from pipeline.contract.orders import Order
 from stack.supervisor.launch import private_servers
 
 RESULT = Path(__file__).parent / "results" / "key_locality.json"

@@ -14,9 +14,9 @@ import aiormq
 from pamqp.commands import Basic
 
 from benchmarks.deployment import ORDER_ID_KEY
-from pipeline import topology
-from pipeline.order_ids import OrderIds
-from pipeline.orders import SCHEMA, Order, encode_order, join_orders
+from pipeline.contract import topology
+from pipeline.contract.order_ids import OrderIds
+from pipeline.contract.orders import SCHEMA, Order, encode_order, join_orders
 
 _PRICE = Decimal("12.50")
 

@@ -12,7 +12,7 @@ import asyncpg
 import structlog
 
 from database.sessions import Pool, PooledConnection, StoreUnavailable, reading
-from pipeline import metrics
+from pipeline.process import metrics
 
 log = structlog.get_logger()
 

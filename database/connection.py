@@ -11,9 +11,10 @@ import structlog
 from database.clock import ClockWatch
 from database.faults import Fault, describe, fault_of
 from database.sessions import check_writable, count_fault, open_session
-from pipeline import broker, metrics
-from pipeline.health import Health
-from pipeline.lifecycle import wait_to_retry
+from pipeline.broker import connection as broker
+from pipeline.process import metrics
+from pipeline.process.health import Health
+from pipeline.process.lifecycle import wait_to_retry
 
 log = structlog.get_logger()
 

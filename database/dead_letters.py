@@ -10,10 +10,10 @@ from hashlib import sha256
 from uuid import UUID
 
 from database.connection import Connection
-from pipeline import metrics
-from pipeline.incoming import Unreadable
-from pipeline.orders import SCHEMA, Order, encode_order, join_orders
-from pipeline.reasons import UNKNOWN_SCHEMA, UNREADABLE
+from pipeline.broker.incoming import Unreadable
+from pipeline.contract.orders import SCHEMA, Order, encode_order, join_orders
+from pipeline.contract.reasons import UNKNOWN_SCHEMA, UNREADABLE
+from pipeline.process import metrics
 
 # A batch that is delivered again brings its poison again; what waits for its replay already, or was discarded, is not
 # parked twice.
@@ -30,7 +30,7 @@ class DeadLetter:
     order_id: str | None
     """As the input has it; it need not be a UUID."""
     reason: str
-    """One of pipeline.reasons: what GET says of the order."""
+    """One of pipeline.contract.reasons: what GET says of the order."""
     detail: str
     body: bytes
     """A message body: a JSON array of orders, if it was readable at all."""

@@ -16,7 +16,7 @@ from enum import Enum
 
 import asyncpg
 
-from pipeline import error_text
+from pipeline.process import error_text
 
 
 class Fault(Enum):

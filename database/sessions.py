@@ -10,7 +10,7 @@ from asyncpg.connect_utils import SessionAttribute
 from asyncpg.pool import PoolConnectionProxy
 
 from database.faults import Fault, cause_of, describe, fault_of
-from pipeline import metrics
+from pipeline.process import metrics
 
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 PooledConnection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"

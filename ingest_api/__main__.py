@@ -4,9 +4,9 @@ import asyncio
 
 from ingest_api.app import make_app
 from ingest_api.settings import IngestSettings
-from pipeline import lifecycle
-from web import server
-from web.application import health_app
+from pipeline.process import lifecycle
+from web.serving import server
+from web.serving.application import health_app
 
 
 async def main(settings: IngestSettings, stop: asyncio.Event) -> None:

@@ -12,34 +12,36 @@ from starlette.routing import Route
 
 from database.clock import watch_clock
 from database.sessions import Pool, StoreUnavailable, make_pool
-from ingest_api import backlog
-from ingest_api.accept import AcceptOrder, Intake
-from ingest_api.accepted_orders import AcceptedOrders
-from ingest_api.bulk import AcceptBulk
-from ingest_api.catalogue import Catalogue
-from ingest_api.claims import Claims
-from ingest_api.documents import documents
-from ingest_api.keyed import KeyedOrders
-from ingest_api.lookup import OrderLookup
-from ingest_api.memory import BrokerMark, MemoryJudge
-from ingest_api.operations import OPERATIONS
-from ingest_api.order_lists import OrderLists
-from ingest_api.product_source import EVENTS, ProductSource, follow_events
+from ingest_api.documents.documents import documents
+from ingest_api.documents.operations import OPERATIONS
+from ingest_api.intake.accept import AcceptOrder, Intake
+from ingest_api.intake.bulk import AcceptBulk
+from ingest_api.intake.group_commit import GroupCommit
+from ingest_api.prices.catalogue import Catalogue
+from ingest_api.prices.product_source import EVENTS, ProductSource, follow_events
+from ingest_api.reads import backlog
+from ingest_api.reads.lookup import OrderLookup
+from ingest_api.reads.order_lists import OrderLists
+from ingest_api.reads.stored_orders import ReadLimits, StoredOrders
+from ingest_api.reads.verdicts import PART as VERDICTS
+from ingest_api.reads.verdicts import Verdicts
+from ingest_api.retries.accepted_orders import AcceptedOrders
+from ingest_api.retries.claims import Claims
+from ingest_api.retries.keyed import KeyedOrders
+from ingest_api.retries.memory import BrokerMark, MemoryJudge
 from ingest_api.settings import IngestSettings
-from ingest_api.stored_orders import ReadLimits, StoredOrders
-from ingest_api.verdicts import PART as VERDICTS
-from ingest_api.verdicts import Verdicts
-from pipeline import lifecycle, metrics, product_cache, redis_link, topology
-from pipeline.group_commit import GroupCommit
-from pipeline.health import Health
-from pipeline.order_ids import OrderIds
-from pipeline.order_list_cache import OrderListCache
-from pipeline.publisher import Publisher
-from pipeline.shares import Shares
-from web.application import make_api
-from web.keys import Keys, hosts_of, load_keys
-from web.operations import Guard, make_routes
-from web.rate_limit import RateLimits
+from pipeline.broker.publisher import Publisher
+from pipeline.cache import product_cache, redis_link
+from pipeline.cache.order_list_cache import OrderListCache
+from pipeline.contract import topology
+from pipeline.contract.order_ids import OrderIds
+from pipeline.process import lifecycle, metrics
+from pipeline.process.health import Health
+from pipeline.process.shares import Shares
+from web.access.keys import Keys, hosts_of, load_keys
+from web.access.rate_limit import RateLimits
+from web.requests.operations import Guard, make_routes
+from web.serving.application import make_api
 
 log = structlog.get_logger()
 

@@ -9,13 +9,13 @@ from msgspec import Meta
 from starlette.types import Scope
 
 from database.sessions import StoreUnavailable
-from ingest_api.catalogue import Catalogue, Product
-from pipeline.fields import EXAMPLE_PRODUCT, ProductId
-from pipeline.orders import Order
-from pipeline.shares import Busy
-from web import problems
-from web.ids import canonical_id
-from web.json_body import JsonBody, Rule
+from ingest_api.prices.catalogue import Catalogue, Product
+from pipeline.contract.fields import EXAMPLE_PRODUCT, ProductId
+from pipeline.contract.orders import Order
+from pipeline.process.shares import Busy
+from web.problems import problems
+from web.requests.ids import canonical_id
+from web.requests.json_body import JsonBody, Rule
 
 MAX_QUANTITY = 1_000_000
 

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Generic, TypeVar
 
-from pipeline.shares import Busy, Shares
+from pipeline.process.shares import Busy, Shares
 
 T = TypeVar("T")
 

@@ -5,8 +5,8 @@ from typing import Self
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from web.server import MAX_CONNECTIONS
-from web.settings import ApiSettings
+from web.access.settings import ApiSettings
+from web.serving.server import MAX_CONNECTIONS
 
 
 class IngestSettings(ApiSettings):

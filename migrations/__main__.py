@@ -24,8 +24,8 @@ from database.sessions import open_session
 from migrations.privileges import grant
 from migrations.progress import TELL_EVERY_S, name_of, tell, telling
 from migrations.requirements import Refused, require
-from pipeline.logs.configure import protect_streams
-from pipeline.settings import DatabaseSettings, load_or_exit
+from pipeline.process.logs.configure import protect_streams
+from pipeline.process.settings import DatabaseSettings, load_or_exit
 
 # One lock for all who migrate this database. The number is the first 8 bytes of sha256("headrace migrations"), as a
 # signed bigint.

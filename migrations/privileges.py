@@ -16,7 +16,7 @@ from pathlib import Path
 
 import asyncpg
 
-from pipeline.settings import DatabaseSettings, load_or_exit
+from pipeline.process.settings import DatabaseSettings, load_or_exit
 
 Connection = asyncpg.Connection
 

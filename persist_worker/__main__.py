@@ -9,12 +9,13 @@ from persist_worker.second_net import SecondNet
 from persist_worker.settings import PersistSettings
 from persist_worker.worker import PUBLISHER, PersistWorker
 from persist_worker.write import prepare
-from pipeline import lifecycle, topology
-from pipeline.batches import BatchConsumer
-from pipeline.health import Health
-from pipeline.publisher import Publisher
-from web import server
-from web.application import health_app
+from pipeline.broker.batches import BatchConsumer
+from pipeline.broker.publisher import Publisher
+from pipeline.contract import topology
+from pipeline.process import lifecycle
+from pipeline.process.health import Health
+from web.serving import server
+from web.serving.application import health_app
 
 CONSUMER = "consumer"
 

@@ -2,7 +2,7 @@
 
 from pydantic_settings import SettingsConfigDict
 
-from pipeline.worker_settings import Count, Port, Prefetch, SizeBytes, WorkerSettings
+from pipeline.broker.worker_settings import Count, Port, Prefetch, SizeBytes, WorkerSettings
 
 
 class PersistSettings(WorkerSettings):

@@ -8,15 +8,16 @@ from database.channels import VERDICTS
 from database.connection import Connection, Database
 from database.dead_letters import DeadLetter
 from persist_worker.write import STAGE, Written, each_once, write
-from pipeline import metrics, topology
-from pipeline.batches import BatchConsumer
-from pipeline.broker import backoff_s
-from pipeline.deliveries import Batch
-from pipeline.health import Health
-from pipeline.incoming import Incoming, read
-from pipeline.lifecycle import wait_to_retry
-from pipeline.orders import Order, encode_order, join_orders
-from pipeline.publisher import Outcome, Publisher
+from pipeline.broker.batches import BatchConsumer
+from pipeline.broker.connection import backoff_s
+from pipeline.broker.deliveries import Batch
+from pipeline.broker.incoming import Incoming, read
+from pipeline.broker.publisher import Outcome, Publisher
+from pipeline.contract import topology
+from pipeline.contract.orders import Order, encode_order, join_orders
+from pipeline.process import metrics
+from pipeline.process.health import Health
+from pipeline.process.lifecycle import wait_to_retry
 
 log = structlog.get_logger()
 

@@ -14,9 +14,9 @@ from database.connection import Connection
 from database.copy_text import NULL, copy_lines
 from database.dead_letters import DeadLetter, count_parked, park
 from database.faults import Fault, describe, fault_of
-from pipeline import metrics
-from pipeline.orders import Order
-from pipeline.reasons import ID_CONFLICT, INVALID_DATA
+from pipeline.contract.orders import Order
+from pipeline.contract.reasons import ID_CONFLICT, INVALID_DATA
+from pipeline.process import metrics
 
 STAGE = "persist"
 

@@ -2,11 +2,11 @@
 
 import asyncio
 
-from pipeline import lifecycle
+from pipeline.process import lifecycle
 from product_api.app import make_app
 from product_api.settings import ProductSettings
-from web import server
-from web.application import health_app
+from web.serving import server
+from web.serving.application import health_app
 
 
 async def main(settings: ProductSettings, stop: asyncio.Event) -> None:

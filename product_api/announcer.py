@@ -4,10 +4,11 @@ import asyncio
 
 import structlog
 
-from pipeline import metrics, topology
-from pipeline.product_cache import ProductCache
-from pipeline.product_events import ProductEvent, encode_event
-from pipeline.publisher import Outcome, Publisher
+from pipeline.broker.publisher import Outcome, Publisher
+from pipeline.cache.product_cache import ProductCache
+from pipeline.contract import topology
+from pipeline.contract.product_events import ProductEvent, encode_event
+from pipeline.process import metrics
 from product_api.products import Change
 
 log = structlog.get_logger()

@@ -8,7 +8,7 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from database.sessions import PooledConnection as Connection
-from web import problems
+from web.problems import problems
 
 # As long as ingest_api remembers its keys.
 REMEMBER_S = 24 * 3600

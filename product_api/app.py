@@ -9,10 +9,12 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from database.sessions import Pool, StoreUnavailable, make_pool
-from pipeline import lifecycle, product_cache, redis_link, topology
-from pipeline.breaker import Breaker
-from pipeline.health import Health
-from pipeline.publisher import Publisher
+from pipeline.broker.publisher import Publisher
+from pipeline.cache import product_cache, redis_link
+from pipeline.contract import topology
+from pipeline.process import lifecycle
+from pipeline.process.breaker import Breaker
+from pipeline.process.health import Health
 from product_api.announcer import Announcer
 from product_api.documents import documents
 from product_api.endpoints import ProductEndpoints
@@ -20,9 +22,9 @@ from product_api.operations import OPERATIONS
 from product_api.products import Products
 from product_api.reader import ProductReader
 from product_api.settings import ProductSettings
-from web.application import make_api
-from web.keys import Keys, hosts_of, load_keys
-from web.operations import Guard, make_routes
+from web.access.keys import Keys, hosts_of, load_keys
+from web.requests.operations import Guard, make_routes
+from web.serving.application import make_api
 
 DATABASE, BROKER, REDIS = "database", "broker", "redis"
 

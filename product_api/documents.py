@@ -5,7 +5,7 @@ from typing import Any
 from starlette.routing import Route
 
 from product_api.operations import OPERATIONS, TAG, TAG_TEXT
-from web.docs import docs_routes, document_of
+from web.documents.docs import docs_routes, document_of
 
 _ABOUT = """\
 Products and their stock. Orders are another service's, with a page like this one.

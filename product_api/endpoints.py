@@ -11,12 +11,12 @@ from product_api.preconditions import check_if_match, etag, matches_if_none_matc
 from product_api.products import C, ChangeUnanswered, Products, Reason, StoredProduct, encode
 from product_api.reader import ProductReader
 from product_api.requests import Edit, ProductValues, decode_patch, decode_product, decode_restock, restocked_in
-from web import problems, unknown_outcomes
-from web.body import read_json_body
-from web.clients import client_of
-from web.idempotency_keys import idempotency_key
-from web.ids import id_in_path
-from web.paging import Cursor, Page
+from web.access.clients import client_of
+from web.problems import problems, unknown_outcomes
+from web.requests.idempotency_keys import idempotency_key
+from web.requests.ids import id_in_path
+from web.requests.paging import Cursor, Page
+from web.serving.body import read_json_body
 
 
 class ProductEndpoints:

@@ -4,14 +4,14 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from pipeline.fields import EXAMPLE_PRODUCT, ProductId
+from pipeline.contract.fields import EXAMPLE_PRODUCT, ProductId
 from product_api.products import Product
 from product_api.requests import PatchRequest, ProductRequest, RestockRequest
-from web import http_fields
-from web import problem_kinds as kinds
-from web.clients import ANY_KEY, PRODUCTS_WRITE
-from web.idempotency_keys import REPLAYED, key_parameter
-from web.operations import Answer, Content, Header, Link, Operation, Parameter
+from web.access.clients import ANY_KEY, PRODUCTS_WRITE
+from web.problems import kinds
+from web.requests import http_fields
+from web.requests.idempotency_keys import REPLAYED, key_parameter
+from web.requests.operations import Answer, Content, Header, Link, Operation, Parameter
 
 PRODUCTS = "/products"
 PRODUCT = "/products/{product_id}"

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from web import problems
-from web.preconditions import client_has, if_match_holds
+from web.problems import problems
+from web.requests.preconditions import client_has, if_match_holds
 
 
 def etag(version: int) -> str:

@@ -19,13 +19,13 @@ from database.clock import ClockWatch
 from database.faults import Fault, describe, fault_of
 from database.sessions import Pool, StoreUnavailable, borrow, check_writable, reading
 from database.sessions import PooledConnection as Connection
-from pipeline.fields import Moment, ProductId, UnitPrice
-from pipeline.shares import Shares
-from pipeline.turns import Turns
+from pipeline.contract.fields import Moment, ProductId, UnitPrice
+from pipeline.process.shares import Shares
+from pipeline.process.turns import Turns
 from product_api import answered
 from product_api.answered import Keyed
 from product_api.requests import ProductValues
-from web.paging import Page
+from web.requests.paging import Page
 
 _COLUMNS = "id::text, name, price, qty, created_at, version"
 

@@ -3,9 +3,9 @@
 import time
 from functools import partial
 
-from pipeline.product_cache import CachedProduct, ProductCache
-from pipeline.shares import Busy
-from pipeline.single_flight import SingleFlight
+from pipeline.cache.product_cache import CachedProduct, ProductCache
+from pipeline.cache.single_flight import SingleFlight
+from pipeline.process.shares import Busy
 from product_api.products import Products, encode
 
 # Far below what the cache's fence lives. Reads have a deadline, so only a process that was stopped in the middle of one

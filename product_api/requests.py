@@ -8,9 +8,9 @@ from typing import Annotated, NamedTuple
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from web import problems
-from web.json_body import JsonBody, Rule
-from web.readable_text import has_visible, spoils_others
+from web.problems import problems
+from web.requests.json_body import JsonBody, Rule
+from web.requests.readable_text import has_visible, spoils_others
 
 # numeric(12, 2)
 MAX_PRICE = Decimal("9999999999.99")
@@ -23,7 +23,7 @@ MAX_NAME_CHARACTERS = 200
 # A plain decimal. `Decimal` itself reads more: spaces, underscores, digits of other scripts.
 _DECIMAL = re.compile(rb'-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|"-?[0-9]+(?:\.[0-9]+)?"')
 
-# What a schema can say of web/readable_text.py: no controls, separators of lines, overrides and noncharacters.
+# What a schema can say of web/requests/readable_text.py: no controls, separators of lines, overrides and noncharacters.
 _SPOILING = r"\x00-\x1f\x7f-\x9f\u2028\u2029\u202d\u202e\ufdd0-\ufdef\ufffe\uffff"
 _INNER, _EDGE = f"[^{_SPOILING}]", rf"[^\s{_SPOILING}]"
 

@@ -3,8 +3,8 @@
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from web.server import MAX_CONNECTIONS
-from web.settings import ApiSettings
+from web.access.settings import ApiSettings
+from web.serving.server import MAX_CONNECTIONS
 
 
 class ProductSettings(ApiSettings):

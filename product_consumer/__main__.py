@@ -4,14 +4,16 @@ import asyncio
 
 from database.connection import PART as DATABASE
 from database.connection import Connection, Database
-from pipeline import lifecycle, product_cache, redis_link, topology
-from pipeline.batches import BatchConsumer
-from pipeline.health import Health
-from pipeline.publisher import Publisher
+from pipeline.broker.batches import BatchConsumer
+from pipeline.broker.publisher import Publisher
+from pipeline.cache import product_cache, redis_link
+from pipeline.contract import topology
+from pipeline.process import lifecycle
+from pipeline.process.health import Health
 from product_consumer.consumer import ProductConsumer
 from product_consumer.settings import ConsumerSettings
-from web import server
-from web.application import health_app
+from web.serving import server
+from web.serving.application import health_app
 
 CONSUMER, PUBLISHER, REDIS = "consumer", "publisher", "redis"
 

@@ -13,13 +13,14 @@ from database.channels import VERDICTS
 from database.connection import Connection, Database
 from database.dead_letters import DeadLetter, count_parked
 from database.faults import Fault, fault_of
-from pipeline import metrics, topology
-from pipeline.batches import BatchConsumer
-from pipeline.incoming import read
-from pipeline.orders import Order
-from pipeline.product_cache import ProductCache
-from pipeline.product_events import ProductEvent, encode_event
-from pipeline.publisher import Outcome, Publisher
+from pipeline.broker.batches import BatchConsumer
+from pipeline.broker.incoming import read
+from pipeline.broker.publisher import Outcome, Publisher
+from pipeline.cache.product_cache import ProductCache
+from pipeline.contract import topology
+from pipeline.contract.orders import Order
+from pipeline.contract.product_events import ProductEvent, encode_event
+from pipeline.process import metrics
 from product_consumer.ledger import STAGE, Recorded, record, sort_out
 
 log = structlog.get_logger()

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from pipeline.orders import Order
-from pipeline.reasons import OUT_OF_STOCK, PRODUCT_DELETED, UNKNOWN_PRODUCT
+from pipeline.contract.orders import Order
+from pipeline.contract.reasons import OUT_OF_STOCK, PRODUCT_DELETED, UNKNOWN_PRODUCT
 
 PROCESSED, FAILED = "PROCESSED", "FAILED"
 

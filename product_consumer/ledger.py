@@ -13,9 +13,9 @@ from uuid import UUID
 from database.connection import Connection
 from database.copy_text import NULL, copy_lines
 from database.dead_letters import DeadLetter, park
-from pipeline.orders import Order
-from pipeline.product_events import ProductEvent
-from pipeline.reasons import INVALID_DATA
+from pipeline.contract.orders import Order
+from pipeline.contract.product_events import ProductEvent
+from pipeline.contract.reasons import INVALID_DATA
 from product_consumer.decide import Decision, Stock, Verdict, decide
 
 STAGE = "stock"

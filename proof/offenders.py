@@ -10,9 +10,9 @@
     decided_twice          two rows in `stock_ledger`
     stock                  qty is below 0, or is not Σ stock adjustments − Σ quantity of PROCESSED verdicts
 
-A verdict is what `GET /api/v1/orders/{id}` takes for one (ingest_api/stored_orders.py). So for an order that is stored,
-a dead letter of the first worker is none; and one that was parked there for a clash of ids (id_conflict) is about
-another order, and is no second verdict either. A letter that was discarded has left the verdict FAILED.
+A verdict is what `GET /api/v1/orders/{id}` takes for one (ingest_api/reads/stored_orders.py). So for an order that is
+stored, a dead letter of the first worker is none; and one that was parked there for a clash of ids (id_conflict) is
+about another order, and is no second verdict either. A letter that was discarded has left the verdict FAILED.
 
 Some things are right although they look wrong, while a dead letter is being replayed: sent, and not stored or not
 decided yet; and decided, and not marked as replayed yet. They are given the lag, from the replay and from the verdict.

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipeline.api_keys import ApiKey, encode_keys, hash_secret, parse_token
+from pipeline.contract.api_keys import ApiKey, encode_keys, hash_secret, parse_token
 
 MADE_AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

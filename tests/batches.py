@@ -8,9 +8,9 @@ from dataclasses import replace
 from aio_pika import ExchangeType
 from aio_pika.abc import AbstractChannel, AbstractQueue
 
-from pipeline.batches import BatchConsumer, DeclareQueue
-from pipeline.deliveries import Batch, BatchLimits
-from pipeline.health import Health
+from pipeline.broker.batches import BatchConsumer, DeclareQueue
+from pipeline.broker.deliveries import Batch, BatchLimits
+from pipeline.process.health import Health
 from tests.broker import broker_settings, plain_channel, send, unsettled
 from tests.conditions import eventually
 

@@ -12,9 +12,9 @@ import aiormq.exceptions
 import httpx
 from aio_pika.abc import AbstractChannel, AbstractConnection
 
-from pipeline import lifecycle
-from pipeline.orders import SCHEMA, Order
-from pipeline.settings import PipelineSettings
+from pipeline.contract.orders import SCHEMA, Order
+from pipeline.process import lifecycle
+from pipeline.process.settings import PipelineSettings
 from tests.conditions import eventually
 from tests.orders import body_of
 from tests.settings import settings_from

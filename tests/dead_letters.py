@@ -11,9 +11,9 @@ from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 from persist_worker.second_net import PART, SecondNet
 from persist_worker.settings import PersistSettings
 from persist_worker.worker import PUBLISHER
-from pipeline import topology
-from pipeline.health import Health
-from pipeline.publisher import Publisher
+from pipeline.broker.publisher import Publisher
+from pipeline.contract import topology
+from pipeline.process.health import Health
 from stack.home.directory import ROOT
 from tests.broker import plain_channel, running_task
 from tests.conditions import eventually

@@ -13,8 +13,8 @@ import httpx
 import msgspec
 from aio_pika.abc import AbstractIncomingMessage
 
-from pipeline import topology
-from pipeline.product_events import ProductEvent, encode_event
+from pipeline.contract import topology
+from pipeline.contract.product_events import ProductEvent, encode_event
 from tests.conditions import eventually
 from tests.processes import Service, service_process
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from ingest_api.settings import IngestSettings
 from persist_worker.settings import PersistSettings
-from pipeline.settings import PipelineSettings
+from pipeline.process.settings import PipelineSettings
 from product_api.settings import ProductSettings
 from product_consumer.settings import ConsumerSettings
 from tests.kustomized import DIRECTORY, Object, Objects, of_kind

@@ -15,8 +15,8 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from pipeline import lifecycle, metrics
-from pipeline.settings import PipelineSettings
+from pipeline.process import lifecycle, metrics
+from pipeline.process.settings import PipelineSettings
 from tests.conditions import eventually
 
 # More than a pipe holds (64 KB) and the queue for the log (1 MB), with the traceback that comes with each.

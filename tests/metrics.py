@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from pipeline.metrics import REGISTRY
+from pipeline.process.metrics import REGISTRY
 
 
 def sample(name: str, **labels: str) -> Callable[[], float]:

@@ -14,24 +14,24 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from database.channels import VERDICTS
 from database.sessions import StoreUnavailable, make_pool
-from ingest_api.lookup import OrderLookup
-from ingest_api.operations import OPERATIONS
-from ingest_api.order_lists import OrderLists
-from ingest_api.stored_orders import ReadLimits, Row, StoredOrders
-from ingest_api.verdicts import PART, Verdicts
-from pipeline import redis_link
-from pipeline.health import Health
-from pipeline.order_ids import OrderIds
-from pipeline.order_list_cache import OrderListCache
+from ingest_api.documents.operations import OPERATIONS
+from ingest_api.reads.lookup import OrderLookup
+from ingest_api.reads.order_lists import OrderLists
+from ingest_api.reads.stored_orders import ReadLimits, Row, StoredOrders
+from ingest_api.reads.verdicts import PART, Verdicts
+from pipeline.cache import redis_link
+from pipeline.cache.order_list_cache import OrderListCache
+from pipeline.contract.order_ids import OrderIds
+from pipeline.process.health import Health
 from tests.broker import running_task
 from tests.conditions import eventually
 from tests.ingest import Ingest, execute
 from tests.orders import T0
 from tests.redis_names import NAMESPACE
-from web.clients import OPS, ORDERS_READ, Client, remember_client
-from web.operations import make_routes
-from web.paging import Page
-from web.problems import HANDLERS, on_store_unavailable
+from web.access.clients import OPS, ORDERS_READ, Client, remember_client
+from web.problems.problems import HANDLERS, on_store_unavailable
+from web.requests.operations import make_routes
+from web.requests.paging import Page
 
 _INSERT_ORDER = """
     INSERT INTO orders (id, product_id, quantity, unit_price, total_price, accepted_at, client)

@@ -4,8 +4,8 @@ import uuid
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
-from pipeline.order_ids import OrderIds
-from pipeline.orders import Order, encode_order, join_orders
+from pipeline.contract.order_ids import OrderIds
+from pipeline.contract.orders import Order, encode_order, join_orders
 
 T0 = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 

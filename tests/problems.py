@@ -1,6 +1,6 @@
 """What a Problem points at."""
 
-from web.problems import Problem
+from web.problems.problems import Problem
 
 
 def pointer_of(problem: Problem) -> str | None:

@@ -18,7 +18,7 @@ import httpx
 from starlette.types import ASGIApp
 
 from tests.conditions import eventually
-from web import server
+from web.serving import server
 
 _ROOT = Path(__file__).parents[1]
 _START_TIMEOUT_S = 20.0

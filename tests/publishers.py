@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 from aio_pika import ExchangeType
 from aio_pika.abc import AbstractChannel
 
-from pipeline.health import Health
-from pipeline.publisher import Outcome, Publisher
+from pipeline.broker.publisher import Outcome, Publisher
+from pipeline.process.health import Health
 from tests.broker import broker_settings, running_task, unsettled
 from tests.conditions import eventually
 

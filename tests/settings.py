@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TypeVar
 
-from pipeline.settings import PipelineSettings
+from pipeline.process.settings import PipelineSettings
 
 S = TypeVar("S", bound=PipelineSettings)
 

@@ -15,11 +15,12 @@ from database.connection import Connection, Database
 from persist_worker.settings import PersistSettings
 from persist_worker.worker import PersistWorker
 from persist_worker.write import prepare, write
-from pipeline import product_cache, redis_link, topology
-from pipeline.batches import BatchConsumer
-from pipeline.health import Health
-from pipeline.orders import Order
-from pipeline.publisher import Publisher
+from pipeline.broker.batches import BatchConsumer
+from pipeline.broker.publisher import Publisher
+from pipeline.cache import product_cache, redis_link
+from pipeline.contract import topology
+from pipeline.contract.orders import Order
+from pipeline.process.health import Health
 from product_consumer.consumer import ProductConsumer
 from product_consumer.ledger import record
 from product_consumer.settings import ConsumerSettings

@@ -15,10 +15,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from benchmarks.contenders.prices import Prices
 from ingest_api.requests import canonical_product_id, decode_request
-from pipeline.orders import Order, encode_order
-from web import problems
-from web.body import read_json_body
-from web.problems import Problem
+from pipeline.contract.orders import Order, encode_order
+from web.problems import problems
+from web.problems.problems import Problem
+from web.serving.body import read_json_body
 
 _MAX_BODY_BYTES = 16 * 1024
 

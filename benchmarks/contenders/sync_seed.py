@@ -19,7 +19,7 @@ from benchmarks.contenders.broker import CREATED, declare
 from benchmarks.contenders.endpoint import OrderEndpoint, order_app, row
 from benchmarks.contenders.prices import Prices
 from benchmarks.contenders.statements import INSERT_ORDER, PRICE
-from pipeline.orders import Order, decode_order, encode_order
+from pipeline.contract.orders import Order, decode_order, encode_order
 
 # The default of Go's database/sql: so many stay open when idle, and there is no limit on how many are open at once.
 _MAX_IDLE = 2

@@ -9,7 +9,7 @@ import asyncpg
 from benchmarks.contenders.endpoint import OrderEndpoint, order_app, row
 from benchmarks.contenders.prices import Prices
 from benchmarks.contenders.statements import PRICE, STORE_AND_DECIDE
-from pipeline.orders import Order
+from pipeline.contract.orders import Order
 
 _POOL = 20
 

@@ -23,7 +23,7 @@ from benchmarks.contenders.broker import CREATED, declare
 from benchmarks.contenders.endpoint import OrderEndpoint, order_app, row
 from benchmarks.contenders.prices import Prices
 from benchmarks.contenders.statements import DECIDE, INSERT_ORDER, PRICE
-from pipeline.orders import Order, decode_order, encode_order
+from pipeline.contract.orders import Order, decode_order, encode_order
 
 _CONFIRMED = os.environ.get("CONFIRMED") == "1"
 _QUEUE_TYPE = "quorum" if _CONFIRMED else "classic"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from stack.errors import HeadraceError
 
-# As many as the services take, see pipeline.settings.
+# As many as the services take, see pipeline.process.settings.
 MAX_ORDER_ID_KEYS = 4
 # The mode of a file that its owner writes, and one group reads.
 SHARED = 0o640
@@ -58,7 +58,7 @@ def generate() -> Credentials:
 
 
 def namespace_of(order_id_key: str) -> str:
-    """As the services derive it, see pipeline.settings."""
+    """As the services derive it, see pipeline.process.settings."""
     return hashlib.blake2b(order_id_key.encode(), digest_size=6, person=b"redis namespace").hexdigest()
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import re
 
-from pipeline.addresses import BadAddress, check_brokers, check_database, check_redis
-from pipeline.settings import NAMESPACE_PATTERN
-from pipeline.variables import WrongSettings, read_variables
+from pipeline.process.addresses import BadAddress, check_brokers, check_database, check_redis
+from pipeline.process.settings import NAMESPACE_PATTERN
+from pipeline.process.variables import WrongSettings, read_variables
 from stack.errors import HeadraceError
 from stack.home.credentials import Credentials, namespace_of
 

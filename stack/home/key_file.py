@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
-from pipeline.api_keys import (
+from pipeline.contract.api_keys import (
     SCOPES,
     ApiKey,
     InvalidKeys,

@@ -17,7 +17,7 @@ from uuid import UUID
 
 import asyncpg
 
-from pipeline.publisher import Outcome
+from pipeline.broker.publisher import Outcome
 from proof.accounting_sql import Connection
 from proof.sessions import COMMAND_SETTINGS
 from stack.errors import HeadraceError

@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 import asyncpg
 
-from pipeline.orders import SCHEMA, InvalidOrder, decode_order, split_body
+from pipeline.contract.orders import SCHEMA, InvalidOrder, decode_order, split_body
 from proof.accounting_sql import Connection
 from stack.operate.dead_sql import Filters, last_letter, some_to_discard
 

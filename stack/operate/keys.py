@@ -11,7 +11,15 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline.api_keys import CLIENT_RULE, MAX_ORDERS_PER_S, SCOPES, ApiKey, ScopeName, is_client_name, parse_token
+from pipeline.contract.api_keys import (
+    CLIENT_RULE,
+    MAX_ORDERS_PER_S,
+    SCOPES,
+    ApiKey,
+    ScopeName,
+    is_client_name,
+    parse_token,
+)
 from stack.errors import HeadraceError
 from stack.home import state as states
 from stack.home.directory import Home

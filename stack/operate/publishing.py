@@ -11,11 +11,11 @@ from typing import Any
 
 import structlog
 
-from pipeline import lifecycle
-from pipeline.health import Health
-from pipeline.logs.configure import never_raising
-from pipeline.publisher import Declare, Outcome, Publisher
-from pipeline.settings import BrokerSettings
+from pipeline.broker.publisher import Declare, Outcome, Publisher
+from pipeline.process import lifecycle
+from pipeline.process.health import Health
+from pipeline.process.logs.configure import never_raising
+from pipeline.process.settings import BrokerSettings
 from stack.errors import HeadraceError
 
 CONNECT_PATIENCE_S = 10.0

@@ -12,9 +12,9 @@ from contextlib import aclosing
 import asyncpg
 from aio_pika.abc import AbstractChannel
 
-from pipeline import topology
-from pipeline.orders import Order, encode_order, join_orders
-from pipeline.publisher import Outcome, Publisher
+from pipeline.broker.publisher import Outcome, Publisher
+from pipeline.contract import topology
+from pipeline.contract.orders import Order, encode_order, join_orders
 from proof.accounting_sql import Connection
 from proof.audit_sql import late_ids
 from stack.errors import HeadraceError

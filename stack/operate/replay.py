@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 
 from aio_pika.abc import AbstractChannel
 
-from pipeline import topology
-from pipeline.orders import SCHEMA, InvalidOrder, split_body
-from pipeline.publisher import Outcome, Publisher
+from pipeline.broker.publisher import Outcome, Publisher
+from pipeline.contract import topology
+from pipeline.contract.orders import SCHEMA, InvalidOrder, split_body
 from proof.accounting_sql import Connection
 from stack.operate.dead_sql import Filters, Taken, last_letter, put_back, take
 

@@ -19,7 +19,7 @@ import json
 from collections import Counter
 from dataclasses import asdict
 
-from pipeline.topology import ORDERS_ACCEPTED_QUEUE
+from pipeline.contract.topology import ORDERS_ACCEPTED_QUEUE
 from proof.audit_sql import Counts
 from proof.offenders import CHECKS, NO_VERDICT, Offender, unstored
 from stack.run.backlog import Waiting, as_json, many

@@ -50,7 +50,7 @@ def cut_back(path: Path) -> None:
     Copied and emptied, not renamed: whoever writes has the file open, and PostgreSQL, RabbitMQ and Redis would never
     open another. All of them append, so they go on at the beginning of what is empty then. What is written between
     the end of the copy and the emptying is lost, as with logrotate's copytruncate; our services write few
-    lines (pipeline.logs.floods). Without room for the copy all of it is lost: the bound is worth more.
+    lines (pipeline.process.logs.floods). Without room for the copy all of it is lost: the bound is worth more.
     """
     former = _former(path)
     try:

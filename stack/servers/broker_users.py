@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.topology import (
+from pipeline.contract.topology import (
     DEAD_EXCHANGE,
     INTAKE_BEGAN_EXCHANGE,
     ORDER_ACCEPTED,

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
-from pipeline.topology import ORDERS_ACCEPTED_QUEUE, ORDERS_CREATED_QUEUE, ORDERS_DEAD_QUEUE
+from pipeline.contract.topology import ORDERS_ACCEPTED_QUEUE, ORDERS_CREATED_QUEUE, ORDERS_DEAD_QUEUE
 from stack.home.directory import Home
 from stack.home.state import StackState
 from stack.process.http import OPENER

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.settings import NAMESPACE_PATTERN
+from pipeline.process.settings import NAMESPACE_PATTERN
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Rights:
     writes: tuple[str, ...] = ()
 
 
-# Claims and their marker, lists of claims by client, cached pages of orders; see ingest_api.claims_script.
+# Claims and their marker, lists of claims by client, cached pages of orders; see ingest_api.retries.claims_script.
 _CLAIMS, _PRODUCTS, _PAGES = ("claim:*", "claims:*", "memory"), "product:*", "orders-of-product:*"
-# What tells an emptied cache from a cold one, see pipeline.product_cache.
+# What tells an emptied cache from a cold one, see pipeline.cache.product_cache.
 _EPOCH = "cache-epoch"
 
 RIGHTS: Mapping[str, Rights] = {

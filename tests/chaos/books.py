@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import httpx
 
 from database.connection import Connection
-from pipeline import topology
+from pipeline.contract import topology
 from proof.accounting_sql import stocks_of
 from tests.broker import plain_channel
 from tests.chaos.invariants import Books, Decided, Stored

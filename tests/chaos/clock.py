@@ -50,7 +50,7 @@ def arm(environment: Mapping[str, str], patch: Patch) -> None:
 def ask(clock: Clock, patch: Patch) -> None:
     """Ask `clock` wherever ingest_api asks the system."""
     from ingest_api import requests
-    from pipeline import metrics
+    from pipeline.process import metrics
 
     class Stepping(datetime):
         @classmethod

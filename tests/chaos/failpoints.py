@@ -137,13 +137,13 @@ def _persist_worker() -> Any:
 
 
 def _batch_consumer() -> Any:
-    from pipeline.batches import BatchConsumer
+    from pipeline.broker.batches import BatchConsumer
 
     return BatchConsumer
 
 
 def _product_cache() -> Any:
-    from pipeline.product_cache import ProductCache
+    from pipeline.cache.product_cache import ProductCache
 
     return ProductCache
 

@@ -3,7 +3,7 @@
 import signal
 from collections.abc import Awaitable, Callable
 
-from pipeline import topology
+from pipeline.contract import topology
 from tests.broker import plain_channel
 from tests.chaos.failpoints import FAILPOINTS
 from tests.chaos.scene import BreakableScene

@@ -18,7 +18,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from pipeline.orders import Order
+from pipeline.contract.orders import Order
 from tests.broker import running_task
 from tests.chaos import books
 from tests.chaos.client import Client, ordering

@@ -18,7 +18,7 @@ import httpx
 import msgspec
 from redis.exceptions import RedisError
 
-from pipeline.redis_link import connect
+from pipeline.cache.redis_link import connect
 from tests.chaos.notes import PRICE, Wanted
 from tests.deployment import Deployment
 from tests.redis_names import NAMESPACE

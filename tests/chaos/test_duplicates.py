@@ -12,7 +12,7 @@ import aio_pika
 import pytest
 from aio_pika.abc import AbstractIncomingMessage
 
-from pipeline import topology
+from pipeline.contract import topology
 from tests.broker import plain_channel
 from tests.chaos import books
 from tests.chaos.dead_letters import mend, replay_twice, unwanted, unwanted_orders, waiting

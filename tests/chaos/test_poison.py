@@ -6,8 +6,8 @@ from decimal import Decimal
 import pytest
 from aio_pika.abc import AbstractChannel
 
-from pipeline import topology
-from pipeline.orders import SCHEMA, Order
+from pipeline.contract import topology
+from pipeline.contract.orders import SCHEMA, Order
 from tests.broker import plain_channel, send
 from tests.chaos.dead_letters import mend, replay_twice, unwanted, unwanted_orders, waiting
 from tests.chaos.notes import PRICE

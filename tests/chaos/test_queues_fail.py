@@ -7,7 +7,7 @@ import pytest
 import pytest_asyncio
 from pamqp.commands import Basic
 
-from pipeline import topology
+from pipeline.contract import topology
 from tests.broker import Management, plain_channel
 from tests.chaos.scene import BreakableScene
 from tests.chaos.signs import Counts, Says

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from pipeline import topology
+from pipeline.contract import topology
 from tests.broker import plain_channel
 from tests.chaos.results import Row
 from tests.chaos.scene import Scene

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline import topology
+from pipeline.contract import topology
 from tests.chaos.scene import Scene
 from tests.chaos.signs import ANY, Counts, Says
 from tests.cluster.nodes import COUNT, Cluster

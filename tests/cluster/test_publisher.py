@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.publisher import Outcome
+from pipeline.broker.publisher import Outcome
 from tests.cluster.nodes import Cluster, Node
 from tests.conditions import eventually
 from tests.publishers import QUEUE, publish, running_publisher

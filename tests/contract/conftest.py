@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import pytest_asyncio
 
-from pipeline.api_keys import ORDERS_READ, ORDERS_WRITE, PRODUCTS_WRITE, new_token
-from pipeline.fields import EXAMPLE_PRODUCT
+from pipeline.contract.api_keys import ORDERS_READ, ORDERS_WRITE, PRODUCTS_WRITE, new_token
+from pipeline.contract.fields import EXAMPLE_PRODUCT
 from product_api.requests import MAX_QTY
 from tests.api_keys import key_of, write_keys
 from tests.conftest import Servers, emptied_redis, environment_of, own_database, own_vhost

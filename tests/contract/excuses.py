@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from web.http_fields import IF_MATCH
-from web.json_schema import schemas_of
-from web.readable_text import has_visible, spoils_others
+from web.documents.json_schema import schemas_of
+from web.requests.http_fields import IF_MATCH
+from web.requests.readable_text import has_visible, spoils_others
 
 
 class Sent(NamedTuple):

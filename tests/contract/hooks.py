@@ -20,7 +20,7 @@ from schemathesis.core.failures import Failure
 from ingest_api.requests import MAX_QUANTITY
 from tests.contract.excuses import Refusal, Sent, excuses_for, refusals
 from tests.contract.provocations import PROVOCATIONS
-from web.body import NDJSON
+from web.serving.body import NDJSON
 
 PRODUCTS: list[str] = json.loads(os.environ["HEADRACE_CONTRACT_PRODUCTS"])
 EXCUSES = excuses_for(PRODUCTS)

@@ -8,7 +8,7 @@ that one draw in eight hundred needs is not needed any more. These are valid by 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.fields import EXAMPLE_PRODUCT
+from pipeline.contract.fields import EXAMPLE_PRODUCT
 from product_api.requests import MAX_QTY
 
 FULL_PRODUCT = "01a20267-9000-7000-8000-000000000f01"

@@ -13,14 +13,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 import product_api.documents
-from ingest_api.operations import OPERATIONS as INGEST_OPERATIONS
+from ingest_api.documents.operations import OPERATIONS as INGEST_OPERATIONS
 from product_api.operations import OPERATIONS as PRODUCT_OPERATIONS
 from tests.contract.conftest import TOKENS
 from tests.contract.excuses import excuses_for
 from tests.contract.schemathesis_run import Report, Target, all_checks, run_schemathesis
 from tests.processes import running
-from web.health_operations import HEALTH_OPERATIONS
-from web.operations import as_asgi
+from web.documents.health_operations import HEALTH_OPERATIONS
+from web.requests.operations import as_asgi
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 

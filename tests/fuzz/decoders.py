@@ -12,14 +12,20 @@ from collections.abc import Callable
 
 import atheris
 
-_INSTRUMENTED = ["ingest_api.bulk", "ingest_api.requests", "pipeline.orders", "product_api.requests", "web.json_body"]
+_INSTRUMENTED = [
+    "ingest_api.intake.bulk",
+    "ingest_api.requests",
+    "pipeline.contract.orders",
+    "product_api.requests",
+    "web.requests.json_body",
+]
 
 with atheris.instrument_imports(include=_INSTRUMENTED):
-    from ingest_api import bulk
+    from ingest_api.intake import bulk
     from ingest_api.requests import MAX_QUANTITY, OrderRequest, decode_request
-    from pipeline.orders import InvalidOrder, decode_body, encode_order, join_orders, split_body
+    from pipeline.contract.orders import InvalidOrder, decode_body, encode_order, join_orders, split_body
     from product_api.requests import decode_patch, decode_product, decode_restock
-    from web.problems import Problem
+    from web.problems.problems import Problem
 
 
 def order_request(body: bytes) -> bool:

@@ -10,7 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from pipeline.orders import Order
+from pipeline.contract.orders import Order
 
 _V1 = Path(__file__).parent / "v1"
 

@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.conditions import eventually
-from web.acceptor import Acceptor, listen
+from web.serving.acceptor import Acceptor, listen
 
 _OUT_OF_FILES = "not taking new connections: out of file descriptors"
 _NONE_GIVEN = "not taking new connections: the system gives none"

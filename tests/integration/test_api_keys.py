@@ -13,16 +13,16 @@ import httpx
 import msgspec
 import pytest
 
-from ingest_api.operations import OPERATIONS as INGEST_OPERATIONS
-from pipeline.api_keys import ORDERS_READ, ORDERS_WRITE, SCOPES, new_token
-from pipeline.orders import decode_order
+from ingest_api.documents.operations import OPERATIONS as INGEST_OPERATIONS
+from pipeline.contract.api_keys import ORDERS_READ, ORDERS_WRITE, SCOPES, new_token
+from pipeline.contract.orders import decode_order
 from product_api.operations import OPERATIONS as PRODUCT_OPERATIONS
 from tests.api_keys import bearer, key_of, write_keys
 from tests.conditions import eventually
 from tests.ingest import ORDERS, Ingest, check_problem, ingesting, insert_product
 from tests.processes import service_process
-from web.clients import ANY_KEY, PUBLIC
-from web.operations import Operation
+from web.access.clients import ANY_KEY, PUBLIC
+from web.requests.operations import Operation
 
 ORDERS_BULK = f"{ORDERS}/bulk"
 # The keys of these tests: one for each scope, and those of two clients that order and read.

@@ -10,7 +10,7 @@ import pytest
 
 from database.connection import Connection
 from persist_worker.write import prepare, write
-from pipeline.orders import Order
+from pipeline.contract.orders import Order
 from product_consumer.ledger import record
 from proof import accounting_sql as audit_module
 from proof.accounting import Account, Sent, Stock

@@ -6,9 +6,11 @@ import pytest
 from aio_pika.abc import AbstractChannel, AbstractQueue
 from structlog.testing import capture_logs
 
-from pipeline import batches, broker, metrics
-from pipeline.batches import BatchConsumer
-from pipeline.deliveries import ClosedBy
+from pipeline.broker import batches
+from pipeline.broker import connection as broker
+from pipeline.broker.batches import BatchConsumer
+from pipeline.broker.deliveries import ClosedBy
+from pipeline.process import metrics
 from tests.batches import EXCHANGE, QUEUE, bodies_of, buffered, declare, make_consumer, queue_of, ready
 from tests.broker import Management, running_task, send
 from tests.conditions import eventually

@@ -9,13 +9,15 @@ from typing import Any, TypeVar
 import pytest
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractQueue
 
-from pipeline import batches, broker, topology
-from pipeline.batches import BatchConsumer
-from pipeline.broker import keep_connected, when_lost
-from pipeline.deliveries import BatchLimits
-from pipeline.health import Health
-from pipeline.publisher import Outcome, Publisher
-from pipeline.settings import PipelineSettings
+from pipeline.broker import batches
+from pipeline.broker import connection as broker
+from pipeline.broker.batches import BatchConsumer
+from pipeline.broker.connection import keep_connected, when_lost
+from pipeline.broker.deliveries import BatchLimits
+from pipeline.broker.publisher import Outcome, Publisher
+from pipeline.contract import topology
+from pipeline.process.health import Health
+from pipeline.process.settings import PipelineSettings
 from tests.broker import broker_settings, running_task
 from tests.conditions import eventually
 from tests.faults import Proxy, proxy_to

@@ -7,8 +7,8 @@ from decimal import Decimal
 import httpx
 import pytest
 
-from pipeline import topology
-from pipeline.product_events import ProductEvent
+from pipeline.contract import topology
+from pipeline.contract.product_events import ProductEvent
 from tests.conditions import eventually
 from tests.faults import proxy_to
 from tests.ingest import ORDERS, Ingest, check_problem, ingesting, insert_product

@@ -13,16 +13,17 @@ import pytest
 from starlette.applications import Starlette
 from structlog.testing import capture_logs
 
-from pipeline import metrics
-from pipeline.lifecycle import Misconfigured
+from pipeline.process import metrics
+from pipeline.process.lifecycle import Misconfigured
 from tests.conditions import eventually
 from tests.echo import make_echo, request
 from tests.processes import running
 from tests.raw_http import RawClient, check_refused
-from web import closures as closures_of_process
-from web import connection_limits, connections, flow, problems
-from web.closures import Closed, Closures
-from web.connections import Connection
+from web.problems import problems
+from web.serving import closures as closures_of_process
+from web.serving import connection_limits, connections, flow
+from web.serving.closures import Closed, Closures
+from web.serving.connections import Connection
 
 
 @pytest.fixture

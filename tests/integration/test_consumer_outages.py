@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from pipeline import batches
-from pipeline.batches import BatchConsumer
+from pipeline.broker import batches
+from pipeline.broker.batches import BatchConsumer
 from tests.batches import QUEUE, bodies_of, buffered, hold_for_ever, make_consumer, queue_of, ready
 from tests.broker import consumers_of, delivery_counts, running_task
 from tests.conditions import eventually

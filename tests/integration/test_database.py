@@ -10,9 +10,9 @@ from database import connection as database_connection
 from database import sessions
 from database.connection import Connection, Database
 from database.copy_text import copy_lines
-from pipeline import broker
-from pipeline import health as health_module
-from pipeline.health import Health
+from pipeline.broker import connection as broker
+from pipeline.process import health as health_module
+from pipeline.process.health import Health
 from tests.broker import running_task
 from tests.conditions import eventually
 from tests.faults import proxy_to

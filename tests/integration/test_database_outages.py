@@ -9,9 +9,10 @@ import pytest
 
 from database import connection as database_connection
 from persist_worker import worker as worker_module
-from pipeline import batches, topology
-from pipeline.batches import DeclareQueue
-from pipeline.lifecycle import LetGo
+from pipeline.broker import batches
+from pipeline.broker.batches import DeclareQueue
+from pipeline.contract import topology
+from pipeline.process.lifecycle import LetGo
 from tests.batches import hold_for_ever
 from tests.broker import plain_channel, send_orders, unsettled
 from tests.conditions import eventually

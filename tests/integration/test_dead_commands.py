@@ -11,7 +11,7 @@ from aiormq.exceptions import DeliveryError
 
 from database.connection import Connection
 from database.dead_letters import DeadLetter, park
-from pipeline import topology
+from pipeline.contract import topology
 from stack.errors import HeadraceError
 from stack.home.directory import Home
 from stack.operate import publishing

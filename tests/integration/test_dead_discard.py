@@ -8,9 +8,9 @@ import pytest
 from database.connection import Connection
 from database.dead_letters import DeadLetter, park
 from persist_worker.write import prepare, write
-from pipeline import topology
-from pipeline.orders import SCHEMA, Order
-from pipeline.reasons import ID_CONFLICT, INVALID_DATA, UNKNOWN_SCHEMA, UNREADABLE
+from pipeline.contract import topology
+from pipeline.contract.orders import SCHEMA, Order
+from pipeline.contract.reasons import ID_CONFLICT, INVALID_DATA, UNKNOWN_SCHEMA, UNREADABLE
 from product_consumer.ledger import record
 from proof.audit_sql import Counts, audit
 from tests.accounts import accounts

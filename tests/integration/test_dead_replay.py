@@ -16,11 +16,11 @@ import pytest
 
 from database.connection import Connection
 from database.dead_letters import DeadLetter, park
-from pipeline import topology
-from pipeline.incoming import Unreadable
-from pipeline.orders import SCHEMA, Order
-from pipeline.publisher import Outcome
-from pipeline.reasons import INVALID_DATA
+from pipeline.broker.incoming import Unreadable
+from pipeline.broker.publisher import Outcome
+from pipeline.contract import topology
+from pipeline.contract.orders import SCHEMA, Order
+from pipeline.contract.reasons import INVALID_DATA
 from stack.operate.dead_sql import Filters, Taken
 from stack.operate.publishing import publishing
 from stack.operate.replay import Replayed, Send, at_once, declare, replay, send_by

@@ -6,7 +6,7 @@ import aio_pika
 import pytest
 from aio_pika.abc import AbstractIncomingMessage
 
-from pipeline import topology
+from pipeline.contract import topology
 from tests.broker import plain_channel, send
 from tests.conditions import eventually
 

@@ -9,12 +9,12 @@ from urllib.parse import urljoin, urlsplit
 import httpx
 import pytest
 
-from pipeline.api_keys import new_token
+from pipeline.contract.api_keys import new_token
 from tests.api_keys import key_of, write_keys
 from tests.ingest import ingesting, insert_product
 from tests.json_schema import check
 from tests.processes import service_process
-from web.problem_kinds import KINDS
+from web.problems.kinds import KINDS
 
 Json = Any
 

@@ -11,7 +11,7 @@ import pytest
 from database.connection import Connection, Database
 from database.faults import cause_of
 from database.sessions import Pool, StoreUnavailable, borrow, make_pool, reading
-from pipeline.health import Health
+from pipeline.process.health import Health
 from tests.conditions import eventually
 from tests.conftest import Servers
 from tests.deployment import Deployment, deployed

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from database.connection import Connection
-from pipeline import topology
+from pipeline.contract import topology
 from tests.broker import plain_channel, send_orders, unsettled
 from tests.chaos import failpoints
 from tests.conditions import eventually

@@ -9,15 +9,15 @@ from decimal import Decimal
 import asyncpg
 import pytest
 
-from pipeline.product_cache import ProductCache
-from pipeline.redis_link import connect
-from pipeline.shares import Busy
+from pipeline.cache.product_cache import ProductCache
+from pipeline.cache.redis_link import connect
+from pipeline.process.shares import Busy
 from product_api.products import Products, new_product_id
 from product_api.reader import ProductReader
 from product_api.requests import ProductValues
 from tests.conditions import eventually
 from tests.workers import locked
-from web.paging import Cursor, Page
+from web.requests.paging import Cursor, Page
 
 ALL = Page(Cursor(datetime(9999, 1, 1, tzinfo=UTC), "ffffffff-ffff-ffff-ffff-ffffffffffff"), 500)
 

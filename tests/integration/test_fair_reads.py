@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from database.sessions import reading
-from ingest_api import stored_orders
-from ingest_api.stored_orders import StoredOrders
+from ingest_api.reads import stored_orders
+from ingest_api.reads.stored_orders import StoredOrders
 from tests.conditions import eventually
 from tests.ingest import ORDERS, check_problem
 from tests.order_reads import Reads, decide_order, notify, order_reads, store_order

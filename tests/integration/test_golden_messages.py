@@ -2,8 +2,8 @@
 
 import msgspec
 
-from pipeline import topology
-from pipeline.orders import Order
+from pipeline.contract import topology
+from pipeline.contract.orders import Order
 from tests.broker import plain_channel, send, take
 from tests.golden import ACCEPTED, CREATED, ORDERS, PROPERTIES
 from tests.orders import by_id

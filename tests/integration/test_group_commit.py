@@ -6,9 +6,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
-from pipeline.group_commit import Full, GroupCommit, Unavailable
-from pipeline.orders import join_orders
-from pipeline.publisher import Outcome, Publisher
+from ingest_api.intake.group_commit import Full, GroupCommit, Unavailable
+from pipeline.broker.publisher import Outcome, Publisher
+from pipeline.contract.orders import join_orders
 from tests.broker import plain_channel, running_task, take, unsettled
 from tests.conditions import eventually
 from tests.faults import Proxy, proxy_to

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from ingest_api.idempotency import name_of
+from ingest_api.retries.idempotency import name_of
 from tests.conditions import eventually
 from tests.faults import Proxy, proxy_to
 from tests.ingest import ORDERS, Ingest, check_problem, ingesting, insert_product

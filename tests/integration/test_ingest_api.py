@@ -15,14 +15,14 @@ import msgspec
 import pytest
 
 from database.sessions import StoreUnavailable, make_pool, reading
-from ingest_api import product_source
-from ingest_api.catalogue import Catalogue
-from ingest_api.product_source import ProductSource
+from ingest_api.prices import product_source
+from ingest_api.prices.catalogue import Catalogue
+from ingest_api.prices.product_source import ProductSource
 from ingest_api.settings import IngestSettings
-from pipeline import topology
-from pipeline.product_cache import TTL_S, ProductCache
-from pipeline.product_events import ProductEvent
-from pipeline.redis_link import connect
+from pipeline.cache.product_cache import TTL_S, ProductCache
+from pipeline.cache.redis_link import connect
+from pipeline.contract import topology
+from pipeline.contract.product_events import ProductEvent
 from tests.conditions import eventually
 from tests.ingest import ORDERS, Ingest, check_problem, elements_of, execute, ingesting, insert_product
 from tests.orders import accepted_at_ms

@@ -12,10 +12,10 @@ from database import connection as database_connection
 from database.connection import Connection, Database
 from database.dead_letters import DeadLetter, park
 from database.faults import Fault, fault_of
-from pipeline.health import Health
-from pipeline.orders import Order
-from pipeline.product_events import ProductEvent
-from pipeline.reasons import INVALID_DATA, OUT_OF_STOCK, PRODUCT_DELETED, UNKNOWN_PRODUCT, UNREADABLE
+from pipeline.contract.orders import Order
+from pipeline.contract.product_events import ProductEvent
+from pipeline.contract.reasons import INVALID_DATA, OUT_OF_STOCK, PRODUCT_DELETED, UNKNOWN_PRODUCT, UNREADABLE
+from pipeline.process.health import Health
 from product_consumer.ledger import Recorded, fault_in, record, sort_out
 from tests.conditions import eventually
 from tests.faults import proxy_to

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 import redis.asyncio
 
-from pipeline import lifecycle
+from pipeline.process import lifecycle
 
 _ROUNDS = 30
 _ASKING = 10

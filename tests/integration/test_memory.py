@@ -6,7 +6,7 @@ from urllib.parse import quote
 import httpx
 from redis.asyncio import Redis
 
-from pipeline import topology
+from pipeline.contract import topology
 from stack.servers.broker_users import RIGHTS, permissions
 from tests.accounts import accounts
 from tests.conftest import Servers

@@ -9,11 +9,11 @@ from datetime import timedelta
 import pytest
 from redis.asyncio import Redis
 
-from pipeline import topology
-from pipeline.order_list_cache import MAX_AGE_S, Lease, OrderListCache
-from pipeline.orders import Order
-from pipeline.product_cache import ProductCache
-from pipeline.redis_link import connect
+from pipeline.cache.order_list_cache import MAX_AGE_S, Lease, OrderListCache
+from pipeline.cache.product_cache import ProductCache
+from pipeline.cache.redis_link import connect
+from pipeline.contract import topology
+from pipeline.contract.orders import Order
 from tests.broker import plain_channel, send_orders
 from tests.conditions import eventually
 from tests.faults import Proxy, proxy_to

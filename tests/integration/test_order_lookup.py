@@ -3,7 +3,7 @@
 import uuid
 from datetime import timedelta
 
-from pipeline.order_ids import OrderIds
+from pipeline.contract.order_ids import OrderIds
 from tests.ingest import ORDERS, Ingest, check_problem, execute
 from tests.order_reads import decide_order, park_order, store_order
 from tests.orders import T0

@@ -9,8 +9,8 @@ from datetime import timedelta
 import pytest
 
 from database.connection import Connection
-from ingest_api.stored_orders import ALL_OF_PRODUCT, THEIRS_OF_PRODUCT
-from pipeline.order_ids import OrderIds
+from ingest_api.reads.stored_orders import ALL_OF_PRODUCT, THEIRS_OF_PRODUCT
+from pipeline.contract.order_ids import OrderIds
 from tests.conditions import eventually
 from tests.ingest import ORDERS, check_problem, execute
 from tests.order_reads import Reads, decide_order, notify, order_reads, park_order, store_order

@@ -4,7 +4,7 @@ import asyncio
 import time
 import uuid
 
-from pipeline.order_ids import OrderIds
+from pipeline.contract.order_ids import OrderIds
 from tests.conditions import eventually
 from tests.faults import proxy_to
 from tests.ingest import ORDERS, Ingest, check_problem, execute, ingesting

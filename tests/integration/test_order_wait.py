@@ -10,11 +10,11 @@ from decimal import Decimal
 import pytest
 
 from database.channels import VERDICTS
-from ingest_api import verdicts
-from ingest_api.stored_orders import DECIDED
-from pipeline import topology
-from pipeline.order_ids import OrderIds
-from pipeline.orders import Order
+from ingest_api.reads import verdicts
+from ingest_api.reads.stored_orders import DECIDED
+from pipeline.contract import topology
+from pipeline.contract.order_ids import OrderIds
+from pipeline.contract.orders import Order
 from tests.broker import plain_channel, send_orders
 from tests.conditions import eventually
 from tests.ingest import ORDERS, Ingest, check_problem, ingesting

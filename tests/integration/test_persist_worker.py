@@ -13,10 +13,11 @@ from aio_pika.abc import AbstractChannel
 
 from database import connection as database_connection
 from persist_worker import worker as worker_module
-from pipeline import batches, topology
-from pipeline.lifecycle import LetGo
-from pipeline.orders import SCHEMA, Order, encode_order, join_orders
-from pipeline.reasons import ID_CONFLICT, INVALID_DATA, UNKNOWN_SCHEMA, UNREADABLE
+from pipeline.broker import batches
+from pipeline.contract import topology
+from pipeline.contract.orders import SCHEMA, Order, encode_order, join_orders
+from pipeline.contract.reasons import ID_CONFLICT, INVALID_DATA, UNKNOWN_SCHEMA, UNREADABLE
+from pipeline.process.lifecycle import LetGo
 from tests.broker import Management, plain_channel, send, send_orders, take, unsettled
 from tests.conditions import eventually
 from tests.conftest import Servers

@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from pipeline import topology
-from pipeline.reasons import EXPIRED, MAXLEN
+from pipeline.contract import topology
+from pipeline.contract.reasons import EXPIRED, MAXLEN
 from stack.servers.policies import dangers, policies_at
 from tests.broker import plain_channel
 from tests.conditions import eventually

@@ -19,8 +19,8 @@ from redis.asyncio import Redis
 from migrations import privileges
 from migrations.__main__ import migrate, wait_until_migrated
 from migrations.privileges import GRANTS, OWNER, READ_BY_ALL, role_name
-from pipeline import topology
-from pipeline.topology import ORDER_ACCEPTED, ORDER_CREATED, ORDERS_EXCHANGE, PRODUCTS_EXCHANGE
+from pipeline.contract import topology
+from pipeline.contract.topology import ORDER_ACCEPTED, ORDER_CREATED, ORDERS_EXCHANGE, PRODUCTS_EXCHANGE
 from tests.accounts import Accounts, accounts, refusals
 from tests.conditions import eventually
 from tests.conftest import Servers

@@ -13,8 +13,8 @@ import asyncpg
 import httpx
 import pytest
 
-from pipeline import topology
-from pipeline.product_events import ProductEvent, decode_event
+from pipeline.contract import topology
+from pipeline.contract.product_events import ProductEvent, decode_event
 from product_api.app import make_app
 from product_api.settings import ProductSettings
 from tests.conditions import eventually

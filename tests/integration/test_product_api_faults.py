@@ -13,9 +13,9 @@ import httpx
 import pytest
 
 from database.sessions import PooledConnection, make_pool
-from pipeline.product_cache import ProductCache
-from pipeline.publisher import Publisher
-from pipeline.redis_link import connect
+from pipeline.broker.publisher import Publisher
+from pipeline.cache.product_cache import ProductCache
+from pipeline.cache.redis_link import connect
 from product_api import products
 from product_api.announcer import Announcer
 from product_api.app import make_app

@@ -9,9 +9,9 @@ import pytest
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
-from pipeline.health import Health
-from pipeline.product_cache import TTL_S, CachedProduct, ProductCache
-from pipeline.redis_link import connect
+from pipeline.cache.product_cache import TTL_S, CachedProduct, ProductCache
+from pipeline.cache.redis_link import connect
+from pipeline.process.health import Health
 from tests.broker import running_task
 from tests.conditions import eventually
 from tests.faults import Proxy, proxy_to

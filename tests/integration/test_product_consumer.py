@@ -13,11 +13,18 @@ from structlog.testing import capture_logs
 
 from database import connection as database_connection
 from database.connection import Connection
-from pipeline import topology
-from pipeline.orders import SCHEMA, Order, encode_order, join_orders
-from pipeline.product_cache import CachedProduct, ProductCache
-from pipeline.product_events import ProductEvent, decode_event
-from pipeline.reasons import INVALID_DATA, OUT_OF_STOCK, PRODUCT_DELETED, UNKNOWN_PRODUCT, UNKNOWN_SCHEMA, UNREADABLE
+from pipeline.cache.product_cache import CachedProduct, ProductCache
+from pipeline.contract import topology
+from pipeline.contract.orders import SCHEMA, Order, encode_order, join_orders
+from pipeline.contract.product_events import ProductEvent, decode_event
+from pipeline.contract.reasons import (
+    INVALID_DATA,
+    OUT_OF_STOCK,
+    PRODUCT_DELETED,
+    UNKNOWN_PRODUCT,
+    UNKNOWN_SCHEMA,
+    UNREADABLE,
+)
 from tests.broker import plain_channel, send, send_orders, unsettled
 from tests.conditions import eventually
 from tests.faults import proxy_to

@@ -6,12 +6,12 @@ from decimal import Decimal
 import aio_pika
 import pytest
 
-from ingest_api import product_source
-from ingest_api.catalogue import Catalogue, Found
+from ingest_api.prices import product_source
+from ingest_api.prices.catalogue import Catalogue, Found
 from ingest_api.settings import IngestSettings
-from pipeline import topology
-from pipeline.health import Health
-from pipeline.product_events import ProductEvent, encode_event
+from pipeline.contract import topology
+from pipeline.contract.product_events import ProductEvent, encode_event
+from pipeline.process.health import Health
 from tests.broker import plain_channel, running_task
 from tests.conditions import eventually
 from tests.orders import new_product_id

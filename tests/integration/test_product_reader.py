@@ -7,8 +7,8 @@ from decimal import Decimal
 import asyncpg
 import pytest
 
-from pipeline.product_cache import ProductCache
-from pipeline.redis_link import connect
+from pipeline.cache.product_cache import ProductCache
+from pipeline.cache.redis_link import connect
 from product_api.products import Products, StoredProduct
 from product_api.reader import ProductReader
 from product_api.requests import ProductValues

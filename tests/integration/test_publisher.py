@@ -13,10 +13,10 @@ from pamqp.commands import Basic
 from pamqp.commands import Connection as ConnectionFrames
 from structlog.testing import capture_logs
 
-from pipeline import broker
-from pipeline import publisher as publisher_module
-from pipeline.health import Health
-from pipeline.publisher import Outcome, Publisher
+from pipeline.broker import connection as broker
+from pipeline.broker import publisher as publisher_module
+from pipeline.broker.publisher import Outcome, Publisher
+from pipeline.process.health import Health
 from tests.broker import Management, broker_settings, plain_channel, running_task, take
 from tests.conditions import eventually
 from tests.conftest import Servers

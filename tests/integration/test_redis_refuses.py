@@ -12,13 +12,13 @@ from urllib.parse import urlsplit
 import pytest
 from redis.asyncio import Redis
 
-from ingest_api.claims import Claims
-from ingest_api.idempotency import Claim, Replay
-from pipeline import breaker
-from pipeline.health import Health
-from pipeline.order_list_cache import Lease, OrderListCache
-from pipeline.product_cache import ProductCache
-from pipeline.redis_link import connect
+from ingest_api.retries.claims import Claims
+from ingest_api.retries.idempotency import Claim, Replay
+from pipeline.cache.order_list_cache import Lease, OrderListCache
+from pipeline.cache.product_cache import ProductCache
+from pipeline.cache.redis_link import connect
+from pipeline.process import breaker
+from pipeline.process.health import Health
 from tests.broker import running_task
 from tests.conditions import eventually
 from tests.deployment import Deployment, deployed

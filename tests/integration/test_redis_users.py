@@ -11,11 +11,11 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
 
-from ingest_api.claims import Claims
-from ingest_api.idempotency import Claim
-from pipeline.order_list_cache import Lease, OrderListCache
-from pipeline.product_cache import ProductCache
-from pipeline.redis_link import connect
+from ingest_api.retries.claims import Claims
+from ingest_api.retries.idempotency import Claim
+from pipeline.cache.order_list_cache import Lease, OrderListCache
+from pipeline.cache.product_cache import ProductCache
+from pipeline.cache.redis_link import connect
 from stack.home.credentials import generate
 from stack.servers.accounts import redis_passwords
 from stack.servers.redis_users import RIGHTS, Rights, definitions, user_name

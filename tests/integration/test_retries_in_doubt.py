@@ -7,9 +7,9 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from ingest_api.idempotency import name_of
-from pipeline import topology
-from pipeline.product_events import ProductEvent
+from ingest_api.retries.idempotency import name_of
+from pipeline.contract import topology
+from pipeline.contract.product_events import ProductEvent
 from tests.conditions import eventually
 from tests.faults import Proxy, proxy_to
 from tests.ingest import Ingest, check_problem, ingesting, insert_product

@@ -11,8 +11,8 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from pipeline import topology
-from pipeline.product_events import ProductEvent
+from pipeline.contract import topology
+from pipeline.contract.product_events import ProductEvent
 from tests.conditions import eventually
 from tests.faults import proxy_to
 from tests.ingest import ORDERS, Ingest, check_problem, execute, ingesting

@@ -11,10 +11,12 @@ from database.connection import Connection
 from persist_worker import second_net as second_net_module
 from persist_worker.second_net import PART
 from persist_worker.worker import PUBLISHER
-from pipeline import batches, lifecycle, topology
-from pipeline.health import Health
-from pipeline.orders import SCHEMA, Order
-from pipeline.reasons import DEAD_LETTERED
+from pipeline.broker import batches
+from pipeline.contract import topology
+from pipeline.contract.orders import SCHEMA, Order
+from pipeline.contract.reasons import DEAD_LETTERED
+from pipeline.process import lifecycle
+from pipeline.process.health import Health
 from tests.broker import plain_channel, running_task, send, send_orders, unsettled
 from tests.conditions import eventually
 from tests.dead_letters import make_net, reject, return_too_often, second_net

@@ -7,7 +7,7 @@ import httpx
 import msgspec
 import pytest
 
-from pipeline.fields import EXAMPLE_PRODUCT
+from pipeline.contract.fields import EXAMPLE_PRODUCT
 from tests.ingest import ORDERS, Ingest, check_problem
 from tests.processes import service_process
 

@@ -3,8 +3,8 @@
 import aio_pika
 import pytest
 
-from pipeline import topology
-from pipeline.batches import DeclareQueue
+from pipeline.broker.batches import DeclareQueue
+from pipeline.contract import topology
 from tests.broker import Management, plain_channel, send, take
 from tests.conftest import Servers
 

@@ -9,7 +9,7 @@ import pytest
 
 from database.connection import Connection
 from persist_worker.write import prepare, write
-from pipeline.orders import Order
+from pipeline.contract.orders import Order
 from proof import audit_sql as verify_sql
 from proof.audit_sql import Counts, audit
 from proof.offenders import (

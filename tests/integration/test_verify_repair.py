@@ -12,9 +12,9 @@ import pytest
 
 from database.connection import Connection
 from persist_worker.write import prepare, write
-from pipeline import topology
-from pipeline.orders import Order, encode_order, split_body
-from pipeline.publisher import Outcome, Publisher
+from pipeline.broker.publisher import Outcome, Publisher
+from pipeline.contract import topology
+from pipeline.contract.orders import Order, encode_order, split_body
 from proof.audit_sql import SESSION, audit
 from proof.offenders import CHECKS, NO_VERDICT
 from stack.errors import HeadraceError

@@ -15,7 +15,7 @@ from tests.conditions import eventually
 from tests.echo import make_echo, request
 from tests.processes import running
 from tests.raw_http import RawClient, check_refused
-from web import connections
+from web.serving import connections
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from pipeline import topology
+from pipeline.contract import topology
 from tests.broker import plain_channel, send_orders, unsettled
 from tests.conditions import eventually
 from tests.faults import proxy_to

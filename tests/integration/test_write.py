@@ -14,9 +14,9 @@ from database.copy_text import copy_lines
 from database.dead_letters import DeadLetter
 from persist_worker import write as write_module
 from persist_worker.write import Written, each_once, prepare, write
-from pipeline.incoming import Unreadable
-from pipeline.orders import Order
-from pipeline.reasons import ID_CONFLICT, INVALID_DATA, UNKNOWN_SCHEMA, UNREADABLE
+from pipeline.broker.incoming import Unreadable
+from pipeline.contract.orders import Order
+from pipeline.contract.reasons import ID_CONFLICT, INVALID_DATA, UNKNOWN_SCHEMA, UNREADABLE
 from tests.orders import body_of, new_product_id, order
 from tests.workers import DeadRow, connected, dead_letters, stored_orders
 

@@ -10,9 +10,9 @@ import pytest
 from database import connection as database_connection
 from database.connection import Connection, Database
 from persist_worker.write import Written, prepare, write
-from pipeline.health import Health
-from pipeline.orders import Order
-from pipeline.reasons import INVALID_DATA
+from pipeline.contract.orders import Order
+from pipeline.contract.reasons import INVALID_DATA
+from pipeline.process.health import Health
 from tests.conditions import eventually
 from tests.faults import proxy_to
 from tests.orders import body_of, new_product_id, order

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline import topology
+from pipeline.contract import topology
 from tests.broker import unsettled
 from tests.conditions import eventually
 from tests.dead_letters import headrace_dead, return_too_often

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from pipeline import topology
+from pipeline.contract import topology
 from tests.broker import plain_channel
 from tests.conditions import eventually
 from tests.deployment import Deployment, deployed

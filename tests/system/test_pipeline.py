@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from pipeline import topology
+from pipeline.contract import topology
 from tests.broker import plain_channel, send_orders, take
 from tests.conditions import eventually
 from tests.deployment import Deployment

@@ -7,7 +7,7 @@ from functools import partial
 import httpx
 import pytest
 
-from pipeline import topology
+from pipeline.contract import topology
 from tests.broker import plain_channel
 from tests.conditions import eventually
 from tests.deployment import Deployment

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.addresses import BadAddress, check_brokers, check_database, check_libpq, check_redis
+from pipeline.process.addresses import BadAddress, check_brokers, check_database, check_libpq, check_redis
 
 CHECKS = {
     "postgresql": check_database,

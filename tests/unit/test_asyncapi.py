@@ -8,12 +8,12 @@ from typing import Any
 import jsonschema
 import msgspec
 
-from ingest_api.asyncapi import asyncapi_document
-from ingest_api.declared import Declared
-from pipeline import topology
-from pipeline.orders import SCHEMA, decode_body
-from pipeline.product_events import decode_event
-from pipeline.publisher import _properties
+from ingest_api.documents.asyncapi import asyncapi_document
+from ingest_api.documents.declared import Declared
+from pipeline.broker.publisher import _properties
+from pipeline.contract import topology
+from pipeline.contract.orders import SCHEMA, decode_body
+from pipeline.contract.product_events import decode_event
 from tests.json_schema import as_sent, check
 
 ROOT = Path(__file__).parents[2]

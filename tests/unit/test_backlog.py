@@ -1,7 +1,7 @@
 """What waits is counted message by message, and never more than a bounded number of them is remembered."""
 
-from ingest_api.backlog import Backlog, Waiting
-from pipeline.orders import encode_order
+from ingest_api.reads.backlog import Backlog, Waiting
+from pipeline.contract.orders import encode_order
 from tests.orders import new_product_id, order
 
 A = new_product_id()

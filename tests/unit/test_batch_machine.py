@@ -13,15 +13,15 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from pipeline.batches import BatchConsumer
-from pipeline.broker import BrokerLost, is_broker_fault
-from pipeline.deliveries import Batch, BatchLimits, ClosedBy
-from pipeline.health import Health
+from pipeline.broker.batches import BatchConsumer
+from pipeline.broker.connection import BrokerLost, is_broker_fault
+from pipeline.broker.deliveries import Batch, BatchLimits, ClosedBy
+from pipeline.process.health import Health
 from tests.broker import broker_settings
 from tests.frozen_time import FrozenLoop
 from tests.queue_model import Channel, Message, Queue
 
-# What the client's library raises on a dead channel, see pipeline.broker.is_broker_fault.
+# What the client's library raises on a dead channel, see pipeline.broker.connection.is_broker_fault.
 _FAULTS: list[Callable[[], BaseException]] = [
     ChannelInvalidStateError,
     ConnectionResetError,

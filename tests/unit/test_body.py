@@ -8,9 +8,9 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope
 
 from tests.conditions import eventually
-from web import body as web_body
-from web.body import read_json_body
-from web.problems import Problem
+from web.problems.problems import Problem
+from web.serving import body as web_body
+from web.serving.body import read_json_body
 
 LIMIT_BYTES = 100
 JSON = b"application/json"

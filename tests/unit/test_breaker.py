@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeline import breaker
-from pipeline.breaker import PROBE_EVERY_S, Breaker
+from pipeline.process import breaker
+from pipeline.process.breaker import PROBE_EVERY_S, Breaker
 
 
 def test_while_a_server_is_away_one_caller_in_a_while_tries_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from migrations.privileges import GRANTS, OWNER, role_name
-from pipeline import topology
+from pipeline.contract import topology
 from stack.home.credentials import generate
 from stack.home.state import SERVICES
 from stack.servers.accounts import broker_passwords, broker_urls, database_passwords, database_urls

@@ -8,14 +8,14 @@ from decimal import Decimal
 
 import pytest
 
-from ingest_api.bulk import MAX_ORDERS, answer_of, fingerprint_of_all, read, split, to_orders
-from ingest_api.catalogue import Product
-from ingest_api.idempotency import Request, fingerprint_of
+from ingest_api.intake.bulk import MAX_ORDERS, answer_of, fingerprint_of_all, read, split, to_orders
+from ingest_api.prices.catalogue import Product
 from ingest_api.requests import OrderRequest
-from pipeline.order_ids import OrderIds
-from pipeline.orders import Order
+from ingest_api.retries.idempotency import Request, fingerprint_of
+from pipeline.contract.order_ids import OrderIds
+from pipeline.contract.orders import Order
 from tests.problems import pointer_of
-from web.problems import Problem, invalid
+from web.problems.problems import Problem, invalid
 
 A = "38031c8e-4a7c-4017-a3d4-133b1a5f86ad"
 

@@ -9,10 +9,10 @@ from decimal import Decimal
 import pytest
 
 from database.sessions import StoreUnavailable
-from ingest_api.catalogue import Catalogue, Found, Product
+from ingest_api.prices.catalogue import Catalogue, Found, Product
 from ingest_api.settings import IngestSettings
-from pipeline.product_events import ProductEvent
-from pipeline.shares import Busy
+from pipeline.contract.product_events import ProductEvent
+from pipeline.process.shares import Busy
 from tests.conditions import eventually
 from tests.settings import settings_from
 

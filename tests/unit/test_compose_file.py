@@ -12,13 +12,13 @@ import yaml
 from deploy.observe import dashboard
 from ingest_api.settings import IngestSettings
 from persist_worker.settings import PersistSettings
-from pipeline import metrics
-from pipeline.settings import PipelineSettings
+from pipeline.process import metrics
+from pipeline.process.settings import PipelineSettings
 from product_api.settings import ProductSettings
 from product_consumer.settings import ConsumerSettings
 from stack.home.directory import ROOT
 from tests.compose.composed import IMAGES, compose_directory
-from web.problem_kinds import KINDS
+from web.problems.kinds import KINDS
 
 SETTINGS: dict[str, type[PipelineSettings]] = {
     "ingest_api": IngestSettings,
@@ -114,7 +114,7 @@ def test_the_proxy_finds_the_services_where_they_listen() -> None:
 
 
 def test_the_proxy_closes_idle_connections_before_a_service_does() -> None:
-    from web.connections import KEEP_ALIVE_S
+    from web.serving.connections import KEEP_ALIVE_S
 
     (waits,) = re.findall(r"timeout http-keep-alive (\d+)s", PROXY)
     (purges,) = re.findall(r"pool-purge-delay (\d+)s", PROXY)

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from migrations.privileges import passwords_in
-from pipeline.settings import PipelineSettings, load
+from pipeline.process.settings import PipelineSettings, load
 from stack.containers import compose_secrets
 from stack.home.credentials import rotate_order_ids
 

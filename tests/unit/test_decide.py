@@ -5,8 +5,8 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.orders import Order
-from pipeline.reasons import OUT_OF_STOCK, PRODUCT_DELETED, UNKNOWN_PRODUCT
+from pipeline.contract.orders import Order
+from pipeline.contract.reasons import OUT_OF_STOCK, PRODUCT_DELETED, UNKNOWN_PRODUCT
 from product_consumer.decide import FAILED, PROCESSED, Stock, decide
 from tests.orders import new_product_id, order
 

@@ -6,12 +6,12 @@ from contextlib import suppress
 
 import pytest
 
-from ingest_api.bulk import MAX_ORDERS, read, split
+from ingest_api.intake.bulk import MAX_ORDERS, read, split
 from ingest_api.requests import decode_request
 from product_api.requests import decode_patch, decode_product, decode_restock
 from tests.problems import pointer_of
-from web.json_body import check_strictly, elements_of
-from web.problems import Problem
+from web.problems.problems import Problem
+from web.requests.json_body import check_strictly, elements_of
 
 MAX_BYTES = 1024**2
 # CPU time, which other processes do not add to. The dearest of these bodies takes 0.15 s on a slow core; what grows

@@ -8,7 +8,7 @@ from aiormq.abc import DeliveredMessage
 from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
-from pipeline.deliveries import Delivery, delivery_of
+from pipeline.broker.deliveries import Delivery, delivery_of
 
 
 def read(headers: dict[str, Any] | None, *, redelivered: bool = False) -> Delivery:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.drain_rate import DrainRate, retry_after_s
+from ingest_api.intake.drain_rate import DrainRate, retry_after_s
 
 
 def test_nothing_is_known_before_the_first_confirm() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.error_text import describe, one_line
+from pipeline.process.error_text import describe, one_line
 
 
 @pytest.mark.parametrize(

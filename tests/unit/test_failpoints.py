@@ -12,7 +12,7 @@ import pytest
 from pamqp.base import Frame
 from pamqp.commands import Basic
 
-from pipeline import topology
+from pipeline.contract import topology
 from tests.chaos import clock, failpoints, wire
 from tests.chaos.failing import put
 from tests.chaos.failpoints import FAILPOINTS, Action, Failpoint, FailpointError, Trigger, parse

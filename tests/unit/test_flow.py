@@ -6,8 +6,8 @@ from typing import Any, cast
 
 import pytest
 
-from web.closures import closures
-from web.flow import MIN_READ_BYTES, READ_DEADLINE_S, Flow
+from web.serving.closures import closures
+from web.serving.flow import MIN_READ_BYTES, READ_DEADLINE_S, Flow
 
 WRITTEN = 10 * MIN_READ_BYTES
 

@@ -5,10 +5,10 @@ import pytest
 
 from persist_worker.worker import to_forward
 from persist_worker.write import Written
-from pipeline.deliveries import Delivery
-from pipeline.incoming import Incoming, read
-from pipeline.orders import SCHEMA, Order, decode_body, encode_order, join_orders, split_body, with_context
-from pipeline.publisher import _properties
+from pipeline.broker.deliveries import Delivery
+from pipeline.broker.incoming import Incoming, read
+from pipeline.broker.publisher import _properties
+from pipeline.contract.orders import SCHEMA, Order, decode_body, encode_order, join_orders, split_body, with_context
 from tests.golden import ACCEPTED, CREATED, ORDERS, PROPERTIES
 
 HEADERS = PROPERTIES["headers"]

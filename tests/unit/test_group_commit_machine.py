@@ -11,8 +11,8 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from pipeline.group_commit import Full, GroupCommit, Unavailable
-from pipeline.publisher import Outcome
+from ingest_api.intake.group_commit import Full, GroupCommit, Unavailable
+from pipeline.broker.publisher import Outcome
 from tests.frozen_time import FrozenLoop
 from tests.ingest import elements_of
 

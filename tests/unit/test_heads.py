@@ -2,7 +2,7 @@
 
 import pytest
 
-from web.heads import with_path
+from web.serving.heads import with_path
 
 
 @pytest.mark.parametrize(

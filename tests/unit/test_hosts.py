@@ -4,8 +4,8 @@ import pytest
 
 from product_api.settings import ProductSettings
 from tests.settings import settings_from
-from web.heads import Refused, check_head
-from web.hosts import Hosts
+from web.access.hosts import Hosts
+from web.serving.heads import Refused, check_head
 
 LOOPBACK = [
     "localhost", "localhost:8080", "LocalHost:80", "localhost.", "127.0.0.1", "127.0.0.1:8080", "127.8.9.10", "[::1]",

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest_api.idempotency import (
+from ingest_api.requests import OrderRequest
+from ingest_api.retries.idempotency import (
     Claim,
     Replay,
     Request,
@@ -24,13 +25,12 @@ from ingest_api.idempotency import (
     pack,
     unpack,
 )
-from ingest_api.requests import OrderRequest
-from pipeline.order_ids import OrderIds
-from pipeline.orders import Order
+from pipeline.contract.order_ids import OrderIds
+from pipeline.contract.orders import Order
 from tests.orders import accepted_at_ms
-from web import problems, unknown_outcomes
-from web.idempotency_keys import idempotency_key
-from web.problems import Problem
+from web.problems import problems, unknown_outcomes
+from web.problems.problems import Problem
+from web.requests.idempotency_keys import idempotency_key
 
 IDS = OrderIds("a secret that all processes share")
 UUID7 = "01a20267-97ad-7199-a6a6-540000cf26ec"

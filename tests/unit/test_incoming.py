@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.deliveries import Delivery
-from pipeline.incoming import read
-from pipeline.orders import SCHEMA, decode_body, encode_order
+from pipeline.broker.deliveries import Delivery
+from pipeline.broker.incoming import read
+from pipeline.contract.orders import SCHEMA, decode_body, encode_order
 from tests.orders import body_of, new_product_id, order
 
 A = new_product_id()

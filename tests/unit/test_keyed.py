@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 
 from database.sessions import StoreUnavailable
-from ingest_api.claims import COMPLETE, NO_MEMORY, SETTLED, UNSETTLED, Memory
-from ingest_api.idempotency import Claim, Replay, Taken, judge, name_of
-from ingest_api.keyed import Answer, Keyed, KeyedOrders
-from ingest_api.memory import BrokerMark, MemoryJudge
 from ingest_api.requests import OrderRequest
-from pipeline.order_ids import OrderIds
-from pipeline.orders import Order
-from web import problems
-from web.problems import Problem
+from ingest_api.retries.claims import COMPLETE, NO_MEMORY, SETTLED, UNSETTLED, Memory
+from ingest_api.retries.idempotency import Claim, Replay, Taken, judge, name_of
+from ingest_api.retries.keyed import Answer, Keyed, KeyedOrders
+from ingest_api.retries.memory import BrokerMark, MemoryJudge
+from pipeline.contract.order_ids import OrderIds
+from pipeline.contract.orders import Order
+from web.problems import problems
+from web.problems.problems import Problem
 
 _OLD, _NEW = "o" * 40, "n" * 40
 # Of a memory that is older than all that anybody waits for, and younger than a day.
@@ -355,7 +355,7 @@ async def test_who_never_has_to_look_sleeps(monkeypatch: pytest.MonkeyPatch, mem
         if len(naps) == 20:
             raise asyncio.CancelledError
 
-    monkeypatch.setattr("ingest_api.memory.asyncio.sleep", sleep)
+    monkeypatch.setattr("ingest_api.retries.memory.asyncio.sleep", sleep)
     with pytest.raises(asyncio.CancelledError):
         await scene.judge.run()
     assert sum(naps) > 10

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from starlette.types import Receive, Scope, Send
 from structlog.testing import capture_logs
 
-from pipeline.api_keys import (
+from pipeline.contract.api_keys import (
     SCOPES,
     InvalidKeys,
     decode_keys,
@@ -20,15 +20,15 @@ from pipeline.api_keys import (
     new_token,
     parse_token,
 )
-from pipeline.lifecycle import Misconfigured
+from pipeline.process.lifecycle import Misconfigured
 from tests.api_keys import key_of, write_keys
 from tests.conditions import eventually
 from tests.settings import settings_from
-from web.clients import ANY_KEY, PUBLIC, Client, client_of
-from web.hosts import is_loopback
-from web.keys import Keys, bearer_token, load_keys
-from web.problems import Problem
-from web.settings import ApiSettings
+from web.access.clients import ANY_KEY, PUBLIC, Client, client_of
+from web.access.hosts import is_loopback
+from web.access.keys import Keys, bearer_token, load_keys
+from web.access.settings import ApiSettings
+from web.problems.problems import Problem
 
 ADDRESSES = {
     "DATABASE_URL": "postgresql://x/y",
@@ -301,7 +301,7 @@ def test_a_change_within_the_clocks_tick_is_seen(file: Path) -> None:
 
 
 async def test_the_watch_reloads_by_itself(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("web.keys._RELOAD_EVERY_S", 0.001)
+    monkeypatch.setattr("web.access.keys._RELOAD_EVERY_S", 0.001)
     write_keys(file)
     keys = Keys(file)
     watching = asyncio.create_task(keys.watch())

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from pipeline import topology
+from pipeline.contract import topology
 from stack.servers.broker_users import RIGHTS, permissions
 from tests.kustomized import BROKER, Objects, containers, of_kind, pods, rendered
 from tests.kustomized_services import APIS, REQUIRED, SETTINGS, services, settings_of

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from pipeline.settings import load
+from pipeline.process.settings import load
 from stack.home.directory import ROOT
 from stack.servers.redis_users import RIGHTS, rules, user_name
 from tests.executables import executable

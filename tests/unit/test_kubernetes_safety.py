@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import topology
+from pipeline.contract import topology
 from tests.kustomized import (
     BROKER,
     DIRECTORY,

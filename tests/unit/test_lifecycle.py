@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from pipeline import lifecycle
+from pipeline.process import lifecycle
 
 
 async def forgets_one_cancellation() -> None:

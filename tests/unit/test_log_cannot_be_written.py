@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.lifecycle import _EXIT_BUG
-from pipeline.logs.sink import MAX_LINE_BYTES, MAX_WAITING_BYTES, LineStream, LogSink
+from pipeline.process.lifecycle import _EXIT_BUG
+from pipeline.process.logs.sink import MAX_LINE_BYTES, MAX_WAITING_BYTES, LineStream, LogSink
 from tests.logging_process import ROUNDS
 
 _ROOT = Path(__file__).parents[2]

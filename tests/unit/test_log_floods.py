@@ -10,9 +10,9 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.logs.configure import configure, kind_of, render
-from pipeline.logs.floods import BURST, EVERY_S, Floods
-from pipeline.logs.sink import MAX_LINE_BYTES, LogSink
+from pipeline.process.logs.configure import configure, kind_of, render
+from pipeline.process.logs.floods import BURST, EVERY_S, Floods
+from pipeline.process.logs.sink import MAX_LINE_BYTES, LogSink
 
 
 def test_the_first_lines_of_a_kind_pass_and_then_one_in_a_while_that_says_how_many_were_left_out() -> None:

@@ -11,29 +11,31 @@ import msgspec
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-import ingest_api.documents
 import product_api.documents
-from ingest_api import operations
-from ingest_api.bulk import read, split
-from ingest_api.order_view import OrderView
-from ingest_api.order_view import encode as encode_view
+from ingest_api.documents import documents as ingest_documents
+from ingest_api.documents import operations
+from ingest_api.intake.bulk import read, split
+from ingest_api.reads.order_view import OrderView
+from ingest_api.reads.order_view import encode as encode_view
 from ingest_api.requests import OrderRequest, decode_request
-from pipeline.health import Health
-from pipeline.orders import Order, encode_order
+from pipeline.contract.orders import Order, encode_order
+from pipeline.process.health import Health
 from product_api.operations import OPERATIONS as PRODUCT_OPERATIONS
 from product_api.products import Product
 from product_api.products import encode as encode_product
 from product_api.requests import decode_patch, decode_product, decode_restock
 from tests.json_schema import as_sent, check, is_valid
-from web import idempotency_keys, problem_kinds, problems
-from web.clients import ANY_KEY, PUBLIC, SCOPES
-from web.health_operations import HEALTH_OPERATIONS
-from web.openapi import ANYWHERE, problems_of
-from web.problem_examples import example_of
-from web.problem_kinds import KINDS
+from web.access.clients import ANY_KEY, PUBLIC, SCOPES
+from web.documents.health_operations import HEALTH_OPERATIONS
+from web.documents.openapi import ANYWHERE, problems_of
+from web.documents.problem_examples import example_of
+from web.problems import kinds as problem_kinds
+from web.problems import problems
+from web.problems.kinds import KINDS
+from web.requests import idempotency_keys
 
 Json = Any
-ORDERS: Json = as_sent(ingest_api.documents.openapi())
+ORDERS: Json = as_sent(ingest_documents.openapi())
 PRODUCTS: Json = as_sent(product_api.documents.openapi())
 DOCUMENTS = pytest.mark.parametrize("document", [ORDERS, PRODUCTS], ids=["orders", "products"])
 OPERATIONS = (*operations.OPERATIONS, *PRODUCT_OPERATIONS, *HEALTH_OPERATIONS)
@@ -288,7 +290,7 @@ def test_the_form_of_an_idempotency_key_is_that_of_its_parser() -> None:
 
 
 def test_a_service_that_is_set_to_answer_201_says_so() -> None:
-    document = as_sent(ingest_api.documents.openapi(201))
+    document = as_sent(ingest_documents.openapi(201))
     for operation_id in ("acceptOrder", "acceptOrders"):
         statuses = operation_of(document, operation_id)["responses"].keys()
         assert "201" in statuses

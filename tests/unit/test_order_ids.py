@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.order_ids import OrderIds
+from pipeline.contract.order_ids import OrderIds
 from tests.orders import accepted_at_ms
 
 KEY = "6b" * 32

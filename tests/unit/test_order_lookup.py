@@ -2,9 +2,9 @@
 
 import pytest
 
-from ingest_api.lookup import parse_wait
+from ingest_api.reads.lookup import parse_wait
 from tests.problems import pointer_of
-from web.problems import Problem
+from web.problems.problems import Problem
 
 
 @pytest.mark.parametrize(

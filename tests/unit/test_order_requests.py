@@ -8,11 +8,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ingest_api import bulk
-from ingest_api.catalogue import Product
+from ingest_api.intake import bulk
+from ingest_api.prices.catalogue import Product
 from ingest_api.requests import MAX_QUANTITY, canonical_product_id, check_sellable, decode_request
 from tests.problems import pointer_of
-from web.problems import Problem
+from web.problems.problems import Problem
 
 PRODUCT_ID = "01a20267-97ad-8199-a6a6-540000cf26ec"
 

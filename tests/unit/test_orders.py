@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.orders import (
+from pipeline.contract.orders import (
     InvalidOrder,
     Order,
     decode_body,

@@ -8,8 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.problems import pointer_of
-from web.paging import Cursor, parse_limit
-from web.problems import Problem
+from web.problems.problems import Problem
+from web.requests.paging import Cursor, parse_limit
 
 ORDER_ID = "01a20267-97ad-8199-a6a6-540000cf26ec"
 

@@ -4,9 +4,10 @@ import re
 
 import pytest
 
-from web import http_fields, problems
-from web.preconditions import client_has, if_match_holds
-from web.problems import Problem
+from web.problems import problems
+from web.problems.problems import Problem
+from web.requests import http_fields
+from web.requests.preconditions import client_has, if_match_holds
 
 
 @pytest.mark.parametrize("etag", ['"a"', 'W/"a"'])

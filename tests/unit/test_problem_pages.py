@@ -5,11 +5,11 @@ import re
 
 import pytest
 
-from ingest_api.operations import OPERATIONS
-from web import problem_kinds as kinds
-from web.openapi import problems_of
-from web.problem_kinds import KINDS, Kind
-from web.problem_pages import _text, index_page, kind_page
+from ingest_api.documents.operations import OPERATIONS
+from web.documents.openapi import problems_of
+from web.documents.problem_pages import _text, index_page, kind_page
+from web.problems import kinds
+from web.problems.kinds import KINDS, Kind
 
 EVERY_KIND = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 

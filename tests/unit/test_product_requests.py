@@ -22,7 +22,7 @@ from product_api.requests import (
     decode_restock,
 )
 from tests.problems import pointer_of
-from web.problems import Problem
+from web.problems.problems import Problem
 
 _OLD = ProductValues("Laptop", Decimal("1500.00"), 50)
 

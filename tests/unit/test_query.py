@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from web.problems import Problem
-from web.query import MAX_PARAMETERS, check_query
+from web.problems.problems import Problem
+from web.requests.query import MAX_PARAMETERS, check_query
 
 _TAKES = ("limit", "before")
 

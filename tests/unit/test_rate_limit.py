@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.types import Message
 
-from web.clients import ANYONE, Client
-from web.problems import Problem
-from web.rate_limit import Quota, RateLimits, admit
+from web.access.clients import ANYONE, Client
+from web.access.rate_limit import Quota, RateLimits, admit
+from web.problems.problems import Problem
 
 S = 1_000_000_000
 SHOP = Client("shop", frozenset({"orders:write"}), 10)

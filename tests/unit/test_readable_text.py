@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from product_api.requests import MAX_NAME_CHARACTERS, decode_patch, decode_product
 from tests.problems import pointer_of
-from web.problems import Problem
-from web.readable_text import has_visible, is_visible, spoils_others, with_escapes
+from web.problems.problems import Problem
+from web.requests.readable_text import has_visible, is_visible, spoils_others, with_escapes
 
 _DECODERS: dict[str, Callable[[bytes], object]] = {"product": decode_product, "patch": decode_patch}
 

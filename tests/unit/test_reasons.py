@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from ingest_api.documents import openapi
+from ingest_api.documents.documents import openapi
 from persist_worker.second_net import Death
-from pipeline.reasons import BROKER_REASONS, DEAD_LETTERED, REASONS, table_rows
+from pipeline.contract.reasons import BROKER_REASONS, DEAD_LETTERED, REASONS, table_rows
 
 ROOT = Path(__file__).parents[2]
 

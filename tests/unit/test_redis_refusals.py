@@ -3,7 +3,7 @@
 import pytest
 from redis._parsers.base import BaseParser
 
-from pipeline.redis_link import describe, refusal_of
+from pipeline.cache.redis_link import describe, refusal_of
 
 
 def _error(answer: str) -> Exception:

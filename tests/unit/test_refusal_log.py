@@ -5,8 +5,8 @@ import time
 import pytest
 from structlog.testing import capture_logs
 
-from web import problems
-from web.refusal_log import RefusalLog
+from web.problems import problems
+from web.problems.refusal_log import RefusalLog
 
 
 def test_p8_a_flood_of_503_is_a_line_for_each_kind_in_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,6 @@
 """Whether a refusal means a full queue or a broker at fault."""
 
-from pipeline.refusals import Refusals
+from pipeline.broker.refusals import Refusals
 
 
 def test_a_queue_that_holds_messages_is_full() -> None:

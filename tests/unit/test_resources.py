@@ -10,9 +10,9 @@ from httpx import ASGITransport, AsyncClient
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from web.resources import HTML, Resource
+from web.documents.resources import HTML, Resource
 
-WEB = Path(__file__).parents[2] / "web"
+WEB = Path(__file__).parents[2] / "web" / "documents"
 VENDOR = WEB / "vendor" / "swagger-ui"
 CONTENT = b"<p>content</p>" * 20
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from ingest_api.rounds import Rounds
-from pipeline.shares import Busy, Shares
+from pipeline.process.shares import Busy, Shares
 from tests.conditions import eventually
 
 

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 from persist_worker.second_net import FORWARD, STOCK, Death, Known, fallen, sort_letters
 from persist_worker.write import STAGE as PERSIST
-from pipeline import topology
-from pipeline.deliveries import Delivery
-from pipeline.orders import SCHEMA, encode_order
-from pipeline.reasons import DEAD_LETTERED
+from pipeline.broker.deliveries import Delivery
+from pipeline.contract import topology
+from pipeline.contract.orders import SCHEMA, encode_order
+from pipeline.contract.reasons import DEAD_LETTERED
 from tests.orders import body_of, new_product_id, order
 
 A = new_product_id()

@@ -8,9 +8,10 @@ from pydantic_settings import BaseSettings
 
 from ingest_api.settings import IngestSettings
 from persist_worker.settings import PersistSettings
-from pipeline import broker, lifecycle
-from pipeline.settings import BrokerSettings, PipelineSettings, load
-from pipeline.variables import WrongSettings
+from pipeline.broker import connection as broker
+from pipeline.process import lifecycle
+from pipeline.process.settings import BrokerSettings, PipelineSettings, load
+from pipeline.process.variables import WrongSettings
 from product_api.settings import ProductSettings
 from product_consumer.settings import ConsumerSettings
 

@@ -4,7 +4,7 @@ import contextlib
 
 import pytest
 
-from pipeline.shares import Busy, Shares
+from pipeline.process.shares import Busy, Shares
 
 LIMIT = 120
 

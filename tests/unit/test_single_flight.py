@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from pipeline.single_flight import SingleFlight
+from pipeline.cache.single_flight import SingleFlight
 from tests.conditions import eventually
 
 

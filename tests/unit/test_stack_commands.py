@@ -16,7 +16,7 @@ import pytest
 
 from ingest_api.settings import IngestSettings
 from persist_worker.settings import PersistSettings
-from pipeline.settings import PipelineSettings
+from pipeline.process.settings import PipelineSettings
 from product_api.settings import ProductSettings
 from product_consumer.settings import ConsumerSettings
 from stack.develop import checks

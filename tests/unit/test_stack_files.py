@@ -14,7 +14,7 @@ from typing import IO
 
 import pytest
 
-from pipeline import settings
+from pipeline.process import settings
 from stack.errors import HeadraceError, disk_full, tail
 from stack.home import state
 from stack.home.credentials import MAX_ORDER_ID_KEYS, Credentials, load_or_create, namespace_of, rotate_order_ids

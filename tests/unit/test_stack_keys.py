@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.api_keys import SCOPES, decode_keys, hash_secret, parse_token
+from pipeline.contract.api_keys import SCOPES, decode_keys, hash_secret, parse_token
 from proof.load_result import Request
 from stack.errors import HeadraceError
 from stack.home.directory import ROOT, Home
@@ -19,8 +19,8 @@ from stack.home.key_file import OWN_CLIENT, add_key, ensure_file, own_token, rea
 from stack.operate import keys as commands
 from stack.process.identity import services_identity
 from stack.run import doctor
-from web.keys import Keys
-from web.problems import Problem
+from web.access.keys import Keys
+from web.problems.problems import Problem
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from pipeline.shares import Busy, Shares
-from pipeline.turns import Turns
+from pipeline.process.shares import Busy, Shares
+from pipeline.process.turns import Turns
 
 LIMIT = 12
 

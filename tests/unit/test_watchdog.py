@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.watchdog import Seen, Watchdog
+from pipeline.broker.watchdog import Seen, Watchdog
 
 FINE, STALLED, DEAD = Seen.FINE, Seen.STALLED, Seen.DEAD
 

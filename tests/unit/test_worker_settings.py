@@ -4,8 +4,9 @@ import pytest
 
 from database import connection
 from persist_worker.settings import PersistSettings
-from pipeline import broker, lifecycle
-from pipeline.worker_settings import WorkerSettings
+from pipeline.broker import connection as broker
+from pipeline.broker.worker_settings import WorkerSettings
+from pipeline.process import lifecycle
 from product_consumer.settings import ConsumerSettings
 
 REQUIRED = {

@@ -16,7 +16,7 @@ from tests.hostile import MIB, head, memory_of, order_of
 from tests.ingest import Ingest
 from tests.processes import running
 from tests.raw_http import RawClient
-from web import flow, server
+from web.serving import flow, server
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 

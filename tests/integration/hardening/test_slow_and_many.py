@@ -17,8 +17,8 @@ from tests.ingest import Ingest, ingesting
 from tests.processes import running
 from tests.raw_http import PROBLEM, RawClient, check_refused
 from tests.settings import settings_from
-from web import body as web_body
-from web import connections
+from web.serving import body as web_body
+from web.serving import connections
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 

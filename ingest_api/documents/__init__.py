@@ -1,0 +1,1 @@
+"""What ingest_api promises its clients: its operations, OpenAPI and AsyncAPI."""

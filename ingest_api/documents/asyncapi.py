@@ -1,0 +1,181 @@
+"""The AsyncAPI 3.0 document of what the processes say to each other, made from the topology and the message types."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+import msgspec
+
+from ingest_api.documents.declared import Declared, Exchange, Queue
+from pipeline.contract import topology
+from pipeline.contract.fields import EXAMPLE_ORDER, EXAMPLE_PRODUCT
+from pipeline.contract.orders import SCHEMA, Order, encode_order, join_orders
+from pipeline.contract.product_events import ProductEvent, encode_event
+from web.documents.json_schema import schemas_of
+from web.documents.version import project_version
+
+Json = dict[str, Any]
+
+_DESCRIPTION = """\
+RabbitMQ, AMQP 0-9-1. Every message is persistent and published with a confirm. Orders are delivered at least once: who
+reads them recognises an order by its `id`. Product events are hints: one may be lost, and none decides anything.
+"""
+
+_ORDER = Order(
+    EXAMPLE_ORDER,
+    EXAMPLE_PRODUCT,
+    2,
+    Decimal("1500.00"),
+    Decimal("3000.00"),
+    datetime(2026, 1, 5, 9, 30, 0, 123456, UTC),
+    "PENDING",
+    traceparent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+    client="web-shop",
+)
+_EVENT = ProductEvent(EXAMPLE_PRODUCT, 3, Decimal("1500.00"), 48)
+
+_ORDERS, _PRODUCT = "orders", "productEvent"
+_PRODUCT_EVENTS = {
+    topology.PRODUCT_CREATED: "a product was created",
+    topology.PRODUCT_UPDATED: "it was changed in some other way than these",
+    topology.PRODUCT_DELETED: "it was taken off sale",
+    topology.PRODUCT_SOLD_OUT: "its last unit was sold, or corrected away",
+    topology.PRODUCT_RESTOCKED: "units arrived",
+}
+
+
+class Operation(NamedTuple):
+    """What a process does at a channel, which is named after its routing key or queue."""
+
+    channel: str
+    action: str
+    process: str
+    summary: str
+
+
+_EVENT_QUEUE = "product events"
+"""The broker gives it another name in each ingest_api."""
+
+_OPERATIONS = (
+    Operation(
+        topology.ORDER_ACCEPTED, "send", "ingest_api", "Accepted orders. The client's 202 waits for the confirm."
+    ),
+    Operation(topology.ORDERS_ACCEPTED_QUEUE, "receive", "persist_worker", "Stores the orders."),
+    Operation(topology.ORDER_CREATED, "send", "persist_worker", "Stored orders. The ack of their input waits for it."),
+    Operation(topology.ORDERS_CREATED_QUEUE, "receive", "product_consumer", "Takes the stock, and decides."),
+    Operation(topology.ORDERS_DEAD_QUEUE, "receive", "persist_worker", "Parks what the broker has given up on."),
+    *(Operation(key, "send", "product_api", f"Tells that {what}.") for key, what in _PRODUCT_EVENTS.items()),
+    Operation(topology.PRODUCT_SOLD_OUT, "send", "product_consumer", "Tells that an order took the last unit."),
+    Operation(_EVENT_QUEUE, "receive", "ingest_api", "Keeps prices, and what is sold out, fresh in each process."),
+)
+
+
+def asyncapi_document() -> Json:
+    declared = Declared()
+    (orders, event), schemas = schemas_of([list[Order], ProductEvent])
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "Headrace: messages",
+            "version": project_version(),
+            "description": _DESCRIPTION,
+            "license": {"name": "MIT", "url": "https://spdx.org/licenses/MIT.html"},
+        },
+        "defaultContentType": "application/json",
+        "channels": _channels(declared),
+        "operations": {_name(f"{it.process} {it.action} {it.channel}"): _operation(it) for it in _OPERATIONS},
+        "components": {
+            "messages": {
+                _ORDERS: _message(
+                    "A batch of orders",
+                    "Orders, each once, as many as waited at the same time.",
+                    orders | {"minItems": 1},
+                    {"schema": SCHEMA, "orders": 1},
+                    join_orders([encode_order(_ORDER)]),
+                ),
+                _PRODUCT: _message(
+                    "A product event", "The product as it is now.", event, {"schema": SCHEMA}, encode_event(_EVENT)
+                ),
+            },
+            "schemas": schemas,
+        },
+    }
+
+
+def _channels(declared: Declared) -> Json:
+    orders, products = (declared.exchanges[it] for it in (topology.ORDERS_EXCHANGE, topology.PRODUCTS_EXCHANGE))
+    channels = {key: _routing_key(key, orders, _ORDERS) for key in (topology.ORDER_ACCEPTED, topology.ORDER_CREATED)}
+    channels |= {key: _routing_key(key, products, _PRODUCT) for key in _PRODUCT_EVENTS}
+    for name, queue in declared.queues.items():
+        channels[name or _EVENT_QUEUE] = _queue(queue, _ORDERS if name else _PRODUCT)
+    return {_name(name): channel for name, channel in channels.items()}
+
+
+def _routing_key(key: str, exchange: Exchange, message: str) -> Json:
+    described = {"name": exchange.name, "type": exchange.type, "durable": exchange.durable, "autoDelete": False}
+    return _channel(key, message, {"is": "routingKey", "exchange": described})
+
+
+def _queue(queue: Queue, message: str) -> Json:
+    described = {
+        "name": queue.name,
+        "durable": queue.durable,
+        "exclusive": queue.exclusive,
+        "autoDelete": queue.auto_delete,
+        "x-arguments": queue.arguments,
+        "x-bindings": [{"exchange": exchange, "routingKey": key} for exchange, key in queue.bindings],
+    }
+    return _channel(queue.name or None, message, {"is": "queue", "queue": described})
+
+
+def _channel(address: str | None, message: str, amqp: Json) -> Json:
+    return {
+        "address": address,
+        "messages": {message: {"$ref": f"#/components/messages/{message}"}},
+        "bindings": {"amqp": amqp | {"bindingVersion": "0.3.0"}},
+    }
+
+
+def _operation(operation: Operation) -> Json:
+    name = _name(operation.channel)
+    message = _PRODUCT if operation.channel.startswith("product") else _ORDERS
+    return {
+        "action": operation.action,
+        "channel": {"$ref": f"#/channels/{name}"},
+        "title": operation.process,
+        "summary": operation.summary,
+        "tags": [{"name": operation.process}],
+        "messages": [{"$ref": f"#/channels/{name}/messages/{message}"}],
+    }
+
+
+def _message(title: str, summary: str, payload: Json, headers: Mapping[str, int], example: bytes) -> Json:
+    return {
+        "title": title,
+        "summary": summary,
+        "contentType": "application/json",
+        "headers": {
+            "type": "object",
+            "properties": {name: _HEADERS[name] for name in headers},
+            "required": list(headers),
+        },
+        "payload": payload,
+        "examples": [{"headers": headers, "payload": msgspec.Raw(example)}],
+    }
+
+
+_HEADERS = {
+    "schema": {
+        "type": "integer",
+        "const": SCHEMA,
+        "description": "The version of the payload. A reader parks what it does not know; it never guesses.",
+    },
+    "orders": {"type": "integer", "minimum": 1, "description": "How many orders the payload has."},
+}
+
+
+def _name(text: str) -> str:
+    """As the keys of the document must be: camelCase from dots and spaces."""
+    first, *rest = text.replace(".", " ").replace("_", " ").split()
+    return first + "".join(word.capitalize() for word in rest)

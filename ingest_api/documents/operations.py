@@ -1,0 +1,229 @@
+"""What ingest_api answers: the one table that its routes and its OpenAPI document are made from."""
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Annotated, Any, Literal, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+from ingest_api.intake.bulk import MAX_ORDERS
+from ingest_api.reads.lookup import MAX_WAIT_S
+from ingest_api.reads.order_view import OrderView
+from ingest_api.requests import OrderRequest
+from pipeline.contract.fields import EXAMPLE_ORDER, EXAMPLE_PRODUCT, OrderId, ProductId
+from pipeline.contract.orders import Order
+from pipeline.contract.reasons import INVALID_DATA, OUT_OF_STOCK, table_rows
+from web.access.clients import ORDERS_READ, ORDERS_WRITE
+from web.documents.openapi import ProblemDetails
+from web.documents.problem_examples import example_of
+from web.problems import kinds
+from web.requests import http_fields
+from web.requests.idempotency_keys import REPLAYED, key_parameter
+from web.requests.operations import Answer, ArrayOf, Content, Header, Link, Operation, Parameter
+from web.serving.body import NDJSON
+
+ORDERS = "/api/v1/orders"
+ACCEPTED = 202
+"""What is answered to an order, unless the service is set to answer 201."""
+
+TAG = "Orders"
+TAG_TEXT = "Accepted at once, decided a moment later."
+
+_VERDICTS = "\n".join(
+    [
+        "An order is `PENDING` until it is decided, then `PROCESSED`, or `FAILED` with a `reason`.",
+        "`final` says whether that stays so. A verdict does:\n",
+        "| reason | |",
+        "|---|---|",
+        *table_rows(verdicts=True),
+        "\nFor other reasons the order is a dead letter, and `final` is false: no fault of the client.",
+        "An operator mends the cause and replays it, after which it may be `PROCESSED`; or discards it for ever.\n",
+        "| reason | |",
+        "|---|---|",
+        *table_rows(verdicts=False),
+    ]
+)
+
+
+# ── types of answers
+
+
+def _answered_fields() -> list[tuple[str, Any]]:
+    """Those of Order that clients see: what stands behind `status` is for the workers."""
+    hints = get_type_hints(Order, include_extras=True)
+    return [(name, hints[name]) for name in Order.__struct_fields__[: Order.__struct_fields__.index("status")]]
+
+
+AcceptedOrder = msgspec.defstruct(
+    "AcceptedOrder",
+    [*_answered_fields(), ("status", Literal["PENDING"])],
+    namespace={"__doc__": "An order as it was accepted: its price is fixed, its stock not yet taken."},
+)
+
+# ── examples
+
+_ACCEPTED = Order(
+    EXAMPLE_ORDER,
+    EXAMPLE_PRODUCT,
+    2,
+    Decimal("1500.00"),
+    Decimal("3000.00"),
+    datetime(2026, 1, 5, 9, 30, 0, 123456, UTC),
+    "PENDING",
+)
+_VIEW = {name: getattr(_ACCEPTED, name) for name in OrderView.__struct_fields__ if hasattr(_ACCEPTED, name)}
+_PROCESSED = OrderView(**{**_VIEW, "status": "PROCESSED"}, final=True)
+_FAILED = OrderView(**{**_VIEW, "status": "FAILED"}, final=True, reason=OUT_OF_STOCK)
+_PARKED = OrderView(EXAMPLE_ORDER, "FAILED", final=False, reason=INVALID_DATA)
+_NOT_STORED = OrderView(EXAMPLE_ORDER, "PENDING", final=False)
+_REQUEST = {"productId": EXAMPLE_PRODUCT, "quantity": 2}
+_REFUSED = example_of(kinds.OUT_OF_STOCK)
+_NDJSON = f'{{"productId":"{EXAMPLE_PRODUCT}","quantity":2}}\n{{"productId":"{EXAMPLE_PRODUCT}","quantity":1}}\n'
+
+# ── parameters and headers
+
+_KEY = key_parameter(
+    "Makes the request safe to send again: however often, it is one order, whatever happens (draft-ietf-httpapi-"
+    "idempotency-key-header-07). Every answer names the price and the time that are stored. 1 to 255 visible ASCII"
+    " characters, bare or in quotes; UUIDv7 keys are best, because they keep the ids of orders in the order of time."
+)
+_LOCATION = Header("Location", str, "Where the order can be read, from now on.", f"{ORDERS}/{EXAMPLE_ORDER}", True)
+_SOURCE = Header(
+    "Order-Status-Source",
+    Literal["store", "id"],
+    "`store`: the database was asked. `id`: it is away, and the id alone says that the order was accepted.",
+    "store",
+    True,
+)
+_PRODUCT_ID = Parameter("product_id", "path", ProductId, "The product's id.", EXAMPLE_PRODUCT, is_required=True)
+_ORDER_ID = Parameter("order_id", "path", OrderId, "The order's id.", EXAMPLE_ORDER, is_required=True)
+_WAIT = Parameter(
+    "wait",
+    "query",
+    Annotated[float, Meta(ge=0, le=MAX_WAIT_S)],
+    "Seconds to hold the answer until the order is decided; fractions are allowed. If it is not decided by then, the"
+    " answer is what is known.",
+    5,
+)
+_DURABLE = "What was accepted is on disk in the broker and will be decided, whatever fails from here on."
+_NOT_ACCEPTED = (
+    kinds.REQUEST_IN_FLIGHT,
+    kinds.KEY_REUSED,
+    kinds.TOO_MANY_REQUESTS,
+    kinds.BROKER_UNAVAILABLE,
+    kinds.OUTCOME_UNKNOWN,
+)
+
+_ACCEPT_ORDER = Operation(
+    "acceptOrder",
+    "POST",
+    ORDERS,
+    ORDERS_WRITE,
+    TAG,
+    "Order a product",
+    "Accepts an order at the product's present price. The stock is taken a moment later: read the order at `Location`,"
+    " with `wait`, for the verdict.\n\nIf the answer is lost, or is `outcome-unknown`, send the request again with the"
+    " same `Idempotency-Key`. Without one, that may order twice.",
+    parameters=(_KEY, http_fields.TRACEPARENT),
+    body=(Content(OrderRequest, {"Two units": _REQUEST}),),
+    answers=(
+        Answer(
+            ACCEPTED,
+            f"Accepted. {_DURABLE}",
+            (Content(AcceptedOrder, {"Accepted": _ACCEPTED}),),
+            (_LOCATION, REPLAYED),
+            (Link("getOrder", "order_id", "$response.body#/id"),),
+        ),
+    ),
+    problems=(*_NOT_ACCEPTED, kinds.OUT_OF_STOCK, kinds.UNKNOWN_PRODUCT, kinds.STORE_UNAVAILABLE),
+)
+
+_ACCEPT_ORDERS = Operation(
+    "acceptOrders",
+    "POST",
+    f"{ORDERS}/bulk",
+    ORDERS_WRITE,
+    TAG,
+    "Order many at once",
+    f"1 to {MAX_ORDERS} orders, as a JSON array or as NDJSON with one order on each line. Each is judged by itself: the"
+    " answer has the order or the problem of each, in the order that they came in; the pointer of a problem begins with"
+    " the place, as in `#/3/quantity`. Those that are good are accepted together, or, if the whole request is answered"
+    " with a problem, none of them is.\n\nCounts as that many orders against the key's limit, and as none if it cannot"
+    " be read.",
+    parameters=(_KEY, http_fields.TRACEPARENT),
+    body=(
+        Content(ArrayOf((OrderRequest,), 1, MAX_ORDERS), {"Two orders": [_REQUEST, _REQUEST | {"quantity": 1}]}),
+        *(Content(str, {"Two orders, on two lines": _NDJSON}, name) for name in NDJSON),
+    ),
+    answers=(
+        Answer(
+            ACCEPTED,
+            f"At least one was accepted. {_DURABLE}",
+            (Content(ArrayOf((AcceptedOrder, ProblemDetails), 1, MAX_ORDERS), {"One of two": [_ACCEPTED, _REFUSED]}),),
+            (REPLAYED,),
+        ),
+        Answer(
+            422,
+            "None was accepted.",
+            (Content(ArrayOf((ProblemDetails,), 1, MAX_ORDERS), {"None of one": [_REFUSED]}),),
+        ),
+    ),
+    problems=_NOT_ACCEPTED,
+)
+
+_LIST_ORDERS = Operation(
+    "listOrdersOfProduct",
+    "GET",
+    f"{ORDERS}/product/{{product_id}}",
+    ORDERS_READ,
+    TAG,
+    "List the orders of a product",
+    "Newest first, and those of the client alone; a key that also has the scope `ops` sees all. An order is listed once"
+    " it is stored, which takes a moment after it was accepted. Of a product that does not exist there are none.",
+    parameters=(_PRODUCT_ID, http_fields.LIMIT, http_fields.BEFORE),
+    answers=(
+        Answer(
+            200,
+            "A page of orders.",
+            (Content(list[OrderView], {"Two orders": [_PROCESSED, _FAILED]}),),
+            (http_fields.LINK,),
+        ),
+    ),
+    problems=(kinds.NOT_FOUND, kinds.STORE_UNAVAILABLE),
+)
+
+_GET_ORDER = Operation(
+    "getOrder",
+    "GET",
+    f"{ORDERS}/{{order_id}}",
+    ORDERS_READ,
+    TAG,
+    "Read an order",
+    "From the moment that it was accepted. One that is not stored yet is `PENDING`, with `id`, `status`, `final` alone."
+    " An order of another client is 404, unless the key also has the scope `ops`; one that is not stored is `PENDING`"
+    f" to others, whatever became of it.\n\n{_VERDICTS}",
+    parameters=(_ORDER_ID, _WAIT),
+    answers=(
+        Answer(
+            200,
+            "The order.",
+            (
+                Content(
+                    OrderView,
+                    {
+                        "Processed": _PROCESSED,
+                        "Failed": _FAILED,
+                        "Failed, and may change": _PARKED,
+                        "Not stored yet": _NOT_STORED,
+                    },
+                ),
+            ),
+            (_SOURCE,),
+        ),
+    ),
+    problems=(kinds.NOT_FOUND, kinds.STORE_UNAVAILABLE),
+)
+
+# bulk comes before {order_id}: it is no order's id.
+OPERATIONS = (_ACCEPT_ORDER, _ACCEPT_ORDERS, _LIST_ORDERS, _GET_ORDER)

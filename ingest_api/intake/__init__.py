@@ -1,0 +1,1 @@
+"""From a request to a confirmed message: single orders, bulks, the group commit."""

@@ -1,0 +1,266 @@
+"""POST /api/v1/orders/bulk: up to 1,000 orders in one request, a JSON array or NDJSON, and one confirm for all of them.
+
+Each order is judged by itself: the answer is an array with the order or the problem of each, in the order they came.
+All that are good are published as one message, so they are accepted together or not at all; then the whole request is a
+problem.
+"""
+
+import asyncio
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from hashlib import blake2b
+from typing import Any, TypeVar
+
+import msgspec
+from starlette.types import Receive, Scope, Send
+
+from ingest_api.intake.accept import Intake, confirmed
+from ingest_api.prices.catalogue import Product
+from ingest_api.requests import (
+    OrderRequest,
+    canonical_product_id,
+    check_sellable,
+    decode_request,
+    to_order,
+    traceparent_of,
+)
+from ingest_api.retries.idempotency import FINGERPRINT_BYTES, Request, fingerprint_of
+from ingest_api.retries.keyed import Keyed
+from pipeline.contract.orders import Order, encode_order, join_orders, with_context
+from pipeline.process import metrics
+from pipeline.process.shares import Busy
+from web.access.clients import client_of
+from web.problems import problems
+from web.problems.problems import Problem
+from web.requests.idempotency_keys import idempotency_key
+from web.requests.ids import canonical_id
+from web.requests.json_body import elements_of
+from web.serving.body import read_json_or_ndjson_body
+
+MAX_ORDERS = 1_000
+# Orders after which others have their turn.
+_SLICE = 100
+
+T = TypeVar("T")
+
+
+class _Ordered(msgspec.Struct, rename="camel"):
+    """What identifies an element, whether or not it may be ordered."""
+
+    product_id: str
+    quantity: int
+
+
+_ordered = msgspec.json.Decoder(_Ordered)
+# The end of a string is optional, so that each byte is looked at once, also in what is no JSON.
+_WHITE_SPACE = re.compile(rb'("(?:[^"\\]|\\.)*+"?)|[ \t\r\n]++', re.DOTALL)
+
+
+def split(body: bytes, *, is_ndjson: bool) -> list[bytes]:
+    """The elements of the body, not yet looked at. Raises Problem (400, 422)."""
+    # Not splitlines(): a \r by itself is white space in JSON.
+    elements = (
+        [line for line in map(bytes.strip, body.split(b"\n")) if line] if is_ndjson else elements_of(body, MAX_ORDERS)
+    )
+    if not 1 <= len(elements) <= MAX_ORDERS:
+        raise problems.invalid("", f"A bulk request holds 1 to {MAX_ORDERS} orders, not {len(elements)}.")
+    return elements
+
+
+def read(element: bytes) -> Request:
+    """One element, judged by itself."""
+    try:
+        request = decode_request(element)
+        request.product_id = canonical_product_id(request.product_id)
+    except Problem as problem:
+        return problem.with_traceback(None)  # which would keep its frames, and what they hold
+    return request
+
+
+def fingerprint_of_all(elements: Sequence[bytes], requests: Sequence[Request]) -> bytes:
+    """Identifies a bulk request under its key: what the client ordered, in which order.
+
+    It depends on nothing that we say or decide. The ids of all orders derive from it, so a reworded message or a new
+    rule would otherwise make a second order of each valid element of a retry.
+    """
+    digest = blake2b(digest_size=FINGERPRINT_BYTES)
+    for element, request in zip(elements, requests, strict=True):
+        digest.update(_fingerprint_of_refused(element) if isinstance(request, Problem) else _fingerprint(request))
+    return digest.digest()
+
+
+def to_orders(
+    order_ids: Sequence[str], requests: Sequence[Request], products: Mapping[str, Product], now: datetime
+) -> list[Order | Problem]:
+    """What becomes of each request. `products`: by canonical id, without those that nobody could be asked about."""
+    return [_to_order(*it, products, now) for it in zip(order_ids, requests, strict=True)]
+
+
+def _to_order(order_id: str, request: Request, products: Mapping[str, Product], now: datetime) -> Order | Problem:
+    if isinstance(request, Problem):
+        return request
+    product = products.get(request.product_id)
+    try:
+        if product is None:
+            raise problems.store_unavailable()
+        check_sellable(request.product_id, product)
+    except Problem as problem:
+        return problem.with_traceback(None)
+    return to_order(order_id, request, request.product_id, product, now)
+
+
+def answer_of(priced: Order | Problem, place: int) -> bytes:
+    """One element of the answer. The pointer of a problem is that of the field in the whole body."""
+    if isinstance(priced, Order):
+        return encode_order(priced)
+    return priced.below(f"/{place}").body()
+
+
+def _read_all(elements: Sequence[bytes]) -> list[Request]:
+    return [read(element) for element in elements]
+
+
+def _answers_of(priced: Sequence[Order | Problem], places: Sequence[int]) -> list[bytes]:
+    return [answer_of(it, place) for it, place in zip(priced, places, strict=True)]
+
+
+def _encode_all(orders: Sequence[Order], trace: str | None, client: str, *, is_keyed: bool) -> list[bytes]:
+    """As they stand in a message."""
+    return [with_context(encode_order(it), trace, _request_hash(it) if is_keyed else None, client) for it in orders]
+
+
+def _request_hash(order: Order) -> str:
+    return fingerprint_of(order.product_id, order.quantity).hex()
+
+
+def _fingerprint(request: OrderRequest) -> bytes:
+    return fingerprint_of(request.product_id, request.quantity)
+
+
+def _fingerprint_of_refused(element: bytes) -> bytes:
+    """By product and quantity where these can be read: a later release may accept what this one refuses.
+
+    Otherwise by the client's bytes, without the white space between tokens.
+    """
+    try:
+        ordered = _ordered.decode(element)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        ordered = None
+    product_id = canonical_id(ordered.product_id) if ordered else None
+    if ordered is not None and product_id is not None:
+        return fingerprint_of(product_id, ordered.quantity)
+    return blake2b(_WHITE_SPACE.sub(rb"\1", element), digest_size=FINGERPRINT_BYTES).digest()
+
+
+# ── I/O below
+
+
+class AcceptBulk:
+    """The ASGI endpoint."""
+
+    def __init__(self, intake: Intake, max_body_bytes: int) -> None:
+        self._intake, self._max_body_bytes = intake, max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            client, limits = client_of(scope), self._intake.limits
+            limits.check(client)
+            try:
+                key = idempotency_key(scope)
+                if self._intake.bulks.is_full:
+                    raise problems.overloaded(self._intake.commits.retry_after_s())
+                body, is_ndjson = await read_json_or_ndjson_body(scope, receive, self._max_body_bytes)
+                elements = split(body, is_ndjson=is_ndjson)
+            except Problem:
+                send = limits.charge(client, 1, send)  # a flood of bad requests is one too
+                raise
+            send = limits.charge(client, len(elements), send)
+            with self._room(client.name, len(elements)):
+                return await self._answer(key, elements, scope, send)
+        except Problem as problem:
+            metrics.ORDERS_REFUSED.labels(problem.name).inc()
+            return await problem(scope, receive, send)
+
+    async def _answer(self, key: str | None, elements: Sequence[bytes], scope: Scope, send: Send) -> None:
+        requests = await _in_slices(_read_all, elements)
+        if key is not None:
+            fingerprint = fingerprint_of_all(elements, requests)
+            return await self._answer_keyed(key, fingerprint, requests, scope, send)
+        order_ids = await _in_slices(lambda some: [self._intake.ids.mint() for _ in some], requests)
+        results = await self._price(client_of(scope).name, order_ids, requests)
+        orders = [it for it in results if isinstance(it, Order)]
+        if orders:
+            await self._publish(scope, orders)
+        return await _send(send, self._intake.status if orders else 422, results)
+
+    @contextmanager
+    def _room(self, client: str, orders: int) -> Iterator[None]:
+        """Places for the orders, from before they are looked at until they are answered. Raises Problem (503)."""
+        if not self._intake.commits.has_room(orders):
+            raise problems.overloaded(self._intake.commits.retry_after_s())
+        try:
+            self._intake.bulks.take(client, orders)
+        except Busy:
+            raise problems.overloaded(self._intake.commits.retry_after_s()) from None
+        try:
+            yield
+        finally:
+            self._intake.bulks.give_back(client, orders)
+
+    async def _answer_keyed(
+        self, key: str, fingerprint: bytes, requests: list[Request], scope: Scope, send: Send
+    ) -> None:
+        client = client_of(scope).name
+
+        async def publish(orders: Sequence[Order]) -> None:
+            await self._publish(scope, orders, is_keyed=True)
+
+        keyed = Keyed(client, key, fingerprint, requests, is_bulk=True)
+        answer = await self._intake.keyed.accept(keyed, partial(self._price, client), publish)
+        return await _send(send, answer.status, answer.results, replayed=answer.is_replayed)
+
+    async def _price(self, client: str, order_ids: Sequence[str], requests: Sequence[Request]) -> list[Order | Problem]:
+        """Raises Problem (503)."""
+        if not requests:
+            return []
+        products = await self._products(requests, client)
+        return await _in_slices(partial(to_orders, products=products, now=datetime.now(UTC)), order_ids, requests)
+
+    async def _publish(self, scope: Scope, orders: Sequence[Order], *, is_keyed: bool = False) -> None:
+        """As one message, and wait for its confirm. Raises Problem (503)."""
+        trace, client = traceparent_of(scope), client_of(scope).name
+        encode_all = partial(_encode_all, trace=trace, client=client, is_keyed=is_keyed)
+        await confirmed(self._intake.commits, await _in_slices(encode_all, orders))
+
+    async def _products(self, requests: Sequence[Request], client: str) -> dict[str, Product]:
+        """The products of all requests that somebody could be asked about, by id. Raises Problem (503)."""
+        ids = {it.product_id for it in requests if isinstance(it, OrderRequest)}
+        try:
+            return await self._intake.catalogue.find_all(ids, client)
+        except Busy:
+            raise problems.overloaded(self._intake.commits.retry_after_s()) from None
+
+
+async def _in_slices(work: Callable[..., list[T]], *columns: Sequence[Any]) -> list[T]:
+    """`work` on the columns, a hundred of each at a time: 1,000 at once would keep others waiting for 20 ms."""
+    done: list[T] = []
+    for start in range(0, len(columns[0]), _SLICE):
+        done += work(*(column[start : start + _SLICE] for column in columns))
+        await asyncio.sleep(0)
+    return done
+
+
+async def _send(send: Send, status: int, results: Sequence[Order | Problem], *, replayed: bool = False) -> None:
+    if not replayed:
+        for it in results:
+            if isinstance(it, Problem):
+                metrics.ORDERS_REFUSED.labels(it.name).inc()
+    body = join_orders(await _in_slices(_answers_of, results, range(len(results))))
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    if replayed:
+        headers.append((b"idempotency-replayed", b"true"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,1 @@
+"""GET: single orders, lists, and waiting for a verdict."""

@@ -1,0 +1,78 @@
+"""The orders of a product, newest first: read-through for the first page, which is what everybody reads."""
+
+from dataclasses import dataclass
+from functools import partial
+
+from ingest_api.reads.order_view import encode_list
+from ingest_api.reads.stored_orders import Row, StoredOrders
+from pipeline.cache.order_list_cache import Lease, OrderListCache
+from pipeline.cache.single_flight import SingleFlight
+from web.access.clients import Client
+from web.requests.paging import Cursor, Page
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One page."""
+
+    body: bytes
+    """What GET answers."""
+    last: str
+    """The cursor of its last row; "" if there is nothing behind it."""
+
+    def pack(self) -> bytes:
+        return f"{self.last}\n".encode() + self.body
+
+    @classmethod
+    def unpack(cls, packed: bytes) -> "Listed":
+        last, _, body = packed.partition(b"\n")
+        return cls(body, last.decode())
+
+
+class OrderLists:
+    """While Redis is away, every page is read from PostgreSQL; the first one once for all who came for it together."""
+
+    def __init__(self, cache: OrderListCache, orders: StoredOrders) -> None:
+        self._cache, self._orders = cache, orders
+        self._flights: SingleFlight[Listed] = SingleFlight()
+
+    async def read(self, product_id: str, client: Client, page: Page) -> Listed:
+        """A page of the orders that the client may see. Raises StoreUnavailable, Busy."""
+        if not page.is_default:
+            return await self._load(product_id, client, page)
+        owner = _owner(client)
+        cached = await self._cache.read(product_id, owner or "")
+        if isinstance(cached, bytes):
+            return Listed.unpack(cached)
+        look_up = partial(self._look_up, product_id, client, page, cached)
+        return await self._flights.run(f"{product_id} {owner or ''}", look_up)
+
+    async def forget(self, product_id: str) -> None:
+        """Whoever reads the first page after this finds what was committed before it."""
+        await self._cache.bust([product_id])
+
+    async def _look_up(
+        self, product_id: str, client: Client, page: Page, lease: Lease | None, is_second: bool
+    ) -> Listed:
+        if is_second:  # whoever went before has filled the cache, unless it was busted meanwhile
+            cached = await self._cache.read(product_id, _owner(client) or "")
+            if isinstance(cached, bytes):
+                return Listed.unpack(cached)
+            lease = cached
+        listed = await self._load(product_id, client, page)
+        if lease is not None:
+            await self._cache.fill(lease, listed.pack())
+        return listed
+
+    async def _load(self, product_id: str, client: Client, page: Page) -> Listed:
+        rows = await self._orders.of_product(product_id, _owner(client), page, client.name)
+        return Listed(encode_list(rows[: page.limit]), page.last(rows, _cursor))
+
+
+def _owner(client: Client) -> str | None:
+    """Whose orders it may see; None: everybody's."""
+    return None if client.sees_all else client.name
+
+
+def _cursor(row: Row) -> Cursor:
+    return Cursor(row["accepted_at"], row["id"])

@@ -1,0 +1,73 @@
+"""An order as it is answered."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from ingest_api.reads.stored_orders import Row
+from pipeline.contract.fields import Moment, OrderId, ProductId, TotalPrice, UnitPrice
+from pipeline.contract.reasons import OUT_OF_STOCK, REASONS
+
+# For the documents alone.
+Status = Annotated[
+    str,
+    Meta(
+        description="PENDING until product_consumer has decided. `final` says whether it may still change.",
+        extra_json_schema={"enum": ["PENDING", "PROCESSED", "FAILED"]},
+    ),
+]
+Reason = Annotated[
+    str,
+    Meta(
+        description=f"Why it is FAILED: {', '.join(it.name for it in REASONS)}. More may come than there are today.",
+        examples=[OUT_OF_STOCK],
+    ),
+]
+Final = Annotated[
+    bool,
+    Meta(
+        description="Whether status and reason stay as they are. False while the order is PENDING, and while it is"
+        " FAILED as a dead letter: an operator may mend the cause and replay it, or discard it."
+    ),
+]
+
+
+class OrderView(msgspec.Struct, omit_defaults=True):
+    """An order as it is answered. Only `id`, `status` and `final` are there for one that is not stored yet."""
+
+    id: OrderId
+    status: Status
+    final: Final
+    product_id: ProductId | None = None
+    quantity: int | None = None
+    unit_price: UnitPrice | None = None
+    total_price: TotalPrice | None = None
+    created_at: Moment | None = None
+    reason: Reason | None = None
+
+
+_encoder = msgspec.json.Encoder(decimal_format="number")
+
+
+def view(row: Row) -> OrderView:
+    return OrderView(
+        id=row["id"],
+        status=row["status"],
+        final=row["is_final"],
+        product_id=row["product_id"],
+        quantity=row["quantity"],
+        unit_price=row["unit_price"],
+        total_price=row["total_price"],
+        created_at=row["accepted_at"],
+        reason=row["reason"],
+    )
+
+
+def encode(order: OrderView) -> bytes:
+    return _encoder.encode(order)
+
+
+def encode_list(rows: Sequence[Row]) -> bytes:
+    return _encoder.encode([view(row) for row in rows])

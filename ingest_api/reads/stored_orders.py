@@ -1,0 +1,183 @@
+"""What PostgreSQL knows of orders. An order's status is read, not stored.
+
+no verdict yet          PENDING
+a row in stock_ledger   PROCESSED, or FAILED with its reason: final
+a dead letter           FAILED with that reason, until it is replayed; of an order that is stored, only one of the stock
+                        stage. To discard a letter writes a row in stock_ledger
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias, TypeVar
+
+import asyncpg
+
+from database.sessions import Pool, StoreUnavailable, reading
+from ingest_api.rounds import Rounds
+from pipeline.process.breaker import Breaker
+from pipeline.process.shares import Busy, Shares
+from pipeline.process.turns import Turns
+from web.requests.paging import Page
+
+Row: TypeAlias = asyncpg.Record
+"""id, status, reason, is_final, is_stored; and the columns of `orders`, all null where it is not stored. Then `parked`
+is what came in its place, if that is a dead letter: it says whose it is.
+"""
+
+PENDING = "PENDING"
+# An order takes some 400. What is longer is none that we could read.
+_MAX_PARKED_BYTES = 64 * 1024
+# Orders in one question: of 200 that are there, PostgreSQL takes 4 ms.
+_IDS_AT_ONCE = 200
+
+# How late this process may see that a deadline has passed, and still say that it was PostgreSQL's.
+_BUSY_S = 0.1
+
+T = TypeVar("T")
+
+
+def _columns(order_id: str) -> str:
+    return f"""
+    {order_id}::text AS id, o.id IS NOT NULL AS is_stored, o.client,
+    o.product_id::text, o.quantity, o.unit_price, o.total_price, o.accepted_at,
+    coalesce(l.outcome, CASE WHEN d.reason IS NULL THEN 'PENDING' ELSE 'FAILED' END) AS status,
+    coalesce(l.reason, d.reason) AS reason, l.order_id IS NOT NULL AS is_final,
+    CASE WHEN o.id IS NULL AND octet_length(d.body) <= {_MAX_PARKED_BYTES} THEN d.body END AS parked
+"""
+
+
+def _verdict(order_id: str) -> str:
+    """The verdict, or the dead letter of an order that has none.
+
+    A replayed dead letter says nothing any more. Nor, once the order is stored, does one of the stage before: what was
+    parked there under its id was another (id_conflict). Of one that was discarded and is not stored, the letter says
+    whose it is.
+    """
+    return f"""
+    LEFT JOIN stock_ledger l ON l.order_id = {order_id}
+    LEFT JOIN LATERAL (
+        SELECT reason, body FROM dead_letters
+        WHERE order_id = {order_id} AND replayed_at IS NULL
+          AND (o.id IS NULL OR (l.order_id IS NULL AND stage = 'stock'))
+        ORDER BY id DESC LIMIT 1
+    ) d ON true
+"""
+
+
+# A row for each id, whether anything is known of it or not.
+_BY_ID = f"""
+    SELECT {_columns("i.id")} FROM unnest($1::uuid[]) AS i (id) LEFT JOIN orders o ON o.id = i.id {_verdict("i.id")}
+"""
+# Those of many that will not change any more, for all who wait. Most are not found, at 4 µs each; asked as _BY_ID, it
+# would be 18 (a thousand who wait, half a million orders).
+DECIDED = f"""
+    WITH i AS MATERIALIZED (
+        SELECT order_id AS id FROM stock_ledger WHERE order_id = ANY($1::uuid[])
+        UNION SELECT order_id FROM dead_letters WHERE order_id = ANY($1::uuid[]) AND replayed_at IS NULL
+    )
+    SELECT {_columns("i.id")} FROM i LEFT JOIN orders o ON o.id = i.id {_verdict("i.id")}
+    WHERE l.order_id IS NOT NULL OR d.reason IS NOT NULL
+"""
+
+# Those that are stored, or parked, and whether they have a verdict or a dead letter that stands for one.
+_SETTLED = f"""
+    SELECT i.id::text, l.order_id IS NOT NULL OR d.reason IS NOT NULL AS is_decided
+    FROM unnest($1::uuid[]) AS i (id) LEFT JOIN orders o ON o.id = i.id {_verdict("i.id")}
+    WHERE o.id IS NOT NULL OR l.order_id IS NOT NULL OR d.reason IS NOT NULL
+"""
+
+_OF_PRODUCT = f"""
+    SELECT {_columns("o.id")} FROM orders o {_verdict("o.id")}
+    WHERE o.product_id = $1 AND (o.accepted_at, o.id) < ($2, $3) {{}}
+    ORDER BY o.accepted_at DESC, o.id DESC LIMIT $4
+"""
+ALL_OF_PRODUCT = _OF_PRODUCT.format("")
+# Of one client's, so that the index by client is used, which has no others to walk past.
+THEIRS_OF_PRODUCT = _OF_PRODUCT.format("AND o.client = $5")
+
+
+@dataclass(frozen=True, slots=True)
+class ReadLimits:
+    """How much is read at once."""
+
+    order_connections: int
+    list_connections: int
+    max_orders: int
+    """Orders that are asked for."""
+    max_lists: int
+    """Lists that are read or wait for their turn."""
+    timeout_s: float
+    """For PostgreSQL to answer, and for a turn to come."""
+
+
+class StoredOrders:
+    """Reads with a deadline. Raises Busy for what is more than may be asked for, and StoreUnavailable.
+
+    Single orders are asked for many at a time; lists, which take the longest, take turns at connections of their own.
+    So nobody waits for a connection, and a deadline that passes is PostgreSQL's. Once one has, the next reads of that
+    sort fail at once for a second, and then one of them tries it again.
+    """
+
+    def __init__(self, singles: Pool, lists: Pool, limits: ReadLimits) -> None:
+        """`singles`, `lists`: of as many connections as `limits` say."""
+        self._singles, self._lists, self._timeout_s = singles, lists, limits.timeout_s
+        self._single_breaker, self._list_breaker = Breaker("postgresql for orders"), Breaker("postgresql for lists")
+        places = Shares("orders to read", limits.max_orders)
+        self._reads = self._rounds(self._read, places, limits.order_connections)
+        self._turns = Turns(Shares("lists to read", limits.max_lists), limits.list_connections, limits.timeout_s)
+
+    async def get(self, order_id: str, asker: str) -> Row:
+        """What is known of the order, if only that it is PENDING. `asker`: the client's name."""
+        return (await self._reads.find([order_id], asker))[order_id]
+
+    async def of_product(self, product_id: str, owner: str | None, page: Page, asker: str) -> Sequence[Row]:
+        """One more than the page shows, of all orders, or of one owner's."""
+        values = (product_id, page.before.at, page.before.id, page.one_more)
+        async with self._turns.turn(asker):
+            if owner is None:
+                return await self._fetch(self._lists, self._list_breaker, ALL_OF_PRODUCT, *values)
+            return await self._fetch(self._lists, self._list_breaker, THEIRS_OF_PRODUCT, *values, owner)
+
+    def _rounds(
+        self, ask: Callable[[Sequence[str]], Awaitable[Mapping[str, T]]], places: Shares, in_flight: int
+    ) -> Rounds[T]:
+        return Rounds(ask, places, ids_at_once=_IDS_AT_ONCE, in_flight=in_flight, timeout_s=self._timeout_s)
+
+    async def _read(self, order_ids: Sequence[str]) -> dict[str, Row]:
+        rows = await self._fetch(self._singles, self._single_breaker, _BY_ID, order_ids)
+        return {row["id"]: row for row in rows}
+
+    async def settled(self, order_ids: Sequence[str]) -> dict[str, bool]:
+        """Those that are stored or parked, by id, and whether they are decided. Raises StoreUnavailable.
+
+        Once a second, for some milliseconds. Without the breaker: a reader is told nothing by what befalls this.
+        """
+        async with reading(self._singles, self._timeout_s) as connection:
+            rows: Sequence[Row] = await connection.fetch(_SETTLED, order_ids)
+        return {row["id"]: row["is_decided"] for row in rows}
+
+    async def _fetch(self, pool: Pool, breaker: Breaker, query: str, *values: object) -> Sequence[Row]:
+        if not breaker.may_try():
+            raise StoreUnavailable("PostgreSQL did not answer a moment ago")
+        late_s: list[float] = []
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._timeout_s
+        at_deadline = loop.call_at(deadline, lambda: late_s.append(loop.time() - deadline))
+        try:
+            async with reading(pool, self._timeout_s) as connection:
+                rows: Sequence[Row] = await connection.fetch(query, *values)
+        except StoreUnavailable as error:
+            if late_s and late_s[0] > _BUSY_S:  # its answer may have been here, and we had no time to look
+                raise Busy("late ourselves") from error
+            breaker.failed(error)
+            raise
+        finally:
+            at_deadline.cancel()
+        breaker.worked()
+        return rows
+
+
+def products_of(rows: Iterable[Row]) -> set[str]:
+    """The products whose lists these orders are in."""
+    return {row["product_id"] for row in rows if row["is_stored"]}

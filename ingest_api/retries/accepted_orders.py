@@ -1,0 +1,152 @@
+"""Whether orders were accepted, as the store knows: rows of `orders`, and what was parked before it became one."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import asyncpg
+
+from database.sessions import Pool, StoreUnavailable, reading
+from pipeline.contract.orders import InvalidOrder, Order, decode_body
+from pipeline.process.breaker import Breaker
+
+PENDING = "PENDING"
+_COLUMNS = ("id", "product_id", "quantity", "unit_price", "total_price", "created_at")
+_MAX_AT_ONCE = 5_000
+
+# A dead letter of an order that is not stored holds it as it was accepted: a replay stores it so.
+_ACCEPTED = """
+    SELECT id::text, product_id::text, quantity, unit_price, total_price, accepted_at AS created_at, NULL AS body
+    FROM orders WHERE id = ANY($1::uuid[])
+    UNION ALL
+    SELECT order_id::text, NULL, NULL, NULL, NULL, NULL, body
+    FROM dead_letters WHERE order_id = ANY($1::uuid[]) AND stage = 'persist' AND reason <> 'id_conflict'
+"""
+
+
+# A caller that can do without goes on when one question has taken so long; a deadline for each caller would cost 9 µs.
+_PATIENCE_S = 0.2
+
+
+class _Question(NamedTuple):
+    ids: Sequence[str]
+    can_do_without: bool
+    answer: "asyncio.Future[dict[str, Order]]"
+
+    def fail(self, error: BaseException) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(error)
+
+
+class AcceptedOrders:
+    """While one question is on its way, what is asked collects, and is the next question."""
+
+    def __init__(self, pool: Pool, timeout_s: float) -> None:
+        """`timeout_s`: of each question. One that fails takes along all that collected behind it. Until one works, one
+        caller a second asks and waits, and all others fail at once.
+        """
+        self._pool, self._timeout_s = pool, timeout_s
+        self._breaker = Breaker("postgresql")
+        self._questions: list[_Question] = []
+        self._asking: asyncio.Task[None] | None = None
+        self._is_slow = False
+
+    async def find(self, ids: Sequence[str], *, can_do_without: bool = False) -> dict[str, Order]:
+        """Those that were accepted, by id, as they were answered then. Raises StoreUnavailable.
+
+        `can_do_without`: raise it as soon as PostgreSQL is slow, and do not wait to find out whether it is back.
+        """
+        is_asking = self._asking is not None and not self._asking.done()
+        was_away = self._breaker.is_away
+        if was_away and (is_asking or not self._breaker.may_try()):
+            raise StoreUnavailable("PostgreSQL did not answer a moment ago")
+        if is_asking and can_do_without and self._is_slow:
+            raise StoreUnavailable("PostgreSQL takes its time")
+        question = _Question(ids, can_do_without, asyncio.get_running_loop().create_future())
+        self._questions.append(question)
+        if not is_asking:
+            self._asking = asyncio.create_task(self._ask_all())
+        if was_away and can_do_without:
+            question.answer.cancel()
+            raise StoreUnavailable("PostgreSQL is being tried")
+        return await question.answer
+
+    async def are_none(self) -> bool:
+        """Whether there is no order at all; False as well if nobody knows."""
+        try:
+            async with reading(self._pool, self._timeout_s) as connection:
+                return not await connection.fetchval(
+                    "SELECT EXISTS (SELECT FROM orders) OR EXISTS (SELECT FROM dead_letters)"
+                )
+        except StoreUnavailable:
+            return False
+
+    async def _ask_all(self) -> None:
+        while self._questions:
+            asked = _take(self._questions)
+            try:
+                found = await self._ask_or_be_slow(asked)
+            except Exception as error:
+                if isinstance(error, StoreUnavailable):  # those behind would wait as long, in vain
+                    asked, self._questions = asked + self._questions, []
+                for question in asked:
+                    question.fail(error)
+                continue
+            for question in asked:
+                if not question.answer.done():
+                    question.answer.set_result({it: found[it] for it in question.ids if it in found})
+
+    async def _ask_or_be_slow(self, asked: list[_Question]) -> dict[str, Order]:
+        """Once it is slow, send away all that can do without an answer."""
+        asking = asyncio.create_task(self._ask([it for question in asked for it in question.ids]))
+        try:
+            await asyncio.wait({asking}, timeout=_PATIENCE_S)
+            if not asking.done():
+                self._is_slow = True
+                for question in (*asked, *self._questions):
+                    if question.can_do_without:
+                        question.fail(StoreUnavailable("PostgreSQL takes its time"))
+            return await asking
+        finally:
+            self._is_slow = False
+            asking.cancel()
+
+    async def _ask(self, ids: Sequence[str]) -> dict[str, Order]:
+        try:
+            async with reading(self._pool, self._timeout_s) as connection:
+                rows = await connection.fetch(_ACCEPTED, ids)
+        except StoreUnavailable as error:
+            self._breaker.failed(error)
+            raise
+        self._breaker.worked()
+        found: dict[str, Order] = {}
+        for row in sorted(rows, key=_is_stored):  # what is stored has the last word
+            if (order := _order(row)) is not None:
+                found[order.id] = order
+        return found
+
+
+def _is_stored(row: asyncpg.Record) -> bool:
+    return row["body"] is None
+
+
+def _order(row: asyncpg.Record) -> Order | None:
+    *values, body = row.values()
+    if body is None:
+        return Order(**dict(zip(_COLUMNS, values, strict=True)), status=PENDING)
+    try:
+        (order,) = decode_body(body)
+    except (InvalidOrder, ValueError):
+        return None  # it can be replayed only once it is mended, by hand
+    return Order(**{name: getattr(order, name) for name in _COLUMNS}, status=PENDING)
+
+
+def _take(questions: list[_Question]) -> list[_Question]:
+    """The first questions, taken off, with no more than _MAX_AT_ONCE ids unless it is one alone."""
+    taken, ids = 0, 0
+    while taken < len(questions) and (not taken or ids + len(questions[taken].ids) <= _MAX_AT_ONCE):
+        ids += len(questions[taken].ids)
+        taken += 1
+    some = questions[:taken]
+    del questions[:taken]
+    return some

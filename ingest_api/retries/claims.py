@@ -1,0 +1,419 @@
+"""What Redis and this process remember of keyed orders: the claims.
+
+ingest_api.retries.keyed says how they are used, ingest_api.retries.claims_script what Redis does.
+
+All keyed requests that wait at the same time share one round trip: while one call to Redis is in flight, what arrives
+collects; when it returns, all of that is the next call. A request without a key comes nowhere near.
+
+**How far Redis's memory can be believed.** A key that Redis does not hold was never used, or Redis has forgotten it.
+The script notices what makes Redis forget: no marker (emptied, or new), another run_id (restarted, or another server
+after a failover, with older data or none), or a higher count of evictions. Then its memory begins anew, and `Memory`
+says so to every process that asks. INFO costs 21 µs a call, which all that wait together share.
+
+**Restoring.** Each process keeps its latest claims. When it finds that Redis was emptied or restarted, or a call fails,
+it puts them back, the latest first, in small calls. So an emptied Redis forgets only what a process held that has died
+as well. Evictions put nothing back: a Redis that is full would only evict more. Nobody can tell which keys it evicted,
+so no key that it does not hold is believed to be new while it goes on: its order waits for the store.
+
+**A client's share.** Past it, Redis drops the client's own oldest claims. Of these the store knows, once they are
+stored. So each order that was found stored also tells that all that was claimed well before it is.
+"""
+
+import asyncio
+import secrets
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import sha1
+from itertools import count
+from time import time
+from typing import NamedTuple
+
+import msgspec
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from ingest_api.retries.claims_script import EXCHANGE, HEAD
+from ingest_api.retries.idempotency import Claim, Replay, Taken, judge
+from pipeline.cache.redis_link import redis_breaker
+from pipeline.process import metrics
+
+log = structlog.get_logger()
+
+# Of one call to Redis. A keyed request waits for two at the most: one that was under way when it came, and its own. A
+# deadline for each request would cost 9 µs an order (measured), which is a tenth of all that ingest_api does.
+_CALL_TIMEOUT_S = 0.5
+# Also without requests: so often a process learns that Redis has forgotten, and counts evictions.
+_LOOK_EVERY_S = 1.0
+# In one call, during which Redis does nothing else: 5 ms.
+_SETTLE_AT_ONCE, _SETTLE_BYTES_AT_ONCE = 1_000, 512 * 1024
+# Those that are put back go with these, and leave Redis to others for so long in between.
+_RESTORE_EVERY_S = 0.02
+# At a stop. More than all takes; a Redis that forgets over and over does not delay it.
+_MAX_DRAINING_CALLS = 80
+# What waits to be settled; past it, it is settled after what is put back.
+_MAX_SETTLING_BYTES = 8 * 2**20
+# What this process remembers: 20,000 orders of 0.8 kB each, or 500 bulk requests of 1,000 orders and 31 kB.
+_MAX_HELD, _MAX_HELD_BYTES = 20_000, 16 * 2**20
+# Of one, beside what it was priced at (measured).
+_HELD_BYTES_EACH = 700
+# An order is stored so long after its claim, which may be dropped then: a worker gives a batch back after 600 s.
+_SETTLES_WITHIN_S = 900.0
+# What was claimed so long before it was found that all is stored, is: a request publishes within 10 s, and a frozen
+# worker's messages are with another within 60.
+_OVERTAKES_S = 60.0
+# A request that began before this process learned that has its answer from the store by then.
+_LEARNED_FOR_S = 5.0
+_LOG_EVICTIONS_EVERY_S = 60.0
+
+
+_encode = msgspec.msgpack.Encoder().encode
+# Bound once: `labels` would cost each order 0.5 µs.
+_RESULTS = {
+    name: metrics.IDEMPOTENT_REQUESTS.labels(name)
+    for name in ("first", "doubtful", "in_flight", "reused", "replayed", "unremembered")
+}
+
+UNSETTLED, SETTLED, COMPLETE = 0, 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """How far the absence of a key in Redis can be believed."""
+
+    began_ms: int
+    """Redis's time at which its memory began, or at which it dropped the client's latest claim that it dropped."""
+    level: int
+    """UNSETTLED: an order of before may still be on its way to the store. SETTLED: each is stored, or parked.
+    COMPLETE: there was none.
+    """
+    now_ms: int
+
+    def age_s(self) -> float:
+        return (self.now_ms - self.began_ms) / 1_000
+
+
+NO_MEMORY = Memory(0, UNSETTLED, 0)
+"""Redis is away."""
+
+
+class Asked(NamedTuple):
+    """A key to begin."""
+
+    claim: Claim
+    ids: str
+    """The order's id under each secret key, 32 hex digits each."""
+    priced: str
+    """"": only asked after, nothing is claimed."""
+    instead: str
+    """SHA-1 of a value that is not this deployment's, and is written over."""
+
+
+class Settled(NamedTuple):
+    """A claim as it is to stand, in the order that the script takes."""
+
+    name: str
+    order_id: str
+    owner: str
+    state: str
+    """"": the key is free."""
+    made: str
+    priced: str
+    claims: str
+    """The list of the client's claims."""
+
+    @property
+    def size(self) -> int:
+        return _HELD_BYTES_EACH + len(self.priced)
+
+    def value(self) -> bytes:
+        """As the script would return it."""
+        return "".join((self.order_id, self.state, self.owner, "0" * 13, self.made, self.priced)).encode()
+
+
+def _result(begun: Claim | Taken | Replay) -> str:
+    if isinstance(begun, Replay):
+        return "replayed"
+    if isinstance(begun, Taken):
+        return begun.value
+    return "doubtful" if begun.in_doubt else "first"
+
+
+# ── I/O below
+
+
+class Claims:
+    """Never raises. Without Redis, only what this process remembers is known."""
+
+    def __init__(
+        self,
+        redis: Redis,
+        namespace: str,
+        *,
+        remember_s: float,
+        in_flight_s: float,
+        max_waiting: int,
+        max_bytes_per_client: int,
+    ) -> None:
+        """`in_flight_s`: after how long the key of a request that died may be used again. `max_waiting`: entries held
+        for the next call; past it, requests go on as if Redis were away. `max_bytes_per_client`: what Redis holds of
+        one client's claims; past it, the client's own oldest are dropped.
+        """
+        self._redis, self._namespace = redis, namespace
+        self._remember_ms, self._in_flight_ms = round(remember_s * 1000), round(in_flight_s * 1000)
+        self._max_waiting, self._max_bytes_per_client = max_waiting, max_bytes_per_client
+        self._breaker = redis_breaker(redis)
+        self._to_begin: list[tuple[Asked, asyncio.Future[tuple[bytes, Memory]]]] = []
+        self._to_settle: deque[Settled] = deque()
+        self._settling_bytes = 0
+        self._held: OrderedDict[str, Settled] = OrderedDict()
+        self._held_bytes = 0
+        self._to_restore: dict[str, None] = {}  # names of `_held`; the last goes first
+        self._owners = (f"{process}{number:06x}"[-16:] for process in (secrets.token_hex(5),) for number in count())
+        self._arrived = asyncio.Event()
+        self._calling = asyncio.Lock()
+        self._memory, self._seen_at = NO_MEMORY, 0.0
+        self._run_and_evictions: tuple[bytes, bytes] = (b"", b"")
+        self._gap_ms, self._evictions_logged_at = 0, float("-inf")
+        self._stored_until_ms = 0
+        self._learned: tuple[int, int] | None = None  # Redis's time, and until when all is stored
+        self._is_unregistered = False
+        self._raised: tuple[int, int] = (0, 0)
+
+    @property
+    def memory(self) -> Memory:
+        """As of the latest call."""
+        return NO_MEMORY if self._breaker.is_away else self._memory
+
+    @property
+    def memory_seen_at(self) -> float:
+        """Loop time at which this process first heard of the present memory."""
+        return self._seen_at
+
+    async def begin(
+        self, name: str, ids: Sequence[str], priced: str, client: str, instead: bytes = b""
+    ) -> tuple[Claim | Taken | Replay | bytes, Memory]:
+        """Take the key for this order, or return the request that holds it; and how far Redis can be believed.
+
+        `ids`: the order's id under each secret key, in hex. `priced`: what the claim carries; "": claim nothing, only
+        look. `instead`: what stood at the key before, and is not ours. Returns bytes where an order stands at the key
+        that is none of `ids`.
+        """
+        claim = Claim(name, ids[0], next(self._owners), priced, client=client)
+        asked = Asked(claim, "".join(ids), priced, sha1(instead, usedforsecurity=False).hexdigest() if instead else "")
+        held, memory = await self._ask(asked)
+        if not held and memory.level == UNSETTLED and (held := self._known(asked)):
+            # Redis has forgotten it, and was told of it a moment too late.
+            self._settle(claim, "", "")
+            self._enqueue(self._held[name])
+        begun = judge(held, claim, ids)
+        if isinstance(begun, Replay):
+            made, claims = begun.made, self._list_of(client)
+            self._hold(Settled(name, begun.order_id, claim.owner, "d", made, begun.priced, claims))
+        if not isinstance(begun, bytes):
+            _RESULTS[_result(begun)].inc()
+        return begun, memory
+
+    async def look(self) -> Memory:
+        """Ask Redis now. Without an answer, NO_MEMORY."""
+        if self._breaker.may_try():
+            await self._exchange()
+        return self.memory
+
+    def remember(self, claim: Claim, priced: str) -> None:
+        """Keep the answer. The caller need not wait: until it is kept, retries hear "in flight"."""
+        self._settle(claim, "d", priced)
+
+    def give_up(self, claim: Claim, *, may_be_accepted: bool, is_sure: bool) -> None:
+        """There is no answer. A retry goes on with what this one priced, if it may be accepted; else it begins anew.
+
+        `is_sure`: no other price can have been published for the same order.
+        """
+        if may_be_accepted or claim.in_doubt:
+            self._settle(claim, "?" if is_sure else "!", claim.priced)
+        else:
+            self._let_go(claim.name)
+            self._settle(claim, "", "")
+
+    def published_without(self) -> None:
+        """An order is published that Redis does not know: its memory has a gap."""
+        self._is_unregistered = True
+
+    def raise_to(self, memory: Memory, level: int) -> None:
+        """What was found out about `memory`, for all processes; of a client's share, for this one."""
+        overtaken_ms = memory.now_ms - round(1_000 * _OVERTAKES_S)
+        if level > UNSETTLED and self._learned is None and memory.began_ms <= overtaken_ms:
+            self._learned = self._memory.now_ms, overtaken_ms
+        if self._memory.began_ms == memory.began_ms and self._memory.level < level:
+            self._raised = memory.began_ms, level
+            self._memory = Memory(memory.began_ms, level, memory.now_ms)
+
+    async def run(self) -> None:
+        """One call to Redis after another, until cancelled."""
+        await self._exchange()
+        while True:
+            try:
+                async with asyncio.timeout(_RESTORE_EVERY_S if self._to_restore else _LOOK_EVERY_S):
+                    await self._arrived.wait()
+            except TimeoutError:
+                if not self._breaker.may_try():
+                    continue
+            self._arrived.clear()
+            await self._exchange()
+
+    async def drain(self) -> None:
+        """Settle what is left, and wait until it is."""
+        for _ in range(_MAX_DRAINING_CALLS):
+            if not await self._exchange() or not (self._to_settle or self._to_restore):
+                return
+
+    async def _ask(self, asked: Asked) -> tuple[bytes, Memory]:
+        if len(self._to_begin) >= self._max_waiting or not self._breaker.may_try():
+            _RESULTS["unremembered"].inc()
+            return self._known(asked), NO_MEMORY
+        found: asyncio.Future[tuple[bytes, Memory]] = asyncio.get_running_loop().create_future()
+        self._to_begin.append((asked, found))
+        self._arrived.set()
+        return await found
+
+    def _known(self, asked: Asked) -> bytes:
+        """What this process remembers of the key, as the script would return it."""
+        held = self._held.get(asked.claim.name)
+        return held.value() if held else b""
+
+    def _settle(self, claim: Claim, state: str, priced: str) -> None:
+        # Redis's own time would cost a look at each answer; this is as late as the latest call.
+        made = claim.made or f"{self._memory.now_ms or round(time() * 1_000):013d}"
+        claims = self._list_of(claim.client)
+        settled = Settled(claim.name, claim.order_id, claim.owner, state, made, priced, claims)
+        if state:
+            self._hold(settled)
+        self._enqueue(settled)
+
+    def _enqueue(self, settled: Settled) -> None:
+        # While Redis is away nothing waits for it, so that what waits is never more than one call's time brings.
+        has_room = len(self._to_settle) < self._max_waiting and self._settling_bytes < _MAX_SETTLING_BYTES
+        if has_room and not self._breaker.is_away:
+            self._to_settle.append(settled)
+            self._settling_bytes += settled.size
+            self._arrived.set()
+        elif settled.name in self._held:
+            self._to_restore[settled.name] = None
+
+    def _hold(self, settled: Settled) -> None:
+        if (former := self._held.pop(settled.name, None)) is not None:
+            self._held_bytes -= former.size
+        self._held[settled.name] = settled
+        self._held_bytes += settled.size
+        while len(self._held) > _MAX_HELD or self._held_bytes > _MAX_HELD_BYTES:
+            self._let_go(next(iter(self._held)))
+
+    def _let_go(self, name: str) -> None:
+        if (held := self._held.pop(name, None)) is not None:
+            self._held_bytes -= held.size
+            self._to_restore.pop(name, None)
+
+    def _next_to_settle(self) -> list[Settled]:
+        """What one call settles: the answers first, then what is put back, the latest first."""
+        chosen: list[Settled] = []
+        left = _SETTLE_BYTES_AT_ONCE
+        while left > 0 and len(chosen) < _SETTLE_AT_ONCE and (self._to_settle or self._to_restore):
+            if self._to_settle:
+                settled = self._to_settle.popleft()
+                self._settling_bytes -= settled.size
+            else:
+                settled = self._held[self._to_restore.popitem()[0]]
+            chosen.append(settled)
+            left -= settled.size
+        return chosen
+
+    def _settle_later(self, settling: Iterable[Settled]) -> None:
+        """Redis did not take them. A key that was to be free is free by itself, soon."""
+        for it in settling:
+            if self._held.get(it.name) is it:
+                self._to_restore[it.name] = None
+
+    async def _exchange(self) -> bool:
+        """Whether Redis works."""
+        async with self._calling:
+            return await self._exchange_all()
+
+    async def _exchange_all(self) -> bool:
+        beginning = [it for it in self._to_begin if not it[1].done()]  # done: its request was cancelled
+        settling = self._next_to_settle()
+        self._to_begin = []
+        found = await self._call(settling, [it for it, _ in beginning])
+        if found is None:  # nor do those who came meanwhile wait for a Redis that hangs
+            beginning += self._to_begin
+            self._settle_later((*reversed(settling), *self._to_settle))
+            self._to_begin, self._settling_bytes = [], 0
+            self._to_settle.clear()
+        elif self._to_settle:
+            self._arrived.set()
+        for place, (asked, waiter) in enumerate(beginning):
+            if not waiter.done():
+                waiter.set_result((self._known(asked), NO_MEMORY) if found is None else self._found(found.get(place)))
+        return found is not None
+
+    def _found(self, held: bytes | None) -> tuple[bytes, Memory]:
+        """What stood at a key, or when the client's latest dropped claim was made."""
+        if held is None:
+            return b"", self._memory
+        if len(held) > 20 or not held.isdigit():
+            return held, self._memory
+        dropped_ms, now_ms = int(held), self._memory.now_ms
+        if dropped_ms < self._memory.began_ms:
+            return b"", self._memory
+        is_stored = dropped_ms <= self._stored_until_ms or now_ms - dropped_ms > 1_000 * _SETTLES_WITHIN_S
+        is_settled = self._memory.level > UNSETTLED and is_stored
+        return b"", Memory(dropped_ms, SETTLED if is_settled else UNSETTLED, now_ms)
+
+    async def _call(self, settling: list[Settled], beginning: list[Asked]) -> dict[int, bytes] | None:
+        """What stood at the keys to begin, by their place, where anything did. None: Redis is away."""
+        begun = [value for it in beginning for value in self._arguments(it)]
+        settled = [value for it in settling for value in it]
+        limits = self._remember_ms, self._in_flight_ms, round(1_000 * _SETTLES_WITHIN_S), self._max_bytes_per_client
+        # Taken off first: what is published without Redis during this call is for the next one to say.
+        is_unregistered, self._is_unregistered = self._is_unregistered, False
+        request = _encode((self._namespace, settled, begun, *limits, is_unregistered, self._raised))
+        try:
+            async with asyncio.timeout(_CALL_TIMEOUT_S):
+                found = await self._redis.eval(EXCHANGE, 0, request)
+        except (RedisError, OSError) as error:  # TimeoutError is an OSError
+            self._breaker.failed(error)
+            self._is_unregistered |= is_unregistered
+            return None
+        self._breaker.worked(wrote=bool(settling or beginning))
+        self._learn(*found[:HEAD])
+        return dict(zip(found[HEAD::2], found[HEAD + 1 :: 2], strict=True))
+
+    def _arguments(self, asked: Asked) -> tuple[str, ...]:
+        claim = asked.claim
+        return claim.name, asked.ids, claim.owner, asked.priced, asked.instead, self._list_of(claim.client)
+
+    def _list_of(self, client: str) -> str:
+        return f"{self._namespace}claims:{client}"
+
+    def _learn(self, run: bytes, evicted: bytes, began: bytes, level: int, now: bytes, gap: bytes) -> None:
+        memory, loop_time = Memory(int(began), level, int(now)), asyncio.get_running_loop().time()
+        former_run, former = self._run_and_evictions
+        if run == former_run and evicted.isdigit() and former.isdigit() and int(evicted) > int(former):
+            metrics.REDIS_EVICTIONS.inc(int(evicted) - int(former))
+        if memory.began_ms != self._memory.began_ms:
+            self._seen_at = loop_time
+            if self._memory is not NO_MEMORY:
+                metrics.IDEMPOTENCY_LOSSES.inc()
+        if self._gap_ms and int(gap) != self._gap_ms:
+            log.warning("redis has forgotten idempotency keys; asking the store", restoring=len(self._held))
+            self._to_restore = dict.fromkeys(self._held)
+        elif self._gap_ms and memory.began_ms != self._memory.began_ms:
+            self._log_evictions(loop_time)
+        self._run_and_evictions, self._memory, self._gap_ms = (run, evicted), memory, int(gap)
+        if self._learned is not None and memory.now_ms - self._learned[0] > 1_000 * _LEARNED_FOR_S:
+            self._stored_until_ms, self._learned = max(self._stored_until_ms, self._learned[1]), None
+
+    def _log_evictions(self, now: float) -> None:
+        if now - self._evictions_logged_at > _LOG_EVICTIONS_EVERY_S:
+            self._evictions_logged_at = now
+            log.warning("redis is full and drops keys; orders with a key wait for the store")

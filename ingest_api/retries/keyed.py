@@ -1,0 +1,322 @@
+"""Orders with an Idempotency-Key (P5): at most one order, and each answer says what is, or will be, stored.
+
+Three mechanisms:
+
+    the id       derives from (client, key, what is ordered), so the primary key of `orders` allows one row
+    the claim    says what the order was priced at, and when. It is in Redis before the order is published. A retry in
+                 doubt publishes exactly that again, so it does not matter which of the two is stored
+    the store    is asked first. What is stored, or parked as a dead letter, is the answer, for as long as it is there
+
+A key without a claim and without a row was never used, or its claim was lost while its order was on its way to the
+store. `Memory` tells these apart, and ingest_api.retries.memory finds out:
+
+    complete     Redis remembers a whole lifetime of keys, or began when there were no orders. The key is new, also
+                 while PostgreSQL is away
+    settled      all that was accepted before Redis's memory began is stored. The key is new if the store says so,
+                 asked once this is known
+    unsettled    nobody can know. The order is published, and the answer waits until one is stored, and is that one
+
+So the answer of an unsettled key takes as long as the store does, some 50 ms, and it is 503 `outcome-unknown` when the
+store is behind: a retry later gets the truth. The other ways out are worse. To refuse every keyed order until the
+memory is settled costs the orders of all whose key is new. To answer at once names a price that may not be stored. To
+write each claim to PostgreSQL too costs every keyed order a commit, and ties intake to PostgreSQL.
+
+What remains: of two persist_workers one is frozen with the order in hand, Redis forgets it, the ingest_api that took it
+dies too, and the price changes. Then the retry is stored first, and its answer is true; the first answer was not.
+
+Keys are replaced without a second order: ids derive under every secret key, the store and the claims are asked for
+each, and new orders get the first one's. While the memory is unsettled and there are several, a key that nobody knows
+is 503, because the order that may be on its way may have either id. That ends within 15 minutes. A claim under a key
+that this process was not told is 503 too: its order may exist, and the other processes know.
+
+Costs: an order with a key costs one more question to PostgreSQL, shared by all that wait. Without a key, nothing.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+
+from database.sessions import StoreUnavailable
+from ingest_api.retries.accepted_orders import AcceptedOrders
+from ingest_api.retries.claims import COMPLETE, NO_MEMORY, SETTLED, Claims, Memory
+from ingest_api.retries.idempotency import Claim, Replay, Request, Taken, id_in, may_be_accepted, name_of, pack, unpack
+from ingest_api.retries.memory import MemoryJudge
+from pipeline.contract.order_ids import OrderIds
+from pipeline.contract.orders import Order
+from web.problems import problems, unknown_outcomes
+from web.problems.problems import Problem
+
+_PROBLEMS = {Taken.IN_FLIGHT: problems.request_in_flight, Taken.REUSED: problems.key_reused}
+# The store is asked so often for an order that is on its way to it.
+_ASK_AGAIN_S = 0.03
+
+Price = Callable[[Sequence[str], Sequence[Request]], Awaitable[list[Order | Problem]]]
+"""Prices requests, given the ids of their orders. Raises nothing."""
+Publish = Callable[[Sequence[Order]], Awaitable[None]]
+"""Returns once the broker has confirmed. Raises Problem (503)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keyed:
+    """A keyed request, read."""
+
+    client: str
+    key: str
+    fingerprint: bytes
+    requests: Sequence[Request]
+    is_bulk: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of each of the requests."""
+
+    status: int
+    results: list[Order | Problem]
+    is_replayed: bool
+
+
+@dataclass(slots=True)
+class _Under:
+    """The ids of the orders under one secret key."""
+
+    ids: list[str]
+
+    @property
+    def first(self) -> str:
+        """As a claim has it."""
+        return self.ids[0].replace("-", "")
+
+
+# ── I/O below
+
+
+class KeyedOrders:
+    def __init__(
+        self,
+        ids: OrderIds,
+        claims: Claims,
+        accepted: AcceptedOrders,
+        judge: MemoryJudge,
+        namespace: str,
+        *,
+        status: int,
+        stored_within_s: float,
+    ) -> None:
+        """`status`: of the answer to what is accepted. `stored_within_s`: how long an answer waits for the store."""
+        self._ids, self._claims, self._accepted, self._judge = ids, claims, accepted, judge
+        self._namespace, self._status, self._stored_within_s = namespace, status, stored_within_s
+        self._now = asyncio.get_running_loop().time
+
+    async def accept(self, keyed: Keyed, price: Price, publish: Publish) -> Answer:
+        """Accept the orders, or find those that were. Raises Problem."""
+        under = self._ids.derive_under_each(
+            keyed.client, keyed.key, keyed.fingerprint.hex(), len(keyed.requests) if keyed.is_bulk else None
+        )
+        candidates = [_Under(it) for it in under]
+        before = self._claims.memory
+        found = await self._found(candidates)
+        own, stored = found or (candidates[0], {})
+        if stored and (all_stored := _all_stored(own, keyed.requests, stored)) is not None:
+            return Answer(self._status, all_stored, is_replayed=True)
+        priced = await self._priced(own, keyed.requests, stored, price)
+        begun, memory = await self._begin(keyed, [own, *(it for it in candidates if it is not own)], priced)
+        if isinstance(begun, Taken):
+            raise _PROBLEMS[begun]()
+        if isinstance(begun, Replay):
+            own = next(it for it in candidates if it.first == begun.order_id)
+            return _replayed(begun, own, keyed.requests)
+        try:
+            if begun.in_doubt:
+                claimed = next(it for it in candidates if it.first == begun.order_id)
+                if stored and claimed is not own:
+                    raise unknown_outcomes.stored_under_another_key()
+                begun, priced = self._in_doubt(begun, claimed, keyed.requests, priced if claimed is own else None)
+                own, is_sure = claimed, begun.is_sure
+            else:
+                is_new = await self._is_new(memory, found is not None, len(candidates))
+                is_sure = is_new and await self._is_still_so(memory, before, candidates, stored)
+        except BaseException:
+            self._claims.give_up(begun, may_be_accepted=False, is_sure=begun.is_sure)
+            raise
+        return await self._publish(begun, memory, own, priced, stored, publish, is_sure=is_sure)
+
+    def _in_doubt(
+        self, claim: Claim, own: _Under, requests: Sequence[Request], priced: list[Order | Problem] | None
+    ) -> tuple[Claim, list[Order | Problem]]:
+        """As it was priced then. If nobody can read that, as it is `priced` now, and the store has the last word.
+
+        Raises Problem if it is not priced now under these ids.
+        """
+        try:
+            return claim, unpack(claim.priced, own.ids, requests)[1]
+        except ValueError:
+            if priced is None:
+                raise unknown_outcomes.claim_is_unreadable() from None
+            return replace(claim, priced=pack(self._status, priced), is_sure=False), priced
+
+    async def _publish(
+        self,
+        claim: Claim,
+        memory: Memory,
+        own: _Under,
+        priced: list[Order | Problem],
+        stored: dict[str, Order],
+        publish: Publish,
+        *,
+        is_sure: bool,
+    ) -> Answer:
+        orders = [it for it in priced if isinstance(it, Order) and it.id not in stored]
+        if not orders:
+            try:
+                return await self._answer_without(claim, own, priced, stored, is_sure=is_sure)
+            except BaseException:  # this request leaves nothing behind; what was in doubt before stays so
+                self._claims.give_up(claim, may_be_accepted=False, is_sure=is_sure)
+                raise
+        began = self._now()
+        try:
+            if memory is NO_MEMORY:
+                self._claims.published_without()
+            await publish(orders)
+            if not is_sure:
+                priced = await self._as_stored(own.ids, priced, orders)
+                self._judge.learn_from(memory, began)
+        except BaseException as error:
+            self._claims.give_up(claim, may_be_accepted=may_be_accepted(error), is_sure=is_sure)
+            raise
+        self._claims.remember(claim, pack(self._status, priced))
+        return Answer(self._status, priced, is_replayed=False)
+
+    async def _answer_without(
+        self,
+        claim: Claim,
+        own: _Under,
+        priced: list[Order | Problem],
+        stored: dict[str, Order],
+        *,
+        is_sure: bool,
+    ) -> Answer:
+        """There is nothing to publish: all is stored, or refused. Raises Problem."""
+        if not stored:
+            if not is_sure:  # one that is on its way had a price then
+                raise unknown_outcomes.refused_after_a_loss()
+            self._claims.give_up(claim, may_be_accepted=False, is_sure=is_sure)
+            return Answer(422, priced, is_replayed=False)
+        priced = [stored.get(order_id, it) for order_id, it in zip(own.ids, priced, strict=True)]
+        if not is_sure:  # the store may have got the others since it was asked
+            priced = await self._as_stored(own.ids, priced, [*stored.values()])
+        self._claims.remember(claim, pack(self._status, priced))
+        return Answer(self._status, priced, is_replayed=False)
+
+    async def _found(self, candidates: list[_Under]) -> tuple[_Under, dict[str, Order]] | None:
+        """The ids under which orders are stored, and these orders; None: the store cannot be asked.
+
+        Also of requests that are refused: an older release may have accepted them.
+        """
+        # A complete memory knows all keys of a lifetime: nobody waits for a store that is slow.
+        is_complete = self._judge.is_complete(self._claims.memory)
+        ids = [it for under in candidates for it in under.ids]
+        try:
+            stored = await self._accepted.find(ids, can_do_without=is_complete)
+        except StoreUnavailable:
+            return None
+        for under in candidates:
+            if theirs := {it: stored[it] for it in under.ids if it in stored}:
+                return under, theirs
+        return candidates[0], {}
+
+    async def _priced(
+        self, own: _Under, requests: Sequence[Request], stored: dict[str, Order], price: Price
+    ) -> list[Order | Problem]:
+        """Each as it is stored, or as it costs now."""
+        left = [(id_, it) for id_, it in zip(own.ids, requests, strict=True) if id_ not in stored]
+        now = iter(await price([id_ for id_, _ in left], [it for _, it in left]))
+        return [stored.get(order_id) or next(now) for order_id in own.ids]
+
+    async def _begin(
+        self, keyed: Keyed, candidates: list[_Under], priced: list[Order | Problem]
+    ) -> tuple[Claim | Taken | Replay, Memory]:
+        """Lay a claim. One refusal is not worth remembering: it is only looked whether there was an order before."""
+        is_order = any(isinstance(it, Order) for it in priced)
+        packed = pack(self._status, priced) if is_order else ""
+        name = name_of(self._namespace, keyed.client, keyed.key, is_bulk=keyed.is_bulk)
+        firsts, instead = [it.first for it in candidates], b""
+        for _ in range(2):
+            begun, memory = await self._claims.begin(name, firsts, packed, keyed.client, instead)
+            if not isinstance(begun, bytes):
+                return begun, memory
+            if order_id := id_in(begun):
+                if self._ids.is_ours(order_id):
+                    return Taken.REUSED, memory
+                raise unknown_outcomes.claimed_under_another_key()
+            instead = begun  # no claim, whoever put it there
+        raise unknown_outcomes.claim_is_unreadable()
+
+    async def _is_new(self, memory: Memory, is_asked: bool, keys: int) -> bool:
+        """Whether a key that nobody remembers was never used; False: its order may be on its way. Raises Problem."""
+        if not self._judge.is_complete(memory) and memory.level < SETTLED:
+            memory = await self._judge.settle(memory)
+        if self._judge.is_complete(memory):
+            return True
+        if not is_asked:
+            raise problems.store_unavailable()
+        if memory.level < SETTLED and keys > 1:
+            raise unknown_outcomes.forgotten_while_keys_are_replaced()
+        return memory.level >= SETTLED
+
+    async def _is_still_so(
+        self, memory: Memory, before: Memory, candidates: list[_Under], stored: dict[str, Order]
+    ) -> bool:
+        """Whether the store, which was asked before the memory was known to be settled, still knows no more orders.
+
+        What was on its way when it was asked is stored by the time that the memory is settled.
+        """
+        now = self._claims.memory
+        is_known = before.level >= SETTLED and before.began_ms == now.began_ms
+        if is_known or self._judge.is_complete(memory) or (now.level == COMPLETE and now.began_ms == memory.began_ms):
+            return True
+        if (found := await self._found(candidates)) is None:
+            raise problems.store_unavailable()
+        own, orders = found
+        if orders and own is not candidates[0] and not stored:
+            # Its id is another than that of the claim: the next retry finds it.
+            raise unknown_outcomes.stored_under_another_key()
+        return orders.keys() <= stored.keys()
+
+    async def _as_stored(
+        self, ids: Sequence[str], priced: list[Order | Problem], published: Sequence[Order]
+    ) -> list[Order | Problem]:
+        """Wait until all that was published is stored, and take it from there. Raises Problem.
+
+        What is refused now may have been accepted before, and is stored by then too.
+        """
+        awaited = {it.id for it in published}
+        has_answered = False
+        try:
+            async with asyncio.timeout(self._stored_within_s):
+                # Another process stores it, and nothing tells us.
+                while not awaited <= (stored := await self._accepted.find(ids)).keys():
+                    has_answered = True
+                    await asyncio.sleep(_ASK_AGAIN_S)
+        except StoreUnavailable as error:
+            raise unknown_outcomes.store_is_silent(str(error)) from None
+        except TimeoutError:
+            if not has_answered:
+                raise unknown_outcomes.store_is_silent("the store does not answer in time") from None
+            raise unknown_outcomes.store_is_behind() from None
+        return [stored.get(order_id, it) for order_id, it in zip(ids, priced, strict=True)]
+
+
+def _all_stored(own: _Under, requests: Sequence[Request], stored: dict[str, Order]) -> list[Order | Problem] | None:
+    """Each as it is stored, or refused; None: some are neither."""
+    results = [stored.get(order_id, it) for order_id, it in zip(own.ids, requests, strict=True)]
+    known = [it for it in results if isinstance(it, (Order, Problem))]
+    return known if len(known) == len(results) else None
+
+
+def _replayed(replay: Replay, own: _Under, requests: Sequence[Request]) -> Answer:
+    """Raises Problem if nobody can read what was answered: it is in the store, or will be."""
+    try:
+        return Answer(*unpack(replay.priced, own.ids, requests), is_replayed=True)
+    except ValueError:
+        raise unknown_outcomes.claim_is_unreadable() from None

@@ -1,0 +1,162 @@
+"""How far Redis's memory of idempotency keys can be believed. The broker and the store tell, for all who wait.
+
+Redis says when its memory began. An order that was accepted before may still be on its way to the store, and then
+nobody remembers its key. `MemoryJudge` finds out when that has ended:
+
+    COMPLETE   no order was accepted before: this process met the broker before any ingest_api had published there, and
+               the store has no order. Or the queue is empty, no worker can hold a message any more, and the store has
+               no order
+    SETTLED    all are stored: the queue is empty, and no worker can hold a message any more. Or an order is stored that
+               this process took up after all of before had been published
+
+One process that finds out raises the level in Redis, for all (ingest_api.retries.claims).
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import structlog
+from aiormq.exceptions import ChannelAccessRefused
+
+from database.sessions import StoreUnavailable
+from ingest_api.retries.accepted_orders import AcceptedOrders
+from ingest_api.retries.claims import COMPLETE, NO_MEMORY, SETTLED, Claims, Memory
+from pipeline.contract.order_ids import OrderIds
+from pipeline.contract.topology import OpenChannel, begin_intake
+
+log = structlog.get_logger()
+
+# What an ingest_api claimed in the memory before may be published for so long afterwards.
+_PUBLISHED_WITHIN_S = 10.0
+# A worker that lives, and is stuck, holds its batch for at most 600 s; then it may wait, and be stored.
+_GIVEN_BACK_WITHIN_S = 900.0
+_LOOK_EVERY_S = 0.5
+_ASK_AGAIN_S, _ASK_SETTLED_S = 0.03, 1.0
+# Of the orders without a key that were minted last, so many are looked for. Some may have been refused.
+_PROBES = 8
+
+Look = Callable[[], Awaitable[tuple[int, int] | None]]
+"""How many messages are ready in orders.accepted, and how many consume it. None: nobody can be asked."""
+
+
+# ── I/O below
+
+
+class BrokerMark:
+    """Marks the broker before the first publish on a connection. A broker without the mark has never had an order."""
+
+    def __init__(self, claims: Claims) -> None:
+        self._claims = claims
+        self._unused: Memory = NO_MEMORY
+
+    def was_absent_in(self, memory: Memory) -> bool:
+        """Whether this process found no mark after this memory had begun."""
+        return memory is not NO_MEMORY and memory.began_ms == self._unused.began_ms
+
+    async def meet(self, open_channel: OpenChannel) -> None:
+        memory = await self._claims.look()
+        try:
+            if await begin_intake(open_channel):
+                self._unused = memory
+        except ChannelAccessRefused as error:
+            log.warning(
+                "this user may not mark the broker, so after a start keyed orders wait until one is stored",
+                because=str(error),
+            )
+
+
+class MemoryJudge:
+    def __init__(
+        self,
+        ids: OrderIds,
+        claims: Claims,
+        accepted: AcceptedOrders,
+        look: Look,
+        mark: BrokerMark,
+        *,
+        remember_s: float,
+    ) -> None:
+        """`remember_s`: for how long a claim is kept. A memory of that age has all keys."""
+        self._ids, self._claims, self._accepted, self._look, self._mark = ids, claims, accepted, look, mark
+        self._remember_s = remember_s
+        self._now = asyncio.get_running_loop().time
+        self._look_at, self._looking = 0.0, asyncio.Lock()
+        self._probed_ms, self._probed_from = 0, ""
+        self._probes: deque[str] = deque(maxlen=_PROBES)
+
+    async def run(self) -> None:
+        """Judge before a request has to wait for it. Until cancelled."""
+        began_ms, pause_s = -1, _ASK_AGAIN_S
+        while True:
+            memory = self._claims.memory
+            if memory.began_ms != began_ms:
+                began_ms, pause_s = memory.began_ms, _ASK_AGAIN_S
+            if memory.level < SETTLED and (await self.settle(memory)).level < SETTLED:
+                await self._probe(memory)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _ASK_SETTLED_S)
+
+    def is_complete(self, memory: Memory) -> bool:
+        return memory.level == COMPLETE or (memory is not NO_MEMORY and memory.age_s() >= self._remember_s)
+
+    async def settle(self, memory: Memory) -> Memory:
+        """Look whether anything from before can still be on its way; at most twice a second, for all who wait.
+
+        A caller that waited for another's look does not look again, so nobody waits for more than two looks.
+        """
+        if memory is NO_MEMORY:
+            return memory
+        async with self._looking:
+            known = self._claims.memory
+            if known.began_ms == memory.began_ms and known.level > memory.level:
+                return known
+            if (began := self._now()) < self._look_at:
+                return memory
+            found = None
+            try:
+                found = await self._look()
+                return memory if found is None else await self._judged(memory, *found)
+            finally:
+                # A look that failed at once, because there is no broker yet, may be repeated soon.
+                wait_s = _LOOK_EVERY_S if found is not None else max(_ASK_AGAIN_S, self._now() - began)
+                self._look_at = self._now() + wait_s
+
+    def learn_from(self, memory: Memory, published_at: float) -> None:
+        """An order that was published at this loop time is stored. If it followed all of before, so are they."""
+        if self._is_after_all_of(memory, published_at):
+            self._raise(memory, SETTLED)
+
+    async def _judged(self, memory: Memory, ready: int, consumers: int) -> Memory:
+        """What a look says about the memory."""
+        waited_s = min(self._now() - self._claims.memory_seen_at, memory.age_s())
+        is_idle = not ready and (not consumers or waited_s >= _GIVEN_BACK_WITHIN_S)
+        if not (is_idle or self._mark.was_absent_in(memory)):
+            return memory
+        # Asked last: what a worker stored while we looked counts.
+        if await self._accepted.are_none():
+            return self._raise(memory, COMPLETE)
+        return self._raise(memory, SETTLED) if is_idle and waited_s >= _PUBLISHED_WITHIN_S else memory
+
+    async def _probe(self, memory: Memory) -> None:
+        """Learn from orders without a key: of those that this process mints from now on, one is found stored."""
+        if not self._is_after_all_of(memory, self._now()):
+            return
+        latest = self._ids.latest()
+        if self._probed_ms != memory.began_ms:
+            self._probed_ms, self._probed_from = memory.began_ms, latest
+            self._probes.clear()
+        if latest not in (self._probed_from, *self._probes):
+            self._probes.append(latest)
+        with suppress(StoreUnavailable):
+            if self._probes and await self._accepted.find(list(self._probes)):
+                self._raise(memory, SETTLED)
+
+    def _is_after_all_of(self, memory: Memory, loop_time: float) -> bool:
+        """Whether all that was claimed before the memory began had been published, or given up, by then."""
+        return memory is not NO_MEMORY and loop_time > self._claims.memory_seen_at + _PUBLISHED_WITHIN_S
+
+    def _raise(self, memory: Memory, level: int) -> Memory:
+        self._claims.raise_to(memory, level)
+        return Memory(memory.began_ms, level, memory.now_ms)

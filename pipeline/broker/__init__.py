@@ -1,0 +1,1 @@
+"""RabbitMQ: one connection kept up, publishing with confirms, consuming in batches."""

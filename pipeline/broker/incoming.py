@@ -1,0 +1,85 @@
+"""A batch as a worker reads it: orders, each once, and what could not be read."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pipeline.broker.deliveries import Delivery
+from pipeline.contract.orders import (
+    SCHEMA,
+    InvalidOrder,
+    Order,
+    decode_body,
+    decode_order,
+    id_in,
+    join_bodies,
+    split_body,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Part of a message, or all of it, that is not an order. `body` has the form of a message body if it can."""
+
+    body: bytes
+    detail: str
+    schema: object = SCHEMA
+    """What the message says of its version."""
+    order_id: str | None = None
+    """Of the one order that it was meant to be, if that can be read: who asks for it gets an answer (P4)."""
+
+    @property
+    def unknown_schema(self) -> bool:
+        return self.schema != SCHEMA
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    orders: list[Order]
+    """In the order they came, repetitions included."""
+    unreadable: list[Unreadable]
+    body: bytes | None
+    """All of `orders` as one message body, if that takes no encoding; None if something in between was unreadable."""
+
+
+def read(deliveries: Iterable[Delivery]) -> Incoming:
+    """Decode a batch. Never raises: one bad order costs only itself (P10).
+
+    A message whose JSON is broken as a whole, a body that was cut short for one, is unreadable as a whole: where its
+    elements begin and end cannot be known any more.
+    """
+    orders: list[Order] = []
+    unreadable: list[Unreadable] = []
+    bodies: list[bytes] = []
+    for delivery in deliveries:
+        try:
+            decoded = _decode(delivery)
+        except InvalidOrder:
+            _pick_out(delivery.body, orders, unreadable)
+        else:
+            if isinstance(decoded, Unreadable):
+                unreadable.append(decoded)
+            elif decoded:
+                orders += decoded
+                bodies.append(delivery.body)
+    return Incoming(orders, unreadable, join_bodies(bodies) if bodies and not unreadable else None)
+
+
+def _decode(delivery: Delivery) -> list[Order] | Unreadable:
+    if delivery.schema != SCHEMA:
+        detail = f"the message says schema {delivery.schema!r}; this worker reads {SCHEMA}"
+        return Unreadable(delivery.body, detail, delivery.schema)
+    return decode_body(delivery.body)
+
+
+def _pick_out(body: bytes, orders: list[Order], unreadable: list[Unreadable]) -> None:
+    """The orders of a body of which at least one is bad."""
+    try:
+        elements = split_body(body)
+    except InvalidOrder as error:
+        unreadable.append(Unreadable(body, str(error)))
+        return
+    for element in elements:
+        try:
+            orders.append(decode_order(element))
+        except InvalidOrder as error:
+            unreadable.append(Unreadable(b"[" + element + b"]", str(error), order_id=id_in(element)))

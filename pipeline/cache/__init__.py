@@ -1,0 +1,1 @@
+"""Redis, which is never the authority for anything: products, lists of orders, and what it means that it is away."""

@@ -1,0 +1,271 @@
+"""The cache of products in Redis: fenced fill, fenced bust. Redis is never the authority for anything.
+
+`product:{id}` is a hash: `body` holds the JSON that GET /products/{id} answers, `version` the row's version, and
+`read_ms` when it was read from PostgreSQL, by Redis's clock. Whoever keeps a copy counts its age from there, so its age
+is bounded once, and not by each cache on the way (P7).
+
+A bust deletes the body and leaves the version behind as a fence. So a reader that took its row before the bust and is
+slow to fill cannot put the old value back: its version is below the fence.
+
+With a product go the pages of its orders, see order_list_cache: what changes the one mostly changes the other, so both
+are busted in one round trip, and owed together.
+"""
+
+import asyncio
+import re
+import secrets
+from collections.abc import Iterable
+from itertools import islice
+from typing import NamedTuple, cast
+
+import msgspec
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import RedisError, ResponseError
+
+from pipeline.cache import order_list_cache
+from pipeline.cache.redis_link import describe, redis_breaker
+from pipeline.process import metrics
+from pipeline.process.breaker import PROBE_EVERY_S
+from pipeline.process.health import Health
+
+log = structlog.get_logger()
+
+# A lost bust (Redis away, its memory emptied) is healed by this and nothing else: the T of "never older than the TTL"
+# in P7.
+TTL_S = 60
+# The fence has to outlive the slowest reader: one that holds a row it read before the bust. Reads have a deadline of
+# seconds. A fill takes the fence's place and lives shorter, but still far longer than that.
+_FENCE_S = 300
+# Busts that are owed for an outage. 100 bytes each; what no longer fits is left to the TTL.
+_MAX_OWED = 10_000
+
+# What somebody else has put at our key is as good as nothing, and makes way.
+_VERSION_AT = """
+local function version_at(key)
+  local text = redis.pcall('HGET', key, 'version') or ''
+  if type(text) == 'table' then redis.call('DEL', key) text = '' end
+  return #text <= 18 and tonumber(string.match(text, '^%d+$')) or -1
+end
+"""
+
+_FILL = f"""{_VERSION_AT}
+if version_at(KEYS[1]) > tonumber(ARGV[1]) then return 0 end
+local time = redis.call('TIME')
+local read_ms = time[1] * 1000 + math.floor(time[2] / 1000) - ARGV[4]
+redis.call('HSET', KEYS[1], 'version', ARGV[1], 'body', ARGV[2], 'read_ms', string.format('%.0f', read_ms))
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+return 1
+"""
+
+# One argument: a MessagePack of [[product, version, list, …], how long a fence lives]. An EVAL for each product in a
+# pipeline cost product_consumer 22 to 26 µs of CPU, which is more than all else that it does for an order, when each
+# order of a batch is for another product; this costs 2.2 (256 products a batch, three interleaved pairs).
+# A body of the same version is what this bust makes way for: it was filled after the commit, so it stays.
+_BUST = f"""{_VERSION_AT}
+local busts, fence_s = unpack(cmsgpack.unpack(ARGV[1]))
+local lists = {{}}
+for i = 1, #busts, 3 do
+  local key, version = busts[i], busts[i + 1]
+  if version_at(key) < tonumber(version) then
+    redis.call('HSET', key, 'version', version)
+    redis.call('HDEL', key, 'body', 'read_ms')
+    redis.call('EXPIRE', key, fence_s)
+  end
+  lists[#lists + 1] = busts[i + 2]
+end
+return redis.call('DEL', unpack(lists))
+"""
+# What is no hash is somebody else's.
+_READ_MANY = """
+local found, time = {}, redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+for i, key in ipairs(cmsgpack.unpack(ARGV[1])) do
+  local product = redis.pcall('HMGET', key, 'version', 'body', 'read_ms')
+  local read_ms = not product.err and tonumber(product[3] or '')
+  found[i] = product.err and {false, false, false} or {product[1], product[2], read_ms and math.floor(now - read_ms)}
+end
+return found
+"""
+# What Redis answers to this is the same for as long as it forgets nothing.
+_EPOCH_KEY = "cache-epoch"
+# Redis does nothing else meanwhile: 5 ms.
+_MAX_BUSTS_AT_ONCE = 1_000
+
+_VERSION = re.compile(rb"[0-9]{1,18}")
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class CachedProduct(NamedTuple):
+    version: int
+    body: bytes
+    age_s: float = TTL_S
+    """Since it was read from PostgreSQL. TTL_S where nobody has asked, and it may be that old."""
+
+
+class ProductCache:
+    """Reads, fills and busts, none of which raises for what Redis or the network does, or for what others put there.
+
+    A Redis that is away is a miss for readers, and busts are owed to it until it is back.
+    """
+
+    def __init__(self, redis: Redis, namespace: str = "") -> None:
+        """`namespace`: of the deployment. "" in tests that have a Redis of their own."""
+        self._redis, self._namespace = redis, namespace
+        self._owed: dict[str, int] = {}
+        self._breaker = redis_breaker(redis)
+        self._epoch: bytes | None = None
+
+    async def read(self, product_id: str) -> CachedProduct | None:
+        """The product as it is cached, or None: not there, busted, owed a bust, or Redis is away."""
+        if product_id in self._owed or not self._breaker.may_try():
+            metrics.CACHE_READS.labels("error").inc()
+            return None
+        try:
+            found = await self._redis.hmget(self._key(product_id), "version", "body")
+        except (RedisError, OSError) as error:
+            if not _is_of_another_kind(error):
+                self._breaker.failed(error)
+                metrics.CACHE_READS.labels("error").inc()
+                return None
+            found = [None, None]
+        self._breaker.worked()
+        product = _product(
+            *cast("tuple[bytes | None, bytes | None]", tuple(found))
+        )  # bytes, because the client decodes no responses
+        metrics.CACHE_READS.labels("miss" if product is None else "hit").inc()
+        return product
+
+    async def read_many(self, product_ids: Iterable[str]) -> dict[str, CachedProduct]:
+        """Those of the products that are cached, in one round trip. As `read` otherwise."""
+        asked = [it for it in product_ids if it not in self._owed]
+        if not asked or not self._breaker.may_try():
+            metrics.CACHE_READS.labels("error").inc(len(asked))
+            return {}
+        try:
+            found = await self._redis.eval(_READ_MANY, 0, _encode([self._key(it) for it in asked]))
+        except (RedisError, OSError) as error:
+            self._breaker.failed(error)
+            metrics.CACHE_READS.labels("error").inc(len(asked))
+            return {}
+        self._breaker.worked()
+        products = {id_: it for id_, all_ in zip(asked, found, strict=True) if (it := _product(*all_)) is not None}
+        metrics.CACHE_READS.labels("hit").inc(len(products))
+        metrics.CACHE_READS.labels("miss").inc(len(asked) - len(products))
+        return products
+
+    async def fill(self, product_id: str, version: int, body: bytes, age_s: float = 0.0) -> bool:
+        """Put a row that was read at `version`, `age_s` ago. False if a newer version has been there, or Redis is away.
+
+        It stays for what is left of TTL_S then: no reader gets what is older.
+        """
+        if not self._breaker.may_try():
+            metrics.CACHE_FILLS.labels("error").inc()
+            return False
+        lives = max(1, round((TTL_S - age_s) * 1000)), round(age_s * 1000)
+        try:
+            stored = await self._redis.eval(_FILL, 1, self._key(product_id), version, body, *lives)
+        except (RedisError, OSError) as error:
+            self._breaker.failed(error)
+            metrics.CACHE_FILLS.labels("error").inc()
+            return False
+        self._breaker.worked(wrote=bool(stored))
+        metrics.CACHE_FILLS.labels("stored" if stored else "fenced").inc()
+        return bool(stored)
+
+    async def bust_or_owe(self, versions: Iterable[tuple[str, int]]) -> bool:
+        """Forget all bodies older than the (product id, committed version) given, and those owed from before.
+
+        One round trip for each thousand. False: Redis is away, and the busts are owed. The next call makes up for them,
+        or `pay_owed`.
+        """
+        new = 0
+        for product_id, version in versions:
+            self._owe(product_id, version)
+            new += 1
+        if await self.pay_owed():
+            return True
+        metrics.CACHE_BUSTS.labels("owed").inc(new)
+        return False
+
+    async def pay_owed(self) -> bool:
+        """Make up for the busts that are owed. True if none is left. Costs nothing if there were none."""
+        if not self._owed:
+            return True
+        if not self._breaker.may_try():
+            return False
+        # Owed until done: whoever reads one of these meanwhile gets no body, rather than an old one.
+        paying = dict(self._owed)
+        try:
+            await self._bust(paying)
+        except (RedisError, OSError) as error:
+            self._breaker.failed(error)
+            return False
+        self._breaker.worked(wrote=True)
+        for product_id, version in paying.items():
+            if self._owed.get(product_id) == version:
+                del self._owed[product_id]
+        return True
+
+    async def watch(self, health: Health, part: str) -> None:
+        """Tell `health` every second whether Redis can do the work, writes included; pay what is owed once it can.
+
+        Until cancelled.
+        """
+        self._breaker.is_watched = True
+        while True:
+            try:
+                await self._look_at_epoch()
+            except (RedisError, OSError) as error:
+                self._breaker.failed(error)
+                health.down(part, f"Redis: {describe(error)}")
+            else:
+                self._breaker.worked(wrote=True)
+                if await self.pay_owed():
+                    health.up(part)
+                else:
+                    health.down(part, "Redis: it refuses the busts that are owed to it")
+            await asyncio.sleep(PROBE_EVERY_S)
+
+    async def _look_at_epoch(self) -> None:
+        """Say so when the fences are gone: until the TTL, a slow reader may have put back what they would have kept
+        out. Nothing else tells an emptied cache from a cold one. A server that takes no writes refuses this one too.
+        """
+        key = f"{self._namespace}{_EPOCH_KEY}"
+        await self._redis.set(key, secrets.token_hex(8), nx=True)
+        epoch = cast("bytes | None", await self._redis.get(key))  # the client decodes no responses
+        if self._epoch not in (None, epoch):
+            metrics.CACHE_LOSSES.inc()
+            log.warning("redis has forgotten everything, fences too; a product may be old for a TTL", ttl_s=TTL_S)
+        self._epoch = epoch
+
+    async def _bust(self, versions: dict[str, int]) -> None:
+        busts = iter(versions.items())
+        while some := list(islice(busts, _MAX_BUSTS_AT_ONCE)):
+            texts = [text for id_, version in some for text in self._bust_of(id_, version)]
+            await self._redis.eval(_BUST, 0, _encode((texts, _FENCE_S)))
+            metrics.CACHE_BUSTS.labels("done").inc(len(some))
+
+    def _bust_of(self, product_id: str, version: int) -> tuple[str, str, str]:
+        return self._key(product_id), str(version), order_list_cache.key_of(self._namespace, product_id)
+
+    def _key(self, product_id: str) -> str:
+        return f"{self._namespace}product:{product_id}"
+
+    def _owe(self, product_id: str, version: int) -> None:
+        if len(self._owed) >= _MAX_OWED and product_id not in self._owed:
+            del self._owed[next(iter(self._owed))]
+            metrics.CACHE_BUSTS.labels("forgotten").inc()
+        self._owed[product_id] = max(version, self._owed.get(product_id, 0))
+
+
+def _product(version: bytes | None, body: bytes | None, age_ms: int | None = None) -> CachedProduct | None:
+    """None for what is busted, and for what is not ours."""
+    if version is None or body is None or not _VERSION.fullmatch(version):
+        return None
+    return CachedProduct(int(version), body, TTL_S if age_ms is None else max(0, age_ms) / 1000)
+
+
+def _is_of_another_kind(error: Exception) -> bool:
+    """Whether somebody else has put something else at this key."""
+    return isinstance(error, ResponseError) and str(error).startswith("WRONGTYPE")

@@ -1,0 +1,1 @@
+"""What a request says: its operation, query, headers and JSON."""

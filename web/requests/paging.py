@@ -1,0 +1,114 @@
+"""Pages of a list that is ordered newest first, by keyset: a page begins below the last row of the one before.
+
+Unlike OFFSET, that costs the same on every page, and rows that arrive meanwhile shift nothing.
+"""
+
+import base64
+import binascii
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TypeVar
+from uuid import UUID
+
+from starlette.datastructures import URL
+from starlette.requests import Request
+
+from web.problems import problems
+from web.problems.problems import FieldError, Problem
+
+T = TypeVar("T")
+
+DEFAULT_LIMIT, MAX_LIMIT = 50, 500
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """The last row of a page: its time, and its id, which breaks ties."""
+
+    at: datetime
+    id: str
+
+    def encode(self) -> str:
+        return base64.urlsafe_b64encode(f"{self.at.isoformat()} {self.id}".encode()).decode().rstrip("=")
+
+    @classmethod
+    def decode(cls, text: str) -> "Cursor":
+        """Raises Problem (422)."""
+        try:
+            at, row_id = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode().split(" ")
+            return cls(_in_utc(datetime.fromisoformat(at)), str(UUID(row_id)))
+        except (ValueError, OverflowError, binascii.Error):
+            raise problems.invalid_parameter("before", "before must come from the Link of a page, unchanged.") from None
+
+
+_FIRST_PAGE = Cursor(datetime(9999, 1, 1, tzinfo=UTC), "ffffffff-ffff-ffff-ffff-ffffffffffff")
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What a request asks for: at most `limit` rows below `before`."""
+
+    before: Cursor
+    limit: int
+
+    @classmethod
+    def of(cls, request: Request) -> "Page":
+        """From the query parameters `before` and `limit`. Raises Problem (422), with all that is wrong."""
+        errors: list[FieldError] = []
+        before = _or_error(_parse_before, request.query_params.get("before"), _FIRST_PAGE, errors)
+        limit = _or_error(parse_limit, request.query_params.get("limit"), DEFAULT_LIMIT, errors)
+        if errors:
+            raise problems.invalid_values(errors)
+        return cls(before, limit)
+
+    @property
+    def one_more(self) -> int:
+        """How many rows to fetch: one that is not shown says whether there is a next page."""
+        return self.limit + 1
+
+    @property
+    def is_default(self) -> bool:
+        """Whether it is the page that a request without parameters gets."""
+        return self.before == _FIRST_PAGE and self.limit == DEFAULT_LIMIT
+
+    def cut(self, rows: Sequence[T], url: URL, cursor: Callable[[T], Cursor]) -> tuple[Sequence[T], dict[str, str]]:
+        """What to show of `one_more` rows, and the headers: a Link if there are more of them. `url`: the request's."""
+        shown = rows[: self.limit]
+        return shown, self.links(url, self.last(rows, cursor))
+
+    def last(self, rows: Sequence[T], cursor: Callable[[T], Cursor]) -> str:
+        """The encoded cursor of the last row that is shown of `one_more`; "" if there are no more of them."""
+        return cursor(rows[self.limit - 1]).encode() if len(rows) > self.limit else ""
+
+    def links(self, url: URL, last: str) -> dict[str, str]:
+        """The Link header (RFC 8288) to the page below `last`, relative to this one; none if there is no such page."""
+        return {"Link": f'<{url.path}?limit={self.limit}&before={last}>; rel="next"'} if last else {}
+
+
+def parse_limit(text: str | None) -> int:
+    """Raises Problem (422)."""
+    if text is None:
+        return DEFAULT_LIMIT
+    if not (text.isascii() and text.isdigit() and len(text) <= 9 and 1 <= int(text) <= MAX_LIMIT):
+        raise problems.invalid_parameter("limit", f"limit must be a number from 1 to {MAX_LIMIT}.")
+    return int(text)
+
+
+def _parse_before(text: str | None) -> Cursor:
+    return Cursor.decode(text) if text else _FIRST_PAGE
+
+
+def _or_error(parse: Callable[[str | None], T], text: str | None, otherwise: T, errors: list[FieldError]) -> T:
+    """What `parse` makes of a parameter, or `otherwise`, and in `errors` what it has against it."""
+    try:
+        return parse(text)
+    except Problem as problem:
+        errors += problem.errors
+        return otherwise
+
+
+def _in_utc(at: datetime) -> datetime:
+    if at.tzinfo is None:
+        raise ValueError("no time zone")
+    return at.astimezone(UTC)

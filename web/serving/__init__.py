@@ -1,0 +1,1 @@
+"""Sockets and connections: uvicorn with the bounds that it lacks, bodies, health pages."""

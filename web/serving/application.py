@@ -1,0 +1,51 @@
+"""The Starlette applications: health pages, errors as problems, and routes that live as long as what they need."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.routing import Route
+
+from pipeline.process.health import Health
+from pipeline.process.lifecycle import background
+from web.access.hosts import Hosts
+from web.access.keys import Keys
+from web.problems.problems import HANDLERS, on_store_unavailable
+from web.requests.operations import Guard, unguarded
+from web.serving.health import health_routes
+
+
+def make_api(
+    health: Health,
+    running: Callable[[], AbstractAsyncContextManager[list[Route]]],
+    store_away: type[Exception],
+    keys: Keys,
+    documents: Sequence[Route],
+    hosts: Hosts,
+) -> Starlette:
+    """`running`: entered at start-up, where it makes the routes and what is behind them; left when the last request has
+    been answered. Nothing connects before. `store_away`: what endpoints raise while the database cannot be asked.
+    `keys`: watched as long; they guard the health pages here, and the routes where those are made. `documents`: for all
+    to read. `health` and `hosts` are found in its state, for who serves it.
+    """
+    api = health_app(health, keys.guard)
+    api.state.health, api.state.hosts = health, hosts
+    api.router.routes.extend(documents)
+    api.add_exception_handler(store_away, on_store_unavailable)
+
+    @asynccontextmanager
+    async def lifespan(api: Starlette) -> AsyncIterator[None]:
+        async with background(keys.watch()), running() as routes:
+            api.router.routes[:0] = routes
+            yield
+
+    api.router.lifespan_context = lifespan
+    return api
+
+
+def health_app(health: Health, guard: Guard = unguarded) -> Starlette:
+    """The health pages alone: all that a worker serves, and what an API serves to probes. It has no lifespan."""
+    app = Starlette(routes=health_routes(health, guard), exception_handlers=HANDLERS)
+    # A redirect to the path without its slash would send the client to the Host it named, by plain http.
+    app.router.redirect_slashes = False
+    return app

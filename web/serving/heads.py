@@ -1,0 +1,74 @@
+"""What the parser lets pass in the head of a request, and HTTP does not."""
+
+import re
+from collections.abc import Iterable
+
+import httptools
+
+from web.access.hosts import Hosts
+from web.problems import problems
+from web.problems.problems import Problem
+
+# A name or an address, and a port (RFC 9112, section 3.2; RFC 3986, section 3.2.2); or nothing, for a target without an
+# authority. Whatever else two servers in a row may take for two different hosts.
+_HOST = re.compile(
+    rb"(?:(?:[\w.~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*|\[[0-9A-Fa-f:.]+\]|\[v[0-9A-Fa-f]+\.[\w.~!$&'()*+,;=:-]+\])(?::[0-9]*)?"
+)
+
+
+# An absolute-form target whose path is empty: scheme, authority, and at most a query.
+_WITHOUT_PATH = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]*://[^/?#]+)((?:[?#].*)?)", re.DOTALL)
+
+
+def with_path(target: bytes) -> bytes:
+    """The target of a request, with the path `/` where it is a URI whose path is empty: the two are the same (RFC 9110,
+    section 4.2.3).
+    """
+    match = _WITHOUT_PATH.fullmatch(target)
+    return b"%b/%b" % match.groups() if match else target
+
+
+class Refused(Exception):
+    """Raised in what the parser calls, which ends the parsing."""
+
+    def __init__(self, refusal: str | Problem) -> None:
+        self.problem = problems.malformed(refusal) if isinstance(refusal, str) else refusal
+
+
+def check_head(version: str, headers: Iterable[tuple[bytes, bytes]], allowed: Hosts | None = None) -> None:
+    """`headers`: names in lower case. `allowed`: the hosts that are answered; None: any. Raises Refused."""
+    hosts = 0
+    if version != "1.1" and version != "1.0":
+        raise Refused(f"This is HTTP/{version}. Send HTTP/1.1.")
+    for name, value in headers:
+        if name == b"host":
+            hosts += 1
+            if not _HOST.fullmatch(value.strip(b" \t")):
+                raise Refused("The Host header is no host. Send a name or an address, and a port if there is one.")
+            if allowed is not None and (refusal := allowed.refusal(value)) is not None:
+                raise Refused(refusal)
+        elif name == b"transfer-encoding":
+            _check_transfer_encoding(version, value)
+    if hosts != 1 and (hosts or version == "1.1"):
+        raise Refused(f"The request has {hosts} Host headers. Send one.")
+
+
+def _check_transfer_encoding(version: str, value: bytes) -> None:
+    """Any other coding would be ignored here, and its bytes taken for what was sent (RFC 9112, section 6.1).
+    HTTP/1.0 does not even know chunked: what is in front of us may have ended the body somewhere else.
+    """
+    if value.strip(b" \t").lower() != b"chunked":
+        raise Refused("The Transfer-Encoding is not understood. Send chunked alone, or Content-Length.")
+    if version == "1.0":
+        raise Refused("HTTP/1.0 has no Transfer-Encoding. Send Content-Length, or HTTP/1.1.")
+
+
+def problem_of(error: httptools.HttpParserError) -> Problem:
+    """What to tell of that which ended the parsing."""
+    if isinstance(error.__context__, Refused):
+        return error.__context__.problem
+    if isinstance(error, httptools.HttpParserCallbackError):  # uvicorn could not take the target apart
+        return problems.malformed("The target of the request is none that is served here. Send a path, like /livez.")
+    if "PRI" in str(error):  # how every HTTP/2 connection begins
+        return problems.malformed("This is HTTP/2.0. Send HTTP/1.1.")
+    return problems.malformed(f"This is not HTTP/1.1: {error}.")
