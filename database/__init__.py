@@ -1,6 +1,6 @@
-"""PostgreSQL for whoever needs it.
+"""PostgreSQL, as every process uses it.
 
-sessions, faults                      every process: how connections are set up, what errors mean
+sessions, faults, clock               every process: set up connections, classify errors, measure clock skew
 connection, copy_text, dead_letters   the two workers: one connection each, COPY, parked input
-channels                              what the workers say when an order is decided, and ingest_api listens for
+channels                              NOTIFY from the workers when orders are decided, LISTEN in ingest_api
 """

@@ -1,4 +1,4 @@
-"""Names for LISTEN and NOTIFY. What is said there is a hint, and may be lost: nothing rests on it but how soon."""
+"""Channel names for LISTEN and NOTIFY. Notifications are hints and may be lost: a lost one only costs time."""
 
 VERDICTS = "headrace_verdicts"
-"""Orders have been decided, or parked: once for each batch, without saying which."""
+"""Orders were decided or parked: one notification a batch, without their ids."""

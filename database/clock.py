@@ -1,7 +1,7 @@
-"""How far the clock of this process is from PostgreSQL's, which all processes share.
+"""Clock skew between this process and PostgreSQL, whose clock all processes share.
 
-Nothing rests on it: ids only grow, and the order of verdicts is that of the queue. But times in rows, answers and logs
-of two processes do not compare when their clocks are apart, and neither does what is measured between them.
+Correctness does not depend on clocks: ids only grow, and verdicts follow the order of the queue. But when clocks are
+apart, times in rows, answers and logs of two processes do not compare, nor do durations measured between them.
 """
 
 import asyncio
@@ -16,18 +16,18 @@ from pipeline.process import metrics
 
 log = structlog.get_logger()
 
-# Machines that keep their time are milliseconds apart.
+# Synchronised machines are milliseconds apart.
 APART_S = 2.0
-# For a process that asks PostgreSQL nothing else from time to time.
+# For ingest_api, which has no periodic query of its own. The others compare whenever they ping PostgreSQL.
 _COMPARE_EVERY_S = 5.0
 _NOW = "SELECT extract(epoch FROM clock_timestamp())::float8"
 
 
 def skew_s(asked_at: float, took_s: float, theirs: float) -> float:
-    """Seconds that our clock is ahead of theirs, at least: 0 if the answer took so long that nothing is known.
+    """The least number of seconds that our clock is ahead of theirs, negative if behind; 0 if both may be right.
 
-    `asked_at`, `theirs`: Unix seconds of the two clocks. `took_s`: from the question to the answer; their clock was
-    read somewhere in between.
+    `asked_at`, `theirs`: Unix seconds of the two clocks. `took_s`: from question to answer; their clock was read
+    somewhere in between.
     """
     earliest, latest = asked_at - theirs, asked_at + took_s - theirs
     if earliest <= 0 <= latest:
@@ -39,7 +39,7 @@ def skew_s(asked_at: float, took_s: float, theirs: float) -> float:
 
 
 class ClockWatch:
-    """Compares, and says when the clocks are apart and when they no longer are."""
+    """Measures the skew, and logs when the clocks drift apart and when they agree again."""
 
     def __init__(self) -> None:
         self._are_apart = False
@@ -47,7 +47,7 @@ class ClockWatch:
     async def compare(
         self, connection: "asyncpg.Connection[asyncpg.Record] | PooledConnection", timeout_s: float | None = None
     ) -> None:
-        """Ask PostgreSQL for its time. Raises what the connection raises: it is as good a sign of life as any."""
+        """Ask PostgreSQL for its time. Raises what the connection raises, so it also serves as a liveness check."""
         asked_at, began = time.time(), time.monotonic()
         theirs: float = await connection.fetchval(_NOW, timeout=timeout_s)
         self.compared(skew_s(asked_at, time.monotonic() - began, theirs))
@@ -64,7 +64,7 @@ class ClockWatch:
 
 
 async def watch_clock(pool: Pool, timeout_s: float) -> None:
-    """Compare from time to time, until cancelled. That PostgreSQL is away is for others to say."""
+    """Compare every few seconds until cancelled. Ignores outages of PostgreSQL: other parts report them."""
     clock = ClockWatch()
     while True:
         with contextlib.suppress(StoreUnavailable):

@@ -1,4 +1,4 @@
-"""One dedicated connection for a worker: made when needed, thrown away on any doubt, retried until it works."""
+"""A worker's dedicated PostgreSQL connection: opened on demand, dropped on any doubt, retried until it works."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -24,19 +24,18 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 PART = "database"
 
 _CONNECT_TIMEOUT_S = 5.0
-# Longer than a checkpoint on a slow disk takes to let a commit through; far below the broker's 30 minutes for an
-# unacked delivery.
+# Longer than a checkpoint on a slow disk delays a commit; far below the broker's 30 minutes for an unacked delivery.
 _COMMAND_TIMEOUT_S = 60.0
 _CLOSE_TIMEOUT_S = 2.0
-# How old readiness may be while no batch asks the database anything.
+# How stale readiness may be while no batch uses the database.
 _PING_INTERVAL_S = 1.0
 _PING_TIMEOUT_S = 4.0
-# As the broker's, but so that a server which works again is used within 5 s.
+# The broker's backoff with a lower bound, so that a server that works again is used within 5 s.
 backoff_s = partial(broker.backoff_s, last_s=3.0)
 
 
 class Database:
-    """For one batch at a time, and for a watch that looks after the connection between batches."""
+    """Runs one batch at a time on the connection; `watch` keeps it alive between batches."""
 
     def __init__(
         self,
@@ -45,7 +44,7 @@ class Database:
         prepare: Callable[[Connection], Awaitable[None]],
         stop: asyncio.Event | None = None,
     ) -> None:
-        """`prepare`: run on every new connection, for temporary tables. `stop`: once it is set, nothing is retried."""
+        """`prepare`: runs on every new connection, for temporary tables. `stop`: once set, nothing is retried."""
         self._url, self._health, self._prepare = database_url, health, prepare
         self._stop = stop or asyncio.Event()
         self._connection: Connection | None = None
@@ -53,10 +52,10 @@ class Database:
         self._clock = ClockWatch()
 
     async def until_it_works(self, work: Callable[[Connection], Awaitable[T]], queue: str) -> T:
-        """The result of `work`, retried with backoff for as long as its failures are not its own fault.
+        """Run `work`, retrying with backoff while it fails for reasons that are not its own. Returns its result.
 
-        `work` must be safe to repeat: a commit whose answer was lost may have happened. Raises what is DATA or a bug,
-        and LetGo if it fails while the process is to end.
+        `work` must be safe to repeat: a commit whose answer was lost may have happened. Raises DATA faults and bugs,
+        and LetGo if it fails while the process is stopping.
         """
         attempt = 0
         async with self._in_use:
@@ -72,14 +71,14 @@ class Database:
                     attempt += 1
 
     async def watch(self) -> None:
-        """Keep connected and readiness true between batches, until cancelled. A batch in hand tells by itself."""
+        """Keep the connection up and readiness true between batches, until cancelled. A batch reports its own state."""
         failed = 0
         while True:
             failed = 0 if await self.ping() else failed + 1
             await asyncio.sleep(backoff_s(failed - 1) if failed else _PING_INTERVAL_S)
 
     async def ping(self) -> bool:
-        """Connect if need be, ask the server whether it can do the work, and for its time, and tell health."""
+        """Connect if needed, check that the server takes writes, compare clocks, and update health."""
 
         async def ask(connection: Connection) -> None:
             await check_writable(connection)
@@ -88,16 +87,16 @@ class Database:
         return await self._do(ask)
 
     async def notify(self, channel: str) -> bool:
-        """Wake whoever listens on `channel`. A hint: False if it could not be given, and nothing else comes of that.
+        """NOTIFY the listeners of `channel`. A hint: False means it was not sent, and has no other consequence.
 
-        A statement of its own, for 0.15 ms a batch (p50). In the batch's transaction it would cost nothing to measure;
-        but PostgreSQL lets only one transaction that notifies commit at a time, in all databases together, and this one
-        would hold the others up for its fsync.
+        It is a statement of its own, for 0.15 ms a batch (p50). Inside the batch's transaction it would cost nothing
+        measurable. But PostgreSQL commits notifying transactions one at a time, across all databases, so this one would
+        hold the others up for its fsync.
         """
         return await self._do(lambda connection: connection.execute(f"NOTIFY {channel}"))
 
     async def close(self) -> None:
-        """Say goodbye, or hang up on a server that does not answer: nothing is in hand any more."""
+        """Close the connection, abruptly if the server does not answer: nothing is in hand any more."""
         if self._connection is None:
             return
         try:
@@ -108,10 +107,10 @@ class Database:
             log.info("database connection did not close cleanly", error=describe(error))
 
     async def _attempt(self, work: Callable[[Connection], Awaitable[T]], queue: str) -> T:
-        """One attempt, which ends at once when it is cancelled. If it takes long, health says what it waits for.
+        """Make one attempt, which ends at once when cancelled. If it takes long, health says what it waits for.
 
-        asyncpg answers a cancellation within a transaction with a ROLLBACK. Of a server that is silent that takes as
-        long as any command, and then its error takes the cancellation's place, which looks like a fault to retry.
+        asyncpg answers a cancellation within a transaction with a ROLLBACK. On a silent server, that takes as long as
+        any command. Then its error replaces the cancellation, and looks like a fault to retry.
         """
         attempt = asyncio.ensure_future(self._work(work))
         try:

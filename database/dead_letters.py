@@ -1,7 +1,7 @@
-"""Parked input: what could not be stored or decided, with the reason.
+"""Dead letters: input that could not be stored or decided, parked with the reason.
 
-Input that could not be read is kept byte by byte. An order that could be read is kept as encode_order writes it, which
-says the same. With the version that the message gave, so that a replay can say the same again.
+Unreadable input is kept byte for byte. A readable order is kept as encode_order writes it, which is equivalent. Each
+letter keeps the schema version of its message, so that a replay can send the same one.
 """
 
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ from pipeline.contract.orders import SCHEMA, Order, encode_order, join_orders
 from pipeline.contract.reasons import UNKNOWN_SCHEMA, UNREADABLE
 from pipeline.process import metrics
 
-# A batch that is delivered again brings its poison again; what waits for its replay already, or was discarded, is not
-# parked twice.
+# A redelivered batch brings its poison again. ON CONFLICT skips a letter that already waits for its replay, or was
+# discarded.
 _PARK = """
     INSERT INTO dead_letters (stage, order_id, reason, detail, body, schema_version)
     SELECT $1, l.* FROM unnest($2::uuid[], $3::text[], $4::text[], $5::bytea[], $6::bigint[]) AS l
@@ -28,14 +28,14 @@ _PARK = """
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
     order_id: str | None
-    """As the input has it; it need not be a UUID."""
+    """As in the input; it need not be a UUID."""
     reason: str
-    """One of pipeline.contract.reasons: what GET says of the order."""
+    """One of pipeline.contract.reasons: what GET answers for the order."""
     detail: str
     body: bytes
-    """A message body: a JSON array of orders, if it was readable at all."""
+    """A message body: a JSON array of orders, unless the input was unreadable."""
     schema: object = SCHEMA
-    """The version of the body, as the message had it; kept if it is a number."""
+    """The body's version, as in the message; stored only if it is a number."""
 
     @classmethod
     def of(cls, unreadable: Unreadable) -> "DeadLetter":
@@ -48,9 +48,9 @@ class DeadLetter:
 
 
 async def park(connection: Connection, stage: str, letters: Sequence[DeadLetter]) -> list[DeadLetter]:
-    """Write dead letters in the caller's transaction, none a second time. `stage`: persist or stock.
+    """Write dead letters in the caller's transaction, skipping those already parked. `stage`: persist or stock.
 
-    Returns those that were written.
+    Returns the letters that are new.
     """
     if not letters:
         return []
@@ -61,7 +61,7 @@ async def park(connection: Connection, stage: str, letters: Sequence[DeadLetter]
 
 
 def count_parked(stage: str, letters: Sequence[DeadLetter]) -> None:
-    """Tell the metrics, once the transaction has committed."""
+    """Count the letters in the metrics; call it after the commit."""
     for letter in letters:
         metrics.PARKED.labels(stage, letter.reason).inc()
 
@@ -74,10 +74,10 @@ def _uuid(text: str | None) -> str | None:
 
 
 def _number(schema: object) -> int | None:
-    """What a column can have of a header that may be anything."""
+    """The header as a bigint, or None if it is not one: a header may hold anything."""
     return schema if type(schema) is int and 0 <= schema < 2**63 else None
 
 
 def _without_nul(text: str) -> str:
-    """PostgreSQL has no NUL in text, and a detail may quote the input that had one."""
+    r"""Escape NUL as \0: PostgreSQL's text takes none, and a detail may quote input that has one."""
     return text.replace("\0", "\\0")

@@ -1,14 +1,14 @@
-"""What an error of PostgreSQL means: for the batch that met it, and for the connection. Decided here and nowhere else.
+"""What a PostgreSQL error means, for the batch that met it and for the connection. Decided here and nowhere else.
 
-    DUPLICATE   the row is there already: take the way that expects it
+    DUPLICATE   the row is there already: take the path that expects it
     DATA        this row can never be stored: park it, store the others
     PASSING     not the batch's fault: hold it, and try again until it works
 
-PASSING is the default on purpose. A batch that is held is late; one that is parked or dropped by mistake is lost, and a
-worker that crashes on it uses up the broker's delivery limit. So a missing table or a full disk is waited for, loudly.
+PASSING is the default on purpose. A held batch is late; a batch parked or dropped by mistake is lost. A worker that
+crashes on it uses up the broker's delivery limit. So the workers wait, loudly, for a missing table or a full disk.
 
-A PASSING error has a cause, which metrics count and people read, and it says whether the connection is still of use. A
-pool that kept a connection to a server which has become read-only would answer 503 long after another could write.
+A PASSING error has a cause, which metrics count and people read. The cause also says whether the connection is still
+usable. A pool that kept connections to a server turned read-only would answer 503 long after another could write.
 """
 
 from dataclasses import dataclass
@@ -30,15 +30,15 @@ class Cause:
     """Why PostgreSQL cannot do the work."""
 
     name: str
-    """For metrics: one of a few."""
+    """The metrics' label: one of a few."""
     words: str = ""
     """For a person, where PostgreSQL's own message does not say it."""
     spoils: bool = False
-    """The connection is of no use any more, although it may be open: another one can do better."""
+    """Whether to drop the connection, even if it is open: a new one may do better."""
 
 
 _UNIQUE_VIOLATION = "23505"
-# Classes of SQLSTATE (appendix A of PostgreSQL's manual) that blame the row: data exception, integrity constraint
+# SQLSTATE classes (appendix A of PostgreSQL's manual) that blame the row: data exception and integrity constraint
 # violation.
 _DATA_CLASSES = ("22", "23")
 
@@ -89,9 +89,9 @@ _CAUSES = {
 
 
 def fault_of(error: BaseException) -> Fault | None:
-    """What `error` means, or None if it is not the database's at all but a bug of ours."""
+    """Classify `error`. None: it does not come from the database, so it is a bug of ours."""
     if isinstance(error, asyncpg.PostgresError):
-        # Also what asyncpg refuses itself, before it is sent: its DataError has the SQLSTATE 22000.
+        # Includes values that asyncpg rejects before sending: its DataError has the SQLSTATE 22000.
         sqlstate = error.sqlstate or ""
         if sqlstate == _UNIQUE_VIOLATION:
             return Fault.DUPLICATE
@@ -102,7 +102,7 @@ def fault_of(error: BaseException) -> Fault | None:
 
 
 def cause_of(error: BaseException) -> Cause:
-    """Why it failed, of an error that is PASSING."""
+    """Why a PASSING error happened."""
     if isinstance(error, asyncpg.PostgresError):
         sqlstate = error.sqlstate or ""
         return _CAUSES.get(sqlstate) or _CAUSES.get(sqlstate[:2]) or _OTHER
@@ -114,10 +114,10 @@ def cause_of(error: BaseException) -> Cause:
 
 
 def describe(error: BaseException) -> str:
-    """SQLSTATE or type, message, and what it means. Without PostgreSQL's DETAIL, which quotes whole rows."""
+    """The error in one line: SQLSTATE or type, message, meaning. Omits PostgreSQL's DETAIL, which quotes whole rows."""
     words = cause_of(error).words if fault_of(error) is Fault.PASSING else ""
     if isinstance(error, asyncpg.InternalClientError) and words:
-        return f"{type(error).__name__}: {words}"  # its own text is about asyncpg's inside
+        return f"{type(error).__name__}: {words}"  # its own text is about asyncpg's internals
     sqlstate = getattr(error, "sqlstate", None)
     # asyncpg's str() appends DETAIL and HINT.
     said = f"{sqlstate} {error_text.one_line(error.args[0])}" if sqlstate and error.args else error_text.describe(error)

@@ -1,4 +1,4 @@
-"""How a connection to PostgreSQL is set up, whoever makes it."""
+"""PostgreSQL sessions and pools, and the settings that every one of them begins with."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -15,56 +15,54 @@ from pipeline.process import metrics
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 PooledConnection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 
-# Sent when a session begins, so they outrank what the server, the database, the role and the URL say. Each is something
-# that the pipeline rests on. The planner's settings, memory and `search_path` stay the operator's. Every one must be
-# known to all supported versions of PostgreSQL: a server refuses a session that begins with a setting it does not know.
+# Sent when a session begins, so they outrank the server, the database, the role and the URL. The pipeline relies on
+# each of them. Planner settings, memory and `search_path` stay the operator's. All supported versions of PostgreSQL
+# must know every one: a server refuses a session that begins with a setting it does not know.
 _SETTINGS = {
-    # A batch is acknowledged and an answer given after the commit: it has to be on disk by then (P1), also on a server,
-    # in a database or by a URL that has this off.
+    # Acks and answers follow the commit, so the commit must be on disk by then (P1), even where the server, the
+    # database or the URL turns this off.
     "synchronous_commit": "on",
-    # A batch that has waited for a product's lock must see what the holder has committed. Under repeatable read it
-    # fails instead (40001) and is held: verdicts took 5 to 30 s.
+    # A batch that waited for a product's lock must see what the holder committed. Under repeatable read it fails
+    # instead (40001) and is held: verdicts took 5 to 30 s.
     "default_transaction_isolation": "read committed",
-    # Every session writes, or may have to. A server that cannot write refuses all the same: see `check_writable`.
+    # Every session may have to write. A server that cannot write still refuses: see `check_writable`.
     "default_transaction_read_only": "off",
-    # asyncpg prepares every statement, and after five runs PostgreSQL keeps one plan for it. A plan made while the
-    # tables were empty is a sequential scan, and it stays until an autoanalyze: product_consumer, asking for the
-    # verdicts of a batch, went from 86 ms to 1.5 s (p50) within 90,000 orders. Planning each time costs 0.1 to 0.2 ms.
+    # asyncpg prepares every statement, and PostgreSQL keeps one plan for it after five runs. A plan made on empty
+    # tables is a sequential scan, and stays until an autoanalyze. product_consumer's query for the verdicts of a batch
+    # went from 86 ms to 1.5 s (p50) within 90,000 orders. Planning each time costs 0.1 to 0.2 ms.
     "plan_cache_mode": "force_custom_plan",
-    # Longer than any client of ours waits for an answer, so the client gives up first and says why. It ends what a
-    # frozen client leaves behind in the middle of a COPY. A role's shorter limit would fail every batch larger than it
-    # allows for, again and again.
+    # Longer than any client of ours waits, so the client gives up first and says why. The limit ends a COPY that a
+    # frozen client left half done. A role's shorter limit would fail every batch that takes longer, again and again.
     "statement_timeout": "60s",
-    # Far longer than a neighbour's batch holds its locks. A session that waits longer waits for somebody's ALTER TABLE;
-    # that is a fault, which is told and tried again. A role's limit of milliseconds would make a fault of every two
-    # batches that share a product.
+    # Far longer than another batch holds its locks. A session that waits longer waits for an ALTER TABLE: a fault, to
+    # report and retry. A role's limit of milliseconds would turn any two batches that share a product into a fault.
     "lock_timeout": "10s",
-    # A client that is frozen in the middle of a transaction keeps its locks, and answers keepalives: its kernel does. A
-    # batch takes a second at the most, and what is rolled back comes again.
+    # A client that freezes inside a transaction keeps its locks, while its kernel still answers keepalives. A batch
+    # takes a second at most, and a batch rolled back is delivered again.
     "idle_in_transaction_session_timeout": "30s",
-    # Our sessions are idle between requests, and the one that listens for verdicts nearly always is.
+    # Sessions are idle between requests; the one that listens for verdicts nearly always is.
     "idle_session_timeout": "0",
-    # The second attempt at a batch with duplicates takes place in the session of the first. With this on, the first
-    # refusal would end the session, for ever again.
+    # A batch with duplicates gets its second attempt in the same session. With this on, the first refusal would end the
+    # session, again and again.
     "exit_on_error": "off",
-    # What asyncpg decodes, and what COPY's text means.
+    # asyncpg's decoding and the text of COPY depend on these.
     "client_encoding": "UTF8",
     "DateStyle": "ISO, MDY",
     "TimeZone": "UTC",
-    # Lets the server notice within 5 + 3 × 5 s that a client is gone without a word, and free its locks. The last one
-    # is for a server that was just sending something: keepalives wait for that.
+    # The server notices within 5 + 3 × 5 s that a client vanished, and frees its locks. tcp_user_timeout covers a
+    # server that was sending at the time: keepalives wait for that.
     "tcp_keepalives_idle": "5",
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
     "tcp_user_timeout": "20s",
 }
-# Known from PostgreSQL 17 on, so set by a statement, there. A limit for whole transactions would end a session in the
-# middle of a batch that waits for locks; the limits above bound each of its steps.
+# Only PostgreSQL 17 and later know it, so a statement sets it there. A limit for whole transactions would end a batch
+# that waits for locks; the limits above bound each of its steps.
 _FROM_17_ON = "SET transaction_timeout = 0"
 
 
 def session_settings(application_name: str) -> dict[str, str]:
-    """`server_settings` for asyncpg. `application_name`: what pg_stat_activity shows."""
+    """asyncpg's `server_settings`. `application_name`: what pg_stat_activity shows."""
     return _SETTINGS | {"application_name": application_name}
 
 
@@ -76,9 +74,9 @@ async def open_session(
     command_timeout_s: float | None = None,
     settings: Mapping[str, str] | None = None,
 ) -> "asyncpg.Connection[asyncpg.Record]":
-    """A connection of its own. Raises TargetServerAttributeNotMatched where no server of the URL takes writes.
+    """Open one connection. Raises TargetServerAttributeNotMatched if no server of the URL takes writes.
 
-    `settings`: in place of those that are pinned here.
+    `settings`: override those pinned here.
     """
     connection = await asyncpg.connect(
         database_url,
@@ -96,7 +94,7 @@ async def open_session(
 
 
 def make_pool(database_url: str, application_name: str, size: int, timeout_s: float) -> Pool:
-    """A pool for an API. Connects when first needed, so that the process starts while PostgreSQL is away."""
+    """Make an API's pool. It connects on first use, so the process starts even while PostgreSQL is away."""
     return asyncpg.create_pool(
         database_url,
         min_size=0,
@@ -115,19 +113,19 @@ async def _begin(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
 
 
 async def _leave_as_it_is(_: "asyncpg.Connection[asyncpg.Record]") -> None:
-    """In place of asyncpg's RESET ALL, which would undo `_begin` and costs a round trip for each use.
+    """Replaces asyncpg's RESET ALL, which would undo `_begin` and costs a round trip for each use.
 
-    Nothing of ours changes a session, and asyncpg itself rolls back what is left open.
+    Our code changes no session settings, and asyncpg itself rolls back an open transaction.
     """
 
 
 class StoreUnavailable(Exception):
-    """PostgreSQL is away or too slow to answer, and nothing was changed."""
+    """PostgreSQL is away or too slow to answer. Nothing was changed."""
 
 
 @asynccontextmanager
 async def reading(pool: Pool, timeout_s: float) -> AsyncIterator[PooledConnection]:
-    """`borrow`, for a block that only reads. Raises StoreUnavailable for whatever passes, see database.faults."""
+    """`borrow`, for a block that only reads. Raises StoreUnavailable for a PASSING fault: see database.faults."""
     try:
         async with borrow(pool, timeout_s) as connection:
             yield connection
@@ -139,13 +137,13 @@ async def reading(pool: Pool, timeout_s: float) -> AsyncIterator[PooledConnectio
 
 @asynccontextmanager
 async def borrow(pool: Pool, timeout_s: float) -> AsyncIterator[PooledConnection]:
-    """A connection for the length of the block. The block is cancelled after `timeout_s`, waiting to get in included.
+    """A connection for the length of the block, which is cancelled after `timeout_s`, the wait for it included.
 
-    Raises TimeoutError, at the latest after twice `timeout_s`. `pool.fetch` in an `asyncio.timeout` would not do: when
-    it is cancelled, it waits without limit for the server to answer the cancellation, and a server that hangs never
-    does (measured: 20 s and more). With a timeout in `acquire`, giving the connection back has one too.
+    Raises TimeoutError, at the latest after twice `timeout_s`. `pool.fetch` in an `asyncio.timeout` would not do: once
+    cancelled, it waits without limit for the server to answer the cancellation. A server that hangs never does
+    (measured: 20 s and more). A timeout in `acquire` also bounds the release.
 
-    A connection whose server says that it cannot do the work is dropped, and with it all others of the pool.
+    If the server says that it cannot do the work, its connection is dropped, and with it all others of the pool.
     """
     try:
         async with asyncio.timeout(timeout_s), pool.acquire(timeout=timeout_s) as connection:
@@ -162,15 +160,15 @@ async def borrow(pool: Pool, timeout_s: float) -> AsyncIterator[PooledConnection
 
 
 async def check_writable(connection: "asyncpg.Connection[asyncpg.Record] | PooledConnection") -> None:
-    """Raises ReadOnlySQLTransactionError if this server takes no writes: it has become a standby since we connected.
+    """Raise ReadOnlySQLTransactionError if this server takes no writes: it became a standby since we connected.
 
-    Also a sign of life, for the price of `SELECT 1`.
+    Also a liveness check, for the price of `SELECT 1`.
     """
     if await connection.fetchval("SELECT current_setting('transaction_read_only')") == "on":
         raise asyncpg.ReadOnlySQLTransactionError("transaction_read_only is on")
 
 
 def count_fault(error: BaseException) -> None:
-    """Tell the metrics, if it is a fault of PostgreSQL."""
+    """Count the error in the metrics if it is a PASSING fault of PostgreSQL."""
     if fault_of(error) is Fault.PASSING:
         metrics.SERVER_FAULTS.labels("postgresql", cause_of(error).name).inc()
