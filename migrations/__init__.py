@@ -1,1 +1,1 @@
-"""Plain SQL revisions, applied in the order of their names by `python -m migrations`."""
+"""Plain SQL revisions. `python -m migrations` applies them in the order of their names."""

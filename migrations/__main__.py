@@ -1,11 +1,11 @@
-"""Apply what is missing, once, however many replicas start together.
+"""Apply the missing revisions, each once, however many replicas start together.
 
-python -m migrations            reads DATABASE_URL as the services do; exit 0 when the schema is up to date
-python -m migrations --wait     changes nothing: waits until somebody else has brought it up to date
+python -m migrations            reads DATABASE_URL as the services do; exits 0 when the schema is up to date
+python -m migrations --wait     changes nothing: waits until another process has brought the schema up to date
 
-Each revision is named when it begins and when it ends, and every few seconds while it runs or waits, with whoever is in
-its way. Nothing ends it but an error: a limit for statements that the role, the database or the server has does not
-count. A database in which Headrace cannot work is refused before anything is changed.
+Prints each revision as it begins and ends. While one runs or waits, prints every few seconds which sessions block it.
+Only an error ends a revision: statement limits of the role, the database or the server do not apply. Refuses, before
+it changes anything, a database in which Headrace cannot work.
 """
 
 import asyncio
@@ -27,8 +27,8 @@ from migrations.requirements import Refused, require
 from pipeline.process.logs.configure import protect_streams
 from pipeline.process.settings import DatabaseSettings, load_or_exit
 
-# One lock for all who migrate this database. The number is the first 8 bytes of sha256("headrace migrations"), as a
-# signed bigint.
+# One advisory lock for every process that migrates this database: the first 8 bytes of sha256("headrace migrations"),
+# as a signed bigint.
 _LOCK = int.from_bytes(hashlib.sha256(b"headrace migrations").digest()[:8], "big", signed=True)
 _LOOK_FOR_LOCK_EVERY_S = 0.5
 _HOLDERS = """
@@ -38,21 +38,21 @@ _HOLDERS = """
 """
 
 _CONNECT_TIMEOUT_S = 10.0
-# Of all that is no revision.
+# For every statement outside a revision.
 _ANSWER_TIMEOUT_S = 30.0
-# A revision takes as long as it takes. What waits for a table's lock has everybody else behind it, so it lets them
-# through again and again.
+# A revision may run for any time. But while it waits for a table's lock, everybody else queues behind it, so it gives
+# up after lock_timeout, lets them through, and tries again.
 _SETTINGS = {"statement_timeout": "0", "lock_timeout": "4s"}
 _LOCK_TRIES = 200
 _REST_S = 1.0
 
 
 class EditedRevision(Exception):
-    """A revision that is in the database has another text in the tree."""
+    """A revision file differs from the text that was applied to the database."""
 
 
 async def migrate(database_url: str) -> list[str]:
-    """Apply the revisions that are missing. Returns their names. Raises EditedRevision, Refused, asyncpg errors."""
+    """Apply the missing revisions and return their names. Raises EditedRevision, Refused, asyncpg errors."""
     async with _session(database_url) as connection:
         await require(connection, changes=bool(_missing(await _known(connection))))
         await _lock(connection)
@@ -77,7 +77,7 @@ async def _session(database_url: str) -> AsyncIterator[Connection]:
     try:
         yield connection
     finally:
-        connection.terminate()  # its transaction is over, and the lock goes with the session
+        connection.terminate()  # its transaction is over, and the lock ends with the session
 
 
 def _revisions() -> list[Path]:
@@ -85,7 +85,7 @@ def _revisions() -> list[Path]:
 
 
 async def _known(connection: Connection) -> dict[str, str]:
-    """The digest of each revision that the database has."""
+    """The digest of each applied revision, by name."""
     async with asyncio.timeout(_ANSWER_TIMEOUT_S):
         if await connection.fetchval("SELECT to_regclass('schema_revisions')") is None:
             return {}
@@ -94,7 +94,7 @@ async def _known(connection: Connection) -> dict[str, str]:
 
 
 def _missing(known: Mapping[str, str]) -> list[Path]:
-    """What the database lacks. Raises EditedRevision, before anything is applied."""
+    """The revisions that the database lacks. Raises EditedRevision before anything is applied."""
     for path in _revisions():
         digest = _digest(path)
         if known.get(path.stem, digest) != digest:
@@ -107,8 +107,9 @@ def _digest(path: Path) -> str:
 
 
 async def _lock(connection: Connection) -> None:
-    """Held by the session: released when it ends, even by kill -9. Asked for again and again, so that no limit for
-    statements counts, and whoever holds it can be named.
+    """Wait for the migration lock. The session holds it, so even kill -9 releases it.
+
+    Polls rather than blocks, so that no statement limit applies and progress can name the session that holds it.
     """
     began = told_at = time.monotonic()
     while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK, timeout=_ANSWER_TIMEOUT_S):
@@ -121,7 +122,7 @@ async def _lock(connection: Connection) -> None:
 
 
 async def _apply(connection: Connection, database_url: str, path: Path) -> None:
-    """In one transaction. Raises what PostgreSQL has against it; then nothing of it is left."""
+    """Apply one revision in one transaction. Raises PostgreSQL's error; then nothing of the revision is left."""
     tell(f"{path.stem} begins")
     began = time.monotonic()
     sql, digest = path.read_text(), _digest(path)  # noqa: ASYNC240  (a program that does one thing)
@@ -144,7 +145,7 @@ async def _apply(connection: Connection, database_url: str, path: Path) -> None:
 
 
 async def wait_until_migrated(database_url: str, look_every_s: float = 1.0) -> None:
-    """Return when the database has all revisions of this tree, whoever applies them. Raises EditedRevision."""
+    """Wait until another process has applied all revisions of this tree. Raises EditedRevision."""
     told = ""
     while True:
         try:
@@ -154,7 +155,7 @@ async def wait_until_migrated(database_url: str, look_every_s: float = 1.0) -> N
                 return
             why = f"waiting for {', '.join(path.stem for path in missing)}"
         except Exception as error:
-            # Not there yet, or no tables in it yet: who waits for the one waits for the other.
+            # The server or its tables may not be there yet. Both are worth waiting for.
             if fault_of(error) is None:
                 raise
             why = f"waiting: {describe(error)}"
@@ -168,7 +169,7 @@ def main() -> int:
     if sys.argv[1:] not in ([], ["--wait"]):
         print(__doc__, file=sys.stderr)
         return 2
-    # A log that cannot be written is no reason to leave a database half migrated, or to say that it is.
+    # Output that cannot be written must not leave a database half migrated, nor claim that it is.
     protect_streams("migrations")
     settings = load_or_exit("migrations", DatabaseSettings)
     try:

@@ -1,12 +1,12 @@
-"""Who may do what in PostgreSQL: one table, from which roles, grants, documents and tests derive.
+"""PostgreSQL roles and their grants: one table, from which roles, grants, documents and tests derive.
 
-python -m migrations.privileges DIRECTORY     make the roles, and hand the database over to its owner; safe to repeat
+python -m migrations.privileges DIRECTORY     create the roles, make `owner` own the database; safe to repeat
 
-DATABASE_URL is a superuser's. DIRECTORY has a file for `owner` and for each role in GRANTS, with its password.
+DATABASE_URL must be a superuser's. DIRECTORY holds a file with the password of `owner` and of each role in GRANTS.
 
-The owner owns the schema and migrates it; no service is the owner, and none is a superuser. Roles belong to a whole
-server, so their names begin with the name of the database: two deployments on one server share none. Where an
-administrator has made no such roles, the services run with what DATABASE_URL gives them, and nothing here is used.
+The owner owns the schema and migrates it; no service is the owner or a superuser. Roles belong to a whole server, so
+their names begin with the database's name: two deployments on one server share none. Without these roles, the
+services run with the rights of DATABASE_URL, and nothing here is used.
 """
 
 import asyncio
@@ -21,16 +21,16 @@ from pipeline.process.settings import DatabaseSettings, load_or_exit
 Connection = asyncpg.Connection
 
 OWNER = "owner"
-# Role → table → what it may do there. A table without a role is one that nobody but the owner can use.
+# Role → table → privileges. Only the owner can use a table that no role names.
 GRANTS: Mapping[str, Mapping[str, str]] = {
-    # Prices, verdicts, and the orders of a client. It stores nothing: that is what the queue is for.
+    # Reads prices, verdicts and a client's orders. Stores nothing: that is what the queue is for.
     "ingest_api": {
         "products": "SELECT",
         "orders": "SELECT",
         "stock_ledger": "SELECT",
         "dead_letters": "SELECT",
     },
-    # SELECT goes with ON CONFLICT. The ledger says which orders that the broker gave up on still need a verdict.
+    # ON CONFLICT needs SELECT. The ledger shows which dead-lettered orders still need a verdict.
     "persist_worker": {
         "orders": "SELECT, INSERT",
         "stock_ledger": "SELECT",
@@ -41,14 +41,14 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "stock_ledger": "SELECT, INSERT",
         "dead_letters": "SELECT, INSERT",
     },
-    # A product is deleted by a mark in its row. It may not decide orders, nor read them.
+    # Deletes a product by a mark in its row. Can neither decide orders nor read them.
     "product_api": {
         "products": "SELECT, INSERT, UPDATE (name, price, qty, version, updated_at, deleted_at)",
         "stock_adjustments": "INSERT",
-        # UPDATE goes with ON CONFLICT and FOR UPDATE.
+        # ON CONFLICT and FOR UPDATE need UPDATE.
         "product_requests": "SELECT, INSERT, UPDATE, DELETE",
     },
-    # `verify` reads everything and changes nothing; `dead` marks letters, and writes the verdict of what it discards.
+    # `verify` reads everything and changes nothing. `dead` marks letters, and writes the verdict of those it discards.
     "operator": {
         "products": "SELECT",
         "orders": "SELECT",
@@ -57,9 +57,9 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "dead_letters": "SELECT, UPDATE",
     },
 }
-# What all of them may read: which revisions the database has, for `python -m migrations --wait`.
+# Every role may read the applied revisions, for `python -m migrations --wait`.
 READ_BY_ALL = "schema_revisions"
-# persist_worker copies a batch into a table of its session before it inserts it.
+# persist_worker may COPY a batch into a temporary table before it inserts it.
 TEMPORARY_TABLES = ("persist_worker",)
 
 _TABLES = "SELECT relname FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p')"
@@ -67,7 +67,7 @@ _FOREIGN = f"{_TABLES} AND pg_get_userbyid(relowner) <> $1"
 
 
 def role_name(database: str, role: str) -> str:
-    """Of a role in GRANTS, or of OWNER. Raises ValueError for a database whose name leaves no room for it."""
+    """PostgreSQL's name of a role in GRANTS, or of OWNER. Raises ValueError if the database's name is too long."""
     name = f"{database}_{role}"
     if len(name.encode()) > 63:
         raise ValueError(f"the name of the role {name} is longer than PostgreSQL's 63 bytes")
@@ -82,9 +82,9 @@ def _quoted(identifier: str) -> str:
 
 
 async def provision(admin_url: str, passwords: Mapping[str, str]) -> None:
-    """Make the roles, or give those that are there these passwords, and hand the database over to its owner.
+    """Create the roles, or set the passwords of existing ones, and make OWNER own the database. Safe to repeat.
 
-    `admin_url`: a superuser's, on the database. `passwords`: of OWNER and of each role in GRANTS. Safe to repeat.
+    `admin_url`: the database, as a superuser. `passwords`: by role, for OWNER and each role in GRANTS.
     """
     connection = await asyncpg.connect(admin_url, timeout=10)
     try:
@@ -113,13 +113,13 @@ async def _make_role(connection: "Connection[asyncpg.Record]", name: str, passwo
 
 
 async def _hand_over(connection: "Connection[asyncpg.Record]", database: str) -> None:
-    """Make the owner the owner of all, also of tables that an earlier version made as a superuser."""
+    """Make OWNER own everything, also tables that an earlier version made as a superuser."""
     owner = role_name(database, OWNER)
     await connection.execute(f"ALTER DATABASE {_quoted(database)} OWNER TO {_quoted(owner)}")
     await connection.execute(f"REVOKE ALL ON DATABASE {_quoted(database)} FROM PUBLIC")
     schema = _quoted(await connection.fetchval("SELECT current_schema()"))
     await connection.execute(f"ALTER SCHEMA {schema} OWNER TO {_quoted(owner)}")
-    # Before PostgreSQL 15 everybody may make tables there.
+    # Before PostgreSQL 15, everybody may create tables there.
     await connection.execute(f"REVOKE CREATE ON SCHEMA {schema} FROM PUBLIC")
     await connection.execute(f"GRANT USAGE ON SCHEMA {schema} TO PUBLIC")
     for (table,) in await connection.fetch(_FOREIGN, owner):
@@ -127,9 +127,9 @@ async def _hand_over(connection: "Connection[asyncpg.Record]", database: str) ->
 
 
 async def grant(connection: "Connection[asyncpg.Record]") -> list[str]:
-    """Give the roles of this database what GRANTS says, and take away what it does not say. Returns those there are.
+    """Grant this database's roles exactly what GRANTS says. Returns the names of the roles that exist.
 
-    By the owner, after each migration: a new revision may have made a table.
+    The owner calls it after each migration: a new revision may have made a table.
     """
     database = await connection.fetchval("SELECT current_database()")
     tables = [row[0] for row in await connection.fetch(_TABLES)]
@@ -149,12 +149,12 @@ async def grant(connection: "Connection[asyncpg.Record]") -> list[str]:
 
 
 def passwords_in(directory: Path) -> dict[str, str]:
-    """Of OWNER and of each role in GRANTS. Raises OSError for one without a file."""
+    """The passwords of OWNER and of each role in GRANTS. Raises OSError for a role without a file."""
     return {role: (directory / role).read_text().strip() for role in (OWNER, *GRANTS)}
 
 
 def main(arguments: list[str]) -> int:
-    """The exit code: 0, 1 when the roles could not be made, 2 for wrong arguments."""
+    """Return the exit code: 0, 1 if the roles could not be made, 2 for wrong arguments."""
     if len(arguments) != 1:
         print(__doc__, file=sys.stderr)
         return 2

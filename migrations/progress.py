@@ -1,4 +1,4 @@
-"""What the migrations say while they work: a line when a revision begins and ends, and every few seconds in between."""
+"""Progress lines of the migrations: one when a revision begins and ends, and one every few seconds in between."""
 
 import asyncio
 import sys
@@ -21,12 +21,12 @@ _BLOCKERS = """
 
 
 def tell(text: str) -> None:
-    """A line of progress, at once: whoever waits for us reads it."""
+    """Print a line of progress, unbuffered: an operator may be waiting for it."""
     print(f"migrations: {text}", file=sys.stderr, flush=True)
 
 
 def name_of(session: asyncpg.Record) -> str:
-    """A session of pg_stat_activity, so that an operator finds it. What others run is hidden from most roles."""
+    """Name a session of pg_stat_activity so that an operator finds it. Most roles cannot see what others run."""
     role, program = session["usename"] or "an unknown role", session["application_name"] or "no application_name"
     state = f", {session['state']}" if session["state"] else ""
     return f"session {session['pid']} ({program}, {role}{state})"
@@ -34,7 +34,7 @@ def name_of(session: asyncpg.Record) -> str:
 
 @asynccontextmanager
 async def telling(database_url: str, pid: int, doing: str) -> AsyncIterator[None]:
-    """Within the block, say every few seconds that `doing` goes on, and who is in the way of session `pid`."""
+    """Within the block, print every few seconds that `doing` goes on, and which sessions block session `pid`."""
     beat = asyncio.create_task(_beat(database_url, pid, doing))
     try:
         yield
@@ -51,7 +51,7 @@ async def _beat(database_url: str, pid: int, doing: str) -> None:
 
 
 async def _in_the_way(database_url: str, pid: int) -> str:
-    """Asked over another connection: ours waits for its own statement."""
+    """The sessions that block `pid`, in words. Asks over another connection: ours waits for its own statement."""
     try:
         async with asyncio.timeout(2 * _LOOK_TIMEOUT_S):
             connection = await open_session(

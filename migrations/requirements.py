@@ -1,13 +1,13 @@
-"""What a database must be before the migrations change anything in it. Each refusal says what to do."""
+"""Requirements that a database must meet before the migrations change it. Each refusal says what to do."""
 
 from typing import NamedTuple
 
 import asyncpg
 
 OLDEST_MAJOR = 14
-"""The oldest version of PostgreSQL that its project still maintains."""
+"""The oldest version that the PostgreSQL project still maintains."""
 
-# One row. `foreign`: tables of ours that belong to somebody whose rights we do not have, with their owner.
+# One row. `foreign_table`: the first of our tables whose owner's rights we do not have, with that owner.
 _LOOK = """
     SELECT current_setting('server_version_num')::int / 10000 AS major,
            current_setting('server_version') AS version,
@@ -27,11 +27,11 @@ _TABLES = ("products", "orders", "stock_adjustments", "stock_ledger", "dead_lett
 
 
 class Refused(Exception):
-    """The migrations cannot work here. Nothing was changed."""
+    """The migrations cannot run in this database. Nothing was changed."""
 
 
 class Found(NamedTuple):
-    """What the database is."""
+    """The properties of the database, the server and the role that the migrations depend on."""
 
     major: int
     version: str
@@ -45,7 +45,7 @@ class Found(NamedTuple):
 
 
 def why_not(found: Found, *, changes: bool) -> str | None:
-    """Why the migrations cannot work, or None. `changes`: whether there are revisions to apply."""
+    """Why the migrations cannot run, or None. `changes`: whether there are revisions to apply."""
     if found.major < OLDEST_MAJOR:
         return f"PostgreSQL {found.version} is too old: Headrace needs {OLDEST_MAJOR} or later"
     if found.encoding != "UTF8":
@@ -76,7 +76,7 @@ def why_not(found: Found, *, changes: bool) -> str | None:
 
 
 async def require(connection: "asyncpg.Connection[asyncpg.Record]", *, changes: bool) -> None:
-    """Raises Refused."""
+    """Raise Refused if the database does not meet the requirements. `changes`: as in `why_not`."""
     row = await connection.fetchrow(_LOOK, _TABLES)
     assert row is not None  # it has no FROM
     if why := why_not(Found(*row), changes=changes):
