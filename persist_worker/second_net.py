@@ -1,18 +1,18 @@
-"""The second net: what the broker has given up on becomes dead letters, like what the workers give up on themselves.
+"""Consumes orders.dead: parks each order that the broker dead-lettered, as the workers park poison themselves.
 
-A message that came back more often than its queue allows, or that somebody rejected, is in orders.dead with all its
-orders, and nobody would ever answer for them (P4). Each becomes a dead letter of its own, byte for byte. Which one, the
-database says, and not the queue that it comes from: what is still to be done for an order is what a replay has to do.
+A message that was delivered more often than its queue allows, or rejected, ends in orders.dead with all its orders.
+Nobody else would ever give them a verdict (P4). Each order becomes a dead letter of its own, byte for byte. The
+database decides its stage, not the queue that it came from: a replay has to do what is still to be done.
 
-    decided                         none: this was a repetition, and the verdict stands
-    stored, and without a verdict   from orders.created, stage stock: it is FAILED until it is replayed there. From
-                                    orders.accepted, none: it is passed on to orders.created, as it should have been.
-                                    Its twin may be there already, and nobody may be told FAILED and be PROCESSED then
-    not stored, or another's id     stage persist: it is FAILED until it is replayed to orders.accepted
-    no order, or no order of ours   one letter for all that cannot be told apart, of the stage that its queue was for
+    decided                         no letter: this was a redelivery, and the verdict stands
+    stored, without a verdict       from orders.created: stage stock, so FAILED until it is replayed there.
+                                    From orders.accepted: no letter, but forwarded to orders.created, as it should
+                                    have been. A duplicate may be there already, and no order may go from FAILED to
+                                    PROCESSED by itself
+    not stored, or the id is taken  stage persist: FAILED until it is replayed to orders.accepted
+    unreadable                      one letter, with the stage of its queue; for the whole message if it cannot be split
 
-This net must not take the first one down: it has a consumer and a database connection of its own, and a bug in it ends
-it and not the process.
+A fault here must not stop the worker. So this consumer has its own database connection, and a bug ends only it.
 """
 
 import asyncio
@@ -43,10 +43,10 @@ PART = "dead letters"
 STOCK = "stock"
 
 FORWARD = "forward"
-"""In place of a stage: not parked, but passed on to product_consumer."""
+"""In place of a stage: forwarded to product_consumer, not parked."""
 _STAGES = {topology.ORDERS_ACCEPTED_QUEUE: PERSIST, topology.ORDERS_CREATED_QUEUE: STOCK}
 
-# Nobody is in a hurry here. At 1 MiB a message, persist_worker's largest, what waits here is 8 MB at the worst.
+# Nobody waits for this queue. At 1 MiB a message, persist_worker's largest, at most 8 MB are prefetched.
 LIMITS = BatchLimits(orders=2_000, size_bytes=1024**2, deliveries=4, linger_s=0)
 PREFETCH = 8
 
@@ -60,7 +60,7 @@ _KNOWN = """
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """How a message came here, as far as its header says so: anybody can publish to the exchange."""
+    """Why the broker dead-lettered a message, if its x-death header says: anybody can publish to the exchange."""
 
     queue: str
     reason: str
@@ -80,37 +80,35 @@ class Death:
 
 @dataclass(frozen=True, slots=True)
 class Fallen:
-    """One order of a dead-lettered message, or what cannot be told apart."""
+    """One order of a dead-lettered message, or the whole message if it cannot be split."""
 
     letter: DeadLetter
     stage: str
-    """By its queue. One that the broker does not name: persist, because its worker stores what is not stored, and
-    passes on what is.
-    """
+    """Its queue's. Without a known queue: persist, whose worker stores what is new and forwards the rest."""
     order: Order | None
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """An order as the database has it."""
+    """An order as stored in the database."""
 
     product_id: str
     quantity: int
     is_decided: bool
-    """Or parked by the second worker, and so FAILED until that letter is replayed."""
+    """Has a verdict, or was parked by product_consumer, and so is FAILED until that letter is replayed."""
 
     def is_the_same(self, order: Order) -> bool:
-        """Whether it is this order, and not another that is stored under its id."""
+        """Whether the stored row is this order, and not another one under the same id."""
         return (self.product_id, self.quantity) == (order.product_id, order.quantity)
 
 
 def fallen(deliveries: Iterable[Delivery]) -> list[Fallen]:
-    """What has come through. Never raises."""
+    """Split dead-lettered messages into single orders. Never raises."""
     return [it for delivery in deliveries for it in _told_apart(delivery)]
 
 
 def sort_letters(those: Iterable[Fallen], known: Mapping[str, Known]) -> dict[str, list[DeadLetter]]:
-    """What is to be parked, by stage, and what is to be passed on. `known`: what the database has of them, by id."""
+    """The letters to park, by stage, and under FORWARD those to forward. `known`: their stored orders, by id."""
     letters: dict[str, list[DeadLetter]] = {PERSIST: [], STOCK: [], FORWARD: []}
     for it in those:
         stage = it.stage if it.order is None else _stage_of(it.order, it.stage, known.get(it.order.id))
@@ -120,7 +118,7 @@ def sort_letters(those: Iterable[Fallen], known: Mapping[str, Known]) -> dict[st
 
 
 def _stage_of(order: Order, stage: str, known: Known | None) -> str | None:
-    """What is still to be done for the order; None: nothing. `stage`: by its queue."""
+    """The stage that the order still has to pass, or FORWARD; None: it is decided. `stage`: that of its queue."""
     if known is None or not known.is_the_same(order):
         return PERSIST
     if known.is_decided:
@@ -154,19 +152,19 @@ def _one(element: bytes, death: Death, stage: str) -> Fallen:
 
 class SecondNet:
     def __init__(self, consumer: BatchConsumer, database: Database, publisher: Publisher, health: Health) -> None:
-        """`consumer`: of orders.dead. `database`: nobody else's. `publisher`: to orders.created."""
+        """`consumer`: of orders.dead. `database`: not shared. `publisher`: to orders.created."""
         self._consumer, self._database, self._publisher, self._health = consumer, database, publisher, health
 
     @classmethod
     def of(cls, settings: PipelineSettings, health: Health, publisher: Publisher) -> "SecondNet":
-        """`health`: its part is PART, and optional: without this net, orders are stored."""
+        """`health`: reports as PART, an optional part: orders are stored without this consumer."""
         consumer = BatchConsumer(settings, health, PART, topology.declare_dead, LIMITS, PREFETCH, declares_again=True)
-        # A connection is made when there is something to park. What is wrong with it is in the log.
+        # It connects when there is something to park. Only the log reports its faults.
         own = Health(f"{health.service} {PART}", DATABASE)
         return cls(consumer, Database(settings.database_url, own, _prepare), publisher, health)
 
     async def run(self) -> None:
-        """Consume and park until cancelled. After a bug it does nothing, and what comes then stays in orders.dead."""
+        """Consume and park until cancelled. After a bug it stops consuming, and messages stay in orders.dead."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._consumer.run())
@@ -174,7 +172,7 @@ class SecondNet:
         except Exception:
             log.critical("bug in the second net; what the broker gives up on is not parked any more", exc_info=True)
             self._health.down(PART, "a bug, see the log: what the broker gives up on stays in orders.dead")
-            # Not the end of the process: without this net orders are stored, and a restart would meet the same bug.
+            # The process goes on: orders are stored without this consumer, and a restart would meet the same bug.
             await asyncio.Event().wait()
         finally:
             await self._database.close()
@@ -184,9 +182,9 @@ class SecondNet:
             pass
 
     async def run_once(self) -> int | None:
-        """One batch, from its close to its ack. Returns how many letters are new; None when there is no more.
+        """Process one batch, from its close to its ack. Returns the number of new letters; None when drained.
 
-        What is passed on is confirmed before the ack, and may be passed on twice.
+        Forwarded orders are confirmed before the ack, and may be forwarded twice.
         """
         batch = await self._consumer.next()
         if batch is None:
@@ -200,7 +198,7 @@ class SecondNet:
         await self._forward(parked.pop(FORWARD))
         letters = sum(map(len, parked.values()))
         if letters:
-            await self._database.notify(VERDICTS)  # they are FAILED, and nobody after us will say so
+            await self._database.notify(VERDICTS)  # they are FAILED, and no later stage will notify
         await self._consumer.settle(batch)
         _tell(batch.deliveries, parked)
         return letters
@@ -226,7 +224,7 @@ async def _prepare(_: Connection) -> None:
 
 
 async def _park(connection: Connection, those: Sequence[Fallen]) -> dict[str, list[DeadLetter]]:
-    """In one commit. Safe to repeat. Returns what is new, by stage, and what is to be passed on."""
+    """Park in one commit. Safe to repeat. Returns the new letters by stage, and under FORWARD those to forward."""
     ids = [it.order.id for it in those if it.order is not None]
     async with connection.transaction():
         rows = await connection.fetch(_KNOWN, ids)

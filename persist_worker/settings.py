@@ -14,7 +14,7 @@ class PersistSettings(WorkerSettings):
     batch_max_orders: Count = 2_000
     # A batch becomes one message on orders.created; the broker takes 16 MiB.
     batch_max_bytes: SizeBytes = 1024**2
-    # Each holds up to 500 orders of ingest_api's, or one bulk request of up to 1,000.
+    # A delivery holds up to 500 orders of ingest_api, or one bulk request of up to 1,000.
     batch_max_deliveries: Count = 128
-    # At 250 KB each, a bulk request's, the worst backlog holds 64 MB here.
+    # At 250 KB a delivery, that of a bulk request, at most 64 MB are prefetched.
     prefetch: Prefetch = 256

@@ -1,4 +1,4 @@
-"""One batch after another: write, forward, ack. Each step is durable before the next, and each may happen twice."""
+"""Writes, forwards and acks batch after batch. Each step is durable before the next, and each may happen twice."""
 
 import asyncio
 
@@ -33,12 +33,12 @@ class PersistWorker:
         health: Health,
         stop: asyncio.Event,
     ) -> None:
-        """`stop`: once it is set, a batch that cannot be stored or forwarded at once is left to the broker."""
+        """`stop`: once set, a batch that cannot be stored or forwarded at once is left to the broker."""
         self._consumer, self._database, self._publisher, self._health = consumer, database, publisher, health
         self._stop = stop
 
     async def run_once(self) -> int | None:
-        """One batch, from its close to its ack. Returns how many orders it brought; None when there is no more.
+        """Process one batch, from its close to its ack. Returns how many orders it held; None when drained.
 
         Raises LetGo.
         """
@@ -54,14 +54,14 @@ class PersistWorker:
 
         written = await self._database.until_it_works(store, self._consumer.queue_name)
         if written.parked:
-            await self._database.notify(VERDICTS)  # they are FAILED, and nobody after us will say so
+            await self._database.notify(VERDICTS)  # they are FAILED, and no later stage will notify
         await self._forward(to_forward(incoming, orders, written), len(orders))
         await self._consumer.settle(batch)
         self._tell(batch, incoming, written)
         return len(incoming.orders)
 
     async def _forward(self, body: bytes | None, orders: int) -> None:
-        """Publish until confirmed. The orders are stored; whoever takes over after a crash forwards them once more.
+        """Publish order.created until it is confirmed. After a crash, the redelivered batch is forwarded once more.
 
         Raises LetGo.
         """
@@ -74,7 +74,7 @@ class PersistWorker:
                 if attempt:
                     self._health.up(PUBLISHER)
                 return
-            if outcome is not Outcome.NOT_SENT:  # the publisher has said why, and says when it is back
+            if outcome is not Outcome.NOT_SENT:  # there, the publisher itself reports why, and when it is back
                 self._health.down(PUBLISHER, f"{topology.ORDER_CREATED} not confirmed: {outcome.value}")
             metrics.BATCH_RETRIES.labels(self._consumer.queue_name, outcome.value).inc()
             wait_s = backoff_s(attempt)
@@ -93,9 +93,9 @@ class PersistWorker:
 
 
 def to_forward(incoming: Incoming, orders: list[Order], written: Written) -> bytes | None:
-    """The body of order.created: every order that is stored, those included that were there before.
+    """The body of order.created: every stored order of the batch, also those that were stored before.
 
-    Whoever stored those may have died before it forwarded them. None: there is nothing to forward.
+    The worker that stored those may have died before it forwarded them. None: there is nothing to forward.
     """
     if incoming.body is not None and not written.refused:
         return incoming.body

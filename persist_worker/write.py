@@ -1,10 +1,10 @@
-"""Orders into PostgreSQL, each once, whatever comes.
+"""Write a batch of orders to PostgreSQL, each once, by one of three paths.
 
-    direct    COPY straight into `orders`: one statement, one fsync. What nearly every batch takes.
-    staging   COPY into a temporary table, then INSERT … ON CONFLICT DO NOTHING: when some are there already.
-    bisect    the staging way, with what PostgreSQL refuses found by halving: k bad rows of n cost O(k log n) COPYs.
+    direct    COPY straight into `orders`: one statement, one fsync. Nearly every batch takes this path.
+    staging   COPY into a temporary table, then INSERT … ON CONFLICT DO NOTHING: some rows exist, or letters are parked.
+    bisect    staging, and halving to find the rows that PostgreSQL refuses: k bad rows of n cost O(k log n) COPYs.
 
-All of a batch commits at once, its dead letters included.
+A batch commits at once, its dead letters included.
 """
 
 from collections.abc import Iterable
@@ -23,7 +23,7 @@ STAGE = "persist"
 _COLUMNS = ("id", "product_id", "quantity", "unit_price", "total_price", "accepted_at", "request_hash", "client")
 _COLUMN_LIST = ", ".join(_COLUMNS)
 
-# It has the constraints of `orders`: a row which that would refuse is refused here already, where halving finds it.
+# The staging table has the constraints of `orders`, so it refuses the same rows, and halving finds them here.
 _CREATE_STAGING = """
     CREATE TEMPORARY TABLE orders_staging (LIKE orders INCLUDING DEFAULTS INCLUDING CONSTRAINTS) ON COMMIT DELETE ROWS
 """
@@ -31,35 +31,35 @@ _FROM_STAGING = f"""
     INSERT INTO orders ({_COLUMN_LIST}) SELECT {_COLUMN_LIST} FROM orders_staging ON CONFLICT (id) DO NOTHING
     RETURNING id::text, product_id::text, quantity
 """
-# A row that is there under the same id but is another order: not a redelivery, a clash of ids. See order_ids.
+# Another order is stored under the same id: a clash of ids, not a redelivery. See pipeline.contract.order_ids.
 _STRANGERS = """
     SELECT s.id::text, s.product_id::text, s.quantity FROM orders_staging s JOIN orders o USING (id)
     WHERE (s.product_id, s.quantity) IS DISTINCT FROM (o.product_id, o.quantity)
 """
-# What two deliveries of one order have in common, and two orders that share an id by accident have not.
+# Equal for two deliveries of one order. Differs between two orders that share an id by accident.
 _Identity = tuple[str, str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What became of a batch. Committed."""
+    """What became of a batch, after its commit. Rows that were stored before are in none of its lists."""
 
     path: str
     stored: list[Order]
-    """The rows that are new: those that were there before are in none of these lists."""
+    """The new rows."""
     parked: list[DeadLetter] = field(default_factory=list)
-    """Without what was parked before and still waits for its replay."""
+    """The new letters, without those that are parked already."""
     refused: list[Order] = field(default_factory=list)
-    """Those of the batch that are not stored: product_consumer must not hear of them."""
+    """Orders that are not stored: they must not reach product_consumer."""
 
 
 async def prepare(connection: Connection) -> None:
-    """What a new connection needs."""
+    """Create the staging table on a new connection."""
     await connection.execute(_CREATE_STAGING)
 
 
 async def write(connection: Connection, orders: list[Order], dead: list[DeadLetter]) -> Written:
-    """Store `orders` (each once) and park `dead`, in one commit. Safe to repeat. Raises what is PASSING."""
+    """Store `orders` (each once) and park `dead`, in one commit. Safe to repeat. Raises PASSING faults."""
     path = "staging"
     if not dead:
         try:
@@ -73,8 +73,9 @@ async def write(connection: Connection, orders: list[Order], dead: list[DeadLett
 
 
 def each_once(orders: Iterable[Order]) -> list[Order]:
-    """Without the repetitions; the first of each. By id, so that two workers which were given the same orders never
-    wait for each other in a circle.
+    """Drop duplicates, keep the first of each, and sort by id.
+
+    Sorted, because two workers that were given the same orders must not deadlock.
     """
     once: dict[_Identity, Order] = {}
     for order in orders:
@@ -91,7 +92,7 @@ def _identity(order: Order) -> _Identity:
 
 
 def copy_line(order: Order) -> str:
-    """One order in the text format of COPY. Pure, and first: see database.copy_text."""
+    """One order in the text format of COPY, encoded before the COPY begins: see database.copy_text."""
     request_hash = NULL if order.request_hash is None else rf"\\x{order.request_hash}"
     client = NULL if order.client is None else order.client
     return (
@@ -104,7 +105,7 @@ def copy_line(order: Order) -> str:
 
 
 async def _copy(connection: Connection, table: str, orders: list[Order]) -> None:
-    # Of each order: two before a hash, one in a NULL.
+    # Backslashes in a line: two begin a hash, and one is in each NULL.
     hashes, unowned = sum(it.request_hash is not None for it in orders), sum(it.client is None for it in orders)
     lines = [copy_line(order) for order in orders]
     await copy_lines(connection, table, _COLUMNS, lines, backslashes=len(orders) + hashes + unowned)
@@ -127,7 +128,7 @@ async def _write_staged(connection: Connection, path: str, orders: list[Order], 
 
 
 async def _stage(connection: Connection, orders: list[Order]) -> list[tuple[Order, str]]:
-    """COPY into the staging table, halving around what it refuses. Returns the refused, and what is wrong with each."""
+    """COPY into the staging table, halving around rows that it refuses. Returns those, each with PostgreSQL's error."""
     if not orders:
         return []
     try:

@@ -1,7 +1,7 @@
-"""One batch after another: decide and commit, bust, notify, announce, ack.
+"""Processes one batch after another: decide and commit, bust, notify, announce, ack.
 
-The notification comes after the bust, so that who is woken by it finds no old page in its way. Whoever dies between the
-commit and that leaves the batch unacknowledged, and it is notified when it comes again.
+It notifies after the bust, so that a request woken by it meets no stale page. If the process dies between commit and
+notification, the batch is unacknowledged: its redelivery notifies.
 """
 
 import asyncio
@@ -25,9 +25,9 @@ from product_consumer.ledger import STAGE, Recorded, record, sort_out
 
 log = structlog.get_logger()
 
-# An announcement is a hint, so it holds nobody up for long.
+# An announcement is a hint, so it may not delay a batch for long.
 _ANNOUNCE_TIMEOUT_S = 0.5
-# Products whose end was logged; beyond it, one may be logged a second time.
+# Sold-out products that were logged; beyond this many, one may be logged a second time.
 _SOLD_OUT_REMEMBERED = 1000
 
 
@@ -37,7 +37,7 @@ class ProductConsumer:
         self._told_sold_out: OrderedDict[str, int] = OrderedDict()
 
     async def run_once(self) -> int | None:
-        """One batch, from its close to its ack. Returns how many orders it brought; None when there is no more.
+        """Process one batch, from its close to its ack. Returns how many orders it held; None when drained.
 
         Raises LetGo.
         """
@@ -66,7 +66,7 @@ class ProductConsumer:
                 raise
             good, refused = sort_out(orders)
             if not refused:
-                raise  # PostgreSQL refuses what we can see nothing wrong with: a bug, and no order may pay for it
+                raise  # PostgreSQL refuses orders in which we find no fault: a bug, and no order may pay for it
             return await self._record(good, [*dead, *refused])
         count_parked(STAGE, recorded.parked)
         for letter in recorded.parked:
@@ -74,15 +74,17 @@ class ProductConsumer:
         return recorded
 
     async def _announce(self, sold_out: list[ProductEvent]) -> None:
-        """Tell the doors, all at once, so that a slow broker costs one deadline and not one for each product. A door
-        that misses it goes on accepting orders that will fail, until its catalogue's TTL.
+        """Tell every ingest_api what is sold out.
+
+        All at once, so that a slow broker costs one deadline, not one a product. An ingest_api that misses it accepts
+        orders that will fail, until its catalogue's TTL.
         """
         if new := [it.id for it in sold_out if self._is_news(it)]:
             log.info("sold out", products=new)
         await asyncio.gather(*map(self._announce_one, sold_out))
 
     def _is_news(self, event: ProductEvent) -> bool:
-        """Whether this is the first that is logged of it: each later order for the product says so again."""
+        """Whether it was not logged yet: each later order for the product yields the same event."""
         told, self._told_sold_out[event.id] = self._told_sold_out.pop(event.id, None), event.version
         if len(self._told_sold_out) > _SOLD_OUT_REMEMBERED:
             self._told_sold_out.popitem(last=False)
@@ -91,7 +93,7 @@ class ProductConsumer:
     async def _announce_one(self, event: ProductEvent) -> None:
         key, body = topology.PRODUCT_SOLD_OUT, encode_event(event)
         outcome = await self._publisher.publish(topology.PRODUCTS_EXCHANGE, key, body, timeout_s=_ANNOUNCE_TIMEOUT_S)
-        if outcome not in (Outcome.CONFIRMED, Outcome.UNROUTABLE):  # unroutable: no ingest_api is there to hear it
+        if outcome not in (Outcome.CONFIRMED, Outcome.UNROUTABLE):  # unroutable: no ingest_api is running
             log.warning("sold_out not announced", product_id=event.id, outcome=outcome.value)
 
     def _count(self, orders: dict[str, Order], recorded: Recorded, repeated: int) -> None:

@@ -1,4 +1,4 @@
-"""Who gets the stock. Pure: stock and orders in, verdicts out."""
+"""Decides which orders get the stock. Pure: stock and orders in, verdicts out."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ PROCESSED, FAILED = "PROCESSED", "FAILED"
 
 @dataclass(frozen=True, slots=True)
 class Stock:
-    """A product as it is locked."""
+    """A product's stock, as locked."""
 
     qty: int
     deleted: bool = False
@@ -23,7 +23,7 @@ class Verdict:
     product_id: str
     quantity: int
     reason: str | None
-    """Why it failed; None: it was processed."""
+    """Why the order failed; None: it was processed."""
 
     @property
     def outcome(self) -> str:
@@ -34,14 +34,14 @@ class Verdict:
 class Decision:
     verdicts: list[Verdict] = field(default_factory=list)
     taken: dict[str, int] = field(default_factory=dict)
-    """Units taken, by product; only products of which some were."""
+    """Units taken, by product; products without any are left out."""
 
 
 def decide(stock: Mapping[str, Stock], orders: Iterable[Order]) -> Decision:
-    """A verdict for each order, in the order of acceptance.
+    """Give each order a verdict, in the order of acceptance.
 
-    An order is processed if what is left holds all of it; there are no partial ones. A big order that does not fit does
-    not block a small one behind it. Never takes more of a product than `stock` has. `orders`: each once.
+    An order is processed if enough units are left for all of it; orders are never filled in part. A big order that does
+    not fit does not block a small one behind it. Never takes more of a product than `stock` has. `orders`: each once.
     """
     decision = Decision()
     left = {product_id: it.qty for product_id, it in stock.items()}

@@ -1,9 +1,8 @@
-"""The transaction that moves stock: lock, look, decide, write.
+"""The transaction that moves stock: lock products, drop decided orders, decide, write.
 
-Locks first, in id order, so that two consumers never wait for each other in a circle. Then the ledger is asked which
-orders are decided already: whoever decided them held these same locks, so under them the answer is final. (The other
-way round, a batch that was given to two consumers at once would pass the question twice and one of them would fail on
-the primary key.)
+It locks in id order, so that two consumers never deadlock. Only then does it ask the ledger which orders are decided:
+their decider held the same locks, so the answer is final. (The other way round, two consumers given the same batch
+would both find it undecided, and one of them would fail on the primary key.)
 """
 
 from collections.abc import Iterable
@@ -20,9 +19,9 @@ from product_consumer.decide import Decision, Stock, Verdict, decide
 
 STAGE = "stock"
 
-# LockRows sits above the sort, so the locks are taken in this order. A join, because a row that had to be waited for is
-# looked at once more against all conditions. With `id = ANY` of a thousand products, for each of a thousand, two
-# consumers did 17,500 orders/s where one did 39,400, and PostgreSQL took 58 µs an order instead of 17; with this it is
+# LockRows sits above the sort, so the locks are taken in this order. A join, because PostgreSQL checks a row that it
+# waited for against all conditions again. With `id = ANY` of a thousand products, for each of a thousand, two consumers
+# did 17,500 orders/s where one did 39,400, and PostgreSQL took 58 µs an order instead of 17. With the join, it is
 # 39,800 and 24 (python -m benchmarks.scale).
 _LOCK = """
     SELECT products.id::text, version, price, qty, deleted_at IS NOT NULL AS deleted
@@ -41,20 +40,20 @@ _MAX_QUANTITY = 2**31 - 1
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What one batch did. Committed."""
+    """What one batch changed, after its commit."""
 
     verdicts: list[Verdict] = field(default_factory=list)
     products: list[ProductEvent] = field(default_factory=list)
-    """Every product that was ordered and exists, as it is now. Also those of which nothing was taken: whoever decided
-    an order of this batch before us may have died between its commit and telling anybody.
+    """Every ordered product that exists, in its new state. Also those of which nothing was taken: a consumer that
+    decided an order of this batch before may have died between its commit and its bust.
     """
     duplicates: int = 0
     parked: list[DeadLetter] = field(default_factory=list)
-    """Without what was parked before and still waits for its replay."""
+    """The new letters, without those that are parked already."""
 
 
 def fault_in(order: Order) -> str | None:
-    """What PostgreSQL would have against the order, or None. Asked only after it has refused the batch."""
+    """Why PostgreSQL would refuse the order, or None. Called only after it has refused the batch."""
     for name, value in (("id", order.id), ("product_id", order.product_id)):
         try:
             canonical = str(UUID(value))
@@ -68,7 +67,7 @@ def fault_in(order: Order) -> str | None:
 
 
 def sort_out(orders: Iterable[Order]) -> tuple[list[Order], list[DeadLetter]]:
-    """The orders that can be decided, and the others as dead letters."""
+    """Split `orders` into those that can be decided, and the others as dead letters."""
     good: list[Order] = []
     dead: list[DeadLetter] = []
     for order in orders:
@@ -92,7 +91,7 @@ def ledger_line(verdict: Verdict) -> str:
 async def record(connection: Connection, orders: list[Order], dead: list[DeadLetter]) -> Recorded:
     """Decide `orders` (each once) and park `dead`, in one commit. Safe to repeat: decided orders are dropped.
 
-    Raises what PostgreSQL has against it: see database.faults. DATA means that one of the orders is no order: sort_out.
+    Raises PostgreSQL's errors: see database.faults. After a DATA fault, `sort_out` finds the malformed orders.
     """
     async with connection.transaction():
         locked = await _lock(connection, orders)
@@ -106,7 +105,7 @@ async def record(connection: Connection, orders: list[Order], dead: list[DeadLet
 
 
 async def _lock(connection: Connection, orders: list[Order]) -> list[ProductEvent]:
-    """The products of `orders`, as nobody else can change them before the commit."""
+    """Lock the products of `orders` until the commit, and return them."""
     rows = await connection.fetch(_LOCK, list({order.product_id for order in orders}))
     return [ProductEvent(*row) for row in rows]
 

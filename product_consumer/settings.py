@@ -10,9 +10,9 @@ class ConsumerSettings(WorkerSettings):
 
     port: Port = 9102
 
-    # The locks on a batch's products are held for as long as the batch takes: some 60 ms for this many orders.
+    # A batch holds the locks on its products while it runs: some 60 ms for this many orders.
     batch_max_orders: Count = 4_000
     batch_max_bytes: SizeBytes = 2 * 1024**2
     batch_max_deliveries: Count = 16
-    # At 1 MiB each, persist_worker's largest, the worst backlog holds 32 MB here.
+    # At 1 MiB a delivery, persist_worker's largest, at most 32 MB are prefetched.
     prefetch: Prefetch = 32
