@@ -1,1 +1,1 @@
-"""Orders with an Idempotency-Key: claims in Redis, what the store knows, and how far Redis is believed."""
+"""Orders with an Idempotency-Key: claims in Redis, look-ups in the store, and how far Redis is believed."""

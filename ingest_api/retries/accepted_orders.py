@@ -1,4 +1,4 @@
-"""Whether orders were accepted, as the store knows: rows of `orders`, and what was parked before it became one."""
+"""Asks PostgreSQL whether orders were accepted: rows of `orders`, and orders parked before they became rows."""
 
 import asyncio
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ PENDING = "PENDING"
 _COLUMNS = ("id", "product_id", "quantity", "unit_price", "total_price", "created_at")
 _MAX_AT_ONCE = 5_000
 
-# A dead letter of an order that is not stored holds it as it was accepted: a replay stores it so.
+# A dead letter of an order that is not stored holds the order as accepted, and a replay stores exactly that.
 _ACCEPTED = """
     SELECT id::text, product_id::text, quantity, unit_price, total_price, accepted_at AS created_at, NULL AS body
     FROM orders WHERE id = ANY($1::uuid[])
@@ -24,7 +24,7 @@ _ACCEPTED = """
 """
 
 
-# A caller that can do without goes on when one question has taken so long; a deadline for each caller would cost 9 µs.
+# A caller that can do without an answer goes on once a query takes this long. A deadline for each caller costs 9 µs.
 _PATIENCE_S = 0.2
 
 
@@ -39,11 +39,11 @@ class _Question(NamedTuple):
 
 
 class AcceptedOrders:
-    """While one question is on its way, what is asked collects, and is the next question."""
+    """Finds accepted orders by id. Questions that arrive while one query is in flight share the next query."""
 
     def __init__(self, pool: Pool, timeout_s: float) -> None:
-        """`timeout_s`: of each question. One that fails takes along all that collected behind it. Until one works, one
-        caller a second asks and waits, and all others fail at once.
+        """`timeout_s`: of each query. One that fails also fails all questions that wait behind it. Until one works, one
+        caller a second tries and waits; all others fail at once.
         """
         self._pool, self._timeout_s = pool, timeout_s
         self._breaker = Breaker("postgresql")
@@ -52,9 +52,9 @@ class AcceptedOrders:
         self._is_slow = False
 
     async def find(self, ids: Sequence[str], *, can_do_without: bool = False) -> dict[str, Order]:
-        """Those that were accepted, by id, as they were answered then. Raises StoreUnavailable.
+        """The accepted ones of these orders, by id, as they were answered then. Raises StoreUnavailable.
 
-        `can_do_without`: raise it as soon as PostgreSQL is slow, and do not wait to find out whether it is back.
+        `can_do_without`: raise it as soon as PostgreSQL is slow, without waiting to learn whether it is back.
         """
         is_asking = self._asking is not None and not self._asking.done()
         was_away = self._breaker.is_away
@@ -72,7 +72,7 @@ class AcceptedOrders:
         return await question.answer
 
     async def are_none(self) -> bool:
-        """Whether there is no order at all; False as well if nobody knows."""
+        """Whether there is no order at all; False if PostgreSQL does not answer."""
         try:
             async with reading(self._pool, self._timeout_s) as connection:
                 return not await connection.fetchval(
@@ -87,7 +87,7 @@ class AcceptedOrders:
             try:
                 found = await self._ask_or_be_slow(asked)
             except Exception as error:
-                if isinstance(error, StoreUnavailable):  # those behind would wait as long, in vain
+                if isinstance(error, StoreUnavailable):  # those behind it would wait as long, in vain
                     asked, self._questions = asked + self._questions, []
                 for question in asked:
                     question.fail(error)
@@ -97,7 +97,7 @@ class AcceptedOrders:
                     question.answer.set_result({it: found[it] for it in question.ids if it in found})
 
     async def _ask_or_be_slow(self, asked: list[_Question]) -> dict[str, Order]:
-        """Once it is slow, send away all that can do without an answer."""
+        """Once the query is slow, fail the callers that can do without an answer."""
         asking = asyncio.create_task(self._ask([it for question in asked for it in question.ids]))
         try:
             await asyncio.wait({asking}, timeout=_PATIENCE_S)
@@ -137,12 +137,12 @@ def _order(row: asyncpg.Record) -> Order | None:
     try:
         (order,) = decode_body(body)
     except (InvalidOrder, ValueError):
-        return None  # it can be replayed only once it is mended, by hand
+        return None  # it must be repaired by hand before a replay
     return Order(**{name: getattr(order, name) for name in _COLUMNS}, status=PENDING)
 
 
 def _take(questions: list[_Question]) -> list[_Question]:
-    """The first questions, taken off, with no more than _MAX_AT_ONCE ids unless it is one alone."""
+    """Removes and returns the first questions: at most _MAX_AT_ONCE ids, unless one question alone has more."""
     taken, ids = 0, 0
     while taken < len(questions) and (not taken or ids + len(questions[taken].ids) <= _MAX_AT_ONCE):
         ids += len(questions[taken].ids)

@@ -1,22 +1,23 @@
-"""What Redis and this process remember of keyed orders: the claims.
+"""Claims: what Redis and this process remember of keyed orders.
 
 ingest_api.retries.keyed says how they are used, ingest_api.retries.claims_script what Redis does.
 
-All keyed requests that wait at the same time share one round trip: while one call to Redis is in flight, what arrives
-collects; when it returns, all of that is the next call. A request without a key comes nowhere near.
+All keyed requests that wait at the same time share one round trip. While one call to Redis is in flight, arrivals
+collect; when it returns, they are the next call. A request without a key never comes here.
 
 **How far Redis's memory can be believed.** A key that Redis does not hold was never used, or Redis has forgotten it.
 The script notices what makes Redis forget: no marker (emptied, or new), another run_id (restarted, or another server
-after a failover, with older data or none), or a higher count of evictions. Then its memory begins anew, and `Memory`
-says so to every process that asks. INFO costs 21 µs a call, which all that wait together share.
+after a failover, with older data or none), or a higher count of evictions. An order published without Redis counts too.
+Then the memory begins anew, and `Memory` tells every process that asks. INFO costs 21 µs a call, shared by all that
+wait.
 
-**Restoring.** Each process keeps its latest claims. When it finds that Redis was emptied or restarted, or a call fails,
-it puts them back, the latest first, in small calls. So an emptied Redis forgets only what a process held that has died
-as well. Evictions put nothing back: a Redis that is full would only evict more. Nobody can tell which keys it evicted,
-so no key that it does not hold is believed to be new while it goes on: its order waits for the store.
+**Restoring.** Each process keeps its latest claims. When Redis was emptied or restarted, the process puts them back:
+the latest first, in small calls. It also puts back the claims of a failed call. So an emptied Redis loses only the
+claims of processes that died as well. Evictions restore nothing: a full Redis would only evict more. Nobody can tell
+which keys were evicted. While evictions go on, no missing key is believed to be new, and its order waits for the store.
 
-**A client's share.** Past it, Redis drops the client's own oldest claims. Of these the store knows, once they are
-stored. So each order that was found stored also tells that all that was claimed well before it is.
+**A client's share.** Past it, Redis drops the client's own oldest claims. The store knows their orders once they are
+stored. So each order that is found stored also shows that everything claimed well before it is stored.
 """
 
 import asyncio
@@ -41,35 +42,36 @@ from pipeline.process import metrics
 
 log = structlog.get_logger()
 
-# Of one call to Redis. A keyed request waits for two at the most: one that was under way when it came, and its own. A
-# deadline for each request would cost 9 µs an order (measured), which is a tenth of all that ingest_api does.
+# Of one call to Redis. A keyed request waits for two calls at the most: the one in flight when it arrives, and its own.
+# A deadline for each request would cost 9 µs an order (measured), a tenth of all that ingest_api does.
 _CALL_TIMEOUT_S = 0.5
-# Also without requests: so often a process learns that Redis has forgotten, and counts evictions.
+# A process without requests calls this often, to learn whether Redis has forgotten and to count evictions.
 _LOOK_EVERY_S = 1.0
-# In one call, during which Redis does nothing else: 5 ms.
+# The most that one call settles. It blocks Redis for 5 ms.
 _SETTLE_AT_ONCE, _SETTLE_BYTES_AT_ONCE = 1_000, 512 * 1024
-# Those that are put back go with these, and leave Redis to others for so long in between.
+# Claims are restored in calls of that size, and Redis is left to others for this long between two of them.
 _RESTORE_EVERY_S = 0.02
-# At a stop. More than all takes; a Redis that forgets over and over does not delay it.
+# Calls at shutdown: more than it takes to settle everything. A Redis that forgets over and over cannot delay the stop.
 _MAX_DRAINING_CALLS = 80
-# What waits to be settled; past it, it is settled after what is put back.
+# Of the claims that wait to be settled. Past it, a claim joins those that are restored.
 _MAX_SETTLING_BYTES = 8 * 2**20
-# What this process remembers: 20,000 orders of 0.8 kB each, or 500 bulk requests of 1,000 orders and 31 kB.
+# Claims that this process remembers: 20,000 orders of 0.8 kB each, or 500 bulk requests of 1,000 orders and 31 kB.
 _MAX_HELD, _MAX_HELD_BYTES = 20_000, 16 * 2**20
-# Of one, beside what it was priced at (measured).
+# Of one claim, besides its prices (measured).
 _HELD_BYTES_EACH = 700
-# An order is stored so long after its claim, which may be dropped then: a worker gives a batch back after 600 s.
+# An order is stored within this time of its claim; after that, the claim may be dropped. A worker gives a batch back
+# after 600 s.
 _SETTLES_WITHIN_S = 900.0
-# What was claimed so long before it was found that all is stored, is: a request publishes within 10 s, and a frozen
-# worker's messages are with another within 60.
+# When a memory is found settled, every claim made this long before is stored. A request publishes within 10 s, and a
+# frozen worker's messages reach another worker within 60 s.
 _OVERTAKES_S = 60.0
-# A request that began before this process learned that has its answer from the store by then.
+# This long after that finding, every request that began before it has its answer from the store.
 _LEARNED_FOR_S = 5.0
 _LOG_EVICTIONS_EVERY_S = 60.0
 
 
 _encode = msgspec.msgpack.Encoder().encode
-# Bound once: `labels` would cost each order 0.5 µs.
+# Bound once: calling `labels` would cost each order 0.5 µs.
 _RESULTS = {
     name: metrics.IDEMPOTENT_REQUESTS.labels(name)
     for name in ("first", "doubtful", "in_flight", "reused", "replayed", "unremembered")
@@ -80,13 +82,13 @@ UNSETTLED, SETTLED, COMPLETE = 0, 1, 2
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """How far the absence of a key in Redis can be believed."""
+    """How far a key's absence from Redis can be believed."""
 
     began_ms: int
-    """Redis's time at which its memory began, or at which it dropped the client's latest claim that it dropped."""
+    """Redis time at which its memory began, or at which the newest claim was made that it dropped for this client."""
     level: int
-    """UNSETTLED: an order of before may still be on its way to the store. SETTLED: each is stored, or parked.
-    COMPLETE: there was none.
+    """UNSETTLED: an order from before that time may still be on its way to the store. SETTLED: each such order is
+    stored or parked. COMPLETE: there was none.
     """
     now_ms: int
 
@@ -99,19 +101,19 @@ NO_MEMORY = Memory(0, UNSETTLED, 0)
 
 
 class Asked(NamedTuple):
-    """A key to begin."""
+    """A request for a key."""
 
     claim: Claim
     ids: str
     """The order's id under each secret key, 32 hex digits each."""
     priced: str
-    """"": only asked after, nothing is claimed."""
+    """"": only look, claim nothing."""
     instead: str
-    """SHA-1 of a value that is not this deployment's, and is written over."""
+    """SHA-1 of a value that this deployment did not write, and that may be overwritten."""
 
 
 class Settled(NamedTuple):
-    """A claim as it is to stand, in the order that the script takes."""
+    """The new state of a claim; its fields are in the order that the script expects."""
 
     name: str
     order_id: str
@@ -121,14 +123,14 @@ class Settled(NamedTuple):
     made: str
     priced: str
     claims: str
-    """The list of the client's claims."""
+    """Redis name of the list of the client's claims."""
 
     @property
     def size(self) -> int:
         return _HELD_BYTES_EACH + len(self.priced)
 
     def value(self) -> bytes:
-        """As the script would return it."""
+        """The value as the script would return it."""
         return "".join((self.order_id, self.state, self.owner, "0" * 13, self.made, self.priced)).encode()
 
 
@@ -144,7 +146,7 @@ def _result(begun: Claim | Taken | Replay) -> str:
 
 
 class Claims:
-    """Never raises. Without Redis, only what this process remembers is known."""
+    """Begins and settles claims. Never raises. Without Redis, it knows only what this process remembers."""
 
     def __init__(
         self,
@@ -156,9 +158,9 @@ class Claims:
         max_waiting: int,
         max_bytes_per_client: int,
     ) -> None:
-        """`in_flight_s`: after how long the key of a request that died may be used again. `max_waiting`: entries held
-        for the next call; past it, requests go on as if Redis were away. `max_bytes_per_client`: what Redis holds of
-        one client's claims; past it, the client's own oldest are dropped.
+        """`in_flight_s`: the key of a request that died may be used again after this time. `max_waiting`: entries held
+        for the next call; past it, requests go on as if Redis were away. `max_bytes_per_client`: share of Redis for one
+        client's claims; past it, Redis drops that client's oldest.
         """
         self._redis, self._namespace = redis, namespace
         self._remember_ms, self._in_flight_ms = round(remember_s * 1000), round(in_flight_s * 1000)
@@ -169,7 +171,7 @@ class Claims:
         self._settling_bytes = 0
         self._held: OrderedDict[str, Settled] = OrderedDict()
         self._held_bytes = 0
-        self._to_restore: dict[str, None] = {}  # names of `_held`; the last goes first
+        self._to_restore: dict[str, None] = {}  # names in `_held`; the last is restored first
         self._owners = (f"{process}{number:06x}"[-16:] for process in (secrets.token_hex(5),) for number in count())
         self._arrived = asyncio.Event()
         self._calling = asyncio.Lock()
@@ -177,34 +179,34 @@ class Claims:
         self._run_and_evictions: tuple[bytes, bytes] = (b"", b"")
         self._gap_ms, self._evictions_logged_at = 0, float("-inf")
         self._stored_until_ms = 0
-        self._learned: tuple[int, int] | None = None  # Redis's time, and until when all is stored
+        self._learned: tuple[int, int] | None = None  # Redis time of the finding; until when all is stored
         self._is_unregistered = False
         self._raised: tuple[int, int] = (0, 0)
 
     @property
     def memory(self) -> Memory:
-        """As of the latest call."""
+        """Redis's memory as of the latest call."""
         return NO_MEMORY if self._breaker.is_away else self._memory
 
     @property
     def memory_seen_at(self) -> float:
-        """Loop time at which this process first heard of the present memory."""
+        """Loop time at which this process first heard of the current memory."""
         return self._seen_at
 
     async def begin(
         self, name: str, ids: Sequence[str], priced: str, client: str, instead: bytes = b""
     ) -> tuple[Claim | Taken | Replay | bytes, Memory]:
-        """Take the key for this order, or return the request that holds it; and how far Redis can be believed.
+        """Claim the key for this order, or return the request that holds it; and how far Redis can be believed.
 
-        `ids`: the order's id under each secret key, in hex. `priced`: what the claim carries; "": claim nothing, only
-        look. `instead`: what stood at the key before, and is not ours. Returns bytes where an order stands at the key
-        that is none of `ids`.
+        `ids`: the order's id under each secret key, in hex. `priced`: the prices for the claim; "": claim nothing, only
+        look. `instead`: a value at the key that is not a claim, to be overwritten. Returns bytes if the key holds
+        something other than an order of `ids`.
         """
         claim = Claim(name, ids[0], next(self._owners), priced, client=client)
         asked = Asked(claim, "".join(ids), priced, sha1(instead, usedforsecurity=False).hexdigest() if instead else "")
         held, memory = await self._ask(asked)
         if not held and memory.level == UNSETTLED and (held := self._known(asked)):
-            # Redis has forgotten it, and was told of it a moment too late.
+            # Redis has forgotten the key, and this process has not restored it yet.
             self._settle(claim, "", "")
             self._enqueue(self._held[name])
         begun = judge(held, claim, ids)
@@ -222,11 +224,11 @@ class Claims:
         return self.memory
 
     def remember(self, claim: Claim, priced: str) -> None:
-        """Keep the answer. The caller need not wait: until it is kept, retries hear "in flight"."""
+        """Keep the answer. The caller need not wait: until it is kept, retries are told "in flight"."""
         self._settle(claim, "d", priced)
 
     def give_up(self, claim: Claim, *, may_be_accepted: bool, is_sure: bool) -> None:
-        """There is no answer. A retry goes on with what this one priced, if it may be accepted; else it begins anew.
+        """End a claim without an answer. If the order may be accepted, a retry reuses its prices; else it starts fresh.
 
         `is_sure`: no other price can have been published for the same order.
         """
@@ -237,11 +239,11 @@ class Claims:
             self._settle(claim, "", "")
 
     def published_without(self) -> None:
-        """An order is published that Redis does not know: its memory has a gap."""
+        """Note that an order is published without Redis, so Redis's memory has a gap."""
         self._is_unregistered = True
 
     def raise_to(self, memory: Memory, level: int) -> None:
-        """What was found out about `memory`, for all processes; of a client's share, for this one."""
+        """Raise `memory` to `level` for all processes. About a client's dropped claims, only this process learns."""
         overtaken_ms = memory.now_ms - round(1_000 * _OVERTAKES_S)
         if level > UNSETTLED and self._learned is None and memory.began_ms <= overtaken_ms:
             self._learned = self._memory.now_ms, overtaken_ms
@@ -250,7 +252,7 @@ class Claims:
             self._memory = Memory(memory.began_ms, level, memory.now_ms)
 
     async def run(self) -> None:
-        """One call to Redis after another, until cancelled."""
+        """Call Redis again and again, until cancelled."""
         await self._exchange()
         while True:
             try:
@@ -263,7 +265,7 @@ class Claims:
             await self._exchange()
 
     async def drain(self) -> None:
-        """Settle what is left, and wait until it is."""
+        """Settle what is left, and wait until that is done."""
         for _ in range(_MAX_DRAINING_CALLS):
             if not await self._exchange() or not (self._to_settle or self._to_restore):
                 return
@@ -283,7 +285,7 @@ class Claims:
         return held.value() if held else b""
 
     def _settle(self, claim: Claim, state: str, priced: str) -> None:
-        # Redis's own time would cost a look at each answer; this is as late as the latest call.
+        # Redis's own time would cost a call for each answer; this is the time of the latest call.
         made = claim.made or f"{self._memory.now_ms or round(time() * 1_000):013d}"
         claims = self._list_of(claim.client)
         settled = Settled(claim.name, claim.order_id, claim.owner, state, made, priced, claims)
@@ -292,7 +294,7 @@ class Claims:
         self._enqueue(settled)
 
     def _enqueue(self, settled: Settled) -> None:
-        # While Redis is away nothing waits for it, so that what waits is never more than one call's time brings.
+        # While Redis is away nothing queues for it, so the queue never holds more than arrives during one call.
         has_room = len(self._to_settle) < self._max_waiting and self._settling_bytes < _MAX_SETTLING_BYTES
         if has_room and not self._breaker.is_away:
             self._to_settle.append(settled)
@@ -315,7 +317,7 @@ class Claims:
             self._to_restore.pop(name, None)
 
     def _next_to_settle(self) -> list[Settled]:
-        """What one call settles: the answers first, then what is put back, the latest first."""
+        """What one call settles: new answers first, then restored claims, the latest first."""
         chosen: list[Settled] = []
         left = _SETTLE_BYTES_AT_ONCE
         while left > 0 and len(chosen) < _SETTLE_AT_ONCE and (self._to_settle or self._to_restore):
@@ -329,13 +331,13 @@ class Claims:
         return chosen
 
     def _settle_later(self, settling: Iterable[Settled]) -> None:
-        """Redis did not take them. A key that was to be free is free by itself, soon."""
+        """Restore later what Redis did not take. A key that was to be freed is free after `in_flight_s` anyway."""
         for it in settling:
             if self._held.get(it.name) is it:
                 self._to_restore[it.name] = None
 
     async def _exchange(self) -> bool:
-        """Whether Redis works."""
+        """Make one call. Returns whether Redis works."""
         async with self._calling:
             return await self._exchange_all()
 
@@ -344,7 +346,7 @@ class Claims:
         settling = self._next_to_settle()
         self._to_begin = []
         found = await self._call(settling, [it for it, _ in beginning])
-        if found is None:  # nor do those who came meanwhile wait for a Redis that hangs
+        if found is None:  # requests that came meanwhile do not wait for a hanging Redis
             beginning += self._to_begin
             self._settle_later((*reversed(settling), *self._to_settle))
             self._to_begin, self._settling_bytes = [], 0
@@ -357,7 +359,10 @@ class Claims:
         return found is not None
 
     def _found(self, held: bytes | None) -> tuple[bytes, Memory]:
-        """What stood at a key, or when the client's latest dropped claim was made."""
+        """The value at a key, and how far its absence can be believed.
+
+        `held`: that value, or when the newest claim was made that Redis dropped for this client, in ms.
+        """
         if held is None:
             return b"", self._memory
         if len(held) > 20 or not held.isdigit():
@@ -370,11 +375,11 @@ class Claims:
         return b"", Memory(dropped_ms, SETTLED if is_settled else UNSETTLED, now_ms)
 
     async def _call(self, settling: list[Settled], beginning: list[Asked]) -> dict[int, bytes] | None:
-        """What stood at the keys to begin, by their place, where anything did. None: Redis is away."""
+        """What the script found for the keys to begin, by their place, if anything. None: Redis is away."""
         begun = [value for it in beginning for value in self._arguments(it)]
         settled = [value for it in settling for value in it]
         limits = self._remember_ms, self._in_flight_ms, round(1_000 * _SETTLES_WITHIN_S), self._max_bytes_per_client
-        # Taken off first: what is published without Redis during this call is for the next one to say.
+        # Reset before the call: the next call reports what is published without Redis during this one.
         is_unregistered, self._is_unregistered = self._is_unregistered, False
         request = _encode((self._namespace, settled, begun, *limits, is_unregistered, self._raised))
         try:

@@ -1,29 +1,28 @@
-"""The script in Redis that begins and settles claims, all in one call. See ingest_api.retries.claims.
+"""The Redis script that begins and settles claims, all in one call. See ingest_api.retries.claims.
 
 A value is
 
-    order id (32 hex digits), state (1), owner (16), until when it is in flight (13 digits, ms), when it was made (13),
-    what was priced
+    order id (32 hex digits), state (1), owner (16), in flight until (13 digits, ms), made at (13), prices
 
     f   in flight       u   in flight, and another price may have been published before
-    ?   in doubt        !   in doubt, and the same
+    ?   in doubt        !   in doubt, and likewise
     d   answered
 
-What is in doubt, or was in flight for too long, goes to the next request with the same order, as it was priced. Only
-its owner changes a value in flight, so a request that settles late changes nothing of the next one.
+The next request with the same order takes over a claim in doubt, or one in flight for too long, with its prices. Only
+the owner changes a value in flight, so a request that settles late cannot change the next one's claim.
 
-Each client has a list of its claims, the oldest first, from which its share of Redis is counted: when each was made,
-its bytes, the sum of bytes up to it, its key. An entry may outlive its claim, when a request is refused; so what is
-dropped is the claim that was made then, and no later one of the same key. Until then the entry counts.
+Each client has a list of its claims, oldest first, from which its share of Redis is counted. An entry holds when the
+claim was made, its bytes, the sum of bytes up to it, and its key. When a request is refused, its entry outlives its
+claim, and still counts. So dropping an entry deletes only the claim made at that time, no later one of the same key.
 
-**The marker.** `began`: all before it may be forgotten. `gap`: the same, but not for want of memory: nearly all may be,
-so it is worth putting back. `level`: see `Memory`.
+**The marker.** `began`: everything before it may be forgotten. `gap`: the same, but not because of evictions; nearly
+everything may be forgotten, so restoring is worth it. `level`: see `Memory`.
 """
 
 # One argument: a MessagePack. redis-py packs arguments one by one in Python: 4 keys and values an order took 4 to 5 µs,
-# this takes 1.8 (64 orders a call).
-# Returns [run, evictions, began, level, now, gap, then place, value, …] of those keys to begin at which something
-# stood; or, in place of a value, when the client's latest dropped claim was made.
+# MessagePack takes 1.8 (64 orders a call).
+# Returns [run, evictions, began, level, now, gap, then place, value, …] for the keys to begin that hold a value. For
+# one that holds none, the value is when the newest claim was made that Redis dropped for its client, if it did.
 EXCHANGE = """
 local ns, settled, begun, remember_ms, in_flight_ms, settles_ms, most, unregistered, raise
   = unpack(cmsgpack.unpack(ARGV[1]))
@@ -50,7 +49,7 @@ if raise[1] == began and raise[2] > level then
   redis.call('HSET', marker, 'level', level)
 end
 
--- A write in each call that is for somebody: one that a replica refuses must not pass for one that works.
+-- Each call that serves a request writes: a replica, which refuses writes, must not pass for a Redis that works.
 if #settled + #begun > 0 then redis.call('HSET', marker, 'asked', whole(now)) end
 
 local function stands(key)
@@ -58,7 +57,7 @@ local function stands(key)
   return type(held) == 'string' and #held >= 75 and not held:sub(63, 75):find('%D') and held or nil
 end
 local function made_of(held) return tonumber(held:sub(63, 75)) end
--- A claim keeps its age, however often it is settled; but one that is used now outlives the way of its order.
+-- A claim keeps its age, however often it is settled. But one used now lives at least until its order is stored.
 local function put(key, value, made)
   local left = math.max(made + remember_ms - now, math.min(remember_ms, settles_ms))
   redis.call('SET', key, value, 'PX', whole(math.min(left, remember_ms)))
@@ -71,8 +70,8 @@ local function entry(claims, place)
   local made, bytes, sum, key = text:match('^(%d+) (%d+) (-?%d+) (.+)$')
   return {made = tonumber(made), bytes = tonumber(bytes), sum = tonumber(sum), key = key}
 end
--- What Redis takes for a claim and its entry, a little more than measured. Counts it against its client's share, and
--- drops the client's oldest past it.
+-- Counts the bytes of a claim and its entry (a little more than measured) against the client's share. Past the share,
+-- drops the client's oldest claims.
 local function count(claims, key, value, made, is_latest)
   local bytes = math.floor(1.1 * #value) + 2 * #key + 200
   local beside = entry(claims, is_latest and -1 or 0)

@@ -1,4 +1,4 @@
-"""Idempotency-Key (draft-ietf-httpapi-idempotency-key-header-07), as far as it is pure.
+"""Idempotency-Key (draft-ietf-httpapi-idempotency-key-header-07): the pure part.
 
 What makes two requests the same, and what is remembered of an order. ingest_api.retries.keyed says how P5 is kept.
 """
@@ -25,7 +25,7 @@ _STATES = (b"f", b"u", b"?", b"!", b"d")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
-# What a product may be refused for, by the problem's name: a replay refuses it in the same words.
+# Why a product may be refused, by the problem's name: a replay refuses it in the same words.
 _REFUSALS: dict[str, Callable[[str], Problem]] = {
     "unknown-product": problems.unknown_product,
     "out-of-stock": problems.out_of_stock,
@@ -33,7 +33,7 @@ _REFUSALS: dict[str, Callable[[str], Problem]] = {
 }
 
 Request = OrderRequest | Problem
-"""One element of a request: what it asks for, its product id canonical, or what is wrong with it."""
+"""One element of a request: the order that it asks for, its product id canonical; or the problem with it."""
 
 _decoder = msgspec.json.Decoder(tuple[int, list[str], list[int]])
 
@@ -48,24 +48,24 @@ class Taken(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Leave to go on, which must be settled: by `remember` or `give_up`."""
+    """A request's hold on its key. `remember` or `give_up` must settle it."""
 
     name: str
-    """What the key is called in Redis."""
+    """The key's name in Redis."""
     order_id: str
-    """The order's id, of a bulk request its first one; 32 hex digits. It derives from what is ordered, so it
+    """The order's id, in a bulk request the first order's; 32 hex digits. It derives from what is ordered, so it
     also tells one order from another.
     """
     owner: str
     priced: str
     """What is published, see `pack`."""
     in_doubt: bool = False
-    """A request before this one priced the order and may have left it behind: it is published as it was priced then."""
+    """An earlier request priced the order and may have published it: it is published again at that price."""
     is_sure: bool = True
-    """Of one in doubt: no other price can have been published."""
+    """If in doubt: no other price can have been published."""
     client: str = ""
     made: str = ""
-    """Of one in doubt: when the first request claimed it, 13 digits, ms, by Redis's clock."""
+    """If in doubt: when the first request claimed it, 13 digits, ms, by Redis's clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,24 +75,24 @@ class Replay:
     order_id: str
     priced: str
     made: str = field(default="", compare=False)
-    """As a claim's."""
+    """As in `Claim`."""
 
 
 def fingerprint_of(product_id: str, quantity: int) -> bytes:
-    """What makes two requests with one key the same request: what they order, not how they write it."""
+    """Identifies a request under its key: a hash of what it orders, not of how it is written."""
     return blake2b(f"{product_id} {quantity}".encode(), digest_size=FINGERPRINT_BYTES).digest()
 
 
 def name_of(namespace: str, client: str, key: str, *, is_bulk: bool = False) -> str:
-    """What a client's key is called in Redis: of one length, whatever clients send. A client's name has no colon."""
+    """The name of a client's key in Redis, of one length whatever clients send. A client's name has no colon."""
     digest = blake2b(f"{'bulk' if is_bulk else 'one'}:{client}:{key}".encode(), digest_size=16).hexdigest()
     return f"{namespace}claim:{digest}"
 
 
 def judge(held: bytes, claim: Claim, ids: Sequence[str]) -> Claim | Taken | Replay | bytes:
-    """What stood at a key when `claim` was laid to it says how the request begins.
+    """How a request begins that laid `claim` to a key where `held` stood.
 
-    Returned as it is if the order there is none of `ids`, or if it is no value of ours.
+    Returns `held` as it is if its order is not in `ids`, or if it is not a claim.
     """
     if not held:
         return claim
@@ -123,10 +123,10 @@ def may_be_accepted(error: BaseException) -> bool:
 
 
 def pack(status: int, results: Iterable[Order | Problem]) -> str:
-    """What is remembered of a request: each order's price and time, or the name of the problem.
+    """Packs what is remembered of a request: each order's price and time, or the name of the problem.
 
-    Small, because it is kept for a day: the rest follows from the request and its key. One order takes 36 bytes; a
-    thousand of one price 2 kB, of a thousand prices 31, where their answer takes 229.
+    It is small because it is kept for a day; the rest follows from the request and its key. One order takes 36 bytes.
+    A thousand take 2 kB with one price, 31 kB with a thousand prices; their answer takes 229 kB.
     """
     table: dict[str, int] = {}
     places = [table.setdefault(_noted(it), len(table)) for it in results]
@@ -136,8 +136,8 @@ def pack(status: int, results: Iterable[Order | Problem]) -> str:
 def unpack(packed: str, order_ids: Sequence[str], requests: Sequence[Request]) -> tuple[int, list[Order | Problem]]:
     """The status and what became of each request.
 
-    Raises ValueError if it cannot be read: it was not packed for this many, or has an order where this release refuses
-    the request, and so does not know what was ordered.
+    Raises ValueError if `packed` cannot be read: it was packed for another number of requests, or holds an order where
+    this release refuses the request, and so does not know what was ordered.
     """
     try:
         status, table, places = _decoder.decode(packed)
@@ -148,7 +148,7 @@ def unpack(packed: str, order_ids: Sequence[str], requests: Sequence[Request]) -
 
 
 def _refusal(name: str, request: OrderRequest) -> Problem:
-    """What was refused stays refused, also if this release would accept it. Raises ValueError for no problem's name."""
+    """The refusal again, even if this release would accept the request. Raises ValueError for an unknown name."""
     if (refusal := _REFUSALS.get(name)) is not None:
         return refusal(request.product_id)
     if (kind := KINDS.get(name)) is None:

@@ -3,33 +3,33 @@
 Three mechanisms:
 
     the id       derives from (client, key, what is ordered), so the primary key of `orders` allows one row
-    the claim    says what the order was priced at, and when. It is in Redis before the order is published. A retry in
-                 doubt publishes exactly that again, so it does not matter which of the two is stored
-    the store    is asked first. What is stored, or parked as a dead letter, is the answer, for as long as it is there
+    the claim    holds the order's price and time. It is in Redis before the order is published. A retry in doubt
+                 publishes exactly that again, so it does not matter which of the two is stored
+    the store    is asked first. An order that is stored, or parked as a dead letter, is the answer while it is there
 
 A key without a claim and without a row was never used, or its claim was lost while its order was on its way to the
 store. `Memory` tells these apart, and ingest_api.retries.memory finds out:
 
-    complete     Redis remembers a whole lifetime of keys, or began when there were no orders. The key is new, also
+    complete     Redis remembers a whole lifetime of keys, or began when there were no orders. The key is new, even
                  while PostgreSQL is away
-    settled      all that was accepted before Redis's memory began is stored. The key is new if the store says so,
-                 asked once this is known
-    unsettled    nobody can know. The order is published, and the answer waits until one is stored, and is that one
+    settled      every order accepted before Redis's memory began is stored. The key is new if the store, asked once
+                 this is known, says so
+    unsettled    nobody can know. The order is published, and the answer waits until an order is stored: that one
 
-So the answer of an unsettled key takes as long as the store does, some 50 ms, and it is 503 `outcome-unknown` when the
-store is behind: a retry later gets the truth. The other ways out are worse. To refuse every keyed order until the
-memory is settled costs the orders of all whose key is new. To answer at once names a price that may not be stored. To
-write each claim to PostgreSQL too costs every keyed order a commit, and ties intake to PostgreSQL.
+So the answer to an unsettled key takes as long as the store does, some 50 ms. When the store is behind, it is 503
+`outcome-unknown`, and a later retry gets the truth. The alternatives are worse. Refusing every keyed order until the
+memory is settled would refuse all whose key is new. Answering at once could name a price that is never stored. Writing
+each claim to PostgreSQL as well would cost every keyed order a commit, and tie intake to PostgreSQL.
 
-What remains: of two persist_workers one is frozen with the order in hand, Redis forgets it, the ingest_api that took it
-dies too, and the price changes. Then the retry is stored first, and its answer is true; the first answer was not.
+One gap remains. One of two persist_workers freezes with the order in hand, Redis forgets the claim, the ingest_api that
+took it dies too, and the price changes. Then the retry is stored first, and its answer is true; the first was not.
 
-Keys are replaced without a second order: ids derive under every secret key, the store and the claims are asked for
-each, and new orders get the first one's. While the memory is unsettled and there are several, a key that nobody knows
-is 503, because the order that may be on its way may have either id. That ends within 15 minutes. A claim under a key
-that this process was not told is 503 too: its order may exist, and the other processes know.
+Secret keys are replaced without a second order. Ids derive under every secret key, the store and the claims are asked
+for each, and new orders get the first one's id. While the memory is unsettled and there are several secret keys, a key
+that nobody knows is 503: its order may be on its way under either id. That ends within 15 minutes. A claim under a
+secret key that this process does not have is 503 too: its order may exist, and the other processes know.
 
-Costs: an order with a key costs one more question to PostgreSQL, shared by all that wait. Without a key, nothing.
+Costs: an order with a key adds one question to PostgreSQL, shared by all that wait. Without a key, nothing.
 """
 
 import asyncio
@@ -47,18 +47,18 @@ from web.problems import problems, unknown_outcomes
 from web.problems.problems import Problem
 
 _PROBLEMS = {Taken.IN_FLIGHT: problems.request_in_flight, Taken.REUSED: problems.key_reused}
-# The store is asked so often for an order that is on its way to it.
+# How often the store is asked for an order that is on its way to it.
 _ASK_AGAIN_S = 0.03
 
 Price = Callable[[Sequence[str], Sequence[Request]], Awaitable[list[Order | Problem]]]
-"""Prices requests, given the ids of their orders. Raises nothing."""
+"""Prices requests, given the ids of their orders. Raises Problem (503)."""
 Publish = Callable[[Sequence[Order]], Awaitable[None]]
 """Returns once the broker has confirmed. Raises Problem (503)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Keyed:
-    """A keyed request, read."""
+    """A keyed request, decoded."""
 
     client: str
     key: str
@@ -84,7 +84,7 @@ class _Under:
 
     @property
     def first(self) -> str:
-        """As a claim has it."""
+        """The first id, as a claim has it."""
         return self.ids[0].replace("-", "")
 
 
@@ -103,13 +103,13 @@ class KeyedOrders:
         status: int,
         stored_within_s: float,
     ) -> None:
-        """`status`: of the answer to what is accepted. `stored_within_s`: how long an answer waits for the store."""
+        """`status`: of the answer to an accepted order. `stored_within_s`: how long an answer waits for the store."""
         self._ids, self._claims, self._accepted, self._judge = ids, claims, accepted, judge
         self._namespace, self._status, self._stored_within_s = namespace, status, stored_within_s
         self._now = asyncio.get_running_loop().time
 
     async def accept(self, keyed: Keyed, price: Price, publish: Publish) -> Answer:
-        """Accept the orders, or find those that were. Raises Problem."""
+        """Accept the orders, or find those accepted before. Raises Problem."""
         under = self._ids.derive_under_each(
             keyed.client, keyed.key, keyed.fingerprint.hex(), len(keyed.requests) if keyed.is_bulk else None
         )
@@ -144,9 +144,9 @@ class KeyedOrders:
     def _in_doubt(
         self, claim: Claim, own: _Under, requests: Sequence[Request], priced: list[Order | Problem] | None
     ) -> tuple[Claim, list[Order | Problem]]:
-        """As it was priced then. If nobody can read that, as it is `priced` now, and the store has the last word.
+        """The prices in the claim. If they cannot be read, `priced`, and the store has the last word.
 
-        Raises Problem if it is not priced now under these ids.
+        Raises Problem if there is no `priced` under these ids either.
         """
         try:
             return claim, unpack(claim.priced, own.ids, requests)[1]
@@ -170,7 +170,7 @@ class KeyedOrders:
         if not orders:
             try:
                 return await self._answer_without(claim, own, priced, stored, is_sure=is_sure)
-            except BaseException:  # this request leaves nothing behind; what was in doubt before stays so
+            except BaseException:  # this request published nothing; an earlier doubt stays one
                 self._claims.give_up(claim, may_be_accepted=False, is_sure=is_sure)
                 raise
         began = self._now()
@@ -196,14 +196,14 @@ class KeyedOrders:
         *,
         is_sure: bool,
     ) -> Answer:
-        """There is nothing to publish: all is stored, or refused. Raises Problem."""
+        """Answer when there is nothing to publish: each order is stored or refused. Raises Problem."""
         if not stored:
-            if not is_sure:  # one that is on its way had a price then
+            if not is_sure:  # an order may be on its way that had a price then
                 raise unknown_outcomes.refused_after_a_loss()
             self._claims.give_up(claim, may_be_accepted=False, is_sure=is_sure)
             return Answer(422, priced, is_replayed=False)
         priced = [stored.get(order_id, it) for order_id, it in zip(own.ids, priced, strict=True)]
-        if not is_sure:  # the store may have got the others since it was asked
+        if not is_sure:  # the others may have been stored since the store was asked
             priced = await self._as_stored(own.ids, priced, [*stored.values()])
         self._claims.remember(claim, pack(self._status, priced))
         return Answer(self._status, priced, is_replayed=False)
@@ -211,9 +211,9 @@ class KeyedOrders:
     async def _found(self, candidates: list[_Under]) -> tuple[_Under, dict[str, Order]] | None:
         """The ids under which orders are stored, and these orders; None: the store cannot be asked.
 
-        Also of requests that are refused: an older release may have accepted them.
+        Refused requests are looked up as well: an older release may have accepted them.
         """
-        # A complete memory knows all keys of a lifetime: nobody waits for a store that is slow.
+        # A complete memory knows a lifetime of keys, so nobody waits for a slow store.
         is_complete = self._judge.is_complete(self._claims.memory)
         ids = [it for under in candidates for it in under.ids]
         try:
@@ -228,7 +228,7 @@ class KeyedOrders:
     async def _priced(
         self, own: _Under, requests: Sequence[Request], stored: dict[str, Order], price: Price
     ) -> list[Order | Problem]:
-        """Each as it is stored, or as it costs now."""
+        """Each order as it is stored, or priced now."""
         left = [(id_, it) for id_, it in zip(own.ids, requests, strict=True) if id_ not in stored]
         now = iter(await price([id_ for id_, _ in left], [it for _, it in left]))
         return [stored.get(order_id) or next(now) for order_id in own.ids]
@@ -236,7 +236,7 @@ class KeyedOrders:
     async def _begin(
         self, keyed: Keyed, candidates: list[_Under], priced: list[Order | Problem]
     ) -> tuple[Claim | Taken | Replay, Memory]:
-        """Lay a claim. One refusal is not worth remembering: it is only looked whether there was an order before."""
+        """Claim the key. Refusals alone claim nothing: Redis is only asked whether there was an order before."""
         is_order = any(isinstance(it, Order) for it in priced)
         packed = pack(self._status, priced) if is_order else ""
         name = name_of(self._namespace, keyed.client, keyed.key, is_bulk=keyed.is_bulk)
@@ -249,7 +249,7 @@ class KeyedOrders:
                 if self._ids.is_ours(order_id):
                     return Taken.REUSED, memory
                 raise unknown_outcomes.claimed_under_another_key()
-            instead = begun  # no claim, whoever put it there
+            instead = begun  # not a claim, whatever put it there
         raise unknown_outcomes.claim_is_unreadable()
 
     async def _is_new(self, memory: Memory, is_asked: bool, keys: int) -> bool:
@@ -267,9 +267,9 @@ class KeyedOrders:
     async def _is_still_so(
         self, memory: Memory, before: Memory, candidates: list[_Under], stored: dict[str, Order]
     ) -> bool:
-        """Whether the store, which was asked before the memory was known to be settled, still knows no more orders.
+        """Whether the store has no further orders since it was asked, which was before the memory was known settled.
 
-        What was on its way when it was asked is stored by the time that the memory is settled.
+        An order that was on its way then is stored by the time that the memory is settled.
         """
         now = self._claims.memory
         is_known = before.level >= SETTLED and before.began_ms == now.began_ms
@@ -279,22 +279,22 @@ class KeyedOrders:
             raise problems.store_unavailable()
         own, orders = found
         if orders and own is not candidates[0] and not stored:
-            # Its id is another than that of the claim: the next retry finds it.
+            # Its id differs from the claim's: the next retry finds it.
             raise unknown_outcomes.stored_under_another_key()
         return orders.keys() <= stored.keys()
 
     async def _as_stored(
         self, ids: Sequence[str], priced: list[Order | Problem], published: Sequence[Order]
     ) -> list[Order | Problem]:
-        """Wait until all that was published is stored, and take it from there. Raises Problem.
+        """Wait until every published order is stored, and return the stored ones. Raises Problem.
 
-        What is refused now may have been accepted before, and is stored by then too.
+        An order refused now may have been accepted before, and is stored by then too.
         """
         awaited = {it.id for it in published}
         has_answered = False
         try:
             async with asyncio.timeout(self._stored_within_s):
-                # Another process stores it, and nothing tells us.
+                # persist_worker stores it, and tells no ingest_api.
                 while not awaited <= (stored := await self._accepted.find(ids)).keys():
                     has_answered = True
                     await asyncio.sleep(_ASK_AGAIN_S)
@@ -308,14 +308,14 @@ class KeyedOrders:
 
 
 def _all_stored(own: _Under, requests: Sequence[Request], stored: dict[str, Order]) -> list[Order | Problem] | None:
-    """Each as it is stored, or refused; None: some are neither."""
+    """Each order as it is stored, or its refusal; None: some are neither."""
     results = [stored.get(order_id, it) for order_id, it in zip(own.ids, requests, strict=True)]
     known = [it for it in results if isinstance(it, (Order, Problem))]
     return known if len(known) == len(results) else None
 
 
 def _replayed(replay: Replay, own: _Under, requests: Sequence[Request]) -> Answer:
-    """Raises Problem if nobody can read what was answered: it is in the store, or will be."""
+    """The first answer again. Raises Problem if it cannot be read: its orders are in the store, or will be."""
     try:
         return Answer(*unpack(replay.priced, own.ids, requests), is_replayed=True)
     except ValueError:

@@ -1,15 +1,15 @@
-"""How far Redis's memory of idempotency keys can be believed. The broker and the store tell, for all who wait.
+"""Judges how far Redis's memory of idempotency keys can be believed, by asking the broker and the store.
 
 Redis says when its memory began. An order that was accepted before may still be on its way to the store, and then
-nobody remembers its key. `MemoryJudge` finds out when that has ended:
+nobody remembers its key. `MemoryJudge` finds out when no such order is left:
 
     COMPLETE   no order was accepted before: this process met the broker before any ingest_api had published there, and
                the store has no order. Or the queue is empty, no worker can hold a message any more, and the store has
                no order
     SETTLED    all are stored: the queue is empty, and no worker can hold a message any more. Or an order is stored that
-               this process took up after all of before had been published
+               this process took up after all earlier ones had been published
 
-One process that finds out raises the level in Redis, for all (ingest_api.retries.claims).
+The process that finds out raises the level in Redis, for all (ingest_api.retries.claims).
 """
 
 import asyncio
@@ -28,17 +28,17 @@ from pipeline.contract.topology import OpenChannel, begin_intake
 
 log = structlog.get_logger()
 
-# What an ingest_api claimed in the memory before may be published for so long afterwards.
+# An ingest_api may publish an order this long after Redis has forgotten its claim.
 _PUBLISHED_WITHIN_S = 10.0
-# A worker that lives, and is stuck, holds its batch for at most 600 s; then it may wait, and be stored.
+# A live but stuck worker holds its batch for at most 600 s; then the batch may wait again before it is stored.
 _GIVEN_BACK_WITHIN_S = 900.0
 _LOOK_EVERY_S = 0.5
 _ASK_AGAIN_S, _ASK_SETTLED_S = 0.03, 1.0
-# Of the orders without a key that were minted last, so many are looked for. Some may have been refused.
+# How many of the latest orders without a key are looked for. Some may have been refused.
 _PROBES = 8
 
 Look = Callable[[], Awaitable[tuple[int, int] | None]]
-"""How many messages are ready in orders.accepted, and how many consume it. None: nobody can be asked."""
+"""How many messages are ready in orders.accepted, and how many consumers it has. None: the broker cannot be asked."""
 
 
 # ── I/O below
@@ -78,7 +78,7 @@ class MemoryJudge:
         *,
         remember_s: float,
     ) -> None:
-        """`remember_s`: for how long a claim is kept. A memory of that age has all keys."""
+        """`remember_s`: how long a claim is kept. A memory of that age has all keys."""
         self._ids, self._claims, self._accepted, self._look, self._mark = ids, claims, accepted, look, mark
         self._remember_s = remember_s
         self._now = asyncio.get_running_loop().time
@@ -87,7 +87,7 @@ class MemoryJudge:
         self._probes: deque[str] = deque(maxlen=_PROBES)
 
     async def run(self) -> None:
-        """Judge before a request has to wait for it. Until cancelled."""
+        """Judge ahead, so that no request has to wait for it. Runs until cancelled."""
         began_ms, pause_s = -1, _ASK_AGAIN_S
         while True:
             memory = self._claims.memory
@@ -102,7 +102,7 @@ class MemoryJudge:
         return memory.level == COMPLETE or (memory is not NO_MEMORY and memory.age_s() >= self._remember_s)
 
     async def settle(self, memory: Memory) -> Memory:
-        """Look whether anything from before can still be on its way; at most twice a second, for all who wait.
+        """Look whether an earlier order can still be on its way; at most twice a second, for all who wait.
 
         A caller that waited for another's look does not look again, so nobody waits for more than two looks.
         """
@@ -124,23 +124,23 @@ class MemoryJudge:
                 self._look_at = self._now() + wait_s
 
     def learn_from(self, memory: Memory, published_at: float) -> None:
-        """An order that was published at this loop time is stored. If it followed all of before, so are they."""
+        """Learn that an order published at this loop time is stored. If it followed all earlier ones, so are they."""
         if self._is_after_all_of(memory, published_at):
             self._raise(memory, SETTLED)
 
     async def _judged(self, memory: Memory, ready: int, consumers: int) -> Memory:
-        """What a look says about the memory."""
+        """The memory, with the level that a look shows."""
         waited_s = min(self._now() - self._claims.memory_seen_at, memory.age_s())
         is_idle = not ready and (not consumers or waited_s >= _GIVEN_BACK_WITHIN_S)
         if not (is_idle or self._mark.was_absent_in(memory)):
             return memory
-        # Asked last: what a worker stored while we looked counts.
+        # Asked last, so that what a worker stored during the look counts.
         if await self._accepted.are_none():
             return self._raise(memory, COMPLETE)
         return self._raise(memory, SETTLED) if is_idle and waited_s >= _PUBLISHED_WITHIN_S else memory
 
     async def _probe(self, memory: Memory) -> None:
-        """Learn from orders without a key: of those that this process mints from now on, one is found stored."""
+        """Learn from orders without a key: look whether one that this process mints from now on is stored."""
         if not self._is_after_all_of(memory, self._now()):
             return
         latest = self._ids.latest()
@@ -154,7 +154,7 @@ class MemoryJudge:
                 self._raise(memory, SETTLED)
 
     def _is_after_all_of(self, memory: Memory, loop_time: float) -> bool:
-        """Whether all that was claimed before the memory began had been published, or given up, by then."""
+        """Whether every claim from before the memory began was published or given up by then."""
         return memory is not NO_MEMORY and loop_time > self._claims.memory_seen_at + _PUBLISHED_WITHIN_S
 
     def _raise(self, memory: Memory, level: int) -> Memory:
