@@ -1,1 +1,1 @@
-"""Drives orders, accounts for each of them, audits the database. Knows HTTP and PostgreSQL, and nothing of a stack."""
+"""Drives orders, accounts for each of them, audits the database. Needs only HTTP and PostgreSQL, not the stack."""

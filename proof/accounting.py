@@ -1,7 +1,7 @@
-"""What became of every order: what the API answered, crossed off against what PostgreSQL holds.
+"""Accounts for every order: crosses the API's answers off against the rows in PostgreSQL.
 
-The comparison is a set difference by id, made here and not by a join in the database that is under audit. It rests on
-products that nobody else orders: every row of theirs is one of ours or one too many.
+The comparison is a set difference by id, made here and not by a join in the database under audit. The load must use
+products that nobody else orders: every row of theirs is then one of ours, or one too many.
 
     lost         accepted, and: in neither `orders` nor `dead_letters`; or without a verdict (a `stock_ledger` row or a
                  dead letter) when the drain is over; or stored or decided as another product or quantity than was sent;
@@ -11,7 +11,7 @@ products that nobody else orders: every row of theirs is one of ours or one too 
     oversold     products where qty < 0, or qty != Σ stock adjustments − Σ quantity of PROCESSED verdicts, or where the
                  quantities of the orders behind those verdicts add up to something else
 
-A dead letter that was replayed does not count: its order is to be found in the other two tables.
+A replayed dead letter does not count: its order must be in the other two tables.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Row(NamedTuple):
 
 
 class Stock(NamedTuple):
-    """One product: its stock, and what its stock has to be equal to. None: the product has no row."""
+    """One product's stock, and the sums that it must equal. `qty` None: the product has no row."""
 
     product_id: str
     qty: int | None
@@ -60,15 +60,15 @@ class Stock(NamedTuple):
 
 @dataclass(slots=True)
 class Sent:
-    """What the client knows. For a million orders about 200 MB, ids as text."""
+    """What the client knows of the orders it sent. About 200 MB for a million orders, ids as text."""
 
     accepted: dict[str, Order] = field(default_factory=dict)
     refused: Counter[str] = field(default_factory=Counter)
-    """By the problem's name; by status where it has none."""
+    """By the problem's name, or by the status if it has none."""
     unknown: Counter[Order] = field(default_factory=Counter)
     answered_twice: int = 0
     unreadable: int = 0
-    """Accepted without a UUID to ask for it by."""
+    """Orders accepted without a UUID by which to ask for them."""
 
     @property
     def accepted_count(self) -> int:
@@ -76,20 +76,20 @@ class Sent:
 
 
 class Crossing:
-    """The ids that the client knows, crossed off one table's rows."""
+    """Crosses the accepted ids off against the rows of one table."""
 
     def __init__(self, accepted: Mapping[str, Order]) -> None:
         self._accepted = accepted
         self.missing = set(accepted)
-        """Accepted, no row."""
+        """Accepted ids without a row."""
         self.altered: set[str] = set()
-        """Accepted, and the row says another product or quantity."""
+        """Accepted ids whose row has another product or quantity."""
         self.repeated = 0
         """Rows beyond the first of an id."""
         self.extra: dict[str, Order] = {}
         """Rows that no 202 named."""
         self.outcomes: Counter[str] = Counter()
-        """How many accepted ids have which outcome, by their first row."""
+        """How many accepted ids have each outcome, by their first row."""
 
     def cross_off(self, rows: Iterable[Row]) -> None:
         for id_, product_id, quantity, outcome in rows:
@@ -107,7 +107,7 @@ class Crossing:
 
 @dataclass(frozen=True, slots=True)
 class Verdicts:
-    """Times by the database's clock. None when no order of these products was decided."""
+    """Times to a verdict, by the database's clock. None if no order of these products was decided."""
 
     p50_ms: float | None
     p99_ms: float | None
@@ -122,14 +122,14 @@ class Account:
     stored: int
     processed: int
     failed: Mapping[str, int]
-    """By reason; a dead letter's is `dead_letter`."""
+    """By reason; `dead_letter` for all that are parked."""
     lost: Mapping[str, str]
-    """Their ids, each with what is wrong; `unreadable` more have none."""
+    """What is wrong, by order id. `unreadable` more have no id."""
     unreadable: int
     duplicated: int
     oversold: Sequence[Stock]
     unknown_stored: int
-    """Requests of unknown outcome that turn out to have been stored."""
+    """Requests of unknown outcome that were stored after all."""
     verdicts: Verdicts
 
     @property
@@ -146,7 +146,7 @@ class Account:
 
 
 def sort_answers(result: LoadResult[Order]) -> Sent:
-    """The three heaps of answers: accepted, refused, unknown (see proof.load)."""
+    """Sort the answers into accepted, refused and unknown (see proof.load_result)."""
     sent = Sent()
     for request, status, kept in zip(result.requests, result.statuses, result.kept, strict=True):
         if is_accepted(status):
@@ -175,7 +175,7 @@ def settle(
     stocks: Iterable[Stock],
     verdicts: Verdicts,
 ) -> Account:
-    """The account. `parked` are the order ids of the dead letters that wait for a replay."""
+    """Close the account. `parked`: the order ids of the dead letters that wait for a replay."""
     dead = sent.accepted.keys() & set(parked)
     failed = Counter({reason: n for reason, n in ledger.outcomes.items() if reason != PROCESSED})
     failed["dead_letter"] += len(dead & ledger.missing)
@@ -198,7 +198,7 @@ def settle(
 
 
 def unexplained(extra: Mapping[str, Order], unknown: Counter[Order]) -> int:
-    """How many rows there are beyond those that a request of unknown outcome may have made."""
+    """Count the rows that no request of unknown outcome can have made."""
     return (Counter(extra.values()) - unknown).total()
 
 

@@ -1,7 +1,7 @@
-"""The audit's questions to PostgreSQL: is it all decided, and what is there (proof.accounting says what that means).
+"""Queries for the accounting: which orders are decided, and which rows exist. proof.accounting interprets the answers.
 
-Questions go by product, or by arrays of ids in chunks; rows come through a cursor. So a million orders are a few large
-reads in one snapshot, and the database neither plans nor parses more than for a thousand.
+Each query takes the products, or an array of ids in chunks; a cursor fetches the rows. So a million orders take a few
+large reads in one snapshot, and PostgreSQL plans and parses no more than for a thousand.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LEDGER = """
     SELECT order_id::text, product_id::text, quantity, coalesce(reason, outcome)
     FROM stock_ledger WHERE product_id = ANY($1::uuid[])
 """
-# The few, whoever's they are: an order that is parked in the first worker has no product that could be asked for.
+# All waiting letters, whoever sent the orders: one parked by persist_worker has no product to ask by. They are few.
 _PARKED = """
     SELECT order_id::text FROM dead_letters WHERE order_id IS NOT NULL AND replayed_at IS NULL AND discarded_at IS NULL
 """
@@ -48,7 +48,7 @@ _VERDICTS = """
            extract(epoch FROM max(decided_at))::float8
     FROM orders JOIN stock_ledger ON order_id = id WHERE orders.product_id = ANY($1::uuid[])
 """
-# Of an order that is stored, a letter of the first worker is no verdict (proof.offenders).
+# For a stored order, a letter of persist_worker is no verdict (proof.offenders).
 _UNDECIDED = """
     SELECT id::text FROM unnest($1::uuid[]) WITH ORDINALITY AS sent(id, place)
     WHERE NOT EXISTS (SELECT FROM stock_ledger WHERE order_id = sent.id)
@@ -65,7 +65,7 @@ PROBES = 32
 
 
 async def audit(connection: Connection, sent: Sent, product_ids: Sequence[str]) -> Account:
-    """The account of what was sent for these products, which must be nobody else's, in one snapshot of the database."""
+    """Account for all that was sent, in one snapshot of the database. Nobody else may order these products."""
     orders, ledger = Crossing(sent.accepted), Crossing(sent.accepted)
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         await _cross_off(connection, orders, _ORDERS, product_ids)
@@ -77,7 +77,7 @@ async def audit(connection: Connection, sent: Sent, product_ids: Sequence[str]) 
 
 
 async def stocks_of(connection: Connection, product_ids: Sequence[str]) -> list[Stock]:
-    """The stock of these products, and what it has to be equal to."""
+    """The stock of these products, each with the sums that it must equal."""
     return [Stock(*row) for row in await connection.fetch(_STOCKS, product_ids)]
 
 
@@ -94,7 +94,7 @@ async def _verdicts(connection: Connection, product_ids: Sequence[str]) -> tuple
 
 
 async def undecided(connection: Connection, ids: Sequence[str]) -> list[str]:
-    """Those of `ids` without a verdict or a dead letter, in the order given by chunks."""
+    """The `ids` without a verdict or a dead letter, in the order given. Asks in chunks."""
     found: list[str] = []
     for start in range(0, len(ids), _FETCH_ROWS):
         chunk = await connection.fetch(_UNDECIDED, ids[start : start + _FETCH_ROWS])
@@ -105,10 +105,10 @@ async def undecided(connection: Connection, ids: Sequence[str]) -> list[str]:
 async def drain(
     connection: Connection, ids: Sequence[str], on_progress: Callable[[int], None], patience_s: float = 30.0
 ) -> list[str]:
-    """Wait until each id is decided; returns those that are not when nothing has moved for `patience_s` seconds.
+    """Wait until each id is decided. Returns the undecided ones once there was no progress for `patience_s` seconds.
 
-    A few ids, spread over all in the order of their acceptance, stand for the rest while they wait;
-    when they are decided, the rest is asked once. `on_progress` gets the decided ones, estimated.
+    `ids`: in the order of acceptance. A few of them, evenly spread, are polled as a sample; once they are decided, one
+    query asks for the rest. `on_progress` gets an estimate of how many are decided.
     """
     pending = list(ids)
     while pending:
@@ -129,7 +129,7 @@ def _estimate(on_progress: Callable[[int], None], decided: int, pending: int, sh
 async def _drain_probes(
     connection: Connection, probes: Sequence[str], on_share: Callable[[float], None], patience_s: float
 ) -> bool:
-    """Wait until the probes are decided (True), or none was for `patience_s` seconds (False)."""
+    """Wait until all probes are decided (True), or none more was for `patience_s` seconds (False)."""
     waiting = len(probes)
     stuck_s = time.monotonic() + patience_s
     while time.monotonic() < stuck_s:
@@ -144,13 +144,13 @@ async def _drain_probes(
 
 
 def spread(items: Sequence[str], count: int) -> list[str]:
-    """At most `count` of the items at even distances, the last one among them."""
+    """Pick at most `count` of the items at even distances, the last one included."""
     step = -(-len(items) // count)
     return list(items[::-1][::step]) if items else []
 
 
 async def clock_offset_s(connection: Connection) -> float:
-    """What to add to time.perf_counter() here to get the database's Unix time; off by half a round trip at most."""
+    """Seconds to add to time.perf_counter() for the database's Unix time; off by half a round trip at most."""
     readings = []
     for _ in range(5):
         before_s = time.perf_counter()

@@ -1,13 +1,14 @@
-"""The conservation audit's questions to PostgreSQL (proof.offenders says what the answers mean).
+"""The conservation audit: its queries, and the loop that asks them. proof.offenders interprets the answers.
 
-All of it, each time, from one snapshot: no watermark, no table of what was checked before. A watermark would have to be
-safe against the row that is behind it in time and commits after it (a timestamp says when a row was written, not when
-others can see it), and an audit that believes its predecessor does not notice what was damaged since. It is not needed
-either: it costs 1.3 to 2.4 microseconds of CPU an order, on one core (benchmarks/audit_time.py, 10,000,000 orders).
+It reads everything each time, from one snapshot: no watermark, no table of what was checked before. A watermark would
+have to cover a row that is older than it and commits later: a timestamp says when a row was written, not when others
+can see it. And an audit that trusts its predecessor misses what was damaged since. A watermark is not needed either:
+the audit costs 1.3 to 2.4 microseconds of CPU an order, on one core (benchmarks/audit_time.py, 10,000,000 orders).
 
-Nobody waits for it. It only reads, and takes the lock that every SELECT takes. It reads through cursors, so PostgreSQL
-runs it in one process, and what is found is passed on as it is found. What it does cost others is a snapshot that lives
-as long as the audit: what is updated meanwhile (the rows of products) cannot be cleaned up until it ends.
+The audit blocks nobody: it only reads, and takes the lock that every SELECT takes. It reads through cursors, so
+PostgreSQL runs each query in one process, and offenders are passed on as they are found. Its cost to others is a
+snapshot that lives as long as the audit: VACUUM cannot clean up rows updated meanwhile, those of products, until it
+ends.
 """
 
 from __future__ import annotations
@@ -36,16 +37,15 @@ from proof.sessions import COMMAND_SETTINGS
 SESSION = {
     **COMMAND_SETTINGS,
     "application_name": "verify",
-    # It waits for nobody but for who changes a table itself, as a migration does.
+    # Only a change of a table itself, as in a migration, can make the audit wait.
     "lock_timeout": "30s",
-    # It is idle in its transaction while whoever reads what it prints is slow.
+    # The audit is idle in its transaction while the reader of its output is slow.
     "idle_in_transaction_session_timeout": "0",
-    # What a sort or a hash may take before it goes to disk (a hash twice that); by default 4 MB. One runs at a time.
+    # Memory of a sort before it spills to disk (a hash: twice that); by default 4 MB. One runs at a time.
     "work_mem": "64MB",
-    # Orders and verdicts are compared along their primary keys, or by a hash of all verdicts. Where ids go with the
-    # time, PostgreSQL reckons the hash 8 % cheaper, with its default of 0.005 here, and it takes 2.8 times the CPU (2.5
-    # against 0.9 s, of 2,000,000 orders). Where ids are anywhere, the hash is right (3 against 11 s), and taken with
-    # this as well.
+    # PostgreSQL joins orders and verdicts along their primary keys, or by a hash of all verdicts. Where ids follow
+    # time, its default of 0.005 makes the hash look 8 % cheaper, but it takes 2.8 times the CPU (2.5 against 0.9 s, for
+    # 2,000,000 orders). Where ids are random, the hash is right (3 against 11 s), and still chosen with this value.
     "cpu_index_tuple_cost": "0.0001",
 }
 
@@ -72,7 +72,7 @@ _TRACE = """
     extract(epoch FROM now() - greatest(o.persisted_at, d.replayed_at))::float8,
     extract(epoch FROM now() - l.decided_at)::float8
 """
-# Of all orders, those that are stored and decided otherwise, or not at all; or decided, and not stored.
+# Orders that are stored and undecided, decided and not stored, or decided as something else than is stored.
 _OTHERWISE = f"""
     SELECT {_TRACE}
     FROM orders o
@@ -80,7 +80,7 @@ _OTHERWISE = f"""
     CROSS JOIN LATERAL (SELECT {_DEAD} FROM dead_letters WHERE order_id = coalesce(o.id, l.order_id)) d
     WHERE o.id IS NULL OR l.order_id IS NULL OR o.product_id <> l.product_id OR o.quantity <> l.quantity
 """
-# Of the others, those that are parked as well.
+# Orders that are decided as they are stored, and parked as well.
 _PARKED_TOO = f"""
     SELECT {_TRACE}
     FROM (SELECT order_id, {_DEAD} FROM dead_letters WHERE order_id IS NOT NULL GROUP BY order_id) d
@@ -88,7 +88,7 @@ _PARKED_TOO = f"""
     JOIN orders o ON o.id = d.order_id
     WHERE d.parked IS NOT NULL AND o.product_id = l.product_id AND o.quantity = l.quantity
 """
-# Those that were parked, sent once more, and are in no other table.
+# Orders that were parked, replayed, and are in no other table.
 _REPLAYED_ONLY = """
     SELECT order_id::text, (array_agg(id ORDER BY replayed_at DESC))[1],
            extract(epoch FROM now() - max(replayed_at))::float8
@@ -99,7 +99,7 @@ _REPLAYED_ONLY = """
        AND NOT EXISTS (SELECT FROM orders WHERE id = order_id)
        AND NOT EXISTS (SELECT FROM stock_ledger l WHERE l.order_id = dead_letters.order_id)
 """
-# Which the primary keys forbid: but an audit does not rest on what it audits.
+# The primary keys forbid these, but an audit does not rely on what it audits.
 _STORED_TWICE = "SELECT id::text, count(*) FROM orders GROUP BY id HAVING count(*) > 1"
 _DECIDED_TWICE = "SELECT order_id::text, count(*) FROM stock_ledger GROUP BY order_id HAVING count(*) > 1"
 _BOOKS = """
@@ -118,17 +118,17 @@ _FETCH_ROWS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What the snapshot held. `dead_letters`: those that wait for their replay, or to be discarded."""
+    """Row counts of the snapshot. `dead_letters`: those that are neither replayed nor discarded."""
 
     orders: int
     processed: int
     failed: int
     dead_letters: int
     discarded: int
-    """Dead letters that an operator gave up: their orders are FAILED for ever."""
+    """Dead letters that an operator discarded: their orders are FAILED for ever."""
     products: int
     pending: int
-    """Orders without a verdict, all told: the late ones among them are offenders."""
+    """All orders without a verdict, the late ones included, which are offenders."""
 
 
 async def audit(
@@ -137,7 +137,7 @@ async def audit(
     on_offender: Callable[[Offender], None],
     on_question: Callable[[str], None] = lambda _: None,
 ) -> Counts:
-    """Ask everything, in one snapshot. `on_offender` gets each offender as it is found, `on_question` what is asked."""
+    """Run every check in one snapshot. `on_offender` gets each offender when found, `on_question` each check's name."""
     pending = 0
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         on_question("counting")
@@ -165,7 +165,7 @@ async def audit(
 
 
 async def late_ids(connection: Connection, lag_s: float) -> AsyncIterator[str]:
-    """The orders that `audit` calls NO_VERDICT. In the caller's transaction."""
+    """The ids of the orders that `audit` calls NO_VERDICT. Runs in the caller's transaction."""
     async for row in _rows(connection, _OTHERWISE):
         trace = Trace(*row)
         if is_late(trace, lag_s):

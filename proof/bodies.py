@@ -1,4 +1,4 @@
-"""What the load generator reads in the body of an answer."""
+"""Reads the id or the problem in the body of an answer, for the load generator."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ class _Id(msgspec.Struct):
 
 
 class _Problem(msgspec.Struct):
-    """What is read of an RFC 9457 body."""
+    """The members that are read of an RFC 9457 body."""
 
     type: str = ""
     detail: str = ""
 
 
 def id_of(body: bytes) -> bytes:
-    """The `id` of a JSON object; b"" when there is none. Finding it costs a tenth of decoding all."""
+    """The `id` of a JSON object; b"" if there is none. Searching for it costs a tenth of decoding all."""
     start = body.find(b'"id":"') + 6
     if start > 5:
         return body[start : body.find(b'"', start)]
@@ -28,12 +28,12 @@ def id_of(body: bytes) -> bytes:
 
 
 def problem_name(body: bytes) -> bytes:
-    """The last part of a problem's `type`; b"" when the body is no problem."""
+    """The last part of a problem's `type`; b"" if the body is no problem."""
     return _problem(body).type.rpartition("/")[2].encode()
 
 
 def problem_detail(body: bytes) -> str:
-    """What a problem says to people; the body itself when it is no problem."""
+    """A problem's `detail`, for people; the body itself if it is no problem."""
     return _problem(body).detail or body.decode(errors="replace")
 
 

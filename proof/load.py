@@ -1,14 +1,15 @@
-"""A closed-loop HTTP/1.1 load generator that is cheap enough to share its cores with what it measures.
+"""A closed-loop HTTP/1.1 load generator that is cheap enough to share its cores with the server it measures.
 
-C keep-alive connections; each sends its next request when the last one is answered. There is no
-task, no timer and no object graph for a request: the bytes are built once, the answers go into
-columns (110 bytes a request), one slow tick looks for timeouts. Measured against a bare uvicorn
-app that answers a 202 of 400 bytes, 64 connections, 100,000 requests, both on the same two cores,
-11,000 to 14,600 requests/s: 22 to 25 us of CPU a request, most of it the kernel's send and
-receive; wrk, in C, takes 17 there. 24 to 32 us when the cores are contended.
+Each of C keep-alive connections sends its next request when the last one is answered. A request has no task, no timer
+and no object graph: its bytes are built once, the answers go into columns (110 bytes a request), and one slow tick
+finds timeouts.
 
-Closed loop means: a slow server slows the load, so latencies here say what C patient clients see,
-not what an independent stream of arrivals would (coordinated omission).
+A request costs 22 to 25 µs of CPU, most of it the kernel's send and receive; wrk, in C, takes 17. Measured against a
+bare uvicorn app that answers a 202 of 400 bytes: 64 connections, 100,000 requests, both on the same two cores, 11,000
+to 14,600 requests/s. 24 to 32 µs when the cores are contended.
+
+In a closed loop a slow server slows the load. So the latencies are those that C patient clients see, not those of an
+independent stream of arrivals (coordinated omission).
 """
 
 from __future__ import annotations
@@ -29,20 +30,20 @@ from proof.stop_rule import FOREVER_S, Hope
 T = TypeVar("T")
 
 TICK_S = 0.1
-"""How often timeouts are looked for and progress is told; a timeout is late by at most this."""
+"""How often timeouts are checked and progress is reported; a timeout is late by at most this."""
 
 MAX_PAUSE_S = 1.0
-"""A 429 or 503 rests its connection as long as Retry-After says, and no longer than this."""
+"""A 429 or 503 pauses its connection for as long as Retry-After says, and no longer than this."""
 
 PATIENCE_S = 10.0
-"""How long a connection that once worked is tried again: longer than a service takes to restart."""
+"""How long to retry a connection that once worked: longer than a service takes to restart."""
 
 RECONNECT_S = (0.05, 0.5)
 """First and longest pause between two attempts to connect."""
 
 
 class Unreachable(ConnectionError):
-    """Nothing was sent, because the first connection failed."""
+    """The first connection failed, so nothing was sent."""
 
 
 async def drive(
@@ -58,18 +59,18 @@ async def drive(
 ) -> LoadResult[T]:
     """Send `requests` to the server at `url` over `clients` connections until the iterable ends.
 
-    Ending the iterable early is how a caller stops: what is in flight is still awaited.
-    `on_progress` is called about ten times a second with the number of requests done with.
+    To stop early, end the iterable: requests in flight are still awaited. `on_progress` is called about ten times a
+    second with the number of finished requests. `keep` makes the result's `kept` from a 2xx body.
 
-    A request unanswered after `timeout_s` seconds, and one whose connection breaks, is NO_ANSWER
-    and is not sent again.
+    A request is NO_ANSWER if it is unanswered after `timeout_s` seconds, or if its connection breaks. It is not sent
+    again.
 
-    The sending stops when no order was accepted for `acceptance_s` seconds, the first of them until
-    the first acceptance, the second after any; but not before there are as many answers as clients.
-    The result says so in `fruitless_s`. A 409 counts as an acceptance here: what is sold out was sold.
+    Sending stops when no order was accepted for `acceptance_s` seconds: the first value until the first acceptance, the
+    second after any. It never stops before there are as many answers as clients. The result says so in `fruitless_s`.
+    A 409 counts as an acceptance here: what is sold out was sold.
 
-    Raises Unreachable when the first connection could not be made within `patience_s`. Later failures
-    are retried for PATIENCE_S seconds, after which the result says so in `gave_up`.
+    Raises Unreachable if the first connection fails for `patience_s` seconds. Later failures are retried for PATIENCE_S
+    seconds; after that the result says why in `gave_up`.
     """
     load = _Load(url, iter(requests), keep, timeout_s)
     cpu_s = time.process_time()
@@ -91,7 +92,7 @@ async def drive(
 
 
 class _Load(Generic[T]):
-    """What the connections of one `drive` share."""
+    """The state that the connections of one `drive` share."""
 
     def __init__(
         self, url: str, requests: Iterator[Request[T]], keep: Callable[[bytes], bytes], timeout_s: float
@@ -108,7 +109,7 @@ class _Load(Generic[T]):
         self.connections: set[_Connection[T]] = set()
 
     async def client(self, connection: _Connection[T] | None = None) -> None:
-        """Be one client: keep a connection until the requests are used up, make a new one when it breaks."""
+        """Run one client: hold a connection until the requests are used up, and replace it when it breaks."""
         while True:
             connection = connection or await self.connect(PATIENCE_S)
             if connection is None:
@@ -121,7 +122,7 @@ class _Load(Generic[T]):
             connection = None
 
     async def connect(self, patience_s: float) -> _Connection[T] | None:
-        """A connection that has begun to send; None, with the reason in `gave_up`, when patience ends."""
+        """Connect and begin to send. Returns None when `patience_s` is over, with the reason in `gave_up`."""
         loop = asyncio.get_running_loop()
         give_up_s = time.perf_counter() + patience_s
         pause_s, longest_s = RECONNECT_S
@@ -168,14 +169,14 @@ class _Load(Generic[T]):
 class _Connection(asyncio.Protocol, Generic[T]):
     """One keep-alive connection with at most one request in flight.
 
-    The next request leaves only when the bytes that came are parsed to their end: an answer that
-    nobody asked for must not be taken for the answer to the next request.
+    It sends the next request only when all received bytes are parsed: an unsolicited answer must not count as the
+    answer to the next request.
     """
 
     def __init__(self, load: _Load[T], lost: asyncio.Future[None]) -> None:
         self.lost = lost
         self.resume_s = 0.0
-        """time.perf_counter() before which the server has asked for no more requests."""
+        """time.perf_counter() before which the server asked for no more requests."""
         self._load = load
         self._result = load.result
         self._parser = httptools.HttpResponseParser(self)
@@ -192,8 +193,8 @@ class _Connection(asyncio.Protocol, Generic[T]):
     def start(self) -> None:
         """Send the first request. Raises ConnectionResetError if the connection is gone already.
 
-        Not before the attempt to connect is over: one that times out after the connection was made
-        drops it, and with it whatever had been sent and was nowhere recorded.
+        Call it after the attempt to connect is over. An attempt that times out once the connection is made drops it,
+        and a request sent on it would be recorded nowhere.
         """
         if self._transport.is_closing():
             raise ConnectionResetError("the server closed the connection at once")
@@ -206,7 +207,7 @@ class _Connection(asyncio.Protocol, Generic[T]):
         self._pause = None
         try:
             request = None if self._load.exhausted else next(self._load.requests, None)
-        except Exception as error:  # the caller's iterable: let `drive` raise it, the event loop would only log it
+        except Exception as error:  # from the caller's iterable: `drive` raises it, the event loop would only log it
             self.lost.set_exception(error)
             self.abort()
             return
@@ -219,7 +220,7 @@ class _Connection(asyncio.Protocol, Generic[T]):
         self._transport.write(request.raw)
 
     def data_received(self, data: bytes) -> None:
-        if self._in_flight is None:  # bytes that answer nothing
+        if self._in_flight is None:  # bytes that answer no request
             self._transport.abort()
             return
         try:
@@ -231,7 +232,7 @@ class _Connection(asyncio.Protocol, Generic[T]):
             self._next()
 
     def _next(self) -> None:
-        """Go on after an answer: at once, after the pause that was asked for, or on a new connection."""
+        """Continue after an answer: at once, after the server's Retry-After, or on a new connection."""
         if not self._keep_alive:
             self._transport.close()
         elif (pause_s := self.resume_s - time.perf_counter()) > 0:
@@ -254,7 +255,7 @@ class _Connection(asyncio.Protocol, Generic[T]):
     def abort(self) -> None:
         self._transport.abort()
 
-    # What httptools calls, in this order.
+    # Callbacks of httptools, in the order of their calls.
 
     def on_message_begin(self) -> None:
         self._body = b""
@@ -271,7 +272,7 @@ class _Connection(asyncio.Protocol, Generic[T]):
 
     def on_message_complete(self) -> None:
         status = self._parser.get_status_code()
-        if self._in_flight is None or status < 200:  # 1xx announces the answer, it is not one
+        if self._in_flight is None or status < 200:  # 1xx only announces the answer
             return
         self._keep_alive = self._parser.should_keep_alive()  # only known here: the parser forgets it next
         self._record(self._in_flight, status, self._body)
@@ -293,7 +294,7 @@ class _Connection(asyncio.Protocol, Generic[T]):
 
 
 def _pause_s(retry_after: bytes) -> float:
-    """The seconds of a Retry-After header, bounded; its date form and its absence mean the bound."""
+    """The seconds of a Retry-After header, at most MAX_PAUSE_S; that too for its date form, or without the header."""
     with contextlib.suppress(ValueError):
         return max(0.0, min(float(retry_after), MAX_PAUSE_S))
     return MAX_PAUSE_S

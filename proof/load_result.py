@@ -1,8 +1,8 @@
-"""What a load generator sends and what it brings back, and what a client may conclude from each answer.
+"""Requests and results of the load generator, and what a client may conclude from each answer.
 
 ACCEPTED   201, 202           the server has taken the order
-REFUSED    4xx                the server has promised that it has not; so does a 503 whose problem type says so
-UNKNOWN    everything else    5xx, no answer in time, a reset, an answer that is no HTTP: either may be true
+REFUSED    4xx                the server promises that it has not; so does a 503 whose problem type says so
+UNKNOWN    everything else    5xx, no answer in time, a reset, an answer that is not HTTP: either may be true
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ NO_ANSWER = 0
 """The status in the result of a request that was sent and never answered."""
 
 NOT_ACCEPTED = frozenset({b"broker-unavailable", b"overloaded", b"store-unavailable"})
-"""The problems of a 503 that promise that nothing was accepted. `outcome-unknown` does not."""
+"""Problem types of a 503 that promise that nothing was accepted. `outcome-unknown` does not."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Request(Generic[T]):
-    """Bytes to send as often as wanted; `about` is the caller's own and comes back with each answer."""
+    """A request's bytes, to send any number of times. `about` is the caller's, and comes back with each answer."""
 
     raw: bytes
     about: T
@@ -45,8 +45,8 @@ class Request(Generic[T]):
 class LoadResult(Generic[T]):
     """Every request that was sent, in columns, in the order of the answers.
 
-    `statuses` holds HTTP statuses or NO_ANSWER; `sent_s` time.perf_counter() of the send, `took_s` from
-    there to the end of the answer; `kept` what `keep` made of a 2xx body, or the problem's name in another.
+    `statuses`: HTTP statuses or NO_ANSWER. `sent_s`: time.perf_counter() of the send. `took_s`: from there to the end
+    of the answer. `kept`: what `keep` made of a 2xx body, or the problem's name in any other.
     """
 
     requests: list[Request[T]] = field(default_factory=list)
@@ -55,20 +55,20 @@ class LoadResult(Generic[T]):
     took_s: array[float] = field(default_factory=lambda: array("d"))
     kept: list[bytes] = field(default_factory=list)
     samples: dict[int, bytes] = field(default_factory=dict)
-    """The first body of each status outside 2xx, cut to 500 bytes: what the server said."""
+    """The first body of each status of 300 and above, cut to 500 bytes."""
     last_refusal: bytes = b""
-    """The last body of a status outside 2xx, cut likewise."""
+    """The last body of a status of 300 and above, cut likewise."""
     started_s: float = 0.0
     ended_s: float = 0.0
     """time.perf_counter() of the first send and of the last answer."""
     cpu_s: float = 0.0
-    """CPU time of this process while it drove."""
+    """CPU seconds of this process while it drove."""
     open_at_once: int = 0
     """The most connections that were open at the same time."""
     gave_up: str = ""
-    """Why a client stopped before the requests were used up: its connection could not be made again."""
+    """Why a client stopped before the requests were used up: it could not reconnect."""
     fruitless_s: float = 0.0
-    """For how long nothing had been accepted when the sending was stopped for that; 0: it was not."""
+    """Seconds without an acceptance after which sending was stopped; 0: it was not."""
 
     def __len__(self) -> int:
         return len(self.statuses)
@@ -77,23 +77,23 @@ class LoadResult(Generic[T]):
         return Counter(self.statuses)
 
     def accepted_ms(self) -> list[float]:
-        """The accepted requests' times from send to answer, ascending, in milliseconds."""
+        """Latencies of the accepted requests, from send to answer: milliseconds, ascending."""
         taken = (took for took, status in zip(self.took_s, self.statuses, strict=True) if is_accepted(status))
         return sorted(took * 1000 for took in taken)
 
 
 def is_accepted(status: int) -> bool:
-    """Whether the server has taken the order (201 is for clients of the service before this one)."""
+    """Whether the server has taken the order (201: the answer of the service that Headrace replaces)."""
     return status in (201, 202)
 
 
 def is_refused(status: int, problem: bytes = b"") -> bool:
-    """Whether the server has promised not to have taken it. A 503 promises nothing, unless its `problem` does."""
+    """Whether the server promises that it has not taken the order. A 503 does so only by its `problem`."""
     return 400 <= status < 500 or (status == 503 and problem in NOT_ACCEPTED)
 
 
 def reason(status: int, problem: bytes) -> str:
-    """Why an order was not accepted: the problem's name, or the status of an answer that has none."""
+    """Why an order was not accepted: the problem's name, or the status if the answer has none."""
     return problem.decode() if problem and status >= 400 else str(status)
 
 

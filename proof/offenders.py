@@ -1,21 +1,21 @@
-"""What can be wrong with the books, and whether it is: rows of the database in, offenders out.
+"""The audit's checks: what can be wrong in the database, and whether it is. Pure: rows in, offenders out.
 
     no_verdict             stored for longer than the lag, and neither decided nor parked by product_consumer
-    not_stored             accepted for longer than the lag, and in no table: ingest_api says how many of them there are
-    two_verdicts           decided, and a dead letter that waits for its replay as well
-    replay_lost            parked, sent again longer ago than the lag, and neither stored, decided nor parked since
+    not_stored             accepted for longer than the lag, and in no table: ingest_api reports how many there are
+    two_verdicts           decided, and also a dead letter that waits for its replay
+    replay_lost            parked, replayed longer ago than the lag, and neither stored, decided nor parked since
     verdict_without_order  decided, and not stored
     verdict_differs        decided as another product or quantity than what is stored
     stored_twice           two rows in `orders`
     decided_twice          two rows in `stock_ledger`
     stock                  qty is below 0, or is not Σ stock adjustments − Σ quantity of PROCESSED verdicts
 
-A verdict is what `GET /api/v1/orders/{id}` takes for one (ingest_api/reads/stored_orders.py). So for an order that is
-stored, a dead letter of the first worker is none; and one that was parked there for a clash of ids (id_conflict) is
-about another order, and is no second verdict either. A letter that was discarded has left the verdict FAILED.
+An order has a verdict if `GET /api/v1/orders/{id}` says so (ingest_api/reads/stored_orders.py). So for a stored order,
+a dead letter of persist_worker is no verdict. One that was parked there for a clash of ids (id_conflict) is about
+another order, so it is no second verdict either. A discarded letter has left the verdict FAILED.
 
-Some things are right although they look wrong, while a dead letter is being replayed: sent, and not stored or not
-decided yet; and decided, and not marked as replayed yet. They are given the lag, from the replay and from the verdict.
+During a replay some states look wrong and are right: sent, but not yet stored or decided; and decided, but not yet
+marked as replayed. They may last as long as the lag, counted from the replay and from the verdict.
 """
 
 from __future__ import annotations
@@ -46,9 +46,7 @@ CHECKS = (
 
 
 class Offender(NamedTuple):
-    """One thing that is wrong. `id`: of the order; of the product, if it is about stock; of the queue, if of what waits
-    in it.
-    """
+    """One thing that is wrong. `id`: of the order, of the product for `stock`, of the queue for `not_stored`."""
 
     check: str
     id: str
@@ -57,26 +55,26 @@ class Offender(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """All that the database has of one order that is anything but stored and decided as it was stored."""
+    """All that the database has of one suspect order: undecided, not stored, decided otherwise, or parked as well."""
 
     id: str
     product_id: str | None
-    """As it is stored; None: it is not."""
+    """As stored; None: the order is not stored."""
     quantity: int | None
     decided_product_id: str | None
     decided_quantity: int | None
     outcome: str | None
-    """None: it is not decided."""
+    """None: the order is not decided."""
     parked: str | None
-    """The stage of a dead letter of this order that waits for its replay, or both stages."""
+    """The stage, or both, of dead letters of this order that wait for their replay. Without those of `id_conflict`."""
     is_discarded: bool
-    """Whether a dead letter of this order was discarded: it is decided then, whether it is stored or not."""
+    """Whether a dead letter of this order was discarded: then it is decided, stored or not."""
     is_failed: bool
-    """Whether that dead letter is the order's verdict, as long as it has no other."""
+    """Whether a waiting letter of product_consumer is the order's verdict, as long as it has no other."""
     waiting_s: float | None
-    """How long ago it was stored, or replayed, whatever came last."""
+    """Seconds since the order was stored or replayed, whichever came last."""
     decided_s: float | None
-    """How long ago it was decided."""
+    """Seconds since the verdict."""
 
     @property
     def is_undecided(self) -> bool:
@@ -84,13 +82,13 @@ class Trace(NamedTuple):
 
 
 class Replay(NamedTuple):
-    """An order whose dead letters are all replayed, and that is nowhere else."""
+    """An order whose dead letters are all replayed, and that is in no other table."""
 
     id: str
     letter: int
-    """The last of them that was replayed."""
+    """The letter that was replayed last."""
     waiting_s: float
-    """How long ago that was."""
+    """Seconds since that replay."""
 
 
 class Books(NamedTuple):
@@ -98,25 +96,25 @@ class Books(NamedTuple):
 
     product_id: str
     qty: int | None
-    """None: there is no such product."""
+    """None: the product has no row."""
     adjusted: int
     processed: int
 
 
 def judge(trace: Trace, lag_s: float) -> list[Offender]:
-    """What is wrong with an order; [] if nothing is, or not for longer than the lag."""
+    """What is wrong with an order; [] if nothing is, or nothing for longer than the lag."""
     if trace.outcome is None:
         return [_late(trace, lag_s)] if is_late(trace, lag_s) else []
     return [*_stored_otherwise(trace), *_parked_too(trace, lag_s)]
 
 
 def is_late(trace: Trace, lag_s: float) -> bool:
-    """Whether the order should have had a verdict by now, and has none."""
+    """Whether the order is undecided for longer than the lag."""
     return trace.is_undecided and trace.waiting_s is not None and trace.waiting_s > lag_s
 
 
 def lost(replay: Replay, lag_s: float) -> list[Offender]:
-    """Nobody else would miss it: the queue that the replay went to was deleted, say. [] within the lag."""
+    """The offence of a replay that was lost, say with a deleted queue: no other check finds it. [] within the lag."""
     if replay.waiting_s <= lag_s:
         return []
     found = f"neither, {replay.waiting_s:.0f} s after dead letter {replay.letter} was replayed"
@@ -124,7 +122,7 @@ def lost(replay: Replay, lag_s: float) -> list[Offender]:
 
 
 def unstored(queue: str, orders: int, oldest_s: float, lag_s: float) -> list[Offender]:
-    """Accepted orders that wait in `queue`; [] if none has done so for longer than the lag."""
+    """The offence of accepted orders that wait in `queue`; [] if none has waited for longer than the lag."""
     if not orders or oldest_s <= lag_s:
         return []
     found = f"{orders:,} orders without one, the oldest accepted {oldest_s:.0f} s ago"
@@ -159,7 +157,7 @@ def _late(trace: Trace, lag_s: float) -> Offender:
 def _stored_otherwise(trace: Trace) -> list[Offender]:
     decided = f"{trace.decided_quantity} of product {trace.decided_product_id}"
     if trace.product_id is None and trace.is_discarded and trace.outcome == "FAILED":
-        return []  # what was discarded could not be stored
+        return []  # the discarded order could not be stored
     if trace.product_id is None:
         return [Offender(VERDICT_WITHOUT_ORDER, trace.id, "a row in orders", f"none; {trace.outcome}, {decided}")]
     if (trace.product_id, trace.quantity) != (trace.decided_product_id, trace.decided_quantity):

@@ -1,18 +1,18 @@
-"""How a command's session with PostgreSQL is set up: as the services' (database/sessions.py), but for the limits."""
+"""Session settings for a command: those of the services (database/sessions.py), except the time limits."""
 
 from __future__ import annotations
 
-# They outrank what the server, the database, the role and the URL say.
+# They outrank the server, the database, the role and the URL.
 COMMAND_SETTINGS = {
     "default_transaction_isolation": "read committed",
-    # `dead` marks letters, also where the default is read-only.
+    # `dead` marks letters, even where the default is read-only.
     "default_transaction_read_only": "off",
-    # An audit of many orders takes minutes, and Ctrl-C ends it. A limit that is meant for services would end it first.
+    # An audit of many orders takes minutes, and Ctrl-C ends it. A limit meant for services would end it first.
     "statement_timeout": "0",
     "idle_session_timeout": "0",
-    # Longer than a batch holds a lock. Whoever waits for longer waits for somebody's ALTER TABLE.
+    # Longer than a batch holds a lock. A command that waits longer waits for an ALTER TABLE.
     "lock_timeout": "30s",
-    # A command that is frozen between two statements keeps what it has locked from the services.
+    # A command that freezes between two statements withholds its locks from the services.
     "idle_in_transaction_session_timeout": "30s",
     "exit_on_error": "off",
     "client_encoding": "UTF8",

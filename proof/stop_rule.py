@@ -1,4 +1,4 @@
-"""When a load is to end because the server takes nothing."""
+"""Decides when a load stops because the server accepts nothing."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ SOLD_OUT = 409
 
 
 class Hope(Generic[T]):
-    """That an order will be accepted. A 409 keeps it as well: what is sold out was sold."""
+    """Stops a load that gets no acceptance. A 409 counts as one: what is sold out was sold."""
 
     def __init__(self, result: LoadResult[T], clients: int, acceptance_s: tuple[float, float]) -> None:
-        """`acceptance_s`: how long to wait for the first acceptance, and how long for each later one."""
+        """`acceptance_s`: seconds to wait for the first acceptance, and for each later one."""
         self._result, self._clients = result, clients
         self.patience_s, self._later_s = acceptance_s
         self._seen = 0
         self._since_s = time.perf_counter()
 
     def is_lost(self) -> bool:
-        """Look at the answers since the last call. Never lost before there are as many answers as clients."""
+        """Whether to stop, by the answers since the last call. Never before there are as many answers as clients."""
         fresh, self._seen = self._result.statuses[self._seen :], len(self._result)
         if any(is_accepted(status) or status == SOLD_OUT for status in fresh):
             self._since_s, self.patience_s = time.perf_counter(), self._later_s
