@@ -56,7 +56,7 @@ def engine() -> Iterator[None]:
 async def composed(
     request: pytest.FixtureRequest, engine: None, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Composed]:
-    """All ready, by the command that the README names, for the tests of one file.
+    """All ready, by the command that docs/quickstart.md names, for the tests of one file.
 
     A file that says `COMPOSE_FILE` has the stack of those files.
     """

@@ -22,7 +22,7 @@ SERVERS = ("postgres", "rabbitmq", "redis", "proxy")
 JOBS = ("secrets", "accounts", "migrate", "seeds")
 
 
-async def test_the_worked_example_of_the_readme(composed: Composed) -> None:
+async def test_the_worked_example_of_the_quickstart(composed: Composed) -> None:
     orders, products = await composed.url("proxy", 8080), await composed.url("proxy", 3000)
     async with httpx.AsyncClient(timeout=15) as client:
         made = await client.post(f"{products}/products", json={"name": "Laptop", "price": 1500, "qty": 50})

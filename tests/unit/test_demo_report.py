@@ -1,5 +1,6 @@
 """What the demo says about a run, in words and in figures."""
 
+import inspect
 import io
 import resource
 from collections.abc import Iterator
@@ -10,7 +11,9 @@ from rich.console import Console
 
 from proof.accounting import Account, Order, Stock, Verdicts, sort_answers
 from proof.load_result import LoadResult, Request
+from stack.commands.demo import demo
 from stack.errors import HeadraceError
+from stack.home.directory import ROOT
 from stack.operate.demo import OTHER_FILES, allow_open_files
 from stack.operate.demo_report import Run, counted, figures, print_report, verdict, wrapped
 
@@ -63,6 +66,12 @@ def report(of: Run) -> list[str]:
     file = io.StringIO()
     print_report(of, Console(file=file, width=240, highlight=False))
     return file.getvalue().splitlines()
+
+
+def test_the_readme_quotes_the_verdict_of_a_good_run() -> None:
+    orders = inspect.signature(demo).parameters["orders"].default
+    _, _, result = verdict(run(answered((202, ID)))).partition(": ")
+    assert f"    $ ./headrace demo\n    {counted(orders, 'order')}: {result}\n" in (ROOT / "README.md").read_text()
 
 
 def test_one_is_not_many() -> None:

@@ -1,38 +1,40 @@
-"""README promises nothing that no test holds, and points at nothing that is not there."""
+"""README is short, quotes a real answer, and shows the path of an order as the concepts page does."""
 
 import json
 import re
-from pathlib import Path
 
-from tests.documents import assert_they_are_there
+import msgspec
 
-ROOT = Path(__file__).parents[2]
+from ingest_api.documents.documents import openapi
+from ingest_api.documents.operations import ORDERS
+from stack.home.directory import ROOT
+
 README = (ROOT / "README.md").read_text()
+CONCEPTS = (ROOT / "docs" / "concepts.md").read_text()
+API = (ROOT / "docs" / "api.md").read_text()
+MAX_LINES = 130
+MAX_BYTES = 6_000
 
 
-def test_every_link_of_the_readme_leads_somewhere() -> None:
-    targets = re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", README)
-    assert len(targets) > 30
-    assert [target for target in targets if not (ROOT / target).exists()] == []
+def test_it_is_short() -> None:
+    assert len(README.splitlines()) <= MAX_LINES
+    assert len(README.encode()) <= MAX_BYTES
 
 
-def test_every_promise_names_tests_that_are_there() -> None:
-    rows = re.findall(r"^\| P\d+ .*$", README, re.MULTILINE)
-    assert [row.split()[1] for row in rows] == [f"P{number}" for number in range(1, 11)]
-    for row in rows:
-        assert_they_are_there(row, ROOT / "README.md")
+def test_it_shows_the_path_that_the_concepts_page_shows() -> None:
+    _, _, path = CONCEPTS.partition("<!-- path -->\n\n")
+    assert path.partition("\n\n<!-- /path -->")[0] + "\n" in README
 
 
-def test_every_row_of_the_http_contract_names_tests_that_are_there() -> None:
-    _, _, table = README.partition("| request | answer | held by |\n|---|---|---|\n")
-    rows = table.partition("\n\n")[0].splitlines()
-    assert len(rows) > 10
-    for row in rows:
-        assert_they_are_there(row, ROOT / "README.md")
+def test_it_leads_to_every_page_of_the_documentation() -> None:
+    pages = [it.relative_to(ROOT).as_posix() for it in (ROOT / "docs").glob("*.md")]
+    assert [it for it in pages if f"]({it})" not in README] == []
 
 
-def test_what_is_said_of_keys_is_what_was_measured() -> None:
-    results = json.loads((ROOT / "benchmarks/results/key_locality.json").read_text())["results"]
-    random, ordered = (next(it for it in results if it["keys"] == keys) for keys in ("UUIDv4", "UUIDv7"))
-    said = re.findall(r"([0-9.]+) times as much", README)
-    assert said == [f"{random[what] / ordered[what]:.1f}" for what in ("wal_bytes_per_row", "primary_key_mb")]
+def test_the_answer_to_an_order_is_that_of_the_openapi_document() -> None:
+    answers = msgspec.json.decode(msgspec.json.encode(openapi()))["paths"][ORDERS]["post"]["responses"]
+    (example,) = (it["value"] for it in answers["202"]["content"]["application/json"]["examples"].values())
+    for document in (README, API):
+        (quoted,) = re.findall(r"^```json\n(.*?)^```$", document, re.MULTILINE | re.DOTALL)
+        assert json.loads(quoted) == example
+        assert list(json.loads(quoted)) == list(example)
