@@ -49,9 +49,9 @@ BROKER, REDIS = "broker", "redis"
 
 
 def make_app(settings: IngestSettings, stop: asyncio.Event) -> Starlette:
-    """Nothing connects before the lifespan begins. Raises Misconfigured.
+    """The Starlette application. Nothing connects before its lifespan begins. Raises Misconfigured.
 
-    `stop`: once it is set, nobody waits for a verdict any longer.
+    `stop`: once it is set, no request waits for a verdict any longer.
     """
     keys = load_keys(settings)
     # Readiness is the broker alone: without the others, orders for known products are still accepted.

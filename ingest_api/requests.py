@@ -1,4 +1,4 @@
-"""What a client asks for, and what it becomes: a request, checked and priced, is an order."""
+"""Turns a client's request into an order: decodes, checks and prices it."""
 
 import re
 from datetime import UTC, datetime
@@ -32,7 +32,7 @@ class OrderRequest(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
 
 
 def decode_request(body: bytes) -> OrderRequest:
-    """The request, its quantity in bounds, its product id not yet looked at. Raises Problem (400, 422)."""
+    """The request, its quantity in bounds, its product id not yet checked. Raises Problem (400, 422)."""
     return _body.decode(body)
 
 
@@ -49,7 +49,7 @@ def _check_product_id(text: str) -> None:
 
 
 _PRODUCT_ID = f"a UUID, like {EXAMPLE_PRODUCT}"
-# An id is only looked at where it is not known: what the catalogue finds is one.
+# A product id is checked only if the catalogue does not know it: what the catalogue finds is valid.
 _body = JsonBody(OrderRequest, product_id=Rule(_PRODUCT_ID, _check_product_id))
 
 
@@ -62,7 +62,7 @@ def check_sellable(product_id: str, product: Product) -> None:
 
 
 def traceparent_of(scope: Scope) -> str | None:
-    """The request's W3C trace context. A malformed one is as good as none, says the specification."""
+    """The request's W3C trace context. A malformed one counts as none, says the specification."""
     for name, value in scope["headers"]:
         if name == b"traceparent":
             return value.decode() if _TRACEPARENT.fullmatch(value) else None

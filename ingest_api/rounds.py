@@ -1,4 +1,4 @@
-"""Natural batching of look-ups: what is asked for while the store answers is one question, the next."""
+"""Natural batching of look-ups: ids that are asked for while the store answers are the next question."""
 
 import asyncio
 from collections import deque
@@ -23,11 +23,11 @@ class Round(Generic[T]):
         self.ids: list[str] = []
         self.has_begun = False
         self.done: asyncio.Future[Mapping[str, T]] = asyncio.get_running_loop().create_future()
-        """What was found, by id. Raises what asking raised."""
+        """What was found, by id. Raises what `ask` raised."""
 
 
 class Rounds(Generic[T]):
-    """Looks many ids up in few questions, and holds no task, future or timer for an id: two dictionary entries."""
+    """Looks many ids up in few questions. An id costs two dictionary entries, and no task, future or timer."""
 
     def __init__(
         self,
@@ -39,10 +39,10 @@ class Rounds(Generic[T]):
         timeout_s: float,
         joins_begun: bool = False,
     ) -> None:
-        """`ask`: finds those of the ids that there are, within a deadline of its own. `shares`: a place for each id.
+        """`ask`: finds the ids that exist, within a deadline of its own. `shares`: a place for each id.
 
-        `timeout_s`: how long an id may wait for its question to begin. `joins_begun`: whether a question that is on its
-        way answers also those who ask after it began; what it brings may be older than what they have seen.
+        `timeout_s`: how long an id may wait for its question to begin. `joins_begun`: whether a question in flight also
+        answers callers that ask after it began; what it brings may be older than what they have seen.
         """
         self._ask, self._shares = ask, shares
         self._ids_at_once, self._max_in_flight, self._timeout_s = ids_at_once, in_flight, timeout_s
@@ -50,27 +50,27 @@ class Rounds(Generic[T]):
         self._lanes: dict[Lane, deque[Round[T]]] = {}
         self._round_of: dict[str, Round[T]] = {}
         self._asking: dict[asyncio.Task[None], float] = {}
-        """The questions on their way, oldest first, and since when, in loop time."""
+        """The questions in flight, oldest first, and since when, in loop time."""
 
     def __contains__(self, id_: str) -> bool:
-        """Whether the id is being asked for, by a question that answers who asks now."""
+        """Whether the id is being asked for, by a question that a caller may still join."""
         return id_ in self._round_of
 
     @property
     def asking_s(self) -> float:
-        """For how long the oldest question has been on its way; 0: none is."""
+        """For how many seconds the oldest question has been in flight; 0: none is."""
         since = next(iter(self._asking.values()), None)
         return 0.0 if since is None else asyncio.get_running_loop().time() - since
 
     async def find(self, ids: Collection[str], client: str) -> dict[str, T]:
-        """Those of the ids that there are. Raises Busy, and what asking raises."""
+        """What was found, by id; ids that do not exist are missing. Raises Busy, and what `ask` raises."""
         rounds = self.join(ids, client)
         await self.end_of(rounds)
         answers = [it.done.result() for it in rounds]
         return {id_: answer[id_] for answer in answers for id_ in ids if id_ in answer}
 
     def join(self, ids: Collection[str], client: str) -> list[Round[T]]:
-        """Have the ids asked for, all or none; the rounds that they are in. Raises Busy."""
+        """Queue the ids, all or none. Returns the rounds that they are in. Raises Busy."""
         rounds: dict[Round[T], None] = {}
         new = []
         for id_ in ids:
@@ -90,13 +90,13 @@ class Rounds(Generic[T]):
         if late:
             if not all(it.has_begun for it in rounds):
                 raise Busy
-            await asyncio.wait(late)  # of what has begun, the deadline is near
+            await asyncio.wait(late)  # all have begun, and `ask` has its own deadline
 
     def _add(self, ids: Iterable[str], client: str, lane: Lane) -> list[Round[T]]:
         queue = self._lanes.setdefault(lane, deque())
         joined: list[Round[T]] = []
         for id_ in ids:
-            # Half of a question: beside the round of one who asks for many there is room for that of another.
+            # Half of a question, so that beside a round of many ids there is room for another client's.
             if not queue or len(queue[-1].ids) >= max(1, self._ids_at_once // 2):
                 queue.append(Round(client))
             if not joined or joined[-1] is not queue[-1]:
@@ -115,7 +115,7 @@ class Rounds(Generic[T]):
             self._asking[asyncio.create_task(self._run(rounds))] = asyncio.get_running_loop().time()
 
     def _next(self) -> list[Round[T]]:
-        """What fits into one question: a round of each lane in turn, until nothing fits any more."""
+        """The rounds for one question: one of each lane in turn, until the next does not fit."""
         taken: list[Round[T]] = []
         room = self._ids_at_once
         while self._lanes:
@@ -135,7 +135,7 @@ class Rounds(Generic[T]):
         except BaseException as error:
             for round_ in rounds:
                 round_.done.set_exception(error if isinstance(error, Exception) else Busy())
-                round_.done.exception()  # retrieved: it is for those who wait, and perhaps there is nobody
+                round_.done.exception()  # retrieved: it is for those who wait, and nobody may
             if not isinstance(error, Exception):
                 raise
         else:

@@ -23,13 +23,13 @@ class IngestSettings(ApiSettings):
     # 1,000 orders of 65 bytes, with a great deal of white space.
     max_bulk_bytes: int = Field(default=1024**2, ge=1024)
 
-    # One message: what a worker can hold hundreds of, and what the broker's frame size (128 KiB) takes in one frame.
+    # Of one message: a worker can hold hundreds of them, and the broker's frame size (128 KiB) takes one in one frame.
     max_group_orders: int = Field(default=500, ge=1)
     max_group_bytes: int = Field(default=120 * 1024, ge=1024)
     # Messages in flight at once. Two hide the broker's answer time: beside other load, 1.2 to 1.5 times the orders/s of
     # one (6 interleaved pairs, 128 connections, 2 cores). Four gave no more than two.
     publish_window: int = Field(default=2, ge=1, le=16)
-    # The second goes only with so many orders, or so long after the first: a message costs broker and workers some
+    # The second goes only with this many orders, or this long after the first: a message costs broker and workers some
     # 0.6 ms of CPU, however small. Against two at any time: 1.24 times the orders/s with 64 connections, 1.12 with 256,
     # CPU 0.83 and 0.91 (5 interleaved pairs). 64 orders gave half of it; 5 ms, or the first alone, nothing.
     publish_overlap_orders: int = Field(default=128, ge=1)
@@ -37,16 +37,16 @@ class IngestSettings(ApiSettings):
     # Past either, 503: at 5,000 orders/s this is four seconds of waiting, and at 250 bytes an order 5 MB.
     max_waiting_orders: int = Field(default=20_000, ge=1)
     max_waiting_bytes: int = Field(default=16 * 1024**2, ge=1024)
-    # Orders of bulk requests in hand at once, from before they are looked at until they are answered, 2 to 3 KB each:
-    # ten of the largest bulks; and half of all that may wait, which leaves single orders the other half.
+    # Orders of bulk requests in hand at once, from before they are decoded until they are answered, 2 to 3 KB each. Ten
+    # of the largest bulks, and half of all that may wait: single orders have the other half.
     max_bulk_orders: int = Field(default=10_000, ge=1_000)
 
-    # How long a price may be used without asking again. Events make it fresh long before; this is for the lost ones.
+    # How long a price may be used without asking again. Events refresh it long before; the TTL is for lost events.
     catalogue_ttl_s: float = Field(default=30.0, gt=0)
     # How long an old price still sells while the database is away. 0: not at all.
     catalogue_max_stale_s: float = Field(default=600.0, ge=0)
-    # What an order waits for the price to be looked up where an old one is known: ten times what a healthy store takes.
-    # A store that needs longer is as good as away, and nobody waits for it: the old price sells meanwhile.
+    # How long an order waits for a price look-up if an old price is known: ten times what a healthy store takes. A
+    # store that needs longer counts as away, and nobody waits for it: the old price sells meanwhile.
     catalogue_patience_s: float = Field(default=0.025, ge=0)
     # An id that was not a product a moment ago may be one now.
     catalogue_unknown_ttl_s: float = Field(default=2.0, gt=0)
@@ -54,38 +54,36 @@ class IngestSettings(ApiSettings):
     catalogue_max_products: int = Field(default=100_000, ge=1)
     # Ids that are not products have a small cache of their own, so that a flood of them pushes nothing else out.
     catalogue_max_unknown: int = Field(default=10_000, ge=1)
-    # Product ids that are being asked for at once, some 300 bytes each: ten questions of 500, of which each takes 5 ms.
-    # Past it, 503.
+    # Product ids that are looked up at once, some 300 bytes each: ten questions of 500, each of 5 ms. Past it, 503.
     max_lookups: int = Field(default=5_000, ge=1)
 
-    # The lifetime of a key: how long Redis holds what a keyed order was priced at. What is stored is found without it.
+    # The lifetime of a key: how long Redis holds a keyed order's price. A stored order is found without it.
     idempotency_remember_s: float = Field(default=24 * 3600.0, gt=0)
-    # What Redis holds of one client's keys: 400 bytes each, of bulk requests of 1,000 orders 2.5 to 31.5 kB. Past it,
-    # the client's own oldest are dropped. A quarter of what the stack's Redis has, so no client fills it alone.
+    # One client's share of Redis for its keys: 400 bytes each, 2.5 to 31.5 kB for a bulk request of 1,000 orders. Past
+    # it, Redis drops the client's own oldest. A quarter of what the stack's Redis has, so no client fills it alone.
     idempotency_max_bytes_per_client: int = Field(default=64 * 1024**2, ge=1024**2)
-    # While nobody knows whether an order was accepted before, the answer waits so long until it is stored. Then 503.
+    # While nobody knows whether an order was accepted before, its answer waits this long for it to be stored. Then 503.
     idempotency_stored_within_s: float = Field(default=3.0, gt=0)
-    # How long a key is held by a request that died without an answer. Longer than a living one takes, unless it waits
-    # for Redis, PostgreSQL and the broker in turn; then a retry is published beside it, as the same order.
+    # How long a request that died without an answer holds its key. Longer than a live one takes, unless that waits for
+    # Redis, PostgreSQL and the broker in turn; then a retry is published beside it, as the same order.
     idempotency_in_flight_s: float = Field(default=8.0, gt=0, le=10)
 
-    # Requests that wait for a verdict (?wait=) at once; those past it hear at once how things stand. They are one
-    # question to PostgreSQL together, up to 20 times a second.
+    # Requests that wait for a verdict (?wait=) at once; those past it are answered at once. Together they are one
+    # question to PostgreSQL, up to 20 times a second.
     max_waiting_reads: int = Field(default=1_000, ge=0)
-    # Orders that are asked for by GET at once, and as many of keyed orders that are looked for before they are refused;
-    # some 1 KB each. Past it, 503. 200 are one question, which takes 4 ms.
+    # Orders that GET asks for at once, some 1 KB each. Past it, 503. 200 are one question, which takes 4 ms.
     max_order_reads: int = Field(default=2_000, ge=1)
     # Lists of orders that are read or wait for their turn. Past it, 503. The largest takes some 10 ms of this process,
-    # and as much of PostgreSQL. One that waits costs nothing; one that is refused costs 0.3 ms, and a client that asks
-    # again at once is refused again. With 50 places, 400 connections of that sort gave orders a p99 of 1.3 s and were
-    # given 29 lists in 8 s; with 500, 86 ms and 1,384 lists.
+    # and as much of PostgreSQL. A waiting list costs nothing. A refused one costs 0.3 ms, and a client that asks again
+    # at once is refused again. With 50 places, 400 such connections gave orders a p99 of 1.3 s and got 29 lists in 8 s;
+    # with 500, 86 ms and 1,384 lists.
     max_list_reads: int = Field(default=2_000, ge=1)
-    # Connections, one more of which hears of verdicts. Each sort has its own, so that none waits for another; the write
-    # path has none. For the prices of products that the catalogue does not hold:
+    # Database connections; one more listens for verdicts. Each sort has its own, so that none waits for another; the
+    # write path has none. For the prices of products that the catalogue does not hold:
     database_price_connections: int = Field(default=2, ge=1)
     # For GET of single orders: for each, many orders are one question.
     database_order_connections: int = Field(default=2, ge=1)
-    # For orders with a key, which wait for nobody who reads. One question at a time, for all that wait.
+    # For orders with a key, which so wait for no read. One question at a time, for all that wait.
     database_retry_connections: int = Field(default=1, ge=1)
     # For lists: two keep a core of PostgreSQL, or this process, busy.
     database_list_connections: int = Field(default=2, ge=1)
@@ -93,7 +91,7 @@ class IngestSettings(ApiSettings):
 
     @property
     def database_connections(self) -> int:
-        """All of them."""
+        """Database connections of one process, all sorts together."""
         reads = self.database_price_connections + self.database_order_connections + self.database_list_connections
         return reads + self.database_retry_connections + 1
 

@@ -26,7 +26,7 @@ from web.problems.problems import Problem
 from web.requests.idempotency_keys import idempotency_key
 from web.serving.body import read_json_body
 
-# What an outcome that is not CONFIRMED is to the client. Only UNKNOWN may have left an order behind.
+# The problem for each outcome but CONFIRMED. Only with UNKNOWN may the order have been accepted.
 _PROBLEMS = {
     Outcome.REFUSED: problems.overloaded,
     Outcome.BROKEN: problems.broker_unavailable,
@@ -40,7 +40,7 @@ _REPLAYED = ((b"idempotency-replayed", b"true"),)
 
 @dataclass(frozen=True, slots=True)
 class Intake:
-    """What it takes to accept orders, one by one or many at once."""
+    """Everything that accepting orders takes, one by one or many at once."""
 
     catalogue: Catalogue
     ids: OrderIds
@@ -50,21 +50,21 @@ class Intake:
     bulks: Shares
     """Places for the orders of bulk requests."""
     status: int
-    """Of the answer to what was accepted: 202, or 201 for clients that insist."""
+    """Status of the answer to an accepted order: 202, or 201 for clients that insist."""
 
 
 # ── I/O below
 
 
 class AcceptOrder:
-    """The ASGI endpoint."""
+    """The ASGI endpoint of POST /api/v1/orders."""
 
     def __init__(self, intake: Intake, max_body_bytes: int) -> None:
         self._intake, self._max_body_bytes = intake, max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            # Before anything is read, and whatever comes of it: a flood of bad requests, or of replays, is one too.
+            # Charged before anything is read, whatever comes of it: a flood of bad requests or replays is a flood too.
             send = self._intake.limits.charge(client_of(scope), 1, send)
             key = idempotency_key(scope)
             request = decode_request(await read_json_body(scope, receive, self._max_body_bytes))
@@ -102,7 +102,7 @@ class AcceptOrder:
         return await _send_accepted(scope, send, answer.status, order.id, encode_order(order), extra)
 
     async def _accept(self, order: Order, scope: Scope, request_hash: str | None) -> bytes:
-        """Publish, wait for the confirm. Returns the answer. Raises Problem (503)."""
+        """Publish, and wait for the confirm. Returns the answer. Raises Problem (503)."""
         answer = encode_order(order)
         context = traceparent_of(scope), request_hash, client_of(scope).name
         await confirmed(self._intake.commits, [with_context(answer, *context)])

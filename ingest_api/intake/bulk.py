@@ -1,8 +1,8 @@
 """POST /api/v1/orders/bulk: up to 1,000 orders in one request, a JSON array or NDJSON, and one confirm for all of them.
 
 Each order is judged by itself: the answer is an array with the order or the problem of each, in the order they came.
-All that are good are published as one message, so they are accepted together or not at all; then the whole request is a
-problem.
+The good ones are published as one message, so they are accepted together or not at all. If not, the answer to the whole
+request is a problem.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ from web.requests.json_body import elements_of
 from web.serving.body import read_json_or_ndjson_body
 
 MAX_ORDERS = 1_000
-# Orders after which others have their turn.
+# Orders handled before other requests have their turn.
 _SLICE = 100
 
 T = TypeVar("T")
@@ -55,12 +55,12 @@ class _Ordered(msgspec.Struct, rename="camel"):
 
 
 _ordered = msgspec.json.Decoder(_Ordered)
-# The end of a string is optional, so that each byte is looked at once, also in what is no JSON.
+# The end of a string is optional, so the pattern looks at each byte once, even in invalid JSON.
 _WHITE_SPACE = re.compile(rb'("(?:[^"\\]|\\.)*+"?)|[ \t\r\n]++', re.DOTALL)
 
 
 def split(body: bytes, *, is_ndjson: bool) -> list[bytes]:
-    """The elements of the body, not yet looked at. Raises Problem (400, 422)."""
+    """The elements of the body, not yet decoded. Raises Problem (400, 422)."""
     # Not splitlines(): a \r by itself is white space in JSON.
     elements = (
         [line for line in map(bytes.strip, body.split(b"\n")) if line] if is_ndjson else elements_of(body, MAX_ORDERS)
@@ -71,20 +71,20 @@ def split(body: bytes, *, is_ndjson: bool) -> list[bytes]:
 
 
 def read(element: bytes) -> Request:
-    """One element, judged by itself."""
+    """Decodes one element by itself: a request, or its problem."""
     try:
         request = decode_request(element)
         request.product_id = canonical_product_id(request.product_id)
     except Problem as problem:
-        return problem.with_traceback(None)  # which would keep its frames, and what they hold
+        return problem.with_traceback(None)  # a traceback would keep its frames, and what they hold
     return request
 
 
 def fingerprint_of_all(elements: Sequence[bytes], requests: Sequence[Request]) -> bytes:
     """Identifies a bulk request under its key: what the client ordered, in which order.
 
-    It depends on nothing that we say or decide. The ids of all orders derive from it, so a reworded message or a new
-    rule would otherwise make a second order of each valid element of a retry.
+    It depends on nothing that this service says or decides. The ids of all orders derive from it, so a reworded message
+    or a new rule would otherwise make a second order of each valid element of a retry.
     """
     digest = blake2b(digest_size=FINGERPRINT_BYTES)
     for element, request in zip(elements, requests, strict=True):
@@ -95,7 +95,7 @@ def fingerprint_of_all(elements: Sequence[bytes], requests: Sequence[Request]) -
 def to_orders(
     order_ids: Sequence[str], requests: Sequence[Request], products: Mapping[str, Product], now: datetime
 ) -> list[Order | Problem]:
-    """What becomes of each request. `products`: by canonical id, without those that nobody could be asked about."""
+    """The order or the problem of each request. `products`: by canonical id; those not looked up are missing."""
     return [_to_order(*it, products, now) for it in zip(order_ids, requests, strict=True)]
 
 
@@ -113,7 +113,7 @@ def _to_order(order_id: str, request: Request, products: Mapping[str, Product], 
 
 
 def answer_of(priced: Order | Problem, place: int) -> bytes:
-    """One element of the answer. The pointer of a problem is that of the field in the whole body."""
+    """One element of the answer. A problem's pointer names the field in the whole body."""
     if isinstance(priced, Order):
         return encode_order(priced)
     return priced.below(f"/{place}").body()
@@ -128,7 +128,7 @@ def _answers_of(priced: Sequence[Order | Problem], places: Sequence[int]) -> lis
 
 
 def _encode_all(orders: Sequence[Order], trace: str | None, client: str, *, is_keyed: bool) -> list[bytes]:
-    """As they stand in a message."""
+    """The orders as they stand in a message."""
     return [with_context(encode_order(it), trace, _request_hash(it) if is_keyed else None, client) for it in orders]
 
 
@@ -141,9 +141,9 @@ def _fingerprint(request: OrderRequest) -> bytes:
 
 
 def _fingerprint_of_refused(element: bytes) -> bytes:
-    """By product and quantity where these can be read: a later release may accept what this one refuses.
+    """Hashes product and quantity where these can be read: a later release may accept what this one refuses.
 
-    Otherwise by the client's bytes, without the white space between tokens.
+    Otherwise it hashes the client's bytes, without the white space between tokens.
     """
     try:
         ordered = _ordered.decode(element)
@@ -159,7 +159,7 @@ def _fingerprint_of_refused(element: bytes) -> bytes:
 
 
 class AcceptBulk:
-    """The ASGI endpoint."""
+    """The ASGI endpoint of POST /api/v1/orders/bulk."""
 
     def __init__(self, intake: Intake, max_body_bytes: int) -> None:
         self._intake, self._max_body_bytes = intake, max_body_bytes
@@ -175,7 +175,7 @@ class AcceptBulk:
                 body, is_ndjson = await read_json_or_ndjson_body(scope, receive, self._max_body_bytes)
                 elements = split(body, is_ndjson=is_ndjson)
             except Problem:
-                send = limits.charge(client, 1, send)  # a flood of bad requests is one too
+                send = limits.charge(client, 1, send)  # a flood of bad requests is a flood too
                 raise
             send = limits.charge(client, len(elements), send)
             with self._room(client.name, len(elements)):
@@ -198,7 +198,7 @@ class AcceptBulk:
 
     @contextmanager
     def _room(self, client: str, orders: int) -> Iterator[None]:
-        """Places for the orders, from before they are looked at until they are answered. Raises Problem (503)."""
+        """Hold places for the orders, from before they are decoded until they are answered. Raises Problem (503)."""
         if not self._intake.commits.has_room(orders):
             raise problems.overloaded(self._intake.commits.retry_after_s())
         try:
@@ -223,20 +223,20 @@ class AcceptBulk:
         return await _send(send, answer.status, answer.results, replayed=answer.is_replayed)
 
     async def _price(self, client: str, order_ids: Sequence[str], requests: Sequence[Request]) -> list[Order | Problem]:
-        """Raises Problem (503)."""
+        """The order or the problem of each request. Raises Problem (503)."""
         if not requests:
             return []
         products = await self._products(requests, client)
         return await _in_slices(partial(to_orders, products=products, now=datetime.now(UTC)), order_ids, requests)
 
     async def _publish(self, scope: Scope, orders: Sequence[Order], *, is_keyed: bool = False) -> None:
-        """As one message, and wait for its confirm. Raises Problem (503)."""
+        """Publish one message, and wait for its confirm. Raises Problem (503)."""
         trace, client = traceparent_of(scope), client_of(scope).name
         encode_all = partial(_encode_all, trace=trace, client=client, is_keyed=is_keyed)
         await confirmed(self._intake.commits, await _in_slices(encode_all, orders))
 
     async def _products(self, requests: Sequence[Request], client: str) -> dict[str, Product]:
-        """The products of all requests that somebody could be asked about, by id. Raises Problem (503)."""
+        """The requests' products by id; those that could not be looked up are missing. Raises Problem (503)."""
         ids = {it.product_id for it in requests if isinstance(it, OrderRequest)}
         try:
             return await self._intake.catalogue.find_all(ids, client)
@@ -245,7 +245,7 @@ class AcceptBulk:
 
 
 async def _in_slices(work: Callable[..., list[T]], *columns: Sequence[Any]) -> list[T]:
-    """`work` on the columns, a hundred of each at a time: 1,000 at once would keep others waiting for 20 ms."""
+    """Do `work` on the columns, a hundred of each at a time: 1,000 at once would keep others waiting for 20 ms."""
     done: list[T] = []
     for start in range(0, len(columns[0]), _SLICE):
         done += work(*(column[start : start + _SLICE] for column in columns))

@@ -1,19 +1,19 @@
-"""How fast orders are confirmed, and so how long who is refused should wait. Pure: times come from the caller."""
+"""Measures the confirm rate; `Retry-After` is derived from it. Pure: times come from the caller."""
 
 import math
 import random
 from collections import deque
 
 MIN_RETRY_S, MAX_RETRY_S = 1, 30
-# Clients that were refused together are told times this far apart, so that they do not come back together.
+# Clients refused together are told times up to this factor apart, so that they do not come back together.
 _SPREAD = 1.5
 
 
 class DrainRate:
-    """Orders confirmed per second of publishing, and the outage there is, if there is one.
+    """Measures the orders confirmed per second of publishing, and the present outage, if there is one.
 
-    Idle time does not count, or a quiet hour would make a fast broker look slow. Costs nothing for an order, and one
-    small tuple for a message, kept for `window_s`.
+    Idle time does not count, or a quiet hour would make a fast broker look slow. An order costs nothing, and a message
+    one small tuple, kept for `window_s`.
     """
 
     def __init__(self, window_s: float = 10.0) -> None:
@@ -26,8 +26,8 @@ class DrainRate:
         self._failing_since: float | None = None
 
     def confirmed(self, orders: int, since: float, now: float) -> None:
-        """A message of `orders`, on its way from `since`, has been confirmed. With it, an outage is over."""
-        # Messages in flight together share their time: each has what came after the confirm of the one before.
+        """Count a confirmed message of `orders`, published at `since`. The confirm ends an outage."""
+        # Messages in flight together share their time: each counts from the confirm of the one before.
         busy_s = now - max(since, self._last_confirm)
         self._confirms.append((now, orders, busy_s))
         self._orders += orders
@@ -36,14 +36,14 @@ class DrainRate:
         self._forget(now - self._window_s)
 
     def failed(self, since: float) -> None:
-        """What was to be sent at `since` was not confirmed, or not even sent."""
+        """Note that a message due at `since` was not confirmed, or not even sent."""
         if self._failing_since is None:
             self._failing_since = max(since, self._last_confirm)
 
     def wait_s(self, waiting: int, now: float) -> float:
-        """The best guess how long until `waiting` orders have been confirmed. 0 if nothing is known.
+        """Estimates how long until `waiting` orders are confirmed. 0 if nothing is known.
 
-        An outage is guessed to be halfway through: it lasts as long again as it has lasted.
+        An outage is assumed to be halfway through: it lasts as long again as it has lasted.
         """
         outage_s = 0.0 if self._failing_since is None else now - self._failing_since
         backlog_s = waiting * self._busy_s / self._orders if self._orders else 0.0

@@ -1,8 +1,8 @@
 """The group commit: many orders, one message, one confirm.
 
-While one message is in flight, what arrives collects; when it returns, all of that is the next message. One order alone
-waits for nobody; ten thousand share one fsync. A second message joins one in flight only when it is worth its cost:
-large, or kept waiting by a broker that is slow to answer.
+While one message is in flight, arrivals collect; when its confirm returns, all of them are the next message. One order
+alone waits for nobody; ten thousand share one fsync. A second message joins one in flight only when it is worth its
+cost: it is large, or a slow broker keeps it waiting.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ class Unavailable(Exception):
 
 
 class _Group:
-    """Orders that will be one message, and who waits for each."""
+    """Orders that will be one message, and the futures that wait for its outcome."""
 
     __slots__ = ("deadline", "encoded", "is_closed", "size_bytes", "waiters")
 
@@ -60,9 +60,9 @@ class GroupCommit:
         timeout_s: float,
         on_confirmed: Callable[[list[bytes], float], None] = lambda _orders, _now: None,
     ) -> None:
-        """`overlap_orders`, `overlap_after_s`: a message that holds so many, or comes so long after the one before,
-        goes beside those in flight. `timeout_s`: from an order's arrival to its outcome, at the most. `on_confirmed`:
-        called once for each message, with its encoded orders and the loop's time.
+        """`overlap_orders`, `overlap_after_s`: a message of this many orders, or this long after the one before, goes
+        beside those in flight. `timeout_s`: from an order's arrival to its outcome, at the most. `on_confirmed`: called
+        once for each confirmed message, with its encoded orders and the loop's time.
         """
         self._publisher, self._exchange, self._key = publisher, exchange, key
         self._max_group_orders, self._max_group_bytes = max_group_orders, max_group_bytes
@@ -82,9 +82,9 @@ class GroupCommit:
         metrics.BYTES_IN_FLIGHT.set_function(lambda: self._waiting_bytes)
 
     def submit(self, encoded: bytes) -> asyncio.Future[Outcome]:
-        """Add one encoded order to the next message. The future ends in its outcome, in time, and never in an error.
+        """Add one encoded order to the next message. The future yields the outcome, in time, and never an error.
 
-        Raises Unavailable or Full, in which case the order was not taken. To cancel the future takes nothing back.
+        Raises Unavailable or Full if the order was not taken. Cancelling the future takes nothing back.
         """
         size = len(encoded)
         if not self._fits(1, size):
@@ -101,14 +101,14 @@ class GroupCommit:
         return waiter
 
     def submit_all(self, encoded: list[bytes]) -> asyncio.Future[Outcome]:
-        """Make `encoded` one message, however large, and one outcome. Raises Unavailable or Full: none was taken."""
+        """Make `encoded` one message, however large, with one outcome. Raises Unavailable or Full: none was taken."""
         size = sum(map(len, encoded))
         if not self._fits(len(encoded), size):
             raise Full
         group = self._new_group()
         group.encoded += encoded
         group.size_bytes = size
-        # Nothing is added to it, so what comes meanwhile does not have to wait for a message of this size.
+        # Nothing is added to it, so later arrivals do not have to wait for a message of this size.
         group.is_closed = True
         self._waiting_orders += len(encoded)
         self._waiting_bytes += size
@@ -128,11 +128,11 @@ class GroupCommit:
                 self._changed.set()
 
     def has_room(self, orders: int) -> bool:
-        """Whether so many more may wait now: looked at before there is any work with them."""
+        """Whether so many more may wait now. Callers ask before they do any work on them."""
         return self._waiting_orders + orders <= self._max_waiting_orders
 
     def retry_after_s(self) -> int:
-        """When to send again what was refused, or not confirmed: in 1 to 30 s, by the measured rate of confirms."""
+        """When to retry what was refused, or not confirmed: in 1 to 30 s, by the measured rate of confirms."""
         return retry_after_s(self._rate.wait_s(self._waiting_orders, self._loop.time()))
 
     async def drain(self) -> None:
@@ -154,7 +154,7 @@ class GroupCommit:
         return self._new_group()
 
     def _new_group(self) -> _Group:
-        # Asked once for each message, not for each order: should the broker go now, the message ends as NOT_SENT.
+        # Asked once for each message, not for each order. If the broker goes later, the message ends as NOT_SENT.
         now = self._loop.time()
         if not self._publisher.is_open:
             self._rate.failed(now)
@@ -176,7 +176,7 @@ class GroupCommit:
                     await self._changed.wait()
 
     def _due(self, group: _Group) -> float:
-        """Until when a group goes on collecting, in loop time; 0: it goes at once."""
+        """Loop time until which a group goes on collecting; 0: it goes at once."""
         is_large = group.is_closed or len(group.encoded) >= self._overlap_orders
         return 0.0 if is_large or not self._in_flight else self._last_sent + self._overlap_after_s
 
@@ -206,7 +206,7 @@ class GroupCommit:
             self._idle.set()
 
     def _learn(self, group: _Group, outcome: Outcome, started: float) -> None:
-        """What an outcome says about how long the next ones will take."""
+        """Tell the drain rate of an outcome."""
         if outcome is Outcome.CONFIRMED:
             self._rate.confirmed(len(group.encoded), started, self._loop.time())
         else:
