@@ -43,3 +43,9 @@ def test_a_link_to_nothing_is_found() -> None:
     assert is_good(ROOT / "README.md", "docs/concepts.md#glossary")
     assert not is_good(ROOT / "README.md", "docs/concepts.md#nonsense")
     assert not is_good(ROOT / "README.md", "docs/nonsense.md")
+
+
+def test_the_site_and_the_overview_have_every_page() -> None:
+    pages = {it.name for it in (ROOT / "docs").glob("*.md")}
+    assert set(re.findall(r"^ +- .*: (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)) == pages
+    assert set(re.findall(r"\]\((\w+\.md)\)", (ROOT / "docs/README.md").read_text())) == pages - {"README.md"}
