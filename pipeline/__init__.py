@@ -1,1 +1,1 @@
-"""What two or more of the four processes must agree on: the contract, and nothing else."""
+"""The contract: what two or more of the processes must agree on, and nothing else."""

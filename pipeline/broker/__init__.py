@@ -1,1 +1,1 @@
-"""RabbitMQ: one connection kept up, publishing with confirms, consuming in batches."""
+"""RabbitMQ: a connection that reconnects, publishing with confirms, consuming in batches."""

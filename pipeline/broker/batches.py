@@ -1,17 +1,17 @@
-"""Consuming in batches: deliveries → Batch → settle.
+"""Consumes a queue in batches: deliveries → Batch → settle.
 
 Batching is a scope, not a state machine: wait for the first delivery untimed, linger a little, take what has collected.
 A batch knows why it closed and to which epoch it belongs.
 
-An epoch is one consumer on one channel. Delivery tags mean nothing on another channel, and what was not acknowledged on
-a dead one is delivered again. So when the channel dies, what is buffered is forgotten, and a batch that is being
-written goes on being written but is not acknowledged: its orders come again, and their primary keys tell.
+An epoch is one consumer on one channel. Delivery tags mean nothing on another channel, and the broker redelivers what
+was unacknowledged on a dead one. So when the channel dies, the buffer is dropped. A batch in hand is still written, but
+not acknowledged: its orders are redelivered, and their primary keys show the duplicates.
 
-A batch that cannot be written is held, and meanwhile at most `prefetch` messages are. The broker closes the channel of
-whoever holds a message for 30 minutes, and counts each delivery of a message: after `topology`'s limit it is taken for
-poison. So what has been held for too long is given back, once, and an epoch does not begin before the batch of the last
-one has been written: that is the sign that there is somewhere to write to. However long the database is away, and
-however often the broker goes meanwhile, that costs a message one delivery.
+A batch that cannot be written is held, along with at most `prefetch` messages. The broker closes the channel of a
+consumer that holds a message for 30 minutes. It also counts the deliveries of a message: past `topology`'s limit it is
+poison. So a consumer returns, once, what it has held for too long. The next epoch begins only when the batch of the
+last one is written, which shows that writes work again. An outage of the database thus costs a message one delivery,
+however long it lasts, and however often the broker fails meanwhile.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ from pipeline.process.settings import PipelineSettings
 
 log = structlog.get_logger()
 
-# How often the broker is asked for its side of things, and how exact `hold_s` is.
+# How often the broker is asked for the queue's depth and consumers; also the resolution of `hold_s`.
 _DEPTH_INTERVAL_S = 5.0
 _CANCEL_TIMEOUT_S = 2.0
 
@@ -49,7 +49,7 @@ DeclareQueue = Callable[[AbstractChannel], Awaitable[AbstractQueue]]
 
 
 class BatchConsumer:
-    """Consumes one queue. One batch is in hand at any moment, so one ack settles all up to its last tag."""
+    """Consumes one queue. At most one batch is in hand, so one ack settles all up to its last tag."""
 
     def __init__(
         self,
@@ -63,9 +63,9 @@ class BatchConsumer:
         watched: tuple[str, ...] = (),
         declares_again: bool = False,
     ) -> None:
-        """`prefetch`: deliveries that the broker may send ahead, see pipeline.broker.worker_settings. `watched`: more
-        queues that `declare` declares, whose depth is worth knowing. `declares_again`: every few seconds, for a queue
-        to which no one publishes who would be told that the way to it is gone.
+        """`prefetch`: deliveries that the broker may send ahead, see pipeline.broker.worker_settings. `watched`: other
+        queues that `declare` declares, whose depth is measured too. `declares_again`: call `declare` every few seconds,
+        for a queue without a publisher that would notice a deleted binding.
         """
         self._declares_again = declares_again
         self._settings, self._health, self._part = settings, health, part
@@ -85,13 +85,13 @@ class BatchConsumer:
         self.queue_name = ""
 
     async def run(self) -> None:
-        """Keep consuming until cancelled."""
+        """Consume until cancelled, across reconnects."""
         await keep_connected(self._settings, self._health, self._part, self._session)
 
     async def next(self) -> Batch | None:
-        """The next batch, or None once the consumer was stopped and its buffer is empty.
+        """Return the next batch, or None once the consumer is stopped and its buffer is empty.
 
-        It is in hand until it is settled, or the next one is asked for.
+        The batch is in hand until it is settled, or until the next call.
         """
         self._put_down()
         while True:
@@ -100,10 +100,10 @@ class BatchConsumer:
                 return self._take(closed_by)
             if self._stopping:
                 return None
-            # A new epoch began while we lingered, and took the buffer with it.
+            # A new epoch began during the linger and emptied the buffer.
 
     async def settle(self, batch: Batch) -> bool:
-        """Acknowledge a batch: all of it is durably elsewhere. False if its epoch is over: it will come again."""
+        """Acknowledge a batch once all of it is durable elsewhere. False if its epoch is over: it is redelivered."""
         self._put_down()
         channel = self._channel
         if channel is not None and batch.epoch == self._epoch:
@@ -119,7 +119,7 @@ class BatchConsumer:
         return False
 
     async def stop(self) -> None:
-        """Take no more from the broker. `next` goes on giving what is buffered, without lingering, then None."""
+        """Stop consuming. `next` still returns what is buffered, without lingering, then None."""
         self._stopping = True
         if self._channel is not None:
             try:
@@ -146,7 +146,7 @@ class BatchConsumer:
             await self._give_back(underlay)
 
     async def _until_let_go(self, channel: aiormq.abc.AbstractChannel, lost: asyncio.Future[None]) -> None:
-        """Wait until the batch of an earlier epoch, if there is one, is no longer in hand."""
+        """Wait until no batch of an earlier epoch is in hand."""
         if self._in_hand is None:
             return
         log.warning("consuming nothing before the batch in hand is done", queue=self.queue_name)
@@ -167,8 +167,8 @@ class BatchConsumer:
     async def _consume(
         self, channel: aiormq.abc.AbstractChannel, lost: asyncio.Future[None], declaring: AbstractChannel
     ) -> None:
-        """One epoch. It ends when a batch has been in hand for too long; raises BrokerLost when the channel is gone."""
-        # No await from here to the start of basic_consume: what `stop` cancels must have begun, or never begin.
+        """Run one epoch, until a batch has been in hand for too long. Raises BrokerLost when the channel is gone."""
+        # No await from here to the start of basic_consume: a consumer that `stop` cancels has begun, or never begins.
         if self._stopping:
             await lost
         self._begin_epoch(channel)
@@ -179,8 +179,8 @@ class BatchConsumer:
                 await channel.basic_consume(self.queue_name, self._on_delivery, consumer_tag=self._consumer_tag)
             self._health.up(self._part)
             while not await ends_within(lost, _DEPTH_INTERVAL_S):
-                # The first to notice that a node is frozen: heartbeats take 33 s for it. The broker may be slow for a
-                # moment, so it gets seconds; past them all that is unacknowledged comes again, which costs a delivery.
+                # This look is the first to notice a frozen node: heartbeats take 33 s. The broker may be slow for a
+                # moment, so it gets seconds: a loss redelivers all that is unacknowledged, which costs a delivery.
                 async with answering():
                     if self._declares_again:
                         await self._declare(declaring)
@@ -193,20 +193,20 @@ class BatchConsumer:
                     self._heed(seen, ready, consumers)
         finally:
             self._channel = None
-            metrics.CONSUMER_STALLED.labels(self.queue_name).set(0)  # of this epoch; what ended it says so itself
+            metrics.CONSUMER_STALLED.labels(self.queue_name).set(0)  # it ends with the epoch
 
     async def _give_back(self, channel: aiormq.abc.AbstractChannel) -> None:
-        """Let the broker have all that is unacknowledged. What is in hand goes on being written."""
+        """Return all unacknowledged messages to the broker. The batch in hand is still being written."""
         log.error("held for too long; given back to the broker", queue=self.queue_name, held_s=round(self._held_s()))
         metrics.GIVEN_BACK.labels(self.queue_name).inc()
         self._forget()
-        # First the consumer, or all of it would come back here at once.
+        # Cancel the consumer first, or all of them would come back to it at once.
         async with answering():
             await channel.basic_cancel(self._consumer_tag)
         await channel.basic_nack(0, multiple=True, requeue=True)
 
     async def _look(self, channel: aiormq.abc.AbstractChannel) -> tuple[int, int]:
-        """How many messages are ready, and how many consume them."""
+        """Ask the broker for the queue's ready messages and its consumers, and set the depth metrics."""
         for name in self._watched:
             metrics.QUEUE_DEPTH.labels(name).set((await _look_at(channel, name))[0])
         ready, consumers = await _look_at(channel, self.queue_name)
@@ -214,7 +214,7 @@ class BatchConsumer:
         return ready, consumers
 
     def _heed(self, seen: Seen, ready: int, consumers: int) -> None:
-        """Say what the watchdog has seen. Raises BrokerLost if a new session is all that is left to try."""
+        """Report what the watchdog found. Raises BrokerLost if only a new session is left to try."""
         metrics.CONSUMER_STALLED.labels(self.queue_name).set(seen is not Seen.FINE)
         if seen is Seen.FINE:
             self._health.up(self._part)
@@ -231,7 +231,7 @@ class BatchConsumer:
         self._forget()
 
     def _forget(self) -> None:
-        """Empty the buffer."""
+        """Drop the buffer: the broker redelivers it."""
         self._buffer.clear()
         self._buffered_orders = self._buffered_bytes = 0
         if not self._stopping:
@@ -243,11 +243,11 @@ class BatchConsumer:
         self._let_go.set()
 
     def _held_s(self) -> float:
-        """How long the batch in hand has been here; 0 if there is none."""
+        """Seconds since the first delivery of the batch in hand; 0 if there is none."""
         return self._loop.time() - self._in_hand.arrived_at if self._in_hand is not None else 0.0
 
     async def _on_delivery(self, message: DeliveredMessage) -> None:
-        # No await in here: the client starts a task for each delivery, and tags must enter the buffer in their order.
+        # No await here: the client starts a task for each delivery, and tags must enter the buffer in order.
         if message.channel is not self._channel:
             return
         delivery = delivery_of(message)
@@ -314,7 +314,7 @@ class BatchConsumer:
 
 
 async def _look_at(channel: aiormq.abc.AbstractChannel, queue: str) -> tuple[int, int]:
-    """Messages ready and consumers, by a passive declare: the broker's CLI would start a virtual machine to answer."""
+    """Ready messages and consumers, by a passive declare: the broker's CLI would start an Erlang VM to answer."""
     declared = await channel.queue_declare(queue, passive=True)
     return declared.message_count or 0, declared.consumer_count or 0
 

@@ -1,8 +1,8 @@
-"""One connection to RabbitMQ, kept up: connect, hand it to a session, and when it is lost, again.
+"""Keeps one connection to RabbitMQ up: connect, run a session on it, and reconnect when it is lost.
 
-aio-pika's plain connection, not its robust one: the robust one restores channels behind the back of whoever counts
-confirms and delivery tags, and never replays a failed publish. Here a new connection is a new session, and nothing
-outlives it.
+It uses aio-pika's plain connection, not its robust one. The robust one restores channels silently, which breaks code
+that counts confirms and delivery tags, and never replays a failed publish. Here a new connection is a new session, and
+no state outlives it.
 """
 
 import asyncio
@@ -27,14 +27,14 @@ from pipeline.process.settings import BrokerSettings
 log = structlog.get_logger()
 
 _CONNECT_TIMEOUT_S = 5.0
-# Of a node that is frozen, or whose machine is gone: the kernel may even take the connection for it, and nothing comes.
-# One that is cut off from the others takes even messages, and confirms none. A healthy one answers in milliseconds; so,
-# once around, each of several gets less, and after that they are just slow.
+# A frozen node does not answer, nor does one whose machine is gone; the kernel may still accept the connection. A node
+# cut off from the others even takes messages, and confirms none. A healthy node answers in milliseconds. So each of
+# several nodes gets less time in the first round; after that, they are taken to be slow.
 _ONE_OF_SEVERAL_TIMEOUT_S = 2.0
-# A peer that is gone does not answer a close either. What it has not confirmed by then is unknown anyway.
+# A vanished peer does not answer a close either. What it has not confirmed by then is unknown anyway.
 _CLOSE_TIMEOUT_S = 2.0
-# To open a channel and declare takes milliseconds. A node that is cut off from the others of its cluster answers the
-# handshake, and then nothing: the queue's leader is elsewhere. Heartbeats go on, so nobody else would notice.
+# Opening a channel and declaring take milliseconds. A node cut off from its cluster answers the handshake and then
+# nothing: the queue's leader is elsewhere. Its heartbeats continue, so only this timeout notices.
 _ANSWER_TIMEOUT_S = 5.0
 _FIRST_RETRY_S, _LAST_RETRY_S = 0.1, 5.0
 
@@ -42,10 +42,10 @@ _unmarshal = ContentHeader.unmarshal
 
 
 def _unmarshal_what_can_be(header: ContentHeader, data: bytes) -> None:
-    """pamqp's own, but for properties that it cannot decode: those are none, and the message is one of no version.
+    """Decode a message header as pamqp does, but treat undecodable properties as none, so the message has no version.
 
-    It raises, the client takes that for the end of the connection, and every consumer that is given the message dies of
-    it, with all that it had prefetched, until the broker gives up on them all (P10).
+    pamqp raises, and the client takes that for the end of the connection. So every consumer that is given the message
+    would die, with all that it had prefetched, until the broker dead-letters them all (P10).
     """
     try:
         _unmarshal(header, data)
@@ -56,24 +56,24 @@ def _unmarshal_what_can_be(header: ContentHeader, data: bytes) -> None:
         log.error("a message has properties that cannot be read", error=describe(error))
 
 
-# Class, weight and the size of the body, which pamqp has read by then.
+# Class, weight and body size, which pamqp has read by then.
 _HEADER_BYTES = 12
-# What the client calls for each message; it has no other place to say so. pamqp 4.0.
+# The client calls this for each message, and has no other hook. pamqp 4.0.
 ContentHeader.unmarshal = _unmarshal_what_can_be  # type: ignore[assignment]
 
 # A broker that refuses a virtual host (missing, forbidden, full) answers Open with Close, which says why. aiormq 7.2
-# expects no Close there, so it would raise an InvalidFrameError with the address of an object in place of the reason.
+# expects no Close there: it would raise an InvalidFrameError with an object's address instead of the reason.
 Connection.Open.valid_responses.append("Connection.Close")
 
 Session = Callable[[AbstractConnection], Awaitable[None]]
 
 
 class BrokerLost(Exception):
-    """The connection, its channel or its consumer is gone, or the broker refused what was asked."""
+    """The connection, its channel or its consumer is gone, or the broker refused a request."""
 
 
 # What the client raises when the broker or the network is at fault. aio-pika's own CONNECTION_EXCEPTIONS will not do:
-# it holds RuntimeError, so it would take a bug of ours for a passing fault and retry it for ever.
+# it holds RuntimeError, so a bug of ours would look like a passing fault and be retried for ever.
 _BROKER_ERRORS = (
     BrokerLost,
     aiormq.exceptions.AMQPError,
@@ -83,10 +83,10 @@ _BROKER_ERRORS = (
 
 
 def is_broker_fault(error: BaseException) -> bool:
-    """Whether an error that came out of the AMQP client is the world's fault rather than ours.
+    """Whether the broker or the network, rather than a bug of ours, caused an error of the AMQP client.
 
-    aiormq 7.2 ends whatever waits on a dying channel with the reason of its death, which is often a bare `Exception` or
-    a CancelledError (base.py, `reject_all`). The latter looks like a cancellation of our own task, and is none.
+    aiormq 7.2 fails all that waits on a dying channel with the reason of its death, often a bare `Exception` or a
+    CancelledError (base.py, `reject_all`). The latter looks like a cancellation of our own task, but is none.
     """
     if isinstance(error, asyncio.CancelledError):
         return not _is_cancelled()
@@ -96,18 +96,18 @@ def is_broker_fault(error: BaseException) -> bool:
 def backoff_s(attempt: int, first_s: float = _FIRST_RETRY_S, last_s: float = _LAST_RETRY_S) -> float:
     """Seconds to wait before retry number `attempt` (from 0): doubled each time, bounded, with half of it jitter.
 
-    Jitter, because a broker that comes back is met by all its clients at once.
+    Jitter, because all clients reconnect at once when a broker returns.
     """
     doubled: float = first_s * 2 ** min(attempt, 16)
     return min(last_s, doubled) * random.uniform(0.5, 1.0)
 
 
 async def keep_connected(settings: BrokerSettings, health: Health, part: str, session: Session) -> None:
-    """Run `session` on a connection of its own, named `part`, and again on a new one whenever it is lost.
+    """Run `session` on a connection named `part`, and again on a new one whenever the connection is lost.
 
-    Runs until it is cancelled. A session marks `part` as up when it is ready for work, and ends by raising. Of a
-    cluster's nodes it takes one after the other, from any on: so clients spread over them, and whoever loses one, or is
-    let down by one that is cut off from the others, is with the next a moment later.
+    Runs until cancelled. A session marks `part` as up when it is ready for work, and ends by raising. Each attempt
+    takes the next node of a cluster, beginning with a random one. So clients spread over the nodes, and a client whose
+    node fails, or is cut off from the others, is on the next a moment later.
     """
     attempt, nodes = 0, len(settings.amqp_urls)
     for url in _nodes(settings.amqp_urls):
@@ -118,9 +118,9 @@ async def keep_connected(settings: BrokerSettings, health: Health, part: str, se
         except BaseException as error:
             if not is_broker_fault(error):
                 raise
-            # A session that got as far as doing work is a loss; one that never did is one more failed attempt.
+            # A session that became ready starts the count again; one that never did is another failed attempt.
             attempt = 0 if health.is_up(part) else attempt + 1
-            wait_s = backoff_s(attempt // nodes)  # that one node is away says nothing of the next
+            wait_s = backoff_s(attempt // nodes)  # one failed node says nothing of the next
             health.down(part, f"RabbitMQ: {describe(error)}")
             metrics.BROKER_RECONNECTS.labels(part).inc()
             log.warning(
@@ -134,24 +134,22 @@ async def keep_connected(settings: BrokerSettings, health: Health, part: str, se
 
 
 def patience_s(timeout_s: float, attempt: int, nodes: int) -> float:
-    """How much of `timeout_s` a node gets that has not answered yet, after so many attempts in vain at any of them."""
+    """The timeout of a node that has not answered yet: `timeout_s`, or less in the first round over several nodes."""
     return min(timeout_s, _ONE_OF_SEVERAL_TIMEOUT_S) if attempt < nodes > 1 else timeout_s
 
 
 def _nodes(urls: list[str]) -> Iterator[str]:
-    """The addresses in turn, for ever, from any of them on."""
+    """The addresses in turn, for ever, beginning with a random one."""
     first = random.randrange(len(urls))
     return itertools.cycle(urls[first:] + urls[:first])
 
 
-# How RabbitMQ begins what it says: NOT_ALLOWED - vhost shop not found.
+# RabbitMQ's own messages begin like this: NOT_ALLOWED - vhost shop not found.
 _BROKERS_WORDS = re.compile(r"[A-Z][A-Z_]+ - ")
 
 
 def describe(error: BaseException) -> str:
-    """An error in one line, for logs and health: the broker's own words, where it said any. Many of the client's errors
-    have no text of their own.
-    """
+    """An error in one line, for logs and health: in the broker's own words if there are any, else type and text."""
     for word in error.args if isinstance(error, aiormq.exceptions.AMQPError) else ():
         if isinstance(word, str) and _BROKERS_WORDS.match(word):
             return word
@@ -159,9 +157,9 @@ def describe(error: BaseException) -> str:
 
 
 def when_lost(connection: AbstractConnection, channel: AbstractChannel) -> asyncio.Future[None]:
-    """A future that raises BrokerLost when the channel or its connection closes for whatever reason.
+    """A future that raises BrokerLost when the channel or its connection closes, for any reason.
 
-    Cancelled, it no longer listens.
+    Cancelling it removes its callbacks.
     """
     lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -184,7 +182,7 @@ def when_lost(connection: AbstractConnection, channel: AbstractChannel) -> async
 
 @asynccontextmanager
 async def answering() -> AsyncIterator[None]:
-    """What a session asks of the broker besides messages. Raises BrokerLost when the answer takes too long."""
+    """Bound a session's requests to the broker, besides messages. Raises BrokerLost if the answer takes too long."""
     try:
         async with asyncio.timeout(_ANSWER_TIMEOUT_S):
             yield
@@ -193,7 +191,7 @@ async def answering() -> AsyncIterator[None]:
 
 
 async def ends_within(lost: asyncio.Future[None], seconds: float) -> bool:
-    """Whether the future ended in that time; raises what it ended with."""
+    """Wait up to `seconds`. Returns whether the future ended; raises what it ended with."""
     done, _ = await asyncio.wait({lost}, timeout=seconds)
     return bool(done) and lost.result() is None
 
@@ -217,16 +215,16 @@ async def _connection(
     except TimeoutError as error:
         raise BrokerLost(f"no answer within {timeout_s:g} s") from error
     except StopAsyncIteration as error:
-        # How the client says that it read a FIN in place of an answer. Out of a generator it would be a RuntimeError.
+        # The client raises it for a FIN in place of an answer. Leaving this generator, it would become a RuntimeError.
         raise BrokerLost("closed during the handshake") from error
     try:
         if _is_cancelled():
-            # The client connects by wait_for, which forgets a cancellation that comes together with the answer
-            # (gh-86296 of CPython, before 3.12). Nobody would cancel the session a second time.
+            # The client connects by wait_for, which loses a cancellation that arrives together with the answer (CPython
+            # gh-86296, before 3.12). Nobody would cancel the session a second time.
             raise asyncio.CancelledError
         yield connection
     except RuntimeError as error:
-        # What the client says when it is asked for something on a connection that has died a moment ago.
+        # The client raises it for a request on a connection that has just died.
         if connection.transport is not None and not connection.transport.connection.is_closed:
             raise
         raise BrokerLost(describe(error)) from error
@@ -234,13 +232,13 @@ async def _connection(
         closing = asyncio.create_task(_close(connection, name))
         _closing.add(closing)
         closing.add_done_callback(_closing.discard)
-        # At the end of the process the broker should hear of it. Of one that is lost nothing is to be heard, and the
-        # next connection need not wait for that.
+        # When the process stops, wait for the broker's answer. A lost connection gets none, so the next connection
+        # does not wait for it.
         if _is_cancelled():
             await closing
 
 
-# The event loop itself keeps no task alive.
+# Keeps the tasks alive: the event loop holds no strong reference.
 _closing: set[asyncio.Task[None]] = set()
 
 

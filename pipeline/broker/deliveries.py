@@ -1,4 +1,4 @@
-"""What the broker delivers, and what a batch of it is."""
+"""Deliveries of the broker, batches of them, and the limits that close a batch."""
 
 import math
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ class ClosedBy(Enum):
     """Why a batch was closed."""
 
     IDLE = "idle"
-    """Nothing to linger for: the setting is 0, or the first delivery had already waited that long."""
+    """Without lingering: `linger_s` is 0, or the first delivery had already waited that long."""
     LINGER = "linger"
     SIZE = "size"
-    """As many orders or deliveries as a batch may have."""
+    """The batch reached its limit of orders or deliveries."""
     BYTES = "bytes"
     DRAIN = "drain"
     """The process is stopping."""
@@ -24,14 +24,14 @@ class ClosedBy(Enum):
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """What closes a batch. A delivery is never split: a batch may exceed `orders` and `size_bytes` by one."""
+    """Limits that close a batch. A delivery is never split: its last one may exceed `orders` and `size_bytes`."""
 
     orders: int
     size_bytes: int
     deliveries: int
     linger_s: float
     hold_s: float = math.inf
-    """How long a message may be here, unacknowledged, before it is given back."""
+    """How long a message may stay unacknowledged before it is returned to the broker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +41,12 @@ class Delivery:
     tag: int
     body: bytes
     schema: object
-    """The version of the body as the header has it; anything at all if the header is wrong, None if it is missing."""
+    """The body's version, as the header has it; any value if the header is wrong, None if it is missing."""
     orders: int
-    """How many orders the header promises; 1 if it does not say."""
+    """The number of orders by the header; 1 if it does not say."""
     redelivered: bool
     deaths: object = None
-    """The header x-death, which the broker gives what it dead-letters: a list of tables, the latest death first."""
+    """The x-death header that the broker adds when it dead-letters: a list of tables, the latest death first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +55,13 @@ class Batch:
     closed_by: ClosedBy
     epoch: int
     arrived_at: float
-    """When the first of it came: loop time."""
+    """When its first delivery arrived: loop time."""
     taken_at: float
     """Loop time."""
 
 
 def delivery_of(message: DeliveredMessage) -> Delivery:
-    """A message by its headers; those that do not help count as one order of no version."""
+    """Read a message's headers. Without usable ones, it counts as one order of no version."""
     frame = message.delivery
     assert isinstance(frame, Basic.Deliver)
     headers: dict[str, Any] = message.header.properties.headers or {}

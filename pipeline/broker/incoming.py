@@ -1,4 +1,4 @@
-"""A batch as a worker reads it: orders, each once, and what could not be read."""
+"""Decodes the deliveries of a batch into orders, and sets unreadable parts aside."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ from pipeline.contract.orders import (
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """Part of a message, or all of it, that is not an order. `body` has the form of a message body if it can."""
+    """Part of a message, or all of it, that is not an order. `body` has the form of a message body if possible."""
 
     body: bytes
     detail: str
     schema: object = SCHEMA
-    """What the message says of its version."""
+    """The version that the message gives."""
     order_id: str | None = None
-    """Of the one order that it was meant to be, if that can be read: who asks for it gets an answer (P4)."""
+    """The id of the one order that it was meant to be, if readable: so GET on that id has an answer (P4)."""
 
     @property
     def unknown_schema(self) -> bool:
@@ -35,17 +35,17 @@ class Unreadable:
 @dataclass(frozen=True, slots=True)
 class Incoming:
     orders: list[Order]
-    """In the order they came, repetitions included."""
+    """In the order of arrival, duplicates included."""
     unreadable: list[Unreadable]
     body: bytes | None
-    """All of `orders` as one message body, if that takes no encoding; None if something in between was unreadable."""
+    """All of `orders` as one message body, if that takes no encoding; None if any part was unreadable."""
 
 
 def read(deliveries: Iterable[Delivery]) -> Incoming:
     """Decode a batch. Never raises: one bad order costs only itself (P10).
 
-    A message whose JSON is broken as a whole, a body that was cut short for one, is unreadable as a whole: where its
-    elements begin and end cannot be known any more.
+    A message whose JSON is broken, such as a truncated body, is unreadable as a whole: nothing tells where its elements
+    begin and end.
     """
     orders: list[Order] = []
     unreadable: list[Unreadable] = []
@@ -72,7 +72,7 @@ def _decode(delivery: Delivery) -> list[Order] | Unreadable:
 
 
 def _pick_out(body: bytes, orders: list[Order], unreadable: list[Unreadable]) -> None:
-    """The orders of a body of which at least one is bad."""
+    """Decode one by one the elements of a body of which at least one is bad."""
     try:
         elements = split_body(body)
     except InvalidOrder as error:

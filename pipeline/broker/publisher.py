@@ -1,4 +1,4 @@
-"""Publishing with confirms: one message, one Outcome, confirmed or how not. Unknown outcomes are named."""
+"""Publishes messages with publisher confirms: one message, one Outcome. An unknown outcome is one of them."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -29,23 +29,23 @@ from pipeline.process.settings import BrokerSettings
 
 log = structlog.get_logger()
 
-# The client tells nobody when the broker blocks or unblocks a connection, so readiness asks.
+# The client does not report when the broker blocks or unblocks a connection, so readiness polls.
 _BLOCKED_INTERVAL_S = 0.5
-# An unroutable message is refused at once, and at most so often all is declared again.
+# The broker returns an unroutable message at once. Declare everything again at most this often.
 _DECLARE_EVERY_S = 1.0
 _TELL_REFUSALS_EVERY_S = 10.0
-# While an empty queue refuses, a message without orders is sent so long after the last that was refused. Readiness is
-# down when the broker is at fault, so perhaps nobody sends us orders, and only a confirm shows that it works again.
+# While an empty queue refuses, send a message without orders this long after the last refusal. A broker at fault takes
+# readiness down, so there may be no orders to send, and only a confirm shows that the broker works again.
 _TRY_EVERY_S = 1.0
 _NO_ORDERS = b"[]"
-# Lines are on 1 and 2. Each use has a number of its own: a number that the client chooses may be one of these.
+# Lines use channels 1 and 2. Each other use has its own number: a number that the client chose may be one of these.
 _ASKING_CHANNEL, _LOOKING_CHANNEL, _DECLARING_CHANNEL = 3, 4, 5
 _LOOK_WITHIN_S = 1.0
-# The broker's channel remembers that a queue refuses, and is told once when it no longer does, by a leader that may be
-# gone by then; one that RabbitMQ 3.10 opened while there was no leader asks a node that is away, for ever. It refused
-# all, with empty queues, until the service was restarted. Another channel asks anew. The queue may as well be full:
-# then the next one is taken later and later, as each costs the broker a log entry, and the client keeps 4 kB of it for
-# as long as the connection lives (aiormq 7.2: what waits for `closing` is never taken off).
+# A channel of the broker remembers that a queue refuses. The queue's leader tells it once when that ends, and may be
+# gone by then. A channel that RabbitMQ 3.10 opened while there was no leader asks a missing node for ever: it refused
+# everything, with empty queues, until the service was restarted. A new channel asks anew. But the queue may really be
+# full. So each next channel is opened later: it costs the broker a log entry, and the client keeps 4 kB of it for the
+# life of the connection (aiormq 7.2: what waits for `closing` is never removed).
 _FIRST_REFUSED_S, _LAST_REFUSED_S = 1.0, 60.0
 
 
@@ -55,19 +55,19 @@ class Outcome(Enum):
     CONFIRMED = "confirmed"
     """Routed, and fsynced by a quorum of the queue's nodes."""
     REFUSED = "refused"
-    """The broker said no: the queue is full. Not stored."""
+    """The broker sent a nack: the queue is full. Not stored."""
     BROKEN = "broken"
-    """The broker said no although the queue has room. Not stored."""
+    """The broker sent a nack although the queue has room. Not stored."""
     UNROUTABLE = "unroutable"
-    """No queue is bound to the key. Not stored. All is declared again, so the next may be."""
+    """No queue is bound to the key. Not stored. Everything is declared again, so the next message may be."""
     NOT_SENT = "not_sent"
-    """There was no broker to send it to, or it had said that it takes nothing. Not stored."""
+    """No broker is connected, or it has blocked the connection. Not stored."""
     UNKNOWN = "unknown"
-    """Sent, and the answer never came. May be stored."""
+    """Sent, but no answer came. May be stored."""
 
 
 Declare = Callable[[AbstractChannel], Awaitable[AbstractQueue | None]]
-"""Returns the queue that is to take the messages, or None if it is no fault when nobody does."""
+"""Returns the queue that takes the messages, or None if unroutable messages are no fault."""
 
 
 Meet = Callable[[OpenChannel], Awaitable[None]]
@@ -75,23 +75,23 @@ Meet = Callable[[OpenChannel], Awaitable[None]]
 
 @dataclass(eq=False)
 class _Line:
-    """A channel to publish on."""
+    """A channel to publish on, with what is known of it."""
 
     channel: AbstractChannel
     underlay: aiormq.Channel
     lost: asyncio.Future[None]
     """Ends when the channel does, with what ended it."""
     opened_at: float
-    """When it was asked for."""
+    """When it was requested: loop time."""
     waiting: int = 0
-    """Messages without an answer."""
+    """Messages that wait for their confirm."""
     refused_since: float | None = None
-    """When a message was refused for the first time since one was confirmed."""
+    """When a message was first refused since one was confirmed: loop time."""
     replaced: int = 0
-    """How many have been replaced by now, one after the other, without a message confirmed."""
+    """Channels replaced in a row, without a confirm in between."""
 
     def is_stuck(self) -> bool:
-        """Whether it has refused for so long that another should be asked."""
+        """Whether it has refused for so long that another channel should be tried."""
         return self.has_refused_for(min(_LAST_REFUSED_S, _FIRST_REFUSED_S * 2 ** min(self.replaced, 16)))
 
     def has_refused_for(self, time_s: float) -> bool:
@@ -99,15 +99,15 @@ class _Line:
 
 
 class Publisher:
-    """A connection that only publishes. Blocked or broken, it says so at once; it never waits past its deadline."""
+    """Publishes on its own connection. Fails at once if that is blocked or broken; never waits past its deadline."""
 
     def __init__(
         self, settings: BrokerSettings, health: Health, part: str, declare: Declare, meet: Meet | None = None
     ) -> None:
-        """`part`: what readiness calls this connection.
+        """`part`: this connection's name in readiness.
 
-        `declare`: run before the first publish of each connection, and again after a message that no queue took.
-        `meet`: run once on each connection, before.
+        `declare`: runs before the first publish of each connection, and again after an unroutable message.
+        `meet`: runs once on each connection, before `declare`.
         """
         self._settings, self._health, self._part, self._declare = settings, health, part, declare
         self._meet = meet
@@ -128,13 +128,13 @@ class Publisher:
 
     @property
     def is_open(self) -> bool:
-        """Whether a message can be sent now: False when blocked, or within two heartbeats of losing the broker."""
+        """Whether a message can be sent now: False if blocked, and within two heartbeats of losing the broker."""
         return self._line is not None and not self._is_blocked()
 
     async def look(self) -> tuple[int, int] | None:
-        """How many messages are ready in the queue that takes ours, and how many consume it; None: no broker answers.
+        """The ready messages and the consumers of the queue that takes ours; None: no broker answers.
 
-        What consumers have in hand is counted in neither.
+        Unacknowledged messages are not counted as ready.
         """
         connection = self._connection
         if connection is None or self._is_blocked():
@@ -162,11 +162,11 @@ class Publisher:
         schema: int | None = SCHEMA,
         timeout_s: float | None = None,
     ) -> Outcome:
-        """Send one persistent message and wait for its confirm. Never raises for what the broker or the network does.
+        """Send one persistent message and wait for its confirm. Never raises for a fault of the broker or the network.
 
-        `orders`: how many the body holds, told in a header so that a reader can bound its batches without decoding.
-        `schema`: the version of the body, if it is not ours; None: the message does not say. `timeout_s`: for the
-        confirm, instead of the setting's.
+        `orders`: how many the body holds, sent in a header so that a reader can bound its batches without decoding.
+        `schema`: the body's version, if it is not ours; None: send none. `timeout_s`: for the confirm, in place of
+        `confirm_timeout_s`.
         """
         line = self._line
         if line is None or self._is_blocked():
@@ -185,7 +185,7 @@ class Publisher:
                     mandatory=True,
                     wait=False,
                 )
-        except PublishError:  # a DeliveryError too, so it comes first
+        except PublishError:  # a subclass of DeliveryError, so it comes first
             self._is_unroutable = True
             return Outcome.UNROUTABLE
         except DeliveryError:
@@ -225,9 +225,7 @@ class Publisher:
             self._connection = self._line = None
 
     async def _look_after(self, connection: AbstractConnection, line: _Line) -> None:
-        """Keep readiness true, declared what must be, and a channel that takes something, until the connection is lost,
-        and raise that.
-        """
+        """Keep readiness true, the topology declared and a channel usable, until the connection is lost (raises)."""
         was_blocked = False
         former: _Line | None = None
         while not await self._lost_or_nudged(line):
@@ -249,13 +247,13 @@ class Publisher:
                 self._health.up(self._part)
 
     def _is_stuck(self, line: _Line) -> bool:
-        """Whether another channel is to be asked. Soon, if it is to tell whether the broker is at fault."""
+        """Whether to try another channel; sooner if it would show whether the broker is at fault."""
         return line.is_stuck() or (
             line.has_refused_for(_FIRST_REFUSED_S) and self._refusals.wants_another(line.opened_at)
         )
 
     async def _lost_or_nudged(self, line: _Line) -> bool:
-        """Wait a moment. Whether the connection is lost; raises what ended it."""
+        """Wait a moment, or for a nudge. Raises what ended the connection, if it is lost."""
         self._nudge = asyncio.get_running_loop().create_future()
         either: set[asyncio.Future[None]] = {line.lost, self._nudge}
         await asyncio.wait(either, timeout=_BLOCKED_INTERVAL_S, return_when=asyncio.FIRST_COMPLETED)
@@ -279,7 +277,7 @@ class Publisher:
         log.info("the broker is no longer at fault", part=self._part, queue=self._queue)
 
     async def _explain_refusals(self, connection: AbstractConnection) -> None:
-        """Ask what the queue holds that refuses. While it refuses with room, also try whether it still does."""
+        """Ask for the depth of the queue that refuses. If it has room, also send an empty probe now and then."""
         if self._queue is None:
             return
         ready = await self._depth(connection, self._queue)
@@ -294,7 +292,7 @@ class Publisher:
             await self.publish(*self._refused_by, _NO_ORDERS)
 
     async def _depth(self, connection: AbstractConnection, queue: str) -> int:
-        """Messages that are ready. Raises BrokerLost, also if nobody can say."""
+        """The ready messages of `queue`. Raises BrokerLost, also if no answer comes."""
         async with answering():
             if self._asking is None or self._asking.is_closed:
                 self._asking = await _channel(connection, _ASKING_CHANNEL)
@@ -303,9 +301,9 @@ class Publisher:
             return declared.message_count or 0
 
     async def _replace(self, connection: AbstractConnection, line: _Line) -> tuple[_Line | None, _Line]:
-        """The channel to close, once nobody waits for an answer on it, and the one in use."""
+        """Publish on a new channel. Returns the old one, to close once nothing waits on it, and the one in use."""
         another = await _open(connection, 3 - line.underlay.number)
-        if line.lost.done():  # somebody has waited in vain meanwhile: the whole connection is to go
+        if line.lost.done():  # a publish got no answer meanwhile, so the whole connection goes
             return None, line
         another.replaced = line.replaced + 1
         self._line = another
@@ -313,14 +311,14 @@ class Publisher:
         return line, another
 
     async def _declare_again(self, connection: AbstractConnection) -> None:
-        """Somebody has deleted a queue or a binding, and nobody tells a publisher. Whoever meets it mends it."""
+        """Declare everything again: a queue or a binding was deleted, and only an unroutable message shows it."""
         now = asyncio.get_running_loop().time()
         if now < self._declared_at + _DECLARE_EVERY_S:
             return
         self._is_unroutable, self._declared_at = False, now
         metrics.REDECLARATIONS.labels(self._part).inc()
         async with asyncio.timeout(self._settings.confirm_timeout_s):
-            # A channel of its own: what waits for its confirm should not wait for this.
+            # On a channel of its own, so that confirms do not wait for it.
             channel = await _channel(connection, _DECLARING_CHANNEL)
             queue = await self._declare(channel)
             await channel.close()
@@ -328,15 +326,15 @@ class Publisher:
             log.error("a message was refused for want of a queue; declared all again", queue=queue.name)
 
     def _patience_s(self, timeout_s: float) -> float:
-        """Less for a node whose queue has not answered yet: one that is cut off takes all that it is sent, and says
-        nothing.
+        """The confirm's timeout: less for a node that has confirmed nothing yet.
 
-        With the whole of it, a client that met two nodes in vain was back after 15.8 s.
+        A node that is cut off takes every message and confirms none. With the whole timeout, a client that tried two
+        such nodes was back after 15.8 s.
         """
         return timeout_s if self._is_proven else patience_s(timeout_s, self._in_vain, len(self._settings.amqp_urls))
 
     def _tell_refusals(self) -> None:
-        """Once in a while: a full queue refuses each message that finds it full, and takes those between."""
+        """Log refusals once in a while: a full queue refuses some messages and takes those in between."""
         now = asyncio.get_running_loop().time()
         is_unexplained = self._queue is not None and not (self._refusals.is_fault or self._refusals.is_full)
         if now < self._tells_refusals_at or is_unexplained:
@@ -353,7 +351,7 @@ class Publisher:
         """Whether the broker has sent connection.blocked (an alarm for memory or disk) and not yet unblocked."""
         if self._connection is None or self._connection.transport is None:
             return True
-        # The client tells it only through a coroutine that returns at once when all is well.
+        # The client shows it only through a coroutine, which returns at once if the connection is not blocked.
         ready = self._connection.transport.connection.ready()
         try:
             ready.send(None)
@@ -364,9 +362,9 @@ class Publisher:
         return True
 
     def _give_up(self, line: _Line, error: BaseException) -> None:
-        """After a publish without an answer nothing on this channel can be trusted: throw the connection away.
+        """Drop the connection after a publish without an answer: nothing on its channel can be trusted.
 
-        Except when the broker is blocked: a new connection would be blocked as well, at its first publish.
+        Keep it while the broker blocks it: a new connection would be blocked as well, at its first publish.
         """
         log.error("publish without an answer", part=self._part, error=describe(error), blocked=self._is_blocked())
         if self._line is line and not self._is_blocked():
@@ -377,7 +375,7 @@ class Publisher:
 
 
 async def _open(connection: AbstractConnection, number: int) -> _Line:
-    """`number`: of the channel. The client itself would count on and on, past the last that the broker knows."""
+    """Open a channel to publish on. `number`: the client's own count would run past the last that the broker allows."""
     opened_at = asyncio.get_running_loop().time()
     async with answering():
         channel = await _channel(connection, number, publisher_confirms=True, on_return_raises=True)
@@ -389,7 +387,7 @@ async def _open(connection: AbstractConnection, number: int) -> _Line:
 async def _channel(
     connection: AbstractConnection, number: int, *, publisher_confirms: bool = False, on_return_raises: bool = False
 ) -> AbstractChannel:
-    """Raises BrokerLost also for a number in use: an answer that never came may have left it so."""
+    """Open channel `number`. Raises BrokerLost also if it is in use: an answer that never came may have left it so."""
     try:
         return await connection.channel(
             number, publisher_confirms=publisher_confirms, on_return_raises=on_return_raises
@@ -399,15 +397,13 @@ async def _channel(
 
 
 async def _is_closed(line: _Line) -> bool:
-    """Whether a channel that another has taken the place of is closed: as soon as nobody waits for an answer on it, and
-    the broker has said so.
-    """
+    """Close a replaced channel once no message waits for its confirm. Returns whether the broker has closed it too."""
     if line.waiting:
         return False
     line.lost.cancel()
     async with answering():
         await line.channel.close()
-    # The client gives up on an answer by itself when heartbeats are short; the number is not free until it comes.
+    # With short heartbeats the client stops waiting for the answer by itself, but the number is free only after it.
     return line.underlay.number not in line.underlay.connection.channels
 
 

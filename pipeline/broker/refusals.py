@@ -1,42 +1,42 @@
-"""What it means that the broker refuses messages: a queue is full, or the broker is at fault. Pure.
+"""Tells why the broker refuses messages: a queue is full, the broker is at fault, or only one channel is. Pure.
 
-RabbitMQ 3.10 whose disk was full lives on with all its quorum queues down. It refuses every message, as if the queues
-were full, and says that they are empty. Only a restart mends it, so what looks like overload would have no end.
+After its disk was full, RabbitMQ 3.10 runs on with all its quorum queues down. It refuses every message, as if the
+queues were full, but reports them as empty. Only a restart cures it, so what looks like overload would never end.
 
-A channel alone may refuse as well, in a cluster, when it was opened while the queue had no leader. Another mends
-that, so nobody is told to restart a broker before a channel that was opened since has been refused too.
+In a cluster, a single channel may refuse too, if it was opened while the queue had no leader. A new channel cures that.
+So operators are told to restart the broker only after a channel opened since has been refused as well.
 """
 
 
 class Refusals:
-    """Of one queue. Told what was refused, and how many messages the queue holds, it says which of the two it is."""
+    """Tracks the refusals of one queue and its depth, and concludes why it refuses."""
 
     def __init__(self) -> None:
         self.since: float | None = None
-        """When a message was refused for the first time since one was confirmed."""
+        """When a message was first refused since one was confirmed."""
         self.last = 0.0
-        """When one was refused for the last time."""
+        """When a message was last refused."""
         self.is_broken = False
-        """Whether a message was refused although the queue has room, by the broker or by a channel alone."""
+        """Whether a message was refused although the queue has room, by the broker or by one channel."""
         self.is_fault = False
-        """Whether it is the broker that refuses, and not a channel alone."""
+        """Whether the broker refuses, and not only one channel."""
         self.is_full = False
-        """Whether the queue held something when it was looked at last."""
+        """Whether the queue held messages at the last look."""
         self._empty_since: float | None = None
 
     @property
     def is_unexplained(self) -> bool:
-        """Whether the queue has to be looked at: it refuses, and nobody has looked since."""
+        """Whether the queue's depth must be asked for: it refuses, and nobody has asked since."""
         return self.since is not None and self._empty_since is None and not self.is_full
 
     def wants_another(self, opened_at: float) -> bool:
-        """Whether a channel of `opened_at` says nothing of the broker, so that another has to be asked."""
+        """Whether a channel opened at `opened_at` proves nothing about the broker, so a new one must be tried."""
         return self.is_broken and self._empty_since is not None and opened_at < self._empty_since
 
     def refused(self, sent_at: float, now: float, opened_at: float) -> bool:
-        """Whether it was refused although the queue has room: it was sent when the queue was known to be empty.
+        """Record a refused message. Returns whether a message was refused although the queue has room.
 
-        `opened_at`: when its channel was asked for.
+        It has room for a message sent while it was known to be empty. `opened_at`: when the channel was requested.
         """
         self.since, self.last = self.since or now, now
         if self._empty_since is not None and sent_at >= self._empty_since:
@@ -49,7 +49,7 @@ class Refusals:
         self.is_broken = self.is_fault = False
 
     def looked(self, ready: int, now: float) -> None:
-        """`ready`: messages in the queue, at a moment between the question and `now`."""
+        """Record the queue's depth. `ready`: its messages at a moment between the question and `now`."""
         self.is_full = ready > 0
         if ready:
             self._empty_since = None

@@ -1,14 +1,13 @@
-"""Notices a consumer that gets nothing although there is something to get. Pure: it is told what a look at the broker
-showed, and says what that means.
+"""Notices a stalled consumer: messages are ready, but none is delivered. Pure: looks at the broker in, verdict out.
 
-A broker owes a consumer with room whatever is ready, at once. So "messages ready, nothing in hand, nothing delivered",
-look after look, is a fault, whichever: a consumer that the broker forgot, an ack or a cancellation that got lost on its
-way. Nobody reports those, and only a new session mends them.
+The broker must deliver ready messages at once to a consumer with room. So "messages ready, nothing in hand, nothing
+delivered", look after look, is a fault: the broker forgot a consumer, or an ack or a cancellation got lost. Nothing
+reports those faults, and only a new session cures them.
 """
 
 from enum import Enum
 
-# Looks in a row, some 5 s apart. One may be a coincidence: what it counted was delivered a moment later.
+# Suspicious looks in a row, some 5 s apart. One may be chance: its messages were delivered a moment later.
 _TELL_AFTER = 3
 _END_AFTER = 6
 
@@ -16,23 +15,22 @@ _END_AFTER = 6
 class Seen(Enum):
     FINE = "fine"
     STALLED = "stalled"
-    """For long enough to say so."""
+    """Long enough to report."""
     DEAD = "dead"
-    """For so long that nothing but a new session is left to try."""
+    """So long that only a new session is left to try."""
 
 
 class Watchdog:
-    """For one session. It is asked after each look."""
+    """Watches one session. Call `look` after each look at the broker."""
 
     def __init__(self, delivered: int = 0) -> None:
-        """`delivered`: how many messages had come when the session began."""
+        """`delivered`: messages delivered before the session began."""
         self._delivered, self._suspicions = delivered, 0
 
     def look(self, *, ready: int, consumers: int, delivered: int, is_busy: bool) -> Seen:
-        """What it means that so many messages are `ready` and so many `consumers` are there, ours among them.
+        """Judge one look: messages `ready` in the queue, and its `consumers`, ours included.
 
-        `delivered`: how many messages have come up to now. `is_busy`: some of them are still to be acknowledged, so it
-        may be for us to go on.
+        `delivered`: messages delivered up to now. `is_busy`: some are unacknowledged, so the next step may be ours.
         """
         is_idle = delivered == self._delivered and not is_busy
         self._delivered = delivered
