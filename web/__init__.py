@@ -1,1 +1,1 @@
-"""What the processes share about HTTP: serving, health pages, problems, bodies. `pipeline` knows nothing of it."""
+"""HTTP, as all processes share it: serving, health pages, problems, bodies. `pipeline` does not depend on it."""

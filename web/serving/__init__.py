@@ -1,1 +1,1 @@
-"""Sockets and connections: uvicorn with the bounds that it lacks, bodies, health pages."""
+"""Sockets and connections: uvicorn with the limits that it lacks, bodies, health pages."""

@@ -1,8 +1,8 @@
-"""Takes new connections from listening sockets, as long as the process has file descriptors to spare.
+"""Accepts new connections from listening sockets, as long as the process has file descriptors to spare.
 
-uvloop's own servers take whatever comes. Without a descriptor left they spin: a third of a core went into errors of
-accept(), probes were reset, and no connection to the broker or the database could be made. Here, taking pauses while a
-reserve is left; clients wait in the kernel's queue meanwhile, and those that we only wait for make room.
+uvloop's own servers accept whatever comes. Without a descriptor left they spin: a third of a core went into errors of
+accept(), probes were reset, and no connection to the broker or the database could be made. The Acceptor pauses while a
+reserve is left. Meanwhile clients wait in the kernel's queue, and idle or unfinished connections are closed.
 """
 
 import asyncio
@@ -18,26 +18,26 @@ from pipeline.process import metrics
 
 log = structlog.get_logger()
 
-# Taken without looking at anything else, and for one count of the open files: to count 4,000 of them takes 1 ms.
+# Connections accepted in one go, and for one count of the open files: counting 4,000 of them takes 1 ms.
 _AT_ONCE = 64
-# How old a count may be: others open files as well.
+# How old a count may be: other parts of the process open files as well.
 _RECOUNT_AFTER_S = 1.0
-# How soon another look is taken: where some have made room, and where none could; and how many more descriptors than
-# the reserve it takes to go on.
+# How soon the Acceptor looks again: if some connections made room, and if none could. And how many descriptors beyond
+# the reserve it needs to go on.
 _SOON_S, _LATER_S = 0.02, 0.25
 _SPARE = 32
-# Of each kind of line. What lies between is in the metrics.
+# Of each kind of log line. The metrics count what comes in between.
 _TELL_EVERY_S = 60.0
 
 
 def free_files() -> int:
-    """How many files the process may still open. A limit that was lowered below what is open makes it negative."""
+    """How many files the process may still open. Negative if the limit was lowered below what is open."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if limit == resource.RLIM_INFINITY:
         return 2**31
     try:
         return limit - len(os.listdir("/proc/self/fd"))  # noqa: PTH208 (1 ms less for 4,000)
-    except OSError:  # none is left to look with
+    except OSError:  # no descriptor is left to look with
         return 0
 
 
@@ -63,7 +63,7 @@ async def listen(host: str, port: int, backlog: int) -> list[socket.socket]:
 
 
 class Acceptor:
-    """What uvicorn calls a server: it has `close` and `wait_closed`."""
+    """Accepts connections, with a reserve of file descriptors. To uvicorn it is a server: `close`, `wait_closed`."""
 
     def __init__(
         self,
@@ -73,9 +73,7 @@ class Acceptor:
         *,
         reserved_files: int,
     ) -> None:
-        """`make_room`: closes one connection that can be spared, if there is one. `reserved_files`: never taken for
-        connections.
-        """
+        """`make_room`: closes a connection that can be spared, if any. `reserved_files`: never used for connections."""
         self._sockets, self._make_protocol, self._make_room = sockets, make_protocol, make_room
         self._reserved_files = reserved_files
         self._loop = asyncio.get_running_loop()
@@ -94,7 +92,7 @@ class Acceptor:
         self._sockets.clear()
 
     async def wait_closed(self) -> None:
-        """At once: nothing is left to wait for after `close`."""
+        """Return at once: nothing is left to wait for after `close`."""
 
     def _resume(self) -> None:
         for listener in self._sockets:
@@ -123,7 +121,7 @@ class Acceptor:
     async def _connect(self, connection: socket.socket) -> None:
         try:
             await self._loop.connect_accepted_socket(self._make_protocol, connection)
-        except OSError:  # it has gone already
+        except OSError:  # the client has gone already
             connection.close()
 
     def _may_accept(self) -> bool:
@@ -136,12 +134,12 @@ class Acceptor:
         return self._budget > 0
 
     def _wait_for_files(self, why: str) -> None:
-        """Take none until there are files again."""
+        """Accept nothing until there are file descriptors again."""
         self._stop_for_files(why)
         self._look()
 
     def _wait_for_system(self, error: OSError) -> None:
-        """Try again later, whatever our own count of files says: tried again at once, it would fail again at once."""
+        """Try again later, whatever the count of files says: an immediate retry would fail again."""
         if error.errno == errno.EMFILE:
             self._stop_for_files(str(error))
         else:
@@ -160,7 +158,7 @@ class Acceptor:
         )
 
     def _stop(self, event: str, **details: object) -> None:
-        """Until `_look` goes on."""
+        """Accept nothing until `_look` resumes."""
         self._pause()
         metrics.ACCEPT_PAUSES.inc()
         now = self._loop.time()
@@ -169,7 +167,7 @@ class Acceptor:
             log.error(event, **details)
 
     def _look(self) -> None:
-        """Go on if there are files; if not, let those make room that we only wait for."""
+        """Resume if there are file descriptors; if not, close connections that can be spared."""
         missing = self._reserved_files + _SPARE - free_files()
         if missing <= 0:
             self._budget = 0

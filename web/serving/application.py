@@ -1,4 +1,4 @@
-"""The Starlette applications: health pages, errors as problems, and routes that live as long as what they need."""
+"""The Starlette applications: health pages, errors as problems, and routes that exist while what they need is open."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -23,10 +23,12 @@ def make_api(
     documents: Sequence[Route],
     hosts: Hosts,
 ) -> Starlette:
-    """`running`: entered at start-up, where it makes the routes and what is behind them; left when the last request has
-    been answered. Nothing connects before. `store_away`: what endpoints raise while the database cannot be asked.
-    `keys`: watched as long; they guard the health pages here, and the routes where those are made. `documents`: for all
-    to read. `health` and `hosts` are found in its state, for who serves it.
+    """Makes the application of an API. Nothing connects before its lifespan begins.
+
+    `running`: entered at start-up, where it makes the routes and what is behind them; left after the last answer.
+    `store_away`: what endpoints raise while the database cannot be asked. `keys`: watched during the lifespan; they
+    guard the health pages here, and the routes where those are made. `documents`: public. The application's state holds
+    `health` and `hosts` for the server.
     """
     api = health_app(health, keys.guard)
     api.state.health, api.state.hosts = health, hosts
@@ -44,8 +46,8 @@ def make_api(
 
 
 def health_app(health: Health, guard: Guard = unguarded) -> Starlette:
-    """The health pages alone: all that a worker serves, and what an API serves to probes. It has no lifespan."""
+    """Makes the application with the health pages alone, which workers and probe ports serve. It has no lifespan."""
     app = Starlette(routes=health_routes(health, guard), exception_handlers=HANDLERS)
-    # A redirect to the path without its slash would send the client to the Host it named, by plain http.
+    # A redirect to the path without its slash would send the client to the Host that it named, over plain http.
     app.router.redirect_slashes = False
     return app

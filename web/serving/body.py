@@ -1,4 +1,4 @@
-"""Reading a request's body up to a limit and no further, within a deadline."""
+"""Reads a request's body up to a limit and no further, within a deadline."""
 
 import asyncio
 from typing import ClassVar
@@ -10,23 +10,23 @@ from web.problems.problems import Problem, coded_body, not_json, too_large, too_
 from web.requests.operations import media_types_of
 from web.serving.closures import Closed, closures
 
-# What comes in one piece, as every order does, never waits for this.
+# For a body that comes in pieces. One that comes whole, as every order does, sets no deadline.
 _DEADLINE_S = 10.0
 
-# Of all the bodies together that come in pieces and have not ended: 64 of the largest, 1,000 of the largest orders.
+# Of all unfinished bodies together: 64 of the largest, 1,000 of the largest orders.
 _MAX_UNFINISHED_BYTES = 64 * 1024**2
 
-# Every operation that takes a body takes this.
+# Every operation that takes a body takes JSON.
 _JSON = b"application/json"
 NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl")
-"""The names that it goes by; none is registered."""
+"""The names in use for NDJSON; none is registered."""
 
 
 async def read_json_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
-    """The whole body. Raises Problem (408, 413, 415), or ClientDisconnect.
+    """Read the whole body. Raises Problem (408, 413, 415), or ClientDisconnect.
 
-    Counts what arrives rather than trusting Content-Length, which need not be there. Holds `limit_bytes` and one read.
-    What is refused is refused at once; the connection sees to it that the answer arrives.
+    Counts what arrives rather than trusting Content-Length, which may be missing. Holds `limit_bytes` and one read.
+    Refuses at once; the connection makes sure that the answer arrives.
     """
     content_type, length = _declared(scope)
     if content_type != _JSON:
@@ -35,8 +35,8 @@ async def read_json_body(scope: Scope, receive: Receive, limit_bytes: int) -> by
 
 
 async def read_json_or_ndjson_body(scope: Scope, receive: Receive, limit_bytes: int) -> tuple[bytes, bool]:
-    """The whole body, and whether it is NDJSON: a JSON text on each line, where the operation takes that. Raises
-    Problem (408, 413, 415), or ClientDisconnect.
+    """Read the whole body. Returns it, and whether it is NDJSON (a JSON text on each line), if the operation takes
+    that. Raises Problem (408, 413, 415), or ClientDisconnect.
     """
     content_type, length = _declared(scope)
     is_ndjson = content_type != _JSON and _media_type(content_type, scope) in NDJSON
@@ -44,7 +44,7 @@ async def read_json_or_ndjson_body(scope: Scope, receive: Receive, limit_bytes: 
 
 
 async def _read(receive: Receive, declared_bytes: int, limit_bytes: int) -> bytes:
-    if declared_bytes > limit_bytes:  # a client that asked with Expect: 100-continue need not even begin
+    if declared_bytes > limit_bytes:  # with Expect: 100-continue, the client need not even begin
         raise too_large(limit_bytes)
     message = _already_here(receive)
     if message is not None and message["type"] == "http.request" and not message.get("more_body"):
@@ -61,9 +61,9 @@ async def _read(receive: Receive, declared_bytes: int, limit_bytes: int) -> byte
 
 
 def _already_here(receive: Receive) -> Message | None:
-    """The message that `receive` can give without waiting, or None, in which case nothing was taken.
+    """The message that `receive` can give without waiting; or None, and then nothing was taken.
 
-    A deadline around every body would cost 7 µs an order (measured), which is a twentieth of all that ingest_api does.
+    A deadline around every body would cost 7 µs an order (measured), a twentieth of all that ingest_api does.
     """
     receiving = receive().__await__()
     try:
@@ -77,7 +77,7 @@ def _already_here(receive: Receive) -> Message | None:
 
 
 class _UnfinishedBody:
-    """A body that comes in pieces, and its share of what all of them may hold."""
+    """A body that comes in pieces, counted against what all such bodies may hold."""
 
     all_bytes: ClassVar[int] = 0
 
@@ -104,7 +104,7 @@ async def _read_rest(message: Message, receive: Receive, limit_bytes: int) -> by
         while True:
             if message["type"] == "http.disconnect":
                 raise ClientDisconnect
-            body.add(message.pop("body", b""))  # taken out, or it would be held twice while the next is waited for
+            body.add(message.pop("body", b""))  # popped, or it would be held twice while the next one is awaited
             is_complete = not message.get("more_body")
             if (refusal := body.refusal(limit_bytes, is_complete=is_complete)) is not None:
                 raise refusal
@@ -116,8 +116,8 @@ async def _read_rest(message: Message, receive: Receive, limit_bytes: int) -> by
 
 
 def _declared(scope: Scope) -> tuple[bytes, int]:
-    """Content-Type and Content-Length; empty, and 0, where it is not there. The parser has seen to it that it is a
-    number, and there once. Raises Problem (415) for a body that is compressed: nothing here would undo that.
+    """Content-Type and Content-Length; empty and 0 if missing. The parser has checked that the length is a number, and
+    comes once. Raises Problem (415) for a compressed body: nothing here would decompress it.
     """
     content_type, length = b"", 0
     for name, value in scope["headers"]:
@@ -131,7 +131,7 @@ def _declared(scope: Scope) -> tuple[bytes, int]:
 
 
 def _media_type(content_type: bytes, scope: Scope) -> str:
-    """Without its parameters. Raises Problem (415) for one that is not in the operation's row of its table."""
+    """The media type without parameters. Raises Problem (415) unless the operation's row of its table has it."""
     media_type = content_type.partition(b";")[0].strip().lower().decode("latin-1")
     takes = media_types_of(scope)
     if media_type not in takes:

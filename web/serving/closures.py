@@ -1,4 +1,4 @@
-"""Connections that were closed on their clients: counted by reason, and told in one line a minute.
+"""Counts connections that the server closed on its clients, by reason, and logs one line a minute.
 
 Thousands of slow clients are one event, not thousands of lines.
 """
@@ -14,7 +14,7 @@ from pipeline.process import metrics
 
 log = structlog.get_logger()
 
-# After the first of them, so that a burst is one line; then at most so often.
+# The first line waits this long, so that a burst is one line; then there is at most one a minute.
 _GATHER_S = 1.0
 _TELL_EVERY_S = 60.0
 
@@ -25,24 +25,24 @@ class Closed(StrEnum):
     HEAD_DEADLINE = "head_deadline"
     """The head of a request was not complete in time."""
     BODY_DEADLINE = "body_deadline"
-    """Its body was not."""
+    """The body of a request was not complete in time."""
     UNREAD = "unread"
     """The client did not read its answer."""
     ROOM = "room"
-    """Idle for longest, or in the middle of a request for longest, when another came and all places were taken."""
+    """It was idle or unfinished for the longest when another connection came and all places were taken."""
     SURPLUS = "surplus"
-    """All places were taken by requests in hand."""
+    """It came when requests in hand took all places."""
 
 
 class Closures:
-    """For one event loop at a time."""
+    """Counts closed connections and logs them. For one event loop at a time."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
         self._timer: asyncio.TimerHandle | None = None
         self._told_at = -_TELL_EVERY_S
         self.describe: Callable[[], dict[str, int]] = dict
-        """What else the line says: how many connections there are."""
+        """Fields that the line adds: how many connections there are."""
 
     def note(self, why: Closed) -> None:
         metrics.CONNECTIONS_CLOSED.labels(why).inc()
@@ -62,4 +62,4 @@ class Closures:
 
 
 closures = Closures()
-"""Those of this process."""
+"""The closures of this process."""

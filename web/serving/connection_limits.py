@@ -1,4 +1,4 @@
-"""How many connections a server has, and which of them makes room when one more comes."""
+"""Limits a server's connections, and picks the one that makes room when another comes."""
 
 import resource
 from collections import OrderedDict
@@ -10,12 +10,12 @@ from pipeline.process.lifecycle import Misconfigured
 from web.access.hosts import Hosts
 from web.serving.closures import Closed, closures
 
-# Connections past the limit that are told so, at the same time. Those past these are closed without a word.
+# Connections past the limit that get an answer saying so, at the same time. Further ones are closed without a word.
 REFUSED_AT_ONCE = 128
-# Files that are no clients: database, broker and Redis, standard streams, what the interpreter opens.
+# Files that are not clients: database, broker and Redis, standard streams, what the interpreter opens.
 _OTHER_FILES = 128
-# No client gets these: they are for connections to the broker and the database that have to be made again, and for
-# probes. Health pages are served until the last few.
+# No client gets these. They are for reconnecting to the broker and the database, and for probes. The health pages are
+# served until only the last few are left.
 RESERVED_FILES = 64
 HEALTH_FILES = 16
 
@@ -25,29 +25,29 @@ class Closable(Protocol):
 
 
 class Config(uvicorn.Config):
-    """uvicorn's, and what all connections of a server share."""
+    """uvicorn's configuration, and the state that all connections of a server share."""
 
     max_connections: int
-    """At once, idle ones included."""
+    """Connections at once, idle ones included."""
     hosts: Hosts | None
-    """Those that are answered; None: any."""
+    """Hosts that are answered; None: any."""
     reserved_files: int
     """File descriptors that connections leave to the rest of the process."""
     waiting: "OrderedDict[Closable, None]"
-    """Those that owe us something, the one that has owed it for longest first: idle ones, new or between two requests;
-    those in the middle of sending a request; those that were told to go. To leave and to come back costs a request 0.1
-    µs (measured with 4,096 of them), a thousandth of what an order takes; the timer that goes with it costs 0.8.
-    Ordered by links, not as a dict is: there, to find the first takes the longer the more have left before it.
+    """Connections that the server waits for, the one waited for longest first: idle ones, new or between two requests;
+    those in the middle of sending a request; those that were told to go. Leaving and coming back costs a request 0.1 µs
+    (measured with 4,096 of them), a thousandth of an order; the timer that goes with it costs 0.8.
+    An OrderedDict is ordered by links. A dict takes the longer to find its first, the more have left before it.
     """
     unfinished: int = 0
-    """How many of those are in the middle of a request."""
+    """How many of `waiting` are in the middle of sending a request."""
 
     def make_room(self) -> bool:
-        """Close the one that has been waited for the longest. Whether there was one.
+        """Close the connection that has been waited for the longest. Returns whether there was one.
 
-        Those that hold a place and use it are few; those that hold it and do not are whatever a script has opened, and
-        would keep everybody else out. An honest client is hardly ever the first of the line: it is idle or in the
-        middle of a request for a moment, and a flood of N connections a second gives it max_connections/N seconds.
+        Few connections hold a place and use it. A script can open any number that do not, and would keep everybody else
+        out. An honest client is hardly ever first in line: it is idle or in the middle of a request for a moment, and a
+        flood of N connections a second gives it max_connections/N seconds.
         """
         if not self.waiting:
             return False
@@ -57,7 +57,7 @@ class Config(uvicorn.Config):
 
 
 def allow_open_files(max_connections: int) -> None:
-    """Let the process have a file for each connection. Raises Misconfigured if the system does not."""
+    """Raise the process's file limit to fit each connection. Raises Misconfigured if the system does not allow it."""
     needed = max_connections + REFUSED_AT_ONCE + _OTHER_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < needed:

@@ -1,16 +1,15 @@
-"""What uvicorn's connections lack: bounds on their number, on a request's head and on what is neither head nor body; an
-answer that arrives although the client is still sending; a body when its head offers an upgrade.
+"""Adds the limits that uvicorn's connections lack: their number, the size of a head, chunk extensions and trailers.
+Also makes sure that a client still sending gets its answer, and that a request offering an upgrade keeps its body.
 
-uvicorn takes as many connections as come, until the process may open no more files, and then also none of its own. It
-reads a head or trailers of any size for any length of time, and waits for a first request for ever. It closes with
-bytes unread, which resets the connection, and most clients then never see the answer. And its parser throws the
-body away when a request offers to upgrade the connection, which Java's HttpClient does by default ("h2c"): every
-order from there would be 400.
+uvicorn takes as many connections as come, until the process can open no more files, for itself either. It reads a head
+or trailers of any size for any length of time, and waits for a first request for ever. It closes with bytes unread,
+which resets the connection, so most clients never see the answer. Its parser drops the body when a request offers to
+upgrade the connection. Java's HttpClient offers that by default ("h2c"), so every order from there would be 400.
 
-What is no HTTP/1.1, or can be read in two ways, is refused by the parser (llhttp, strict): Content-Length together with
+The parser (llhttp, strict) refuses what is not HTTP/1.1 or can be read in two ways: Content-Length together with
 Transfer-Encoding, either of them twice or anything but digits and "chunked", a space before a colon, folded lines, bare
-line feeds. What it lets pass and RFC 9112 does not, web/serving/heads.py refuses. The connection ends with each
-refusal, so nothing that was smuggled behind is ever read as a request.
+line feeds. web/serving/heads.py refuses what the parser lets pass and RFC 9112 does not. Each refusal ends the
+connection, so bytes smuggled behind are never read as a request.
 """
 
 import asyncio
@@ -28,28 +27,28 @@ from web.serving.connection_limits import Config
 from web.serving.flow import Flow, drop
 from web.serving.heads import check_head, problem_of, with_path
 
-# Several times what browsers and proxies send. What comes in the same read as the head before it is not counted.
+# Several times what browsers and proxies send. Bytes that come in one read with the previous head are not counted.
 MAX_HEAD_BYTES = 64 * 1024
-# From the first bytes of a head to its last. What comes in one piece, as nearly every head does, sets no timer.
+# From the first bytes of a head to its last. A head that comes in one piece, as nearly every one does, sets no timer.
 HEAD_DEADLINE_S = 10.0
-# How long a connection may say nothing: between two requests, which uvicorn sees to, and before the first.
+# How long a connection may be silent: between two requests, which uvicorn enforces, and before the first.
 KEEP_ALIVE_S = 75
-# How long a client that was refused may take to notice.
+# How long a refused client may take to notice.
 LINGER_S = 1.0
-# And how much it may send meanwhile. What comes then is not even taken from the socket.
+# And how much it may send meanwhile. Past it, the socket is not even read.
 LINGER_BYTES = 8 * 1024**2
-# What may come that nobody reads: chunk extensions and trailers at a time, and what is left of a body after its answer.
-# As much as Go's net/http has the patience for.
+# Limit on bytes that nobody reads: chunk extensions and trailers at a time, and the rest of a body after its answer. As
+# much as Go's net/http tolerates.
 MAX_UNREAD_BYTES = 256 * 1024
-# How much of what has come is parsed at a time. Once a request has to wait for the one before it, the rest waits as it
-# came: parsed, the smallest requests are eighty times as large (2.2 kB each, measured).
+# How many bytes are parsed at a time. Once a request has to wait for the one before it, the rest waits unparsed:
+# parsed, the smallest requests are eighty times as large (2.2 kB each, measured).
 PARSED_BYTES = 8 * 1024
-# Where trailers go: nobody here reads them, and they must not pass for headers.
+# Where trailers go: nobody reads them, and they must not pass for headers.
 _NOWHERE: Any = deque(maxlen=0)
 
 
 class _StillSending:
-    """The transport of a client whose request is not complete: to close it is to wait a moment first."""
+    """The transport of a client whose request is not complete: closing it lingers first, so the answer arrives."""
 
     def __init__(self, connection: "Connection") -> None:
         self._connection = connection
@@ -62,23 +61,23 @@ class _StillSending:
 
 
 class Connection(HttpToolsProtocol):
-    """One connection. `on_…` is what its parser calls, in this order."""
+    """One client connection. Its parser calls the `on_…` methods, in this order."""
 
     _is_in_head = False
     _new_bytes = 0
-    """Since the request began, or since the last of its body that was read."""
+    """Bytes since the request began, or since more of its body was held."""
     _held_bytes = 0
     _head_deadline: asyncio.TimerHandle | None = None
     _offers_upgrade = False
     _is_over = False
-    """What still comes is thrown away."""
+    """Later bytes are discarded."""
     _is_surplus = False
     _is_unfinished = False
-    """In the middle of sending a request, and no other one is in hand."""
+    """The client is in the middle of sending a request, and no other one is in hand."""
     _unparsed: bytes | memoryview = b""
-    """Never there without a request that waits."""
+    """Bytes not parsed yet; only while a request waits."""
     _refusal: Problem | None = None
-    """What is said after the answers to the requests in hand, and the last that is."""
+    """The last answer, sent after those to the requests in hand."""
     config: Config
     flow: Flow
 
@@ -87,7 +86,7 @@ class Connection(HttpToolsProtocol):
         self.flow = Flow(transport, self.loop, self.pipeline)
         self._unanswered: deque[RequestResponseCycle] = deque()
         self._waiting = self.config.waiting
-        # Those that were closed to make room are counted until the loop comes round: so one is, for each that comes.
+        # A connection closed to make room still counts until the loop's next turn, so each new one closes one.
         surplus = len(self.connections) - self.config.max_connections
         self._is_surplus = surplus > 0 and not self.config.make_room()
         if self._is_surplus:
@@ -99,7 +98,7 @@ class Connection(HttpToolsProtocol):
     def _close_after(self, silence_s: float) -> None:
         self._finish()
         self.timeout_keep_alive_task = self.loop.call_later(silence_s, self.timeout_keep_alive_handler)
-        if not self._is_surplus:  # those have no place that they could leave to others
+        if not self._is_surplus:  # a surplus connection has no place to give up
             self._waiting[self] = None
 
     def _unset_keepalive_if_required(self) -> None:
@@ -109,7 +108,7 @@ class Connection(HttpToolsProtocol):
             self._waiting.pop(self, None)
 
     def _await_rest(self) -> None:
-        """From now on, the rest of a request is waited for. More of it does not send its client back in the line."""
+        """Start waiting for the rest of a request. More of it does not send the connection back in the line."""
         if not self._is_unfinished:
             self._is_unfinished = True
             self.config.unfinished += 1
@@ -122,8 +121,8 @@ class Connection(HttpToolsProtocol):
             self._waiting.pop(self, None)
 
     def make_way(self) -> None:
-        """Close, for the place is needed by another. Who has sent a part of a request is told so, if it has read all
-        that it was told before.
+        """Close to make room for another connection. A client that has sent part of a request is told so, if it has
+        read all earlier answers.
         """
         if self._is_unfinished and not self.transport.get_write_buffer_size():
             self._answer(problems.too_many_connections(self.config.max_connections))
@@ -145,7 +144,7 @@ class Connection(HttpToolsProtocol):
             self._throw_away(len(data))
             return
         self._unset_keepalive_if_required()
-        if self._is_surplus:  # told only now: clients take an answer that comes before they ask for a fault
+        if self._is_surplus:  # answered only now: clients take an answer before their request for a fault
             self._refuse(problems.too_many_connections(self.config.max_connections))
             return
         self._take(data)
@@ -166,7 +165,7 @@ class Connection(HttpToolsProtocol):
             cycle: RequestResponseCycle | None = self.cycle
             if self._is_in_head or cycle is None or cycle.more_body or cycle.response_complete:
                 self._bound(cycle)
-            # Also where the next request has begun already: this one makes room for nobody.
+            # Also if the next request has begun: while a whole one is in hand, the connection makes room for nobody.
             if self._is_unfinished and self._unanswered and not self._unanswered[0].more_body:
                 self._finish()
 
@@ -205,8 +204,8 @@ class Connection(HttpToolsProtocol):
             self._take(self._unparsed)
 
     def _see_it_end(self) -> None:
-        """A transport that was closed stays until all is read. No request is waited for any more, so nothing else ends
-        a client that does not read.
+        """Set a deadline for a closed transport, which stays until its client has read everything. No request is
+        awaited any more, so nothing else ends a client that does not read.
         """
         self._head_ended()
         self.flow.watch()
@@ -225,12 +224,12 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def _parse_all(self, data: bytes | memoryview) -> None:
-        self._new_bytes += len(data)  # the beginning of a head puts it back to 0
+        self._new_bytes += len(data)  # the beginning of a head resets it to 0
         while data:
             data = self._parse(data)
 
     def _parse(self, data: bytes | memoryview) -> bytes | memoryview:
-        """Returns what is still to be parsed: all that follows a head which offered an upgrade. That head is parsed
+        """Parse, and return what is left to parse: everything after a head that offered an upgrade. That head is parsed
         once more, without the offer.
         """
         try:
@@ -250,7 +249,7 @@ class Connection(HttpToolsProtocol):
         return b"\r\n".join(lines) + b"\r\n\r\n"
 
     def _bound(self, cycle: RequestResponseCycle | None) -> None:
-        """What has come is not a whole request: see that it becomes one, or ends."""
+        """Bound an incomplete request in time and size: it becomes complete, or ends."""
         if self._is_in_head:
             self._bound_head()
         elif cycle is None or cycle.response_complete:
@@ -259,15 +258,15 @@ class Connection(HttpToolsProtocol):
             self._bound_body(cycle)
 
     def _await_more(self, cycle: RequestResponseCycle | None) -> None:
-        """As between two requests. uvicorn stops that clock at the first byte, be it an empty line or the rest of a
-        body that nobody waits for.
+        """Restart the idle timeout, as between two requests. uvicorn stops it at the first byte, be that an empty line
+        or the rest of a body that nobody waits for.
         """
         self._close_after(KEEP_ALIVE_S)
         if cycle is not None and cycle.more_body and self._new_bytes > MAX_UNREAD_BYTES:
             self.linger()
 
     def _bound_body(self, cycle: RequestResponseCycle) -> None:
-        """Its size and its time are bounded by who reads it. Extensions of chunks, and trailers, nobody reads."""
+        """Bound chunk extensions and trailers, which nobody reads. The reader of a body bounds its size and time."""
         cycle.transport = _StillSending(self)  # type: ignore[assignment]
         if len(self._unanswered) == 1:
             self._await_rest()
@@ -289,7 +288,7 @@ class Connection(HttpToolsProtocol):
         if not self._unanswered:
             closures.note(Closed.HEAD_DEADLINE)
             self._refuse(problems.too_slow("head", HEAD_DEADLINE_S))
-        else:  # the request before it is still being answered, and until then we may not even be reading
+        else:  # the previous request is still being answered, and reading may be paused until then
             self._head_deadline = self.loop.call_later(HEAD_DEADLINE_S, self._head_is_late)
 
     def _head_ended(self) -> None:
@@ -299,9 +298,9 @@ class Connection(HttpToolsProtocol):
             self._head_deadline = None
 
     def _refuse(self, problem: Problem) -> None:
-        """Answer past the application, and close; first, those that were asked before get their own answers.
+        """Answer without the application, and close. Earlier requests get their own answers first.
 
-        Answers have no names: a client would take the refusal for the answer to the first that it has asked.
+        Answers carry no names: a client would take the refusal for the answer to its first open request.
         """
         is_answered = False
         if self._unanswered and self._unanswered[-1].more_body:
@@ -314,8 +313,8 @@ class Connection(HttpToolsProtocol):
             self.linger()
 
     def _forget_broken(self) -> bool:
-        """The newest request will never be whole: it is not begun, or ends as if its client had left. Returns whether
-        its own answer has begun, in the middle of which no other one can be said.
+        """Drop the newest request, which will never be whole: it never begins, or ends as if its client had left.
+        Returns whether its answer has begun, because no other answer can follow in the middle of it.
         """
         broken = self._unanswered.pop()
         if self.pipeline and self.pipeline[0][0] is broken:
@@ -325,7 +324,7 @@ class Connection(HttpToolsProtocol):
         return broken.response_started
 
     def _refuse_later(self, problem: Problem) -> None:
-        """All in hand are whole. What still comes is thrown away."""
+        """Refuse after the answers to the requests in hand, which are all whole. Later bytes are discarded."""
         self.cycle = self._unanswered[-1]
         self._is_over, self._refusal = True, problem
         self._unparsed, self._new_bytes = b"", 0
@@ -340,9 +339,9 @@ class Connection(HttpToolsProtocol):
         self.transport.write(b"".join([STATUS_LINE[problem.status], *headers, b"\r\n", bytes(response.body)]))
 
     def linger(self) -> None:
-        """Say that no more will be said, and close once the client has had time to read it.
+        """Shut down writing, and close once the client has had time to read the answer.
 
-        Closed at once, what is still unread would make it a reset, and the client would lose the answer.
+        Closing at once with bytes unread would reset the connection, and the client would lose the answer.
         """
         self._is_over, self._refusal, self._new_bytes = True, None, 0
         self._forget_waiting()
@@ -362,8 +361,8 @@ class Connection(HttpToolsProtocol):
             self.flow.pause_reading()
 
     def _forsake(self) -> None:
-        """Nobody waits for the requests in hand any more. uvicorn tells only the newest, and the others then write to a
-        closed connection, which looks like a bug of ours in the log.
+        """End the requests in hand as disconnected. uvicorn tells only the newest; the others would write to a closed
+        connection, which looks like a bug of Headrace in the log.
         """
         self._forget_waiting()
         for cycle in self._unanswered:

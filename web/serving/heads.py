@@ -1,4 +1,4 @@
-"""What the parser lets pass in the head of a request, and HTTP does not."""
+"""Checks in a request's head what HTTP forbids and the parser lets pass: Host, Transfer-Encoding, version."""
 
 import re
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from web.problems import problems
 from web.problems.problems import Problem
 
 # A name or an address, and a port (RFC 9112, section 3.2; RFC 3986, section 3.2.2); or nothing, for a target without an
-# authority. Whatever else two servers in a row may take for two different hosts.
+# authority. Two servers in a row may take anything else for two different hosts.
 _HOST = re.compile(
     rb"(?:(?:[\w.~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*|\[[0-9A-Fa-f:.]+\]|\[v[0-9A-Fa-f]+\.[\w.~!$&'()*+,;=:-]+\])(?::[0-9]*)?"
 )
@@ -21,22 +21,22 @@ _WITHOUT_PATH = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]*://[^/?#]+)((?:[?#].*)?)",
 
 
 def with_path(target: bytes) -> bytes:
-    """The target of a request, with the path `/` where it is a URI whose path is empty: the two are the same (RFC 9110,
-    section 4.2.3).
+    """Adds the path `/` to a request target that is a URI with an empty path: the two are the same (RFC 9110, section
+    4.2.3).
     """
     match = _WITHOUT_PATH.fullmatch(target)
     return b"%b/%b" % match.groups() if match else target
 
 
 class Refused(Exception):
-    """Raised in what the parser calls, which ends the parsing."""
+    """A refused head. Raised inside a callback of the parser, it ends the parsing."""
 
     def __init__(self, refusal: str | Problem) -> None:
         self.problem = problems.malformed(refusal) if isinstance(refusal, str) else refusal
 
 
 def check_head(version: str, headers: Iterable[tuple[bytes, bytes]], allowed: Hosts | None = None) -> None:
-    """`headers`: names in lower case. `allowed`: the hosts that are answered; None: any. Raises Refused."""
+    """Raises Refused for a head that is not served. `headers`: names in lower case. `allowed`: hosts; None: any."""
     hosts = 0
     if version != "1.1" and version != "1.0":
         raise Refused(f"This is HTTP/{version}. Send HTTP/1.1.")
@@ -54,8 +54,8 @@ def check_head(version: str, headers: Iterable[tuple[bytes, bytes]], allowed: Ho
 
 
 def _check_transfer_encoding(version: str, value: bytes) -> None:
-    """Any other coding would be ignored here, and its bytes taken for what was sent (RFC 9112, section 6.1).
-    HTTP/1.0 does not even know chunked: what is in front of us may have ended the body somewhere else.
+    """Any coding but chunked would be ignored here, and its bytes taken for the content (RFC 9112, section 6.1).
+    HTTP/1.0 does not even know chunked: a proxy in front may have ended the body somewhere else.
     """
     if value.strip(b" \t").lower() != b"chunked":
         raise Refused("The Transfer-Encoding is not understood. Send chunked alone, or Content-Length.")
@@ -64,11 +64,11 @@ def _check_transfer_encoding(version: str, value: bytes) -> None:
 
 
 def problem_of(error: httptools.HttpParserError) -> Problem:
-    """What to tell of that which ended the parsing."""
+    """The problem to answer for the error that ended the parsing."""
     if isinstance(error.__context__, Refused):
         return error.__context__.problem
     if isinstance(error, httptools.HttpParserCallbackError):  # uvicorn could not take the target apart
         return problems.malformed("The target of the request is none that is served here. Send a path, like /livez.")
-    if "PRI" in str(error):  # how every HTTP/2 connection begins
+    if "PRI" in str(error):  # every HTTP/2 connection begins with it
         return problems.malformed("This is HTTP/2.0. Send HTTP/1.1.")
     return problems.malformed(f"This is not HTTP/1.1: {error}.")

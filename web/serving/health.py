@@ -12,10 +12,10 @@ from web.requests.operations import Guard, make_routes
 
 
 def health_routes(health: Health, guard: Guard) -> list[Route]:
-    """/livez asks nothing outside the process: to restart it does not mend a broker that is away.
+    """/livez asks nothing outside the process: a restart does not bring back a broker that is away.
 
-    Whoever restarts or balances has no key, so /livez and /readyz are for all, and say one word. What is wrong, in the
-    words of servers inside, is for operators.
+    Supervisors and load balancers have no key, so /livez and /readyz are public, and say one word. Operators alone see
+    what is wrong, in the words of the servers inside.
     """
 
     async def livez(_: Request) -> Response:

@@ -1,4 +1,4 @@
-"""uvicorn inside a process that has its own ideas about signals, exit codes and taking connections."""
+"""Runs uvicorn inside a process that handles signals, exit codes and accepting connections itself."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,7 @@ from web.serving.connections import KEEP_ALIVE_S, Connection
 
 log = structlog.get_logger()
 
-# What an API serves unless it is told otherwise. An idle connection is some 20 KB.
+# The default of an API. An idle connection is some 20 KB.
 MAX_CONNECTIONS = 4096
 
 
@@ -34,16 +34,16 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave signals to lifecycle: uvicorn raises them again after its shutdown, and the exit code would be 143."""
+        """Leave signals to lifecycle: uvicorn raises them again after its shutdown, so the exit code would be 143."""
         yield
 
     def stop_listening(self) -> None:
-        """Also when it was cancelled, and uvicorn has not come to it."""
+        """Close the listening sockets, also after a cancellation that kept uvicorn from doing it."""
         for it in getattr(self, "servers", ()):
             it.close()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002
-        """As uvicorn's, but for who takes connections. Raises SystemExit, OSError."""
+        """Start up like uvicorn, but with an Acceptor for new connections. Raises SystemExit, OSError."""
         await self.lifespan.startup()
         if self.lifespan.should_exit:
             raise SystemExit
@@ -64,8 +64,8 @@ class _Server(uvicorn.Server):
 async def serve_health(app: ASGIApp, host: str, port: int) -> None:
     """Serve the health pages until cancelled, with places and file descriptors of their own.
 
-    Clients cannot take these from the probes: half-sent requests to the API once kept everybody out, and a healthy
-    process was restarted. Raises Misconfigured if the port is taken.
+    Clients cannot take these from probes: half-sent requests to the API once kept everybody out, and a healthy process
+    was restarted. Raises Misconfigured if the port is taken.
     """
     await serve(
         app,
@@ -96,11 +96,11 @@ async def serve(
     """Serve `app`, its lifespan included, until `stop` is set; then finish the requests in hand, for `grace_s` at the
     most.
 
-    Without a lifespan it may be cancelled at any moment. With one, uvicorn would leave the lifespan's task behind, and
-    log its end as an error. `max_connections`: the most at once; those that we only wait for make room for new ones.
-    `reserved_files`: file descriptors that are left to the rest of the process. `hosts`: those that are answered.
-    `public_path`: what a proxy in front takes off each path; the `root_path` of ASGI.
-    Raises RuntimeError if the app does not start, Misconfigured if it cannot listen there or have so many files open.
+    Without a lifespan, this may be cancelled at any moment. With one, uvicorn would leave the lifespan's task behind,
+    and log its end as an error. `max_connections`: at once; idle and unfinished ones make room for new ones.
+    `reserved_files`: file descriptors left to the rest of the process. `hosts`: those that are answered; None: any.
+    `public_path`: the prefix that a proxy in front strips from each path; the `root_path` of ASGI.
+    Raises RuntimeError if the app does not start, Misconfigured if it cannot listen there or open so many files.
     """
     allow_open_files(max_connections)
     config = Config(
@@ -111,7 +111,7 @@ async def serve(
         loop="none",  # the loop is running already
         ws="none",
         lifespan="on" if lifespan else "off",
-        proxy_headers=False,  # nothing here asks who the client is, and the middleware costs each request
+        proxy_headers=False,  # nothing here reads the client's address, and the middleware costs each request
         access_log=False,  # one line for each order would cost more than the order
         log_config=None,
         server_header=False,
@@ -123,7 +123,7 @@ async def serve(
     config.max_connections, config.reserved_files, config.waiting = max_connections, reserved_files, OrderedDict()
     config.hosts = hosts
     server = _Server(config)
-    if lifespan:  # health pages are not counted: they would count who counts
+    if lifespan:  # health pages are not counted: they would count the scrapes
         _watch_connections(server)
     serving = asyncio.create_task(_serve(server, f"{host}:{port}"))
     stopping = asyncio.create_task(stop.wait())
@@ -138,7 +138,7 @@ async def serve(
 
 
 def _watch_connections(server: _Server) -> None:
-    """Nothing is counted while connections come and go: who reads the metrics asks."""
+    """Register the connection gauges. They are computed when they are read, so connections cost nothing."""
     found: dict[str, Callable[[], int]] = {
         "open": lambda: len(server.server_state.connections),
         "unfinished": lambda: server.config.unfinished,
@@ -153,7 +153,7 @@ async def _serve(server: _Server, address: str) -> None:
         await server.serve()
     except OSError as error:
         raise Misconfigured(f"cannot listen on {address}: {error}; is the port taken?") from error
-    except SystemExit:  # a lifespan that failed, which is logged
+    except SystemExit:  # the lifespan failed, which is logged
         pass
     if not server.started:
         raise RuntimeError(f"the application on {address} did not start; the log above says why")
