@@ -1,1 +1,1 @@
-"""Redis, which is never the authority for anything: products, lists of orders, and what it means that it is away."""
+"""Redis caches of products and lists of orders, and what a Redis outage means. Redis is never the authority."""

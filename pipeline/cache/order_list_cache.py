@@ -1,17 +1,17 @@
-"""The first page of a product's orders, cached in Redis for two seconds at the most, and dropped by every verdict.
+"""Caches the first page of a product's orders in Redis, for two seconds at most; every verdict busts it.
 
-`orders-of-product:{product_id}` is a hash: a `lease`, and beside it one page for each who may see different orders. A
-bust is DEL. So a product that nobody lists costs nothing but that, and a Redis that was emptied has busted everything.
+`orders-of-product:{product_id}` is a hash: a `lease`, and one page for each client that sees different orders. A bust
+is DEL. So a product that nobody lists costs nothing else, and emptying Redis busts everything.
 
-The lease is the fence. Whoever finds no page takes the lease that is there, or puts down a new, random one; then reads
-PostgreSQL; and fills only if that lease is still there. A bust between the two has taken it away, and nobody can put
-down the same again: a reader that is slow to fill is refused, however slow it is. (Nishtala et al., "Scaling Memcache
-at Facebook", NSDI 2013, section 3.2.1.) A version, as products have, would not do: the pages of a product change
-without its row, whenever an order of it fails.
+The lease is the fence. A reader that finds no page takes the existing lease, or stores a new, random one. It then reads
+PostgreSQL, and fills only if its lease is still there. A bust in between deletes the lease, and no reader can store the
+same one again: a late fill is refused, however late it is. (Nishtala et al., "Scaling Memcache at Facebook", NSDI 2013,
+section 3.2.1.) A version, as products have, would not do: a product's pages change without its row whenever one of its
+orders fails.
 
-The whole key dies two seconds after its lease was put down, which was before any of its pages was read. So no page is
-older than that, whatever is lost: a bust, its process, or the orders that persist_worker stored since, which bust
-nothing before their verdict.
+The whole key expires two seconds after its lease was stored, which was before any of its pages was read. So no page is
+older than that, whatever is lost: a bust, or the process that sends it. The same bound covers orders that
+persist_worker stored since, which bust nothing before their verdict.
 """
 
 import asyncio
@@ -27,13 +27,13 @@ from pipeline.process import metrics
 
 MAX_AGE_S = 2.0
 
-# Whoever waits for a verdict waits for this too. A Redis that hangs is asked once a second, see Breaker.
+# Requests that wait for a verdict wait for the bust too. A hung Redis is tried once a second, see Breaker.
 _BUST_TIMEOUT_S = 0.25
 
-# 96 random bits: that two leases of one product are equal is out of the question.
+# 96 random bits: no two leases of a product will ever be equal.
 _LEASE_BYTES = 12
 
-# What somebody else has put at our key is as good as nothing, and makes way.
+# Another program's value under our key counts as missing, and is deleted.
 _READ = """
 local kind = redis.call('TYPE', KEYS[1]).ok
 if kind ~= 'hash' and kind ~= 'none' then redis.call('DEL', KEYS[1]) end
@@ -55,7 +55,7 @@ return 1
 
 
 class Lease(NamedTuple):
-    """Leave to fill one page, until the next bust."""
+    """Permission to fill one page, until the next bust."""
 
     product_id: str
     whose: str
@@ -63,15 +63,15 @@ class Lease(NamedTuple):
 
 
 class OrderListCache:
-    """Reads, fills and busts, none of which raises for what Redis or the network does, or for what others put there."""
+    """Reads, fills and busts. None of them raises for Redis, the network, or another program's values."""
 
     def __init__(self, redis: Redis, namespace: str = "") -> None:
-        """`namespace`: of the deployment. "" in tests that have a Redis of their own."""
+        """`namespace`: the deployment's. "" in tests that have a Redis of their own."""
         self._redis, self._namespace = redis, namespace
         self._breaker = redis_breaker(redis)
 
     async def read(self, product_id: str, whose: str) -> bytes | Lease | None:
-        """The page, or leave to fill it; None: Redis is away. `whose`: who sees these orders."""
+        """The page, or a lease to fill it; None: Redis is away. `whose`: the client that sees these orders."""
         if not self._breaker.may_try():
             metrics.ORDER_LIST_READS.labels("error").inc()
             return None
@@ -88,7 +88,7 @@ class OrderListCache:
         return Lease(product_id, whose, lease) if page is None else bytes(page)
 
     async def fill(self, lease: Lease, page: bytes) -> bool:
-        """Put a page that was read under `lease`. False if that is over, or Redis is away."""
+        """Store a page that was read under `lease`. False if the lease is gone, or Redis is away."""
         if not self._breaker.may_try():
             return False
         try:
@@ -101,7 +101,7 @@ class OrderListCache:
         return bool(stored)
 
     async def bust(self, product_ids: Iterable[str]) -> bool:
-        """Drop all pages of these products, and end their leases. False: Redis is away, and their age will do it."""
+        """Drop all pages and leases of these products. False: Redis is away, and the pages expire by age."""
         keys = [self._key(product_id) for product_id in product_ids]
         if not keys:
             return True
@@ -110,7 +110,7 @@ class OrderListCache:
         try:
             async with asyncio.timeout(_BUST_TIMEOUT_S):
                 await self._redis.delete(*keys)
-        except TimeoutError:  # of our own patience, which is shorter than that of the others
+        except TimeoutError:  # our own timeout, shorter than the client's
             return False
         except (RedisError, OSError) as error:
             self._breaker.failed(error)
@@ -127,5 +127,5 @@ def key_of(namespace: str, product_id: str) -> str:
 
 
 def _field(whose: str) -> str:
-    """Never "lease", whatever a client calls itself."""
+    """The hash field of a page. It is never "lease", whatever the client's name."""
     return f"page:{whose}"

@@ -1,14 +1,14 @@
-"""The cache of products in Redis: fenced fill, fenced bust. Redis is never the authority for anything.
+"""Caches products in Redis: fenced fill, fenced bust. Redis is never the authority for anything.
 
 `product:{id}` is a hash: `body` holds the JSON that GET /products/{id} answers, `version` the row's version, and
-`read_ms` when it was read from PostgreSQL, by Redis's clock. Whoever keeps a copy counts its age from there, so its age
-is bounded once, and not by each cache on the way (P7).
+`read_ms` when it was read from PostgreSQL, by Redis's clock. Every copy counts its age from there, so the age is
+bounded once, and not by each cache on the way (P7).
 
-A bust deletes the body and leaves the version behind as a fence. So a reader that took its row before the bust and is
-slow to fill cannot put the old value back: its version is below the fence.
+A bust deletes the body and leaves the version behind as a fence. So a reader that read its row before the bust cannot
+fill the old value late: its version is below the fence.
 
-With a product go the pages of its orders, see order_list_cache: what changes the one mostly changes the other, so both
-are busted in one round trip, and owed together.
+A product's bust also drops the pages of its orders, see order_list_cache. What changes one mostly changes the other, so
+both are busted in one round trip, and owed together.
 """
 
 import asyncio
@@ -31,16 +31,15 @@ from pipeline.process.health import Health
 
 log = structlog.get_logger()
 
-# A lost bust (Redis away, its memory emptied) is healed by this and nothing else: the T of "never older than the TTL"
-# in P7.
+# The only bound after a lost bust (Redis away, its memory emptied): the TTL of "never older than the TTL" in P7.
 TTL_S = 60
-# The fence has to outlive the slowest reader: one that holds a row it read before the bust. Reads have a deadline of
-# seconds. A fill takes the fence's place and lives shorter, but still far longer than that.
+# The fence must outlive the slowest reader that holds a row from before the bust. Reads have a deadline of seconds. A
+# fill replaces the fence and lives shorter, but still far longer than that.
 _FENCE_S = 300
-# Busts that are owed for an outage. 100 bytes each; what no longer fits is left to the TTL.
+# Busts owed during an outage, 100 bytes each. The TTL covers what no longer fits.
 _MAX_OWED = 10_000
 
-# What somebody else has put at our key is as good as nothing, and makes way.
+# Another program's value under our key counts as missing, and is deleted.
 _VERSION_AT = """
 local function version_at(key)
   local text = redis.pcall('HGET', key, 'version') or ''
@@ -58,10 +57,10 @@ redis.call('PEXPIRE', KEYS[1], ARGV[3])
 return 1
 """
 
-# One argument: a MessagePack of [[product, version, list, …], how long a fence lives]. An EVAL for each product in a
-# pipeline cost product_consumer 22 to 26 µs of CPU, which is more than all else that it does for an order, when each
-# order of a batch is for another product; this costs 2.2 (256 products a batch, three interleaved pairs).
-# A body of the same version is what this bust makes way for: it was filled after the commit, so it stays.
+# One argument: a MessagePack of [[product, version, list, …], lifetime of a fence in seconds]. A pipeline with an EVAL
+# for each product cost product_consumer 22 to 26 µs of CPU, if each order of a batch is for another product. That is
+# more than all its other work for an order. This costs 2.2 (256 products a batch, three interleaved pairs).
+# A body of the bust's own version stays: it was filled after the commit.
 _BUST = f"""{_VERSION_AT}
 local busts, fence_s = unpack(cmsgpack.unpack(ARGV[1]))
 local lists = {{}}
@@ -76,7 +75,7 @@ for i = 1, #busts, 3 do
 end
 return redis.call('DEL', unpack(lists))
 """
-# What is no hash is somebody else's.
+# A value that is no hash is another program's.
 _READ_MANY = """
 local found, time = {}, redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -87,9 +86,9 @@ for i, key in ipairs(cmsgpack.unpack(ARGV[1])) do
 end
 return found
 """
-# What Redis answers to this is the same for as long as it forgets nothing.
+# Its value stays the same until Redis forgets its data.
 _EPOCH_KEY = "cache-epoch"
-# Redis does nothing else meanwhile: 5 ms.
+# Redis serves nothing else meanwhile: 5 ms.
 _MAX_BUSTS_AT_ONCE = 1_000
 
 _VERSION = re.compile(rb"[0-9]{1,18}")
@@ -100,24 +99,24 @@ class CachedProduct(NamedTuple):
     version: int
     body: bytes
     age_s: float = TTL_S
-    """Since it was read from PostgreSQL. TTL_S where nobody has asked, and it may be that old."""
+    """Seconds since it was read from PostgreSQL. TTL_S, the oldest it can be, if its age was not asked for."""
 
 
 class ProductCache:
-    """Reads, fills and busts, none of which raises for what Redis or the network does, or for what others put there.
+    """Reads, fills and busts. None of them raises for Redis, the network, or another program's values.
 
-    A Redis that is away is a miss for readers, and busts are owed to it until it is back.
+    While Redis is away, every read is a miss, and busts are owed until it is back.
     """
 
     def __init__(self, redis: Redis, namespace: str = "") -> None:
-        """`namespace`: of the deployment. "" in tests that have a Redis of their own."""
+        """`namespace`: the deployment's. "" in tests that have a Redis of their own."""
         self._redis, self._namespace = redis, namespace
         self._owed: dict[str, int] = {}
         self._breaker = redis_breaker(redis)
         self._epoch: bytes | None = None
 
     async def read(self, product_id: str) -> CachedProduct | None:
-        """The product as it is cached, or None: not there, busted, owed a bust, or Redis is away."""
+        """The cached product, or None: not cached, busted, owed a bust, or Redis is away."""
         if product_id in self._owed or not self._breaker.may_try():
             metrics.CACHE_READS.labels("error").inc()
             return None
@@ -137,7 +136,7 @@ class ProductCache:
         return product
 
     async def read_many(self, product_ids: Iterable[str]) -> dict[str, CachedProduct]:
-        """Those of the products that are cached, in one round trip. As `read` otherwise."""
+        """Those of the products that are cached, in one round trip. Otherwise as `read`."""
         asked = [it for it in product_ids if it not in self._owed]
         if not asked or not self._breaker.may_try():
             metrics.CACHE_READS.labels("error").inc(len(asked))
@@ -155,9 +154,9 @@ class ProductCache:
         return products
 
     async def fill(self, product_id: str, version: int, body: bytes, age_s: float = 0.0) -> bool:
-        """Put a row that was read at `version`, `age_s` ago. False if a newer version has been there, or Redis is away.
+        """Store a row that was read at `version`, `age_s` ago. False if a newer version was there, or Redis is away.
 
-        It stays for what is left of TTL_S then: no reader gets what is older.
+        The row expires after the rest of TTL_S, so no reader gets an older one.
         """
         if not self._breaker.may_try():
             metrics.CACHE_FILLS.labels("error").inc()
@@ -174,10 +173,10 @@ class ProductCache:
         return bool(stored)
 
     async def bust_or_owe(self, versions: Iterable[tuple[str, int]]) -> bool:
-        """Forget all bodies older than the (product id, committed version) given, and those owed from before.
+        """Bust all bodies older than the given (product id, committed version), and those owed from before.
 
-        One round trip for each thousand. False: Redis is away, and the busts are owed. The next call makes up for them,
-        or `pay_owed`.
+        Takes one round trip a thousand products. False: Redis is away, and the busts are owed until the next call, or
+        until `pay_owed`.
         """
         new = 0
         for product_id, version in versions:
@@ -189,12 +188,12 @@ class ProductCache:
         return False
 
     async def pay_owed(self) -> bool:
-        """Make up for the busts that are owed. True if none is left. Costs nothing if there were none."""
+        """Send the busts that are owed. True if none is left. Costs nothing if there were none."""
         if not self._owed:
             return True
         if not self._breaker.may_try():
             return False
-        # Owed until done: whoever reads one of these meanwhile gets no body, rather than an old one.
+        # Owed until done: a reader of one of these meanwhile gets no body, rather than an old one.
         paying = dict(self._owed)
         try:
             await self._bust(paying)
@@ -208,9 +207,9 @@ class ProductCache:
         return True
 
     async def watch(self, health: Health, part: str) -> None:
-        """Tell `health` every second whether Redis can do the work, writes included; pay what is owed once it can.
+        """Report to `health` every second whether Redis can do the work, writes included; send owed busts once it can.
 
-        Until cancelled.
+        Runs until cancelled.
         """
         self._breaker.is_watched = True
         while True:
@@ -228,8 +227,9 @@ class ProductCache:
             await asyncio.sleep(PROBE_EVERY_S)
 
     async def _look_at_epoch(self) -> None:
-        """Say so when the fences are gone: until the TTL, a slow reader may have put back what they would have kept
-        out. Nothing else tells an emptied cache from a cold one. A server that takes no writes refuses this one too.
+        """Report when Redis has lost the fences: for a TTL, a late fill may bring back what they would have kept out.
+
+        Nothing else tells an emptied cache from a cold one. A server that takes no writes refuses this one too.
         """
         key = f"{self._namespace}{_EPOCH_KEY}"
         await self._redis.set(key, secrets.token_hex(8), nx=True)
@@ -260,12 +260,12 @@ class ProductCache:
 
 
 def _product(version: bytes | None, body: bytes | None, age_ms: int | None = None) -> CachedProduct | None:
-    """None for what is busted, and for what is not ours."""
+    """The cached product, or None: busted, or another program's value."""
     if version is None or body is None or not _VERSION.fullmatch(version):
         return None
     return CachedProduct(int(version), body, TTL_S if age_ms is None else max(0, age_ms) / 1000)
 
 
 def _is_of_another_kind(error: Exception) -> bool:
-    """Whether somebody else has put something else at this key."""
+    """Whether another program has stored another type under this key."""
     return isinstance(error, ResponseError) and str(error).startswith("WRONGTYPE")

@@ -1,8 +1,8 @@
-"""Redis as something that may be away: a client with deadlines, and a breaker, so that an outage is waited for once.
+"""Connects to Redis: a client with deadlines, and a circuit breaker, so that only one caller waits for an outage.
 
-A Redis that answers may still be of no use: it was demoted to a replica, its disk or its memory is full, its password
-has changed. redis-py keeps the connection to such a server. Here an answer of that kind drops all connections, so that
-the next ones go to whatever server the address means by then.
+A Redis that answers may still be unusable: it was demoted to a replica, its disk or its memory is full, its password
+has changed. redis-py keeps the connection to such a server. Here an answer of that kind drops all connections, so the
+next ones go to the server that the address names by then.
 """
 
 from dataclasses import dataclass
@@ -28,8 +28,8 @@ from pipeline.process import metrics
 from pipeline.process.breaker import Breaker
 from pipeline.process.error_text import describe as plainly
 
-# A healthy Redis on the same network answers in less than a millisecond. This bounds what the first caller loses to
-# one that hangs.
+# A healthy Redis on the same network answers in less than a millisecond. This bounds what a hung one costs the first
+# caller.
 _TIMEOUT_S = 1.0
 
 
@@ -38,7 +38,7 @@ class Refusal:
     """Why a Redis that answers cannot do the work."""
 
     name: str
-    """For metrics."""
+    """The metrics' label."""
     words: str
     """For a person."""
 
@@ -64,7 +64,7 @@ _BY_TYPE: dict[type[Exception], Refusal] = {
     ClusterDownError: _CLUSTER,
     MovedError: _CLUSTER,
 }
-# By the first word of an answer that redis-py has no type for, and of a script's that an older server quotes.
+# By the first word of an error that redis-py has no type for, also where an older server quotes it from a script.
 _BY_WORD = {
     "READONLY": _READ_ONLY,
     "OOM": _FULL,
@@ -76,12 +76,12 @@ _BY_WORD = {
     "WRONGPASS": _LOGIN,
     "BUSY": _BUSY,
 }
-# Redis 7.0 has no word for it.
+# Redis 7.0 gives this error no word.
 _NO_RIGHT_IN_A_SCRIPT = "The user executing the script can't "
 
 
 def refusal_of(error: BaseException) -> Refusal | None:
-    """Why the server cannot do the work, if that is what it says."""
+    """Why Redis cannot do the work, if the error says so; otherwise None."""
     for type_, refusal in _BY_TYPE.items():
         if isinstance(error, type_):
             return refusal
@@ -96,13 +96,13 @@ def refusal_of(error: BaseException) -> Refusal | None:
 
 
 def describe(error: BaseException) -> str:
-    """In one line, with what it means."""
+    """The error in one line, with what it means."""
     refusal = refusal_of(error)
     return f"{plainly(error)} ({refusal.words})" if refusal else plainly(error)
 
 
 def _cause(error: BaseException) -> str:
-    """For metrics."""
+    """The metrics' label of an error."""
     if (refusal := refusal_of(error)) is not None:
         return refusal.name
     if isinstance(error, (RedisTimeoutError, TimeoutError)):
@@ -114,7 +114,7 @@ def _cause(error: BaseException) -> str:
 
 
 class RedisBreaker(Breaker):
-    """Of one Redis, for all in the process who use it."""
+    """The breaker of one Redis, shared by all its users in the process."""
 
     def __init__(self) -> None:
         super().__init__("redis")
@@ -124,7 +124,7 @@ class RedisBreaker(Breaker):
 
 
 class _Client(Redis):
-    """A client whose connections end with the server's ability to do the work."""
+    """A client that drops its connections when the server says that it cannot do the work."""
 
     breaker: Breaker
 
@@ -139,15 +139,15 @@ class _Client(Redis):
 
 
 def connect(redis_url: str) -> Redis:
-    """A client with deadlines. Connects at first use; waits for a free connection rather than fail for want of one."""
+    """Make a client with deadlines. It connects on first use, and waits for a free connection instead of failing."""
     pool = BlockingConnectionPool.from_url(
         redis_url,
         max_connections=16,
         timeout=_TIMEOUT_S,
         socket_timeout=_TIMEOUT_S,
         socket_connect_timeout=_TIMEOUT_S,
-        # redis-py tells the server its version, and asks for notices of maintenance, on each new connection. Both are
-        # commands that we have no other use for, so that no user of ours needs the right to them.
+        # On each new connection, redis-py sends its version and asks for maintenance notices. We need neither command,
+        # so without them no Redis user of ours needs the right to them.
         driver_info=None,
         maint_notifications_config=MaintNotificationsConfig(enabled=False),
     )
@@ -158,5 +158,5 @@ def connect(redis_url: str) -> Redis:
 
 
 def redis_breaker(redis: Redis) -> Breaker:
-    """That of the client, which all share who are given it."""
+    """The client's breaker, which all users of the client share."""
     return getattr(redis, "breaker", None) or RedisBreaker()

@@ -1,4 +1,4 @@
-"""One look-up of a thing at a time, shared by all who came for it before it began."""
+"""Prevents cache stampedes: one look-up of a key at a time, shared by all callers that came before it began."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -8,12 +8,13 @@ T = TypeVar("T")
 
 
 class SingleFlight(Generic[T]):
-    """A stampede on something that was just busted is two look-ups at the most: one that had begun, and one that all
-    who came since share. They must not share the first: what it read may be older than a change that they have seen.
+    """Runs two look-ups at most for a stampede on a busted key: one that had begun, and one that later callers share.
+
+    They must not share the first: what it read may be older than a change that they have seen.
     """
 
     def __init__(self) -> None:
-        # By key: the look-up that holds the turn, and the one that has not begun.
+        # By key: the look-up that runs, and the one that has not begun.
         self._begun: dict[str, asyncio.Task[T]] = {}
         self._waiting: dict[str, asyncio.Task[T]] = {}
 
@@ -22,16 +23,16 @@ class SingleFlight(Generic[T]):
         return not self._begun and not self._waiting
 
     async def run(self, key: str, look_up: Callable[[bool], Coroutine[Any, Any, T]]) -> T:
-        """What `look_up` returns or raises: the caller's, or that of another who came before it began.
+        """Return or raise what a look-up of `key` does: the caller's own, or one that had not begun when it came.
 
-        It is told whether another went before: then the answer may be in the cache by now.
+        `look_up` gets whether another went before: then the answer may be in the cache by now.
         """
         flight = self._waiting.get(key)
         if flight is None:
             flight = asyncio.create_task(self._fly(key, look_up, self._begun.get(key)))
             flight.add_done_callback(_retrieved)
             self._waiting[key] = flight
-        # Shielded: the others who wait for it have not been cancelled.
+        # Shielded: cancelling one caller must not cancel the look-up for the others.
         return await asyncio.shield(flight)
 
     async def _fly(
@@ -48,6 +49,6 @@ class SingleFlight(Generic[T]):
 
 
 def _retrieved(flight: "asyncio.Task[Any]") -> None:
-    """Its error was for those who waited. If all of them have gone, it is nobody's."""
+    """Mark the error as retrieved. It belongs to the callers; if all were cancelled, nobody needs it."""
     if not flight.cancelled():
         flight.exception()

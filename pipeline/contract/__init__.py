@@ -1,1 +1,1 @@
-"""What is agreed on between processes: orders, ids, fields, reasons, queues, events, API keys."""
+"""What the processes agree on: orders, ids, fields, reasons, queues, events, API keys."""

@@ -1,8 +1,8 @@
-"""API keys: the token that a client holds, and the file in which the stack keeps their hashes for the two APIs.
+"""API keys: the token that a client holds, and the file in which the stack keeps the hashes for the two APIs.
 
-A token is `hr_<id>_<secret>`. The id is public: a key is found, listed and revoked by it. The secret is 256 random
-bits, and only its SHA-256 is kept. A fast hash is right for it. A slow one, such as bcrypt, is for passwords, which
-people choose so that they can be guessed; 256 random bits are guessed at no speed, and the APIs hash at every request.
+A token is `hr_<id>_<secret>`. The id is public: it serves to find, list and revoke a key. The secret is 256 random
+bits, and only its SHA-256 is kept. A fast hash is right here. A slow one, such as bcrypt, protects passwords, which
+people choose so that they can be guessed. Nobody guesses 256 random bits, and the APIs hash at every request.
 """
 
 import re
@@ -20,7 +20,7 @@ ORDERS_WRITE, ORDERS_READ, PRODUCTS_WRITE, OPS = SCOPES
 
 MAX_ORDERS_PER_S = 1_000_000
 
-# Passes unescaped through JSON, COPY, logs and shells, and is never taken for an option. $ would let a newline by.
+# Passes unescaped through JSON, COPY, logs and shells, and never looks like an option. `$` would let a newline by.
 _CLIENT = r"^[a-z0-9][a-z0-9_.-]{0,63}\Z"
 CLIENT_RULE = "1 to 64 of a-z, 0-9, '-', '_' and '.', beginning with a letter or a digit"
 
@@ -29,21 +29,21 @@ _TOKEN = re.compile(f"hr_({_ID})_({_SECRET})")
 
 
 class InvalidKeys(ValueError):
-    """Bytes that are not a key file. The text says where and why, and quotes nothing of it."""
+    """Bytes that are not a key file. The text says where and why, and quotes none of them."""
 
 
 class ApiKey(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """One key, as the file has it."""
+    """One API key, as stored in the file."""
 
     id: Annotated[str, msgspec.Meta(pattern=rf"^{_ID}\Z")]
     client: Annotated[str, msgspec.Meta(pattern=_CLIENT)]
-    """Whose it is. A client may have several keys, so that one can be changed for another without a gap."""
+    """The key's owner. A client may have several keys, so that one can replace another without a gap."""
     scopes: Annotated[tuple[ScopeName, ...], msgspec.Meta(min_length=1)]
     secret_sha256: Annotated[str, msgspec.Meta(pattern=rf"^{_SECRET}\Z")]
     """Hex."""
     created_at: Annotated[datetime, msgspec.Meta(tz=True)]
     orders_per_s: Annotated[int, msgspec.Meta(ge=1, le=MAX_ORDERS_PER_S)] | None = None
-    """How many orders a second its client may send to each ingest_api; None: as many as it likes."""
+    """Orders a second that its client may send to each ingest_api; None: no limit."""
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
@@ -58,13 +58,13 @@ def new_token() -> str:
 
 
 def parse_token(token: str) -> tuple[str, str] | None:
-    """The id and the secret, or None if it is no token."""
+    """Split a token into its id and its secret; None if it is no token."""
     match = _TOKEN.fullmatch(token)
     return (match[1], match[2]) if match else None
 
 
 def hash_secret(secret: str) -> str:
-    """Hex."""
+    """The secret's SHA-256, in hex."""
     return sha256(secret.encode()).hexdigest()
 
 
@@ -73,12 +73,12 @@ def is_client_name(text: str) -> bool:
 
 
 def encode_keys(keys: Sequence[ApiKey]) -> str:
-    """The file's content, for people too."""
+    """The content of a key file, readable for people."""
     return msgspec.json.format(msgspec.json.encode(_File(list(keys))), indent=2).decode() + "\n"
 
 
 def decode_keys(content: bytes) -> list[ApiKey]:
-    """The keys in a file. Raises InvalidKeys if anything in it is not as it should be: half a file is not believed."""
+    """The keys in a file. Raises InvalidKeys if any part of it is wrong: half a file is not trusted."""
     try:
         keys = _decoder.decode(content).keys
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -1,6 +1,6 @@
-"""The fields that orders and products have in common, as the documents of the interfaces describe them.
+"""Fields that orders and products share, as OpenAPI and AsyncAPI describe them.
 
-Nothing here is checked at run time: a decoder reads `Uuid` as it reads `str`, and as fast.
+Nothing here is checked at run time: a decoder reads `OrderId` as it reads `str`, and as fast.
 """
 
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""Order ids: RFC 9562 UUIDs, version 8, that say when they were made and that we made them.
+"""Order ids: RFC 9562 UUIDs, version 8, that tell when they were made and that this system made them.
 
      48 bits  Unix milliseconds, so that inserts stay at the right edge of the index
       4       version, 8
@@ -14,30 +14,30 @@ is held at its highest value, and the 65,537th id of a millisecond borrows from 
 33-bit node is drawn at random at each start, so two processes that live in the same millisecond share one
 with p = 2**-33. A fleet of 100 processes that restarts 10 times a day makes 10 * 100**2 / 2 = 5e4 pairs a day: one
 clash of nodes in 470 years, and even then only ids of the same millisecond and the same count are equal. Should it
-happen, the persist_worker does not take the second order for a redelivery of the first: it compares the rows, and parks
-the stranger.
+happen, persist_worker does not take the second order for a redelivery of the first: it compares the rows, and parks
+the second.
 
 Why minted and derived ids never meet: the origin bit.
 
 A derived id is the same for every retry: it comes from (client, idempotency key, what is ordered), so the primary key
-is the authority on P5. What is ordered is among it because a 202 must be kept: a client that uses a key again for
-another order, when nobody remembers the first one, is promised that order, and under the first one's id it could not
-be stored. Its 97 free bits are a keyed hash. If the key is itself a UUIDv7, its milliseconds stay the leading 48 bits,
-so that these inserts too go to the right edge of the index, and 49 bits are hash. Two of m such keys of one millisecond
-share an id with p = m**2 / 2**50: at 10,000 keyed orders/s (m = 10), one pair in 360 years. For other keys, n in all,
-p = n**2 / 2**98: with 10**12 orders 3e-6. Should it happen, the second order is parked.
+is the authority on P5. The hash covers what is ordered, because a 202 must be kept. A client may use a key again for
+another order, when nobody remembers the first one. The 202 promises that order, and under the first one's id it could
+not be stored. The id's 97 free bits are a keyed hash. If the key is itself a UUIDv7, its milliseconds stay the leading
+48 bits, so that these inserts too go to the right edge of the index, and 49 bits are hash. Two of m such keys of one
+millisecond share an id with p = m**2 / 2**50: at 10,000 keyed orders/s (m = 10), one pair in 360 years. For other keys,
+n in all, p = n**2 / 2**98: with 10**12 orders 3e-6. Should it happen, the second order is parked.
 
-The orders of one bulk request have their place in the 10 lowest free bits, so they never meet. Hashed one by one, a
-thousand of them would under a UUIDv7, which is one millisecond, with p = 1000**2 / 2**50: at 25 such requests/s, every
+Each order of a bulk request has its place in the 10 lowest free bits, so they never meet. Hashed one by one under a
+UUIDv7, which is one millisecond, a thousand of them would meet with p = 1000**2 / 2**50: at 25 such requests/s, every
 17 months. Two bulk requests of one millisecond share all their ids with p = 2**-39.
 
-Why several keys. A key that leaked, or that policy says is old, is replaced without a second order for any retry. The
-first key mints; every key recognises its ids, and a retry's id is derived under each, because its first request may
-have been made under any of them. See ingest_api.retries.keyed for how the right one is found.
+Why several keys. They let a key that leaked, or is too old by policy, be replaced without a second order for any retry.
+The first key mints; every key recognises its ids. A retry's id is derived under each key, because its first request may
+have been made under any of them. ingest_api.retries.keyed finds the right one.
 
 Why 24 bits of MAC. It answers "did we mint this?" for ids without a row, so that GET says PENDING and not 404 (P6). A
-forger's guess passes once in 16.7 million and gains one PENDING for an order that does not exist. Nothing is authorised
-by it.
+forger's guess passes once in 16.7 million and gains one PENDING for an order that does not exist. The MAC authorises
+nothing.
 """
 
 import secrets
@@ -56,12 +56,12 @@ _FIXED_BITS = (0xF << 76 | 0b11 << 62) >> 24
 _BELOW_MS = (1 << 56) - 1
 _DERIVED = 1 << 16
 _PLACE_BITS = 10
-# Borrowing, or a clock that is slewed, is behind by milliseconds.
+# Borrowing, or a slewed clock, is behind by milliseconds; more is a clock that was set back.
 _STEP_MS = 1_000
 
 
 class OrderIds:
-    """Mints order ids under the first of its secret keys, and recognises those of all."""
+    """Mints order ids under the first of its secret keys, and recognises those of all of them."""
 
     def __init__(
         self,
@@ -72,9 +72,8 @@ class OrderIds:
         on_step: Callable[[float], None] = lambda _: None,
     ) -> None:
         """`key`: the secret shared by all processes, at least 32 characters; or several, the one that mints first.
-        `node`, `clock_ms`: for tests.
 
-        `on_step`: told once, in seconds, when the clock is found to have been set back, and how far.
+        `node`, `clock_ms`: for tests. `on_step`: called once when the clock was set back, with the seconds.
         """
         keys = [key] if isinstance(key, str) else key
         self._keys = [blake2b(it.encode(), digest_size=32).digest() for it in keys]
@@ -87,7 +86,7 @@ class OrderIds:
         self._counter = 0
 
     def mint(self) -> str:
-        """A new id, greater than all that this process has minted before. Canonical lower-case text."""
+        """Mint an id, greater than all that this process minted before. Canonical lower-case text."""
         now_ms = self._clock_ms()
         if now_ms > self._now_ms:
             self._now_ms, self._counter, self._is_behind = now_ms, 0, False
@@ -101,15 +100,15 @@ class OrderIds:
         return _sign(_minted_bits(self._now_ms, self._node, self._counter), self._mac)
 
     def latest(self) -> str:
-        """The id that was minted last. Before the first, an id that nothing has."""
+        """The id that was minted last. Before the first, an id that no order has."""
         return _sign(_minted_bits(self._now_ms, self._node, self._counter), self._mac)
 
     def derive(self, client: str, idempotency_key: str, request: str) -> str:
-        """The id of a new order that `client` makes with this key. `request`: what it orders, as in each retry."""
+        """The id of a new order of `client` with this key. `request`: what is ordered, the same in each retry."""
         return self.derive_under_each(client, idempotency_key, request)[0][0]
 
     def derive_many(self, client: str, idempotency_key: str, request: str, count: int) -> list[str]:
-        """The ids of the `count` (at most 1,024) orders that `client` makes at once with this key: no two the same."""
+        """The ids of `count` (at most 1,024) orders of one bulk request with this key: no two are the same."""
         return self.derive_under_each(client, idempotency_key, request, count)[0]
 
     def derive_under_each(
@@ -117,14 +116,14 @@ class OrderIds:
     ) -> list[list[str]]:
         """As `derive` (`count` None: one id) or `derive_many`, under each secret key, the one that mints first.
 
-        The orders have the ids of one of these lists. New ones get the first.
+        Stored orders have the ids of one of these lists. New orders get the first.
         """
         assert count is None or count <= 1 << _PLACE_BITS
         kind = request if count is None else f"many {request}"
         ids = []
         for key, mac in zip(self._keys, self._macs, strict=True):
             bits = _derived_bits(key, client, idempotency_key, kind)
-            if count is not None:  # their place is in the lowest bits
+            if count is not None:  # the lowest bits hold each order's place
                 bits = bits >> _PLACE_BITS << _PLACE_BITS
             ids.append([_sign(bits | place, mac) for place in range(count or 1)])
         return ids
@@ -132,7 +131,7 @@ class OrderIds:
     def is_ours(self, order_id: str) -> bool:
         """Whether this system minted the id: no I/O, no false negative, one false positive in 2**24 guesses a key.
 
-        Only the canonical text is an id of ours.
+        Only canonical text counts.
         """
         try:
             value = UUID(order_id).int
@@ -152,7 +151,7 @@ def _sign(bits: int, keyed: blake2b) -> str:
 
 
 def _derived_bits(key: bytes, client: str, idempotency_key: str, request: str) -> int:
-    """The 104 bits before the MAC, of an order with an Idempotency-Key."""
+    """The 104 bits before the MAC, for an order with an Idempotency-Key."""
     # Length-prefixed, so that ("a", "bc") and ("ab", "c") differ.
     message = f"{len(client)}:{client}{len(request)}:{request}{idempotency_key}".encode()
     bits = int.from_bytes(blake2b(message, key=key, digest_size=13, person=b"idempotency").digest(), "big")

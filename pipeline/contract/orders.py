@@ -1,7 +1,7 @@
-"""An order as it travels: one JSON object, encoded once at acceptance, carried unchanged to the database.
+"""An order on the wire: one JSON object, encoded once at acceptance, carried unchanged to the database.
 
-The bytes that answer the client are the bytes in the message; what only workers need is put behind them. A message body
-is a JSON array of such objects, so batches are made, merged and split by joining bytes:
+The bytes that answer the client are the bytes in the message, plus members at the end that only workers need. A message
+body is a JSON array of such objects, so batches are made, merged and split by joining bytes:
 
     encode_order → join_bodies([b"[…]", b"[…]"]) → decode_body
 
@@ -36,11 +36,11 @@ class Order(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     status: str | None = None
     """Always `PENDING` in the answer to the client; readers of messages ignore it."""
     traceparent: str | None = None
-    """W3C Trace Context of the request that brought the order, if it had one."""
+    """W3C Trace Context of the order's request, if it had one."""
     request_hash: str | None = None
     """Hex digest of the request of an order with an Idempotency-Key."""
     client: str | None = None
-    """Whose API key brought the order; nobody's while the service is open. Who may read it is decided by this."""
+    """The owner of the API key that sent the order, which decides who may read it; None while the service is open."""
 
 
 class InvalidOrder(ValueError):
@@ -55,11 +55,11 @@ class _Owned(msgspec.Struct):
     client: str
 
 
-# As long as the name of a client can be (pipeline/contract/api_keys.py). It is in an index, and what no index can hold
-# PostgreSQL refuses with an error that blames no row.
+# The longest name of a client (pipeline/contract/api_keys.py). An index holds it, and PostgreSQL refuses a value too
+# long for an index with an error that blames no row.
 _MAX_CLIENT = 64
 
-# Maps hex digits to x, and x itself to what no UUID has: a canonical UUID becomes _UUID_SHAPE.
+# Maps hex digits to x, and x to a byte that no UUID has: a canonical UUID becomes _UUID_SHAPE.
 _UUID_SHAPE = b"xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx\n"
 _TO_SHAPE = bytes.maketrans(b"x0123456789abcdef", b"\0" + b"x" * 16)
 
@@ -70,7 +70,7 @@ _order_decoder = msgspec.json.Decoder(Order)
 _id_decoder = msgspec.json.Decoder(_Identified)
 _client_decoder = msgspec.json.Decoder(_Owned)
 
-# UnicodeDecodeError: text that is not UTF-8 is no DecodeError to msgspec.
+# UnicodeDecodeError: msgspec raises no DecodeError for text that is not UTF-8.
 _MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -80,9 +80,9 @@ def encode_order(order: Order) -> bytes:
 
 
 def with_context(encoded: bytes, traceparent: str | None, request_hash: str | None, client: str) -> bytes:
-    """An encoded order as it stands in a message: what only the workers need is put behind what the client gets.
+    """An encoded order as a message holds it: the client's bytes, then the members that only the workers need.
 
-    All values are of characters that JSON does not escape. `client`: "" for nobody in particular.
+    No value may hold a character that JSON escapes. `client`: "" for an order without an owner.
     """
     if traceparent is None and request_hash is None and not client:
         return encoded
@@ -131,7 +131,7 @@ def decode_order(encoded: bytes) -> Order:
 
 
 def id_in(encoded: bytes) -> str | None:
-    """The id in what need not be an order, if there is one to be read."""
+    """The id in JSON that may not be an order; None if it has no canonical one."""
     try:
         order_id = _id_decoder.decode(encoded).id
     except _MALFORMED:
@@ -140,7 +140,7 @@ def id_in(encoded: bytes) -> str | None:
 
 
 def client_in(encoded: bytes) -> str | None:
-    """Whose order it is, in what need not be an order. None for nobody's in particular, and where it does not say."""
+    """The owner in JSON that may not be an order; None if it names none."""
     try:
         return _client_decoder.decode(encoded).client or None
     except _MALFORMED:
@@ -148,13 +148,13 @@ def client_in(encoded: bytes) -> str | None:
 
 
 def _check(orders: list[Order]) -> None:
-    """Raise InvalidOrder for what decodes and is no order all the same. All at once: 0.2 µs an order, measured."""
+    """Raise InvalidOrder for values that decode but are no orders. All at once: 0.2 µs an order, measured."""
     if not _are_canonical([text for order in orders for text in (order.id, order.product_id)]):
         raise InvalidOrder("an id is not a UUID in its canonical form")
-    # A NaN is no JSON number, so written again it would spoil the message for its neighbours.
+    # A NaN is no JSON number: encoded again, it would make the whole message unreadable.
     if not all(order.unit_price.is_finite() and order.total_price.is_finite() for order in orders):
         raise InvalidOrder("a price is not finite")
-    # Without its zone a moment is none, and Python compares it with no other.
+    # Without a time zone, a time is ambiguous, and Python refuses to compare it with others.
     if not all(order.created_at.tzinfo for order in orders):
         raise InvalidOrder("created_at has no time zone")
     if any(order.client is not None and len(order.client) > _MAX_CLIENT for order in orders):
@@ -162,6 +162,6 @@ def _check(orders: list[Order]) -> None:
 
 
 def _are_canonical(ids: list[str]) -> bool:
-    """Whether all are UUIDs as PostgreSQL writes them: it reads others too, but compares equal what we do not."""
+    """Whether all are UUIDs as PostgreSQL writes them. It reads other forms too, and finds them equal; we would not."""
     text = "".join([f"{it}\n" for it in ids]).encode()
     return text.translate(_TO_SHAPE) == _UUID_SHAPE * len(ids)

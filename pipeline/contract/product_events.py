@@ -1,4 +1,4 @@
-"""What is said on `products_exchange`. Hints: a TTL heals who misses one, and nothing is decided by them alone."""
+"""Events on `products_exchange`. They are hints: a reader that misses one catches up when the TTL expires."""
 
 import msgspec
 
@@ -6,7 +6,7 @@ from pipeline.contract.fields import ProductId, UnitPrice
 
 
 class ProductEvent(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A product as it was after the commit that is told of. Events overtake each other; `version` orders them."""
+    """A product's state after a commit. Events may overtake each other; `version` orders them."""
 
     id: ProductId
     version: int
@@ -24,5 +24,5 @@ def encode_event(event: ProductEvent) -> bytes:
 
 
 def decode_event(body: bytes) -> ProductEvent:
-    """Raises msgspec.DecodeError for anything else."""
+    """Decode an event. Raises msgspec.DecodeError for anything else."""
     return _decoder.decode(body)

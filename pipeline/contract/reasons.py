@@ -1,7 +1,7 @@
-"""Why an order is FAILED: every word that `GET` may answer as `reason`. Code, OpenAPI and documents derive from it.
+"""The reasons why an order is FAILED: every `reason` that `GET` may answer. Code, OpenAPI and documents derive from it.
 
-A verdict is final. A dead letter's reason is not: a replay may still make the order PROCESSED, until an operator
-discards the letter.
+A verdict is final. A dead letter's reason is not: until an operator discards the letter, a replay may still make the
+order PROCESSED.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ class Reason:
     meaning: str
     """One line for a client and an operator."""
     is_verdict: bool = False
-    """Decided by product_consumer. Otherwise it is of a dead letter."""
+    """Whether it is a verdict of product_consumer; otherwise it is the reason of a dead letter."""
 
 
 OUT_OF_STOCK = "out_of_stock"
@@ -25,7 +25,7 @@ ID_CONFLICT = "id_conflict"
 UNREADABLE = "unreadable"
 UNKNOWN_SCHEMA = "unknown_schema"
 
-# What RabbitMQ calls the ways into a dead-letter exchange.
+# RabbitMQ's own reasons for dead-lettering a message.
 DELIVERY_LIMIT = "delivery_limit"
 REJECTED = "rejected"
 EXPIRED = "expired"
@@ -53,5 +53,5 @@ REASONS = (
 
 
 def table_rows(*, verdicts: bool) -> list[str]:
-    """Rows of a Markdown table: of the verdicts, or of the dead letters."""
+    """Rows of a Markdown table: the reasons of verdicts, or of dead letters."""
     return [f"| `{it.name}` | {it.meaning} |" for it in REASONS if it.is_verdict is verdicts]

@@ -3,9 +3,9 @@
     orders_exchange ── order.accepted ──▶ orders.accepted ──(rejected, or returned too often)──▶ orders.dead
                     └─ order.created  ──▶ orders.created  ──(the same)─────────────────────────▶ orders.dead
     products_exchange ── product.* ──▶ one private queue for each ingest_api
-    orders_intake_began        carries nothing. A broker without it has never had an order
+    orders_intake_began        carries no messages. A broker without it has never had an order
 
-What is in orders.dead is parked by persist_worker, like what the workers themselves give up on.
+persist_worker parks the messages of orders.dead, as the workers park poison themselves.
 
 Every queue that holds orders is a quorum queue: a confirm means that the message is fsynced.
 """
@@ -39,9 +39,9 @@ ORDERS_DEAD_QUEUE = "orders.dead"
 # Past either, the broker refuses publishes, and the refusal travels back to the client as a 503.
 _MAX_QUEUE_BYTES = 2 * 1024**3
 _MAX_QUEUE_MESSAGES = 2_000_000
-# How often a message may come back before the broker takes it for poison. The workers park poison themselves, in the
-# same transaction as its neighbours, so this is the second net, and it has to be wide: each restart of a worker
-# counts once for everything it had prefetched.
+# Redeliveries of a message before the broker takes it for poison. The workers park poison themselves, in the same
+# transaction as the rest of its batch, so this limit is only the second line. It must be high: each restart of a worker
+# counts once for every message it had prefetched.
 _DELIVERY_LIMIT = 100
 
 _BOUNDED_QUORUM_QUEUE: FieldTable = {
@@ -50,23 +50,23 @@ _BOUNDED_QUORUM_QUEUE: FieldTable = {
     "x-max-length-bytes": _MAX_QUEUE_BYTES,
     "x-overflow": "reject-publish",
 }
-# at-least-once: the broker confirms a dead letter to itself before it forgets the original. Needs reject-publish.
+# at-least-once: the broker drops the original only after the dead-letter queue confirmed it. Needs reject-publish.
 _ORDER_QUEUE: FieldTable = _BOUNDED_QUORUM_QUEUE | {
     "x-delivery-limit": _DELIVERY_LIMIT,
     "x-dead-letter-exchange": DEAD_EXCHANGE,
     "x-dead-letter-strategy": "at-least-once",
 }
-# Behind the second net there is none. RabbitMQ 4 drops what has come back 20 times to a queue without a limit of its
-# own, and 3.10 knows no value for "never": so, a number that no restarts and no outages add up to.
+# Nothing catches what this queue drops. In a queue without its own limit, RabbitMQ 4 drops a message that was returned
+# 20 times, and 3.10 has no value for "never". So the limit is a number that no restarts and outages add up to.
 _DEAD_QUEUE: FieldTable = _BOUNDED_QUORUM_QUEUE | {"x-delivery-limit": 1_000_000_000}
 
 
 OpenChannel = Callable[[], Awaitable[AbstractChannel]]
-"""Opens a channel of the connection, in place of the one before."""
+"""Opens a channel on the connection, in place of the one before."""
 
 
 async def begin_intake(open_channel: OpenChannel) -> bool:
-    """Mark the broker, before ingest_api publishes there. Returns whether it had no mark: then it has had no order."""
+    """Mark the broker before ingest_api publishes to it. True if it had no mark: then it has never had an order."""
     channel = await open_channel()
     try:
         await channel.declare_exchange(INTAKE_BEGAN_EXCHANGE, passive=True)
@@ -80,17 +80,17 @@ async def begin_intake(open_channel: OpenChannel) -> bool:
 
 
 async def declare_accepted(channel: AbstractChannel) -> AbstractQueue:
-    """Where ingest_api publishes and persist_worker consumes."""
+    """Declare orders.accepted: ingest_api publishes to it, persist_worker consumes it."""
     return await _declare_order_queue(channel, ORDERS_ACCEPTED_QUEUE, ORDER_ACCEPTED)
 
 
 async def declare_created(channel: AbstractChannel) -> AbstractQueue:
-    """Where persist_worker publishes and product_consumer consumes."""
+    """Declare orders.created: persist_worker publishes to it, product_consumer consumes it."""
     return await _declare_order_queue(channel, ORDERS_CREATED_QUEUE, ORDER_CREATED)
 
 
 async def declare_dead(channel: AbstractChannel) -> AbstractQueue:
-    """Where the broker puts what it gives up on, and persist_worker parks it."""
+    """Declare orders.dead: the broker dead-letters to it, persist_worker parks from it."""
     await channel.declare_exchange(DEAD_EXCHANGE, ExchangeType.TOPIC, durable=True)
     queue = await channel.declare_queue(ORDERS_DEAD_QUEUE, durable=True, arguments=dict(_DEAD_QUEUE))
     await queue.bind(DEAD_EXCHANGE, "#")
@@ -98,19 +98,19 @@ async def declare_dead(channel: AbstractChannel) -> AbstractQueue:
 
 
 async def declare_products(channel: AbstractChannel) -> None:
-    """The exchange of product events. They are hints, so nothing is kept for who is not there."""
+    """Declare the exchange of product events. They are hints, so no queue keeps them for an absent reader."""
     await channel.declare_exchange(PRODUCTS_EXCHANGE, ExchangeType.TOPIC, durable=True)
 
 
 async def declare_product_events(channel: AbstractChannel) -> AbstractQueue:
-    """A private queue that gets every product event for as long as its connection lives."""
+    """Declare a private queue that gets every product event for as long as its connection lives."""
     queue = await channel.declare_queue(exclusive=True, auto_delete=True, arguments={"x-max-length": 100_000})
     await bind_product_events(channel, queue)
     return queue
 
 
 async def bind_product_events(channel: AbstractChannel, queue: AbstractQueue) -> None:
-    """Once more, as no one who listens is told that somebody has deleted the exchange or the binding."""
+    """Bind `queue` to the product events. Repeat it: no consumer is told of a deleted exchange or binding."""
     await declare_products(channel)
     await queue.bind(PRODUCTS_EXCHANGE, "product.*")
 
