@@ -1,4 +1,4 @@
-"""The AsyncAPI 3.0 document of what the processes say to each other, made from the topology and the message types."""
+"""The AsyncAPI 3.0 document of the messages between processes, made from the topology and the message types."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -55,7 +55,7 @@ class Operation(NamedTuple):
 
 
 _EVENT_QUEUE = "product events"
-"""The broker gives it another name in each ingest_api."""
+"""The broker names this queue differently in each ingest_api."""
 
 _OPERATIONS = (
     Operation(
@@ -176,6 +176,6 @@ _HEADERS = {
 
 
 def _name(text: str) -> str:
-    """As the keys of the document must be: camelCase from dots and spaces."""
+    """A key as the document requires it: camelCase from dots and spaces."""
     first, *rest = text.replace(".", " ").replace("_", " ").split()
     return first + "".join(word.capitalize() for word in rest)

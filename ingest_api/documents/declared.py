@@ -1,4 +1,4 @@
-"""What the processes declare at the broker, recorded instead of sent: for the AsyncAPI document."""
+"""Records what the processes declare at the broker, instead of sending it: for the AsyncAPI document."""
 
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
@@ -29,7 +29,7 @@ class Queue:
     """Exchange and routing key of each."""
 
     async def bind(self, exchange: str, routing_key: str) -> None:
-        if (exchange, routing_key) not in self.bindings:  # who declares it again binds it again
+        if (exchange, routing_key) not in self.bindings:  # declaring it again binds it again
             self.bindings.append((exchange, routing_key))
 
 
@@ -47,7 +47,7 @@ class Declared:
         ):
             _run(declaring)
 
-    # What topology asks of a channel.
+    # The methods of a channel that topology calls.
 
     async def declare_exchange(self, name: str, type_: ExchangeType, *, durable: bool = False) -> None:
         self.exchanges[name] = Exchange(name, type_.value, durable)
@@ -65,7 +65,7 @@ class Declared:
 
 
 def _run(declaring: Coroutine[Any, Any, object]) -> None:
-    """To its end, without a loop: there is nothing here that it could wait for."""
+    """Run `declaring` to its end without an event loop: nothing here makes it wait."""
     try:
         declaring.send(None)
     except StopIteration:

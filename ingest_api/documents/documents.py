@@ -1,4 +1,4 @@
-"""What ingest_api tells its clients about itself."""
+"""The documents that ingest_api serves to its clients: OpenAPI and AsyncAPI."""
 
 from dataclasses import replace
 from typing import Any
@@ -17,7 +17,7 @@ page like this one.
 
 
 def openapi(accepted_status: int = ACCEPTED, public_path: str = "") -> dict[str, Any]:
-    """`accepted_status`: what the service is set to answer to an order."""
+    """The OpenAPI document. `accepted_status`: the status that the service is set to answer to an order."""
     operations = [_answering(accepted_status, it) for it in OPERATIONS]
     return document_of("Headrace: orders", _ABOUT, {TAG: TAG_TEXT}, operations, public_path)
 

@@ -1,4 +1,4 @@
-"""What ingest_api answers: the one table that its routes and its OpenAPI document are made from."""
+"""The operations of ingest_api: the one table from which its routes and its OpenAPI document are made."""
 
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -25,7 +25,7 @@ from web.serving.body import NDJSON
 
 ORDERS = "/api/v1/orders"
 ACCEPTED = 202
-"""What is answered to an order, unless the service is set to answer 201."""
+"""The status of an accepted order, unless the service is set to answer 201."""
 
 TAG = "Orders"
 TAG_TEXT = "Accepted at once, decided a moment later."
@@ -50,7 +50,7 @@ _VERDICTS = "\n".join(
 
 
 def _answered_fields() -> list[tuple[str, Any]]:
-    """Those of Order that clients see: what stands behind `status` is for the workers."""
+    """The fields of Order that clients see: those after `status` are for the workers."""
     hints = get_type_hints(Order, include_extras=True)
     return [(name, hints[name]) for name in Order.__struct_fields__[: Order.__struct_fields__.index("status")]]
 
@@ -225,5 +225,5 @@ _GET_ORDER = Operation(
     problems=(kinds.NOT_FOUND, kinds.STORE_UNAVAILABLE),
 )
 
-# bulk comes before {order_id}: it is no order's id.
+# bulk comes before {order_id}, which would match it.
 OPERATIONS = (_ACCEPT_ORDER, _ACCEPT_ORDERS, _LIST_ORDERS, _GET_ORDER)

@@ -1,1 +1,1 @@
-"""What products cost at the door: the catalogue, and how it asks Redis and PostgreSQL."""
+"""Prices at acceptance: the catalogue, and how it asks Redis and PostgreSQL."""

@@ -1,8 +1,8 @@
-"""What ingest_api knows of products: price, and whether there is any at all. In process, so that an order costs no I/O.
+"""The product catalogue of ingest_api: prices, and what is sold out. It is in process, so an order costs no I/O.
 
-Filled on a miss from Redis, then PostgreSQL. Kept fresh by product events, which overtake each other and get lost:
-`version` orders them, and a TTL makes up for the lost ones. Everything here is a hint except the price, which is fixed
-at acceptance; the binding verdict on stock is product_consumer's.
+A miss is filled from Redis, then PostgreSQL. Product events keep the catalogue fresh. They overtake each other and get
+lost: `version` orders them, and a TTL makes up for the lost ones. Everything here is a hint except the price, which is
+fixed at acceptance; product_consumer gives the binding verdict on stock.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from pipeline.process.shares import Busy, Shares
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """A product as the door sees it. `price` None: there is no such product, or it was deleted."""
+    """A product as ingest_api knows it. `price` None: there is no such product, or it was deleted."""
 
     version: int
     price: Decimal | None
@@ -29,7 +29,7 @@ class Product:
     fresh_until: float
     """Loop time until which this is used without asking again."""
     usable_until: float
-    """Loop time until which this is used when nobody can be asked."""
+    """Loop time until which this is used when no store can be asked."""
 
 
 # How long an old price sells before a store that gave no answer is asked for it again.
@@ -43,7 +43,7 @@ V = TypeVar("V")
 
 
 class Found(NamedTuple):
-    """What was found outside."""
+    """A product as Redis or PostgreSQL has it."""
 
     state: ProductEvent
     age_s: float
@@ -51,16 +51,15 @@ class Found(NamedTuple):
 
 
 Load = Callable[[Mapping[str, int]], Awaitable[Mapping[str, Found | None]]]
-"""Looks products up outside: the state of each, None if there is no such product; nothing of those that nobody could be
-asked about.
+"""Looks products up in the stores: the state of each, None if there is no such product. Products that could not be
+looked up are missing.
 
-Given the version of each that is known (0: none), so that a cache which is behind it is not believed. The store itself
-is.
+Takes the known version of each (0: none), so that a cache which is behind it is not believed. PostgreSQL always is.
 """
 
 
 class Catalogue:
-    """A bounded map from product id to Product. What is not in it is looked up, many ids in one question."""
+    """A bounded map from product id to Product. Missing products are looked up, many ids in one question."""
 
     def __init__(self, settings: IngestSettings, load: Load) -> None:
         self._settings, self._load = settings, load
@@ -77,7 +76,7 @@ class Catalogue:
         )
 
     def get(self, product_id: str) -> Product | None:
-        """What is known and fresh, without I/O. `product_id` as the client wrote it: what is found is canonical."""
+        """The product if known and fresh, without I/O. `product_id` as the client wrote it: one found is canonical."""
         product = self._products.get(product_id)
         return product if product is not None and product.fresh_until > self._now() else None
 
@@ -89,7 +88,7 @@ class Catalogue:
         return found[product_id]
 
     async def find_all(self, product_ids: Collection[str], client: str) -> dict[str, Product]:
-        """The products, by id, without those that nobody could be asked about. Raises Busy: nothing was asked."""
+        """The products by id; those that could not be looked up are missing. Raises Busy."""
         found, missing = {}, []
         for product_id in product_ids:
             if (product := self.get(product_id) or self._known_missing(product_id)) is not None:
@@ -99,7 +98,7 @@ class Catalogue:
         return found | await self._look_up(missing, client) if missing else found
 
     def apply(self, event: ProductEvent) -> None:
-        """Take an event in, if it is about a product that is held or being looked up, and newer than what is held."""
+        """Apply an event, if its product is held or being looked up, and the event is newer than what is held."""
         self._unknown.pop(event.id, None)
         held = self._products.get(event.id)
         is_newer = event.id in self._rounds if held is None else event.version > held.version
@@ -107,7 +106,7 @@ class Catalogue:
             self._hold(event.id, self._from_event(event))
 
     def distrust(self) -> None:
-        """Events may have been missed: ask again before the next use of anything."""
+        """Make everything stale, because events may have been missed: the next use asks again."""
         self._unknown.clear()
         now = self._now()
         for product_id, product in self._products.items():
@@ -129,21 +128,21 @@ class Catalogue:
         answers = [it.done.result() for it in rounds if it.done.done()]
         found = {id_: answer[id_] for answer in answers for id_ in product_ids if id_ in answer}
         for product_id in product_ids:
-            if (heard := self.get(product_id)) is not None:  # in an event meanwhile, or as it was found
+            if (heard := self.get(product_id)) is not None:  # from an event meanwhile, or as it was found
                 found[product_id] = heard
         metrics.CATALOGUE_LOOKUPS.labels("stale").inc(len(old.keys() - found.keys()))
         return old | found
 
     async def _wait_a_moment(self, rounds: Sequence[Round[Product]]) -> None:
-        """For the answer of a store that works. One that has kept others waiting for longer is not waited for at all:
-        the question goes on, and the old price sells.
+        """Wait for the answer of a healthy store. Do not wait for one that has kept others waiting for longer: the
+        question goes on, and the old price sells.
         """
         patience_s = self._settings.catalogue_patience_s - self._rounds.asking_s
         if patience_s > 0:
             await asyncio.wait([it.done for it in rounds], timeout=patience_s)
 
     async def _ask(self, product_ids: Sequence[str]) -> dict[str, Product]:
-        """One question, and what it brings is held. Those that nobody could be asked about are not in the answer."""
+        """Ask one question, and hold its answer. Products that could not be looked up are missing."""
         known = {product_id: self._version_of(product_id) for product_id in product_ids}
         states = await self._load(known)
         for product_id in known.keys() - states.keys():
@@ -151,15 +150,15 @@ class Catalogue:
         return {id_: self._take_in(id_, known[id_], found) for id_, found in states.items()}
 
     def _take_in(self, product_id: str, known: int, found: Found | None) -> Product:
-        # What was held before has had its time: a store that was restored from a backup has gone back in versions, and
-        # is right all the same. Only an event that came meanwhile may know better.
+        # The answer overrules what was held before: a store restored from a backup has gone back in versions, and is
+        # right all the same. Only an event that came meanwhile may know better.
         held = self._products.get(product_id)
         if held is not None and held.version > max(known, found.state.version if found else 0):
             return held
         return self._hold(product_id, self._from_event(*found)) if found else self._hold_unknown(product_id)
 
     def _known_missing(self, product_id: str) -> Product | None:
-        """What is answered for an id that was no product a moment ago."""
+        """The answer for an id that was not a product a moment ago."""
         if self._unknown.get(product_id, 0.0) <= self._now():
             return None
         metrics.CATALOGUE_LOOKUPS.labels("unknown").inc()
@@ -170,12 +169,12 @@ class Catalogue:
         return held.version if held else 0
 
     def _usable(self, product_id: str) -> Product | None:
-        """What is held although it is old, if it is not too old."""
+        """The held product, fresh or old, unless it is too old."""
         held = self._products.get(product_id)
         return held if held is not None and held.usable_until > self._now() else None
 
     def _use_for_longer(self, product_id: str) -> None:
-        """Nobody could be asked: use what is held for a while, so that not each order asks again."""
+        """No store could be asked: use what is held for a while, so that not every order asks again."""
         held, now = self._usable(product_id), self._now()
         if held is not None and held.fresh_until < now + _ASK_AGAIN_S:
             self._hold(product_id, replace(held, fresh_until=min(held.usable_until, now + _ASK_AGAIN_S)))
@@ -184,7 +183,7 @@ class Catalogue:
         return Product(event.version, None if event.deleted else event.price, event.qty == 0, *self._bounds(age_s))
 
     def _bounds(self, age_s: float) -> tuple[float, float]:
-        """`fresh_until` and `usable_until` of what was so `age_s` ago. Nothing else bounds the age of a price."""
+        """`fresh_until` and `usable_until` of a state that is `age_s` old. Nothing else bounds the age of a price."""
         fresh_until = self._now() - age_s + self._settings.catalogue_ttl_s
         return fresh_until, fresh_until + self._settings.catalogue_max_stale_s
 

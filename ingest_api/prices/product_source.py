@@ -1,4 +1,4 @@
-"""Where the catalogue asks: Redis, then PostgreSQL. And where it listens: the product events."""
+"""Feeds the catalogue: look-ups in Redis, then PostgreSQL; and product events from the broker."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ log = structlog.get_logger()
 
 EVENTS = "product events"
 
-# How long events may pass unheard after somebody has deleted what brings them. Prices have their TTL meanwhile.
+# How long events may go unheard after somebody deletes the exchange or the binding. Prices have their TTL meanwhile.
 _BIND_EVERY_S = 10.0
 
 _PRODUCTS = """
@@ -45,15 +45,15 @@ class ProductSource:
     """
 
     def __init__(self, cache: ProductCache, pool: Pool, timeout_s: float, max_age_s: float = TTL_S) -> None:
-        """`max_age_s`: of what is taken from the cache, since it was read from PostgreSQL."""
+        """`max_age_s`: of a cached product, since it was read from PostgreSQL."""
         self._cache, self._pool, self._timeout_s, self._max_age_s = cache, pool, timeout_s, max_age_s
         self._breaker = Breaker("postgresql for prices")
 
     async def load(self, known_versions: Mapping[str, int]) -> dict[str, Found | None]:
-        """The products as they are now, None for ids that are none; nothing of those that PostgreSQL cannot be asked
-        about.
+        """The products as they are now, None for ids that are not products. Those that PostgreSQL could not be asked
+        about are missing.
 
-        A cached product that is older than its known version was not busted when it should have been.
+        A cached product that is older than its known version missed a bust, so it is not used.
         """
         found = await self._cached(known_versions)
         if missing := [it for it in known_versions if it not in found]:
@@ -105,7 +105,7 @@ async def follow_events(settings: PipelineSettings, health: Health, catalogue: C
         lost = when_lost(connection, channel)
         underlay = await channel.get_underlay_channel()
         await underlay.basic_consume(queue.name, on_event, no_ack=True)
-        catalogue.distrust()  # whatever happened before the queue was bound was not heard
+        catalogue.distrust()  # events before the queue was bound went unheard
         health.up(EVENTS)
         while not await ends_within(lost, _BIND_EVERY_S):
             async with answering():
@@ -115,7 +115,7 @@ async def follow_events(settings: PipelineSettings, health: Health, catalogue: C
 
 
 def _from_cache(product_id: str, cached: CachedProduct) -> ProductEvent | None:
-    """None if the body is not one of product_api's: Redis is no authority, so PostgreSQL is asked."""
+    """The product; None if product_api did not write the body. Redis is no authority, so PostgreSQL is asked then."""
     try:
         body = msgspec.json.decode(cached.body, type=_CachedBody)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -1,13 +1,13 @@
-"""How many accepted orders wait for their row, and for their verdict: told by the process that accepted them.
+"""Counts the accepted orders that wait for their row, and for their verdict, in the process that accepted them.
 
-A worker that is frozen tells nothing, and the broker counts messages, of which each holds up to a thousand orders; of
-those that a worker holds unacknowledged it tells nothing without the management plugin. So each ingest_api remembers
-the last order of each message that the broker confirmed, and asks the database once a second which of them are there.
-A message is stored in one commit, so one order stands for its message. What is counted as waiting does wait, or is
-lost: a queue that was deleted or purged, or a policy that lets messages expire, shows as orders that wait for ever.
+A frozen worker reports nothing. The broker counts messages, each of up to a thousand orders, and without the management
+plugin it does not report unacknowledged ones. So each ingest_api remembers the last order of each message that the
+broker confirmed, and asks the database once a second which of them are there. A message is stored in one commit, so one
+order stands for its message. An order counted as waiting does wait, or is lost. A deleted or purged queue, or a policy
+that lets messages expire, shows as orders that wait for ever.
 
-What it costs: a message costs 1 µs, an order nothing. While nothing waits, nothing is asked. The count is of what this
-process accepted since its start; those of several processes add up.
+A message costs 1 µs, an order nothing. While nothing waits, nothing is asked. The count covers what this process
+accepted since its start; the counts of several processes add up.
 """
 
 import asyncio
@@ -24,23 +24,23 @@ from pipeline.contract.topology import ORDERS_ACCEPTED_QUEUE, ORDERS_CREATED_QUE
 from pipeline.process import metrics
 
 _ASK_EVERY_S = 1.0
-# Messages that are remembered one by one: 2,048 are 20 s of the busiest intake. Past that, two neighbours become one,
-# and the later order stands for both.
+# Messages remembered one by one: 2,048 are 20 s of the busiest intake. Past that, two neighbours become one, and the
+# later order stands for both.
 _MOST = 2_048
-# Asked for in one question, the oldest first, at some 10 µs of PostgreSQL's time each.
+# Messages in one question, the oldest first; each takes PostgreSQL some 10 µs.
 _AT_ONCE = 512
 
 
 @dataclass(slots=True)
 class Message:
-    """A message that was confirmed, or several that were next to each other."""
+    """A confirmed message, or several neighbours merged into one."""
 
     last_order: bytes
-    """As it is in the message."""
+    """Encoded, as in the message."""
     orders: int
     messages: int
     confirmed_at: float
-    """By the event loop's clock; of the oldest."""
+    """Loop time; of the oldest, if merged."""
     is_stored: bool = False
     order_id: str = ""
 
@@ -56,7 +56,7 @@ class Waiting:
 
 class Progress(Protocol):
     async def settled(self, order_ids: Sequence[str]) -> Mapping[str, bool]:
-        """Those of the orders that are stored or parked, and whether they are decided. Raises StoreUnavailable."""
+        """Which of the orders are stored or parked, and whether they are decided. Raises StoreUnavailable."""
 
 
 class Backlog:
@@ -64,20 +64,20 @@ class Backlog:
         self._messages: deque[Message] = deque()
 
     def confirmed(self, encoded: Sequence[bytes], now: float) -> None:
-        """A message of these orders is in orders.accepted."""
+        """Count a confirmed message of these orders: it is in orders.accepted."""
         self._messages.append(Message(encoded[-1], len(encoded), 1, now))
         if len(self._messages) > _MOST:
             self._merge()
 
     def to_ask(self) -> list[str]:
-        """The orders that stand for the oldest messages that wait."""
+        """The orders that stand for the oldest waiting messages."""
         some = [message for message, _ in zip(self._messages, range(_AT_ONCE), strict=False)]
         for message in some:
             message.order_id = message.order_id or id_in(message.last_order) or ""
         return [message.order_id for message in some if message.order_id]
 
     def heard(self, settled: Mapping[str, bool]) -> None:
-        """What `Progress.settled` says of them."""
+        """Take in the answer of `Progress.settled`."""
         for message in self._messages:
             if message.order_id in settled:
                 message.is_stored = True
@@ -85,7 +85,7 @@ class Backlog:
         self._messages = deque(message for message in self._messages if message.order_id not in decided)
 
     def waiting(self, now: float) -> dict[str, Waiting]:
-        """By queue."""
+        """What waits, by queue."""
         return {
             ORDERS_ACCEPTED_QUEUE: _sum([it for it in self._messages if not it.is_stored], now),
             ORDERS_CREATED_QUEUE: _sum([it for it in self._messages if it.is_stored], now),
@@ -96,7 +96,7 @@ class Backlog:
         return not self._messages
 
     def _merge(self) -> None:
-        """Half as many: each with its neighbour, for which the later order stands."""
+        """Merge each message with its neighbour. The later order stands for both."""
         old, self._messages = self._messages, deque()
         while old:
             first = old.popleft()
@@ -124,7 +124,7 @@ def _sum(messages: Collection[Message], now: float) -> Waiting:
 
 
 async def watch(backlog: Backlog, progress: Progress) -> None:
-    """Tell the metrics, and ask, until cancelled. While the database is away, what was accepted goes on being added."""
+    """Feed the metrics and ask the database, until cancelled. While it is away, accepted orders still add up."""
     loop = asyncio.get_running_loop()
     _tell_metrics(backlog, loop)
     while True:
@@ -134,13 +134,13 @@ async def watch(backlog: Backlog, progress: Progress) -> None:
             with suppress(StoreUnavailable):  # the endpoints that read orders log it
                 settled = dict(await progress.settled(asked))
             backlog.heard(settled)
-        # A backlog that has gone is counted off as fast as it can be asked for.
+        # If all were decided, ask again at once: a backlog that is gone is counted off as fast as possible.
         is_behind = len(asked) == _AT_ONCE and all(settled.get(it) for it in asked)
         await asyncio.sleep(0 if is_behind else max(0.0, began + _ASK_EVERY_S - loop.time()))
 
 
 def _tell_metrics(backlog: Backlog, loop: asyncio.AbstractEventLoop) -> None:
-    """Counted when they are read, so that what was accepted a moment ago is among them."""
+    """Register the gauges. They are computed when they are read, so they include what was accepted a moment ago."""
     for queue in backlog.waiting(loop.time()):
         for gauge, name in (
             (metrics.BACKLOG_ORDERS, "orders"),

@@ -1,12 +1,12 @@
-"""GET an order, and the orders of a product. What is known of an order is for stored_orders to say; here, who hears it.
+"""GET an order, and the orders of a product. stored_orders knows the state of an order; this decides who may see it.
 
-a row                   as it is, to the client that made it; to others as if there were none. Of one that could not be
-                        stored, the dead letter says whose it is; to others it is PENDING, as any id of ours
-an id of ours, no row   PENDING: it is on its way (P6). Also while PostgreSQL is away: `Order-Status-Source: id` says
-                        then that nobody was asked
+a row                   the order, to its own client; 404 to others. Of an order that could not be stored, the dead
+                        letter says whose it is; to others it is PENDING, like any id minted here
+a minted id, no row     PENDING: it is on its way (P6). Also while PostgreSQL is away: `Order-Status-Source: id` says
+                        then that PostgreSQL was not asked
 anything else           404; 503 while PostgreSQL is away
 
-More reads than may wait are 503: we know nothing then, and do not say that the order is PENDING.
+More reads than may wait are 503. Nothing is known of the order then, so the answer does not say PENDING.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ from web.requests.paging import Page
 
 MAX_WAIT_S = 30
 
-# A number, however its client's language writes it: a float of 1e-05 is one. float() itself reads more.
+# A number, as any client's language writes it: 1e-05 is one. float() itself accepts more.
 _SECONDS = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _MAX_CHARACTERS = 64
 
@@ -42,7 +42,7 @@ _MAX_CHARACTERS = 64
 class Found:
     order: OrderView
     source: str
-    """`store`, or `id` if that alone says that there is such an order."""
+    """`store`, or `id` if the id alone says that there is such an order."""
 
     @property
     def is_pending(self) -> bool:
@@ -93,8 +93,8 @@ class OrderLookup:
         return self._shown(row, client)
 
     async def _find_decided(self, order_id: str, client: Client, wait_s: float, receive: Receive) -> Found:
-        """The order as soon as it is decided; after `wait_s`, or if waiting is no use, as it is. Raises as `_find`, and
-        ClientDisconnect.
+        """The order as soon as it is decided; after `wait_s`, or if waiting is no use, as it is. Raises what `_find`
+        raises, and ClientDisconnect.
         """
         until = asyncio.get_running_loop().time() + wait_s
         with self._verdicts.expect(order_id, client.name) as expected:
@@ -105,7 +105,7 @@ class OrderLookup:
                     found = await self._find(order_id, client)
                 elif (row := expected.result()) is not None:
                     shown = self._shown(row, client)
-                    if shown.is_pending:  # that something is known shows in the time as well
+                    if shown.is_pending:  # an early answer would show that something is known
                         await _wait(asyncio.get_running_loop().create_future(), until, receive)
                     return shown
         if not found.is_pending and found.order.product_id:
@@ -113,12 +113,12 @@ class OrderLookup:
         return found
 
     def _shown(self, row: Row, client: Client) -> Found:
-        """Raises Problem (404) if there is no such order, as far as this client may know."""
+        """The order as this client may see it. Raises Problem (404) if there is none that it may know of."""
         if row["is_stored"]:
             is_there = client.sees_all or row["client"] == client.name
             order = view(row)
         else:
-            # Why it could not be stored is its client's to know. To others it is as if nothing were known of it.
+            # Only its own client may know why it could not be stored. To others nothing is known of it.
             order = view(row) if _may_know(row, client) else OrderView(row["id"], PENDING, final=False)
             is_there = order.status != PENDING or self._ids.is_ours(row["id"])
         if not is_there:
@@ -127,12 +127,12 @@ class OrderLookup:
 
 
 def _may_know(row: Row, client: Client) -> bool:
-    """Of an order that is not stored."""
+    """Whether the client may know the state of an order that is not stored."""
     return client.sees_all or (row["parked"] is not None and client_in(row["parked"]) == client.name)
 
 
 async def _wait(expected: Expected, until: float, receive: Receive) -> None:
-    """For the verdict, but not past `until` on the loop's clock. Raises ClientDisconnect."""
+    """Wait for the verdict, but not past `until` on the loop's clock. Raises ClientDisconnect."""
     leaving = asyncio.create_task(_left(receive))
     either: set[asyncio.Future[Any]] = {expected, leaving}
     try:

@@ -1,4 +1,4 @@
-"""The orders of a product, newest first: read-through for the first page, which is what everybody reads."""
+"""The orders of a product, newest first. The first page, which everybody reads, goes through a read-through cache."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +16,7 @@ class Listed:
     """One page."""
 
     body: bytes
-    """What GET answers."""
+    """The body that GET answers."""
     last: str
     """The cursor of its last row; "" if there is nothing behind it."""
 
@@ -30,7 +30,9 @@ class Listed:
 
 
 class OrderLists:
-    """While Redis is away, every page is read from PostgreSQL; the first one once for all who came for it together."""
+    """Reads pages of orders. While Redis is away, all come from PostgreSQL; concurrent reads of a first page share one
+    query.
+    """
 
     def __init__(self, cache: OrderListCache, orders: StoredOrders) -> None:
         self._cache, self._orders = cache, orders
@@ -48,13 +50,13 @@ class OrderLists:
         return await self._flights.run(f"{product_id} {owner or ''}", look_up)
 
     async def forget(self, product_id: str) -> None:
-        """Whoever reads the first page after this finds what was committed before it."""
+        """Bust the first page: a read after this finds what was committed before it."""
         await self._cache.bust([product_id])
 
     async def _look_up(
         self, product_id: str, client: Client, page: Page, lease: Lease | None, is_second: bool
     ) -> Listed:
-        if is_second:  # whoever went before has filled the cache, unless it was busted meanwhile
+        if is_second:  # the look-up before this one has filled the cache, unless it was busted since
             cached = await self._cache.read(product_id, _owner(client) or "")
             if isinstance(cached, bytes):
                 return Listed.unpack(cached)
@@ -70,7 +72,7 @@ class OrderLists:
 
 
 def _owner(client: Client) -> str | None:
-    """Whose orders it may see; None: everybody's."""
+    """Whose orders the client may see; None: everybody's."""
     return None if client.sees_all else client.name
 
 

@@ -2,8 +2,8 @@
 
 no verdict yet          PENDING
 a row in stock_ledger   PROCESSED, or FAILED with its reason: final
-a dead letter           FAILED with that reason, until it is replayed; of an order that is stored, only one of the stock
-                        stage. To discard a letter writes a row in stock_ledger
+a dead letter           FAILED with that reason, until it is replayed. For a stored order, only one of the stock stage
+                        counts. Discarding a letter writes a row in stock_ledger
 """
 
 import asyncio
@@ -21,17 +21,17 @@ from pipeline.process.turns import Turns
 from web.requests.paging import Page
 
 Row: TypeAlias = asyncpg.Record
-"""id, status, reason, is_final, is_stored; and the columns of `orders`, all null where it is not stored. Then `parked`
-is what came in its place, if that is a dead letter: it says whose it is.
+"""id, status, reason, is_final, is_stored; and the columns of `orders`, all null for an order that is not stored. Then
+`parked` is the body of its dead letter, if it has one: it says whose order it is.
 """
 
 PENDING = "PENDING"
-# An order takes some 400. What is longer is none that we could read.
+# An order takes some 400. A longer body is not an order that could be decoded.
 _MAX_PARKED_BYTES = 64 * 1024
-# Orders in one question: of 200 that are there, PostgreSQL takes 4 ms.
+# Orders in one question: PostgreSQL takes 4 ms for 200 that exist.
 _IDS_AT_ONCE = 200
 
-# How late this process may see that a deadline has passed, and still say that it was PostgreSQL's.
+# How late this process may notice that a deadline has passed, and still blame PostgreSQL for it.
 _BUSY_S = 0.1
 
 T = TypeVar("T")
@@ -48,11 +48,11 @@ def _columns(order_id: str) -> str:
 
 
 def _verdict(order_id: str) -> str:
-    """The verdict, or the dead letter of an order that has none.
+    """SQL that joins the verdict, or the dead letter of an order that has none.
 
-    A replayed dead letter says nothing any more. Nor, once the order is stored, does one of the stage before: what was
-    parked there under its id was another (id_conflict). Of one that was discarded and is not stored, the letter says
-    whose it is.
+    A replayed dead letter no longer counts. Once the order is stored, nor does a letter of the persist stage: it parked
+    another order under the same id (id_conflict). For a discarded order that is not stored, the letter says whose it
+    is.
     """
     return f"""
     LEFT JOIN stock_ledger l ON l.order_id = {order_id}
@@ -69,8 +69,8 @@ def _verdict(order_id: str) -> str:
 _BY_ID = f"""
     SELECT {_columns("i.id")} FROM unnest($1::uuid[]) AS i (id) LEFT JOIN orders o ON o.id = i.id {_verdict("i.id")}
 """
-# Those of many that will not change any more, for all who wait. Most are not found, at 4 µs each; asked as _BY_ID, it
-# would be 18 (a thousand who wait, half a million orders).
+# Those of many orders that are decided or parked, for all that wait. Most are not found, at 4 µs each; with _BY_ID it
+# would be 18 µs (a thousand that wait, half a million orders).
 DECIDED = f"""
     WITH i AS MATERIALIZED (
         SELECT order_id AS id FROM stock_ledger WHERE order_id = ANY($1::uuid[])
@@ -80,7 +80,7 @@ DECIDED = f"""
     WHERE l.order_id IS NOT NULL OR d.reason IS NOT NULL
 """
 
-# Those that are stored, or parked, and whether they have a verdict or a dead letter that stands for one.
+# Orders that are stored or parked, and whether they have a verdict or a dead letter that stands for one.
 _SETTLED = f"""
     SELECT i.id::text, l.order_id IS NOT NULL OR d.reason IS NOT NULL AS is_decided
     FROM unnest($1::uuid[]) AS i (id) LEFT JOIN orders o ON o.id = i.id {_verdict("i.id")}
@@ -93,7 +93,7 @@ _OF_PRODUCT = f"""
     ORDER BY o.accepted_at DESC, o.id DESC LIMIT $4
 """
 ALL_OF_PRODUCT = _OF_PRODUCT.format("")
-# Of one client's, so that the index by client is used, which has no others to walk past.
+# One client's orders, so that PostgreSQL uses the index by client and walks past no others.
 THEIRS_OF_PRODUCT = _OF_PRODUCT.format("AND o.client = $5")
 
 
@@ -112,15 +112,15 @@ class ReadLimits:
 
 
 class StoredOrders:
-    """Reads with a deadline. Raises Busy for what is more than may be asked for, and StoreUnavailable.
+    """Reads orders within a deadline. Raises Busy past its limits, and StoreUnavailable.
 
-    Single orders are asked for many at a time; lists, which take the longest, take turns at connections of their own.
-    So nobody waits for a connection, and a deadline that passes is PostgreSQL's. Once one has, the next reads of that
-    sort fail at once for a second, and then one of them tries it again.
+    One question asks for many single orders. Lists, which take the longest, take turns at connections of their own. So
+    no query waits for a connection, and PostgreSQL is to blame for a deadline that passes. Then the next reads of that
+    sort fail at once for a second, until one of them tries again.
     """
 
     def __init__(self, singles: Pool, lists: Pool, limits: ReadLimits) -> None:
-        """`singles`, `lists`: of as many connections as `limits` say."""
+        """`singles`, `lists`: pools of as many connections as `limits` say."""
         self._singles, self._lists, self._timeout_s = singles, lists, limits.timeout_s
         self._single_breaker, self._list_breaker = Breaker("postgresql for orders"), Breaker("postgresql for lists")
         places = Shares("orders to read", limits.max_orders)
@@ -132,7 +132,7 @@ class StoredOrders:
         return (await self._reads.find([order_id], asker))[order_id]
 
     async def of_product(self, product_id: str, owner: str | None, page: Page, asker: str) -> Sequence[Row]:
-        """One more than the page shows, of all orders, or of one owner's."""
+        """The rows of a page and one more, of all orders or of one owner's."""
         values = (product_id, page.before.at, page.before.id, page.one_more)
         async with self._turns.turn(asker):
             if owner is None:
@@ -149,9 +149,9 @@ class StoredOrders:
         return {row["id"]: row for row in rows}
 
     async def settled(self, order_ids: Sequence[str]) -> dict[str, bool]:
-        """Those that are stored or parked, by id, and whether they are decided. Raises StoreUnavailable.
+        """The orders that are stored or parked, by id, and whether they are decided. Raises StoreUnavailable.
 
-        Once a second, for some milliseconds. Without the breaker: a reader is told nothing by what befalls this.
+        Asked once a second, for some milliseconds. It bypasses the breaker, so its failures do not affect readers.
         """
         async with reading(self._singles, self._timeout_s) as connection:
             rows: Sequence[Row] = await connection.fetch(_SETTLED, order_ids)
@@ -168,7 +168,7 @@ class StoredOrders:
             async with reading(pool, self._timeout_s) as connection:
                 rows: Sequence[Row] = await connection.fetch(query, *values)
         except StoreUnavailable as error:
-            if late_s and late_s[0] > _BUSY_S:  # its answer may have been here, and we had no time to look
+            if late_s and late_s[0] > _BUSY_S:  # the answer may be here, and this process had no time to look
                 raise Busy("late ourselves") from error
             breaker.failed(error)
             raise

@@ -1,17 +1,17 @@
-"""Waiting for verdicts: all who wait, one connection, and at most one question at a time.
+"""Waits for verdicts: all waiting requests share one connection, and at most one question at a time.
 
-product_consumer says NOTIFY after each batch, and whoever parks an order does. It names no orders; so, for all who wait
-together, PostgreSQL is asked which of theirs are decided: at most 20 times a second, however many wait and however many
-batches there are, and once a second when nothing is heard, for a notification that was lost with the process that owed
-it. While nobody waits, nothing is asked about orders.
+product_consumer sends NOTIFY after each batch, and so does whatever parks an order. NOTIFY names no orders. So one
+question asks PostgreSQL which of all the awaited orders are decided: at most 20 times a second, however many requests
+wait and however many batches there are. Without a notification it is asked once a second, because one may be lost with
+the process that owed it. While no request waits, nothing is asked about orders.
 
 Questions go over the connection that listens. Every two seconds the server is asked whether it still takes writes: one
-that has become a standby notifies nobody, and shows what was decided late. If it does not, or does not answer, a new
-connection is made.
+that has become a standby notifies nobody, and shows verdicts late. If it does not take writes, or does not answer, a
+new connection is made.
 
-Who is told of a verdict finds it in the list of the product's orders. product_consumer busts the list before it
-notifies, but that is not enough: another batch's notification, or the second's turn, may come between its commit and
-its bust. So the lists are busted here once more, before anybody is told.
+A client that is told of a verdict finds it in the list of the product's orders. product_consumer busts the list before
+it notifies, but that is not enough: another batch's notification, or the question once a second, may come between its
+commit and its bust. So the lists are busted here once more, before any client is told.
 """
 
 import asyncio
@@ -38,11 +38,11 @@ PART = "verdicts"
 
 # A twentieth of a second: what a batch of product_consumer takes anyway, its linger included.
 _MIN_INTERVAL_S = 0.05
-# And PostgreSQL rests four times as long as it has worked on a question, so that all who wait take no more than a fifth
-# of one of its cores, however many they are. A thousand, of whom none is decided, are a question of 6 to 10 ms.
+# PostgreSQL rests four times as long as it has worked on a question. So all that wait take no more than a fifth of one
+# of its cores, however many they are. A thousand of them, none decided, are a question of 6 to 10 ms.
 _REST = 4
 _POLL_EVERY_S = 1.0
-# So that what is wrong is told within 5 s, a deadline of 2 s included.
+# So that a fault is reported within 5 s, a deadline of 2 s included.
 _CHECK_EVERY_S = 2.0
 
 Expected: TypeAlias = "asyncio.Future[Row | None]"
@@ -50,7 +50,7 @@ Expected: TypeAlias = "asyncio.Future[Row | None]"
 
 
 class Verdicts:
-    """Never raises for what PostgreSQL, Redis or the network does: without them, the wait is for nothing."""
+    """Never raises for faults of PostgreSQL, Redis or the network: without them, a request waits in vain."""
 
     def __init__(
         self, database_url: str, lists: OrderListCache, health: Health, *, max_waiting: int, timeout_s: float
@@ -69,8 +69,8 @@ class Verdicts:
 
     @contextmanager
     def expect(self, order_id: str, client: str) -> Iterator[Expected]:
-        """Within the block, the verdict is waited for. Look only then whether it is there already: whoever looks first
-        misses the verdict that falls between.
+        """Wait for the verdict within the block. Look inside the block whether it is there already: a look before it
+        misses a verdict that falls between.
         """
         expected: Expected = asyncio.get_running_loop().create_future()
         with ExitStack() as stack:
@@ -86,7 +86,7 @@ class Verdicts:
             yield expected
 
     async def end_with(self, stop: asyncio.Event) -> None:
-        """Once `stop` is set, nobody waits any longer, nor begins to: a stop takes as long as its last request."""
+        """Once `stop` is set, end all waits and begin no new ones: a stop takes as long as its last request."""
         await stop.wait()
         self._is_stopping = True
         for expected in [one for those in self._waiting.values() for one in those]:
@@ -145,7 +145,7 @@ class Verdicts:
             await check_writable(connection)
 
     async def _ask(self, connection: Connection, because: str) -> None:
-        """One question for all who wait, and the rest of the time until there may be another."""
+        """Ask one question for all that wait, then sleep until the next one may be asked."""
         loop = asyncio.get_running_loop()
         began, self._poll_at, self._is_notified = loop.time(), loop.time() + _POLL_EVERY_S, False
         metrics.VERDICT_ROUNDS.labels(because).inc()
