@@ -1,7 +1,7 @@
 """Caches the first page of a product's orders in Redis, for two seconds at most; every verdict busts it.
 
-`orders-of-product:{product_id}` is a hash: a `lease`, and one page for each client that sees different orders. A bust
-is DEL. So a product that nobody lists costs nothing else, and emptying Redis busts everything.
+`orders-of-product:{product_id}` is a hash: a `lease`, one page for each client, and one for those who see all orders. A
+bust is DEL. So a product that nobody lists costs nothing else, and emptying Redis busts everything.
 
 The lease is the fence. A reader that finds no page takes the existing lease, or stores a new, random one. It then reads
 PostgreSQL, and fills only if its lease is still there. A bust in between deletes the lease, and no reader can store the
@@ -71,7 +71,7 @@ class OrderListCache:
         self._breaker = redis_breaker(redis)
 
     async def read(self, product_id: str, whose: str) -> bytes | Lease | None:
-        """The page, or a lease to fill it; None: Redis is away. `whose`: the client that sees these orders."""
+        """The page, or a lease to fill it; None: Redis is away. `whose`: the owner of the orders, "" for all."""
         if not self._breaker.may_try():
             metrics.ORDER_LIST_READS.labels("error").inc()
             return None

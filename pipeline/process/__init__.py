@@ -1,1 +1,1 @@
-"""A process: its settings, its life from start to exit code, its health, metrics, and shares between clients."""
+"""What every process needs: settings, life cycle, logs, health, metrics, and fair shares between clients."""

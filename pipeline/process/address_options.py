@@ -1,7 +1,7 @@
-"""Which options the addresses of PostgreSQL, RabbitMQ and Redis may have, and what each of them may be.
+"""Options that the addresses of PostgreSQL, RabbitMQ and Redis may have, and the valid values of each.
 
-What an operator would write and cannot have is here too, with the reason. pipeline.process.addresses refuses any other
-name.
+Options that an operator may expect but cannot have are here too, with the reason. pipeline.process.addresses refuses
+any other name.
 """
 
 import ssl
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 Check: TypeAlias = Callable[[str], str | None]
-"""Takes an option's value, unescaped. Returns what is wrong with it, or None. It does not quote the value."""
+"""Takes an option's unescaped value. Returns what is wrong with it, or None. It does not quote the value."""
 
 
 def is_number(text: str) -> bool:
@@ -40,7 +40,7 @@ def _refused(why: str) -> Check:
 
 
 def _file(value: str) -> str | None:
-    """What is read at each connection must be there at the start."""
+    """Check that a file is readable: each connection will read it, so it must be there at the start."""
     try:
         with Path(value).open("rb"):
             return None
@@ -65,7 +65,7 @@ def _ports(value: str) -> str | None:
 _OWN_LIMITS = _refused("Headrace sets its own time limits; remove it")
 _OWN_CONNECTION = _refused("Headrace sets this itself; remove it")
 
-# asyncpg's own options, and settings of the server that change nothing Headrace relies on.
+# asyncpg's own options, and server settings that change nothing Headrace relies on.
 DATABASE_OPTIONS: Mapping[str, Check] = {
     "host": _text,
     "port": _ports,
@@ -83,7 +83,7 @@ DATABASE_OPTIONS: Mapping[str, Check] = {
     "sslnegotiation": _one_of("postgres", "direct"),
     "ssl_min_protocol_version": _one_of("TLSv1.2", "TLSv1.3"),
     "ssl_max_protocol_version": _one_of("TLSv1.2", "TLSv1.3"),
-    # The pipeline writes: a standby would never do.
+    # The pipeline writes, so a standby never serves it.
     "target_session_attrs": _one_of("any", "primary", "read-write"),
     "krbsrvname": _text,
     "gsslib": _one_of("gssapi"),
@@ -91,7 +91,7 @@ DATABASE_OPTIONS: Mapping[str, Check] = {
     "search_path": _text,
     "statement_timeout": _text,
     "lock_timeout": _text,
-    # libpq's, which asyncpg would send to the server as settings that it does not know.
+    # libpq's options, which asyncpg would send to the server as unknown settings.
     "connect_timeout": _OWN_LIMITS,
     "keepalives": _OWN_LIMITS,
     "keepalives_idle": _OWN_LIMITS,

@@ -1,9 +1,9 @@
-"""Check the addresses of PostgreSQL, RabbitMQ and Redis before anything connects to them.
+"""Checks the addresses of PostgreSQL, RabbitMQ and Redis before anything connects to them.
 
-Each client library reads a URL in its own way, and none refuses what it does not know. asyncpg sends an unknown option
-to the server as a setting, redis-py hands it to its connection as a keyword argument, aiormq ignores it. An unescaped
-`@`, `/`, `?` or `#` in a password makes the rest of the password a host, a path or a port, which then shows up in error
-messages. So one strict reading goes before theirs, and each option that may be used is in a table here.
+Each client library parses a URL in its own way, and none refuses an option that it does not know. asyncpg sends it to
+the server as a setting, redis-py passes it to its connection as a keyword argument, aiormq ignores it. An unescaped
+`@`, `/`, `?` or `#` in a password turns the rest of it into a host, a path or a port, which then appears in error
+messages. So one strict parser runs before theirs. pipeline.process.address_options lists the options that it allows.
 
 No message of this module quotes a part of a URL, except the name of an option: a URL holds a password.
 """
@@ -41,18 +41,18 @@ _LIBPQ = {
 
 
 class BadAddress(ValueError):
-    """An address cannot be used. The text says what to change, and quotes no secret."""
+    """An unusable address. The text says what to change, and quotes no secret."""
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A URL in its parts, still escaped."""
+    """The parts of a URL, still escaped."""
 
     scheme: str
     login: str | None
     """`user:password`."""
     hosts: tuple[str, ...]
-    """Each a name or an address, with or without a port. Empty if the URL names none."""
+    """Names or addresses, with or without a port. Empty if the URL names none."""
     path: str
     """With its leading slash, or empty."""
     options: Mapping[str, str]
@@ -63,7 +63,7 @@ class Address:
 
 
 def check_database(url: str) -> str:
-    """The URL of PostgreSQL itself. Raises BadAddress."""
+    """Check PostgreSQL's URL and return it unchanged. Raises BadAddress."""
     address = _read(url, DATABASE_SCHEMES, "postgresql://USER:PASSWORD@HOST:5432/DATABASE", DATABASE_OPTIONS)
     if not address.hosts and "host" not in address.options:
         raise BadAddress("names no host")
@@ -75,7 +75,7 @@ def check_database(url: str) -> str:
 
 
 def check_libpq(url: str) -> str:
-    """The URL itself, if the variables of libpq that asyncpg reads beside it can be used too. Raises BadAddress."""
+    """Check the variables of libpq that asyncpg reads besides the URL. Returns `url` unchanged. Raises BadAddress."""
     for name, option in _LIBPQ.items():
         if (value := os.environ.get(name)) and (wrong := DATABASE_OPTIONS[option](value)):
             raise BadAddress(f"is read together with the variable {name}, which {wrong}")
@@ -83,7 +83,7 @@ def check_libpq(url: str) -> str:
 
 
 def check_brokers(urls: str) -> str:
-    """The URLs of RabbitMQ's nodes, with commas between, themselves. Raises BadAddress."""
+    """Check the comma-separated URLs of RabbitMQ's nodes and return them unchanged. Raises BadAddress."""
     addresses = [_check_broker(url) for url in urls.split(",")]
     if len({_vhost(address) for address in addresses}) > 1:
         raise BadAddress("names nodes with different virtual hosts: all nodes of a cluster serve the same one")
@@ -91,7 +91,7 @@ def check_brokers(urls: str) -> str:
 
 
 def check_redis(url: str) -> str:
-    """The URL of Redis itself. Raises BadAddress."""
+    """Check the URL of Redis and return it unchanged. Raises BadAddress."""
     address = _read(url, REDIS_SCHEMES, "redis://:PASSWORD@HOST:6379/0", REDIS_OPTIONS)
     for name in address.options:
         if name in ("username", "password") and address.scheme != "unix":
@@ -109,7 +109,7 @@ def check_redis(url: str) -> str:
 
 
 def _check_hosts(address: Address) -> None:
-    """Of PostgreSQL: several, also sockets, in the options or before them."""
+    """Check PostgreSQL's hosts: one or more, sockets too, in the authority or in the option `host`."""
     hosts = address.hosts
     if not hosts:
         hosts = tuple(address.options["host"].split(","))
@@ -176,7 +176,7 @@ def _read(url: str, schemes: tuple[str, ...], example: str, known: Mapping[str, 
 
 
 def _split(rest: str) -> tuple[str | None, tuple[str, ...], str, str]:
-    """Login, hosts, path and query of what follows `://`."""
+    """Split what follows `://` into login, hosts, path and query."""
     if "#" in rest:
         raise BadAddress("holds a `#`: in a password, escape it: %23")
     if re.search(r"%(?![0-9A-Fa-f]{2})", rest):
@@ -206,7 +206,7 @@ def _check_login(login: str) -> None:
 
 
 def _check_host(host: str) -> None:
-    """Raises BadAddress for what is neither NAME, NAME:PORT nor [IPV6]:PORT. It may be half a password: not quoted."""
+    """Raise BadAddress unless `host` is NAME, NAME:PORT or [IPV6]:PORT. Not quoted: it may be half a password."""
     if host.startswith("["):
         name, _, after = host[1:].partition("]")
         colon, port = after[:1], after[1:]
@@ -240,7 +240,7 @@ def _check_name(name: str) -> None:
 
 
 def _unescaped(text: str) -> str:
-    """Raises BadAddress for escapes that are no text."""
+    """Unescape `text`. Raises BadAddress for escapes that are no text."""
     try:
         plain = unquote(text, errors="strict")
     except UnicodeDecodeError:
@@ -255,7 +255,7 @@ def _options(query: str) -> Iterator[tuple[str, str]]:
     for part in filter(None, query.split("&")):
         raw, equals, value = part.partition("=")
         name = _unescaped(raw)
-        # Not shown: what has no `=` may be half of a password.
+        # Not quoted: text without `=` may be half of a password.
         if not equals or not re.fullmatch(r"[A-Za-z_.]{1,40}", name):
             raise BadAddress("has a `?` with no option=value after it: in a password, `?` is written %3F")
         if name in seen:

@@ -1,4 +1,4 @@
-"""Something that may be away, and is waited for once: while it does not answer, one caller in a while tries it."""
+"""Circuit breaker: while a server does not answer, one caller in a while tries it, and the others do not wait."""
 
 import time
 
@@ -8,14 +8,14 @@ from pipeline.process.error_text import describe
 
 log = structlog.get_logger()
 
-# While it does not answer, one caller in this time tries it, and all the others go on without.
+# While the server is away, one caller in this time tries it, and all others go on without.
 PROBE_EVERY_S = 1.0
-# How long a server has to work before it is said to be back: one that comes and goes is told once.
+# How long a server must work before the log says that it is back: a flapping one is logged once.
 _BACK_AFTER_S = 3.0
 
 
 class Breaker:
-    """Remembers whether a server is away. All who share a server share its breaker, so it has one state, told once."""
+    """Remembers whether a server is away. All users of a server share its breaker, so one state is logged once."""
 
     def __init__(self, server: str) -> None:
         """`server`: its name, for the log."""
@@ -23,14 +23,14 @@ class Breaker:
         self._is_away = self._refuses_writes = self._is_told = False
         self._next_probe = self._works_since = 0.0
         self.is_watched = False
-        """Whether somebody probes the server in the background. While it is away, nobody else tries it then."""
+        """Whether a background task probes the server. If so, no caller tries it while it is away."""
 
     @property
     def is_away(self) -> bool:
         return self._is_away
 
     def may_try(self) -> bool:
-        """Whether to ask the server now. While it is away: once in PROBE_EVERY_S, or not at all if it is watched."""
+        """Whether to use the server now. While it is away: once in PROBE_EVERY_S, or never if it is watched."""
         if not self._is_away:
             return True
         now = time.monotonic()
@@ -40,7 +40,7 @@ class Breaker:
         return True
 
     def failed(self, error: BaseException, *, refuses_writes: bool = False) -> None:
-        """`refuses_writes`: it answers, and what it reads may be right; only a write can show that it is back."""
+        """Record a failure. `refuses_writes`: reads may still work, so only a write can show that it is back."""
         if not self._is_told:
             log.warning(f"{self._server} is away; going on without", error=describe(error))
         self._is_away = self._is_told = True
@@ -49,7 +49,7 @@ class Breaker:
         self._next_probe = time.monotonic() + PROBE_EVERY_S
 
     def worked(self, *, wrote: bool = False) -> None:
-        """`wrote`: the server has taken a write."""
+        """Record a success. `wrote`: the server took a write."""
         if not self._is_told:
             return
         if self._refuses_writes and not wrote:

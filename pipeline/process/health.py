@@ -1,4 +1,4 @@
-"""What a process knows of the parts that it needs. `web.serving.health` shows it."""
+"""Health of a process: the state of each part that it needs. `web.serving.health` serves it."""
 
 import asyncio
 import time
@@ -11,15 +11,15 @@ from pipeline.process import metrics
 
 log = structlog.get_logger()
 
-# A batch takes a tenth of a second, a lock that a neighbour holds about as long. What takes longer than this has a
-# cause that somebody should hear of, although it may still end well.
+# A batch takes a tenth of a second, and another batch's lock about as long. A longer wait than this has a cause that an
+# operator should know, although it may still end well.
 LONG_WAIT_S = 5.0
 
 
 class Health:
-    """The parts that a process needs to do its work, and whether each of them is there.
+    """Tracks which of the parts that a process needs are up.
 
-    A part that is named as required holds readiness back; the others are only told.
+    A required part that is down makes the process not ready; an optional one is only reported.
     """
 
     def __init__(self, service: str, *required: str, optional: tuple[str, ...] = ()) -> None:
@@ -36,15 +36,15 @@ class Health:
         self._problems[part] = ""
 
     def down(self, part: str, why: str) -> None:
-        """`why`: what is wrong, for an operator: /health shows it, and the log."""
+        """Mark a part as down. `why`: what is wrong, for an operator; /health shows it."""
         metrics.PART_UP.labels(self.service, part).set(0)
         self._problems[part] = why or "unknown"
 
     @contextmanager
     def waiting(self, part: str, what: str) -> Iterator[None]:
-        """Within the block, `part` waits for `what`. If that takes long it is told, once, and `part` is down meanwhile.
+        """Within the block, `part` waits for `what`. If that takes long, log it once, and take `part` down meanwhile.
 
-        Costs 2 µs where it does not.
+        Costs 2 µs if it does not.
         """
         told: list[float] = []
         began = time.monotonic()
@@ -63,7 +63,7 @@ class Health:
             if told:
                 metrics.LONG_WAITS.labels(self.service, part).set(0)
                 log.info("waiting is over", part=part, what=what, waited_s=round(time.monotonic() - began, 1))
-                self.up(part)  # what it came to is told by the caller
+                self.up(part)  # the caller reports the outcome
 
     def is_up(self, part: str) -> bool:
         return not self._problems[part]

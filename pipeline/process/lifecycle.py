@@ -19,31 +19,31 @@ S = TypeVar("S", bound=PipelineSettings)
 
 
 class LetGo(Exception):
-    """The process is to end, and what is in hand cannot be done now: it is left to the broker, for another."""
+    """The process stops, and its batch cannot be done now: the broker redelivers it to another."""
 
 
 class Misconfigured(Exception):
-    """What the settings name cannot be used: exit 78, like settings that are wrong. The text says what to do."""
+    """The settings name something unusable: exit 78, as for wrong settings. The text says what to do."""
 
 
-# Longer than any of ours takes to end: a second cancellation would break off what the first has begun.
+# Longer than any of our tasks takes to end: a second cancellation would interrupt the cleanup of the first.
 _CANCEL_AGAIN_S = 3.0
 
 # EX_SOFTWARE: a bug of ours.
 _EXIT_BUG = 70
 
-# Of the cycle collector's youngest generation; CPython's default is 700 objects, which 128 orders in flight pass all
-# the time. Nothing on an order's way makes cycles, so collecting found nothing, and walked all that is imported to find
-# it: some 25 % of ingest_api's CPU (92, 89 → 61, 63 µs an order), and p99 62 → 24 ms (128 connections, interleaved).
-# Five times as much gave no more. What waits here for its collection is a few MB.
+# Threshold of the cycle collector's youngest generation. CPython's default is 700 objects, which 128 orders in flight
+# pass all the time. An order's path makes no cycles, so the collector found nothing, but walked all imported modules:
+# some 25 % of ingest_api's CPU (92, 89 → 61, 63 µs an order), and p99 62 → 24 ms (128 connections, interleaved). Five
+# times as much gave no more. A few MB wait here for their collection.
 _COLLECT_EVERY = 10_000
 
 
 def run(service: str, settings_type: type[S], main: Callable[[S, asyncio.Event], Awaitable[None]]) -> None:
     """Run `main(settings, stop)` to its end and exit 0. Does not return.
 
-    `stop` is set by the first SIGTERM or SIGINT; main finishes what is in hand and returns. The second signal
-    kills the process on the spot. Wrong settings, or Misconfigured: one line for each on stderr, exit 78.
+    The first SIGTERM or SIGINT sets `stop`; main finishes what is in hand and returns. The second signal kills the
+    process at once. Wrong settings, or Misconfigured: one line for each on stderr, exit 78.
     """
     sink = logs.protect_streams(service)
     settings = load_or_exit(service, settings_type)
@@ -68,7 +68,7 @@ async def _main(settings: S, main: Callable[[S, asyncio.Event], Awaitable[None]]
 
 
 def _spare_the_collector() -> None:
-    """What is imported by now stays to the end: take it out of the collector's sight. Then let it come less often."""
+    """Hide imported modules, which stay to the end, from the cycle collector, and let it run less often."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(_COLLECT_EVERY, *gc.get_threshold()[1:])
@@ -76,11 +76,11 @@ def _spare_the_collector() -> None:
 
 @asynccontextmanager
 async def background(*coroutines: Coroutine[Any, Any, None], stop: asyncio.Event | None = None) -> AsyncIterator[None]:
-    """Run coroutines that have no end beside the body, and cancel them after it.
+    """Run endless coroutines beside the body, and cancel them after it.
 
-    One that ends before that, in whatever way, is a bug of ours, and takes the process down on the spot, with exit
-    code 70: nothing that is in hand was acknowledged, and half a process that still says it is alive would be worse.
-    `stop`: once it is set, they may return.
+    A coroutine that ends earlier, in any way, is a bug of ours, and ends the process at once, with exit code 70.
+    Nothing in hand was acknowledged, and half a process that still reports itself alive would be worse. `stop`: once
+    set, they may return.
     """
     tasks = [asyncio.create_task(_crash_if_it_ends(coroutine, stop)) for coroutine in coroutines]
     try:
@@ -90,10 +90,10 @@ async def background(*coroutines: Coroutine[Any, Any, None], stop: asyncio.Event
 
 
 async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """Cancel tasks until they have ended. Raises nothing of theirs: what they raise instead of that is logged.
+    """Cancel tasks until they have ended. Logs their errors instead of raising them.
 
-    Once may not do. Before Python 3.12 `asyncio.wait_for` forgets a cancellation that comes together with what it waits
-    for (gh-86296 of CPython), and redis-py sends by it.
+    One cancellation may not do. Before Python 3.12, `asyncio.wait_for` loses a cancellation that arrives together with
+    its result (CPython gh-86296), and redis-py sends by it.
     """
     left = {task for task in tasks if not task.done()}
     while left:
@@ -111,11 +111,11 @@ async def work_until_stopped(
     drain: Callable[[], Awaitable[None]],
     grace_s: float,
 ) -> None:
-    """Take batch after batch until `stop` is set; then `drain`, and `grace_s` to finish what is in hand.
+    """Run batch after batch until `stop` is set. Then call `drain`, and give the batches in hand `grace_s` to finish.
 
-    `run_once`: takes one batch; None when there is no more. `drain`: after it, `run_once` waits for no new ones. What
-    is not finished in time, or lets go, is dropped unacknowledged: the broker gives it to another. Raises what else
-    `run_once` raises.
+    `run_once`: processes one batch; None when drained. `drain`: after it, `run_once` waits for no new batch. A batch
+    that is not finished in time, or raises LetGo, is dropped unacknowledged, and the broker redelivers it. Raises
+    anything else that `run_once` raises.
     """
     working, stopping = asyncio.create_task(_work(run_once)), asyncio.create_task(stop.wait())
     await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -131,10 +131,10 @@ async def work_until_stopped(
 
 
 async def wait_to_retry(stop: asyncio.Event, seconds: float) -> None:
-    """Wait before another attempt at what is in hand. Raises LetGo, at once, when `stop` is or gets set.
+    """Wait before another attempt at the batch in hand. Raises LetGo as soon as `stop` is set.
 
-    Whoever is stopped should not be waiting for a database that may be away for hours, and need not: nothing that is
-    in hand was acknowledged.
+    A stopping process should not wait for a database that may be away for hours. It need not: nothing in hand was
+    acknowledged.
     """
     try:
         async with asyncio.timeout(seconds):
@@ -163,7 +163,7 @@ async def _crash_if_it_ends(coroutine: Coroutine[Any, Any, None], stop: asyncio.
             return
         error: BaseException | None = None
     except BaseException as raised:
-        # A CancelledError may be a library's, which ends with it what waits on a dead connection.
+        # A CancelledError may come from a library, which so ends whatever waits on a dead connection.
         if isinstance(raised, asyncio.CancelledError) and _is_cancelled():
             raise
         error = raised
@@ -177,7 +177,7 @@ def _is_cancelled() -> bool:
 
 
 def _crash(part: str, error: BaseException | None) -> None:
-    """End the process on the spot, whatever the log does."""
+    """End the process at once, whatever the log does."""
     is_bug, log = not isinstance(error, Misconfigured), structlog.get_logger()
     try:
         if not is_bug:  # a health page that cannot listen, say
@@ -195,5 +195,5 @@ def _on_signal(stop: asyncio.Event, number: signal.Signals) -> None:
     if stop.is_set():
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
-    stop.set()  # first: whatever becomes of the log, the signal is obeyed
+    stop.set()  # before the log line, which may fail
     structlog.get_logger().info("stopping", signal=number.name)

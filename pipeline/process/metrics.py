@@ -1,7 +1,7 @@
-"""Every metric of every process, once. A name that is not here does not exist.
+"""The registry of all metrics, of every process. A name that is not here does not exist.
 
-Per-order histograms are fed a batch at a time: prometheus-client's own `observe` walks its buckets in Python
-for each value (2 to 3 µs, which is as much as encoding the order twice).
+Per-order histograms take a batch at a time: prometheus-client's own `observe` walks its buckets in Python for each
+value (2 to 3 µs, as much as encoding the order twice).
 """
 
 from bisect import bisect_left
@@ -62,7 +62,7 @@ class BatchHistogram(Collector):
             self._sum += value
 
     def observe_since(self, moments: Iterable[datetime]) -> None:
-        """The seconds from each moment until now."""
+        """Observe the seconds from each moment until now."""
         now = datetime.now(UTC).timestamp()
         self.observe_all([now - moment.timestamp() for moment in moments])
 
@@ -73,10 +73,10 @@ class BatchHistogram(Collector):
 
 
 class SignalSafeCounter(Collector):
-    """A Prometheus counter with one label, which may be counted anywhere, also in the middle of counting it.
+    """A re-entrant Prometheus counter with one label: a count may interrupt another.
 
-    prometheus-client's own takes a lock that the same thread cannot take twice, and a garbage collection in there may
-    log. Two threads at once may lose one of their counts.
+    prometheus-client's own takes a lock that is not re-entrant, and a garbage collection under it may log. Two threads
+    that count at the same moment may lose one count.
     """
 
     def __init__(self, name: str, documentation: str, label: str) -> None:
@@ -112,7 +112,7 @@ ORDERS_ACCEPTED = _counter(
     "orders_accepted", "Orders that the broker confirmed. Each is answered 202 if its client is still there."
 )
 ORDERS_REFUSED = _counter("orders_refused", "Orders that were not answered 202, by the problem's name.", "reason")
-# Of both APIs. Many in a row, and unauthenticated, are a client whose key was revoked; or somebody who tries.
+# On both APIs. A run of `unauthenticated` is a client whose key was revoked, or someone guessing keys.
 REQUESTS_DENIED = _counter(
     "requests_denied", "Requests that an API key's guard kept out, by the problem's name.", "reason"
 )
@@ -137,7 +137,7 @@ REDIS_EVICTIONS = _counter("redis_evictions", "Keys that Redis dropped for want 
 ORDER_LIST_READS = _counter("order_list_reads", "Reads of first pages through the cache: hit, miss, error.", "result")
 VERDICT_WAITERS = _gauge("verdict_waiters", "Requests that wait for the verdict on an order.")
 VERDICT_ROUNDS = _counter("verdict_rounds", "Questions to PostgreSQL for all who wait: notification, poll.", "because")
-# Of ingest_api, so that they are told also while a worker is frozen: see ingest_api/reads/backlog.py.
+# ingest_api reports these, so that they are known even while a worker is frozen: see ingest_api/reads/backlog.py.
 BACKLOG_ORDERS = _gauge(
     "backlog_orders",
     "Orders that this process accepted and that wait: in orders.accepted for their row, in orders.created for their"
@@ -218,7 +218,7 @@ PRODUCT_EVENTS = _counter(
     "product_events", "Events on products_exchange, by outcome; unroutable: nobody listens.", "key", "outcome"
 )
 
-# ── every server of HTTP
+# ── every HTTP server
 
 CONNECTIONS = _gauge(
     "connections",

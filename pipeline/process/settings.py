@@ -1,4 +1,4 @@
-"""What every process reads from its environment, or from files. Each process adds its own in its `settings.py`."""
+"""Settings that processes share, from the environment or from files. Each process adds its own in its `settings.py`."""
 
 import os
 import sys
@@ -15,16 +15,16 @@ from pipeline.process.variables import WrongSettings, read_variables, secret_fil
 S = TypeVar("S", bound=BaseSettings)
 # EX_CONFIG of sysexits.h: the settings are wrong, so a supervisor need not try again.
 EXIT_BAD_SETTINGS = 78
-# Each is tried on a retry, so each costs it a question about another id.
+# A retry looks up an id under each key, so each costs it a query.
 _MAX_ORDER_ID_KEYS = 4
-# Also part of patterns and of names of users in Redis, so nothing that has a meaning there.
+# The namespace also goes into Redis patterns and user names, so no character that has a meaning there.
 NAMESPACE_PATTERN = r"^[a-zA-Z0-9._-]{1,40}$"
-# Ten years. Timers take no more than a number of milliseconds that fits into 64 bits.
+# Ten years. A timer's milliseconds must fit into 64 bits.
 _MOST_SECONDS = 10 * 366 * 24 * 3600.0
 
 
 def load(settings_type: type[S]) -> S:
-    """Read them. Raises WrongSettings, which names each that is wrong and quotes no secret."""
+    """Read the settings. Raises WrongSettings, which names each wrong one and quotes no secret."""
     known = _names(settings_type)
     if unknown := [*_unknown(settings_type, known)]:
         raise WrongSettings(*unknown)
@@ -36,7 +36,7 @@ def load(settings_type: type[S]) -> S:
 
 
 def load_or_exit(program: str, settings_type: type[S]) -> S:
-    """Read them, or say on stderr what is wrong, one line for each, and exit 78."""
+    """Read the settings, or print a line on stderr for each wrong one and exit 78."""
     try:
         return load(settings_type)
     except WrongSettings as error:
@@ -46,12 +46,12 @@ def load_or_exit(program: str, settings_type: type[S]) -> S:
 
 
 def namespace_of(order_id_key: str) -> str:
-    """What keys in Redis begin with when REDIS_NAMESPACE is not set. It tells nothing of the key."""
+    """The prefix of Redis keys if REDIS_NAMESPACE is not set. It reveals nothing of the order id key."""
     return blake2b(order_id_key.encode(), digest_size=6, person=b"redis namespace").hexdigest()
 
 
 def _names(settings_type: type[BaseSettings]) -> dict[str, str]:
-    """The variable of each field, by what the model takes it as: names of our own have the process's prefix."""
+    """The environment variable of each field, by the name that the model takes. Our own have the process's prefix."""
     prefix = settings_type.model_config.get("env_prefix", "")
     return {
         str(field.validation_alias or name): str(field.validation_alias or f"{prefix}{name}".upper())
@@ -85,7 +85,7 @@ def _check_order_id_keys(value: SecretStr) -> SecretStr:
 
 
 class _Settings(BaseSettings):
-    """Bounds that hold for every setting. An error shows no value: it may be a secret."""
+    """Rules for every setting. Errors show no value: it may be a secret."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, hide_input_in_errors=True)
 
@@ -98,13 +98,13 @@ class _Settings(BaseSettings):
 
 
 class BrokerSettings(_Settings):
-    """What it takes to publish."""
+    """Settings for RabbitMQ."""
 
-    # Of a cluster all nodes, with commas between: who loses one goes on to another.
+    # All nodes of a cluster, comma-separated: a process that loses one connects to another.
     amqp_url: Annotated[str, Field(validation_alias="AMQP_URL"), AfterValidator(check_brokers)]
-    # A peer that is gone without a word is noticed after two to three of these. 60 s, the usual default, is 3 minutes.
+    # A vanished peer is noticed after two to three heartbeats. At 60 s, the usual default, that is 3 minutes.
     amqp_heartbeat_s: int = Field(default=10, ge=1)
-    # Longest wait for a broker's confirm. A healthy one answers in milliseconds, a disk stall in one or two seconds.
+    # Longest wait for a confirm. A healthy broker answers in milliseconds, during a disk stall in one or two seconds.
     confirm_timeout_s: float = Field(default=5.0, gt=0)
 
     @property
@@ -113,7 +113,7 @@ class BrokerSettings(_Settings):
 
 
 class DatabaseSettings(_Settings):
-    """What it takes to reach PostgreSQL."""
+    """Settings for PostgreSQL."""
 
     database_url: Annotated[
         str, Field(validation_alias="DATABASE_URL"), AfterValidator(check_database), AfterValidator(check_libpq)
@@ -123,24 +123,24 @@ class DatabaseSettings(_Settings):
 class PipelineSettings(BrokerSettings, DatabaseSettings):
     """Addresses and the one shared secret, from the environment or files; wrong values stop the process at start.
 
-    The addresses have no default on purpose: a process that quietly talks to the wrong
-    server is worse than one that does not start.
+    The addresses have no default on purpose: a process that silently talks to the wrong server is worse than one that
+    does not start.
     """
 
     redis_url: Annotated[str, Field(validation_alias="REDIS_URL"), AfterValidator(check_redis)]
-    # Signs order ids. Several, with commas between, while one is replaced: the first mints, all recognise ids and find
-    # the orders of retries. Changed without that, a retry is a second order: docs/operations.md says how it is done.
+    # Signs order ids. Several keys, comma-separated, while one is replaced: the first mints, all recognise ids and find
+    # the orders of retries. A key changed without that makes a retry a second order: see docs/operations.md.
     order_id_key: Annotated[
         SecretStr, Field(validation_alias="ORDER_ID_KEY", min_length=32), AfterValidator(_check_order_id_keys)
     ]
-    # What every key in Redis begins with, so that two deployments on one Redis share nothing. Without it, a digest of
-    # ORDER_ID_KEY. Several keys need it: a digest would move while they are replaced, and back to what Redis remembered
-    # before, which by then has a gap.
+    # Prefix of every key in Redis, so that two deployments on one Redis share nothing. By default a digest of
+    # ORDER_ID_KEY. Several keys need it set: the digest would change while they are replaced, and change back to what
+    # Redis remembered before, which by then has a gap.
     redis_namespace: Annotated[str | None, Field(validation_alias="REDIS_NAMESPACE", pattern=NAMESPACE_PATTERN)] = None
     log_level: Annotated[str, Field(validation_alias="LOG_LEVEL", pattern="(?i)^(debug|info|warning|error)$")] = "info"
 
-    # How long SIGTERM may take before what is left is dropped. Everything dropped was never acknowledged,
-    # so it costs a redelivery and no order. Below the 30 s that most supervisors wait before they kill.
+    # How long shutdown may take after SIGTERM before unfinished work is dropped. It was never acknowledged, so it costs
+    # a redelivery and no order. Below the 30 s that most supervisors wait before they kill.
     stop_grace_s: float = Field(default=15.0, gt=0)
 
     @model_validator(mode="after")
@@ -157,10 +157,10 @@ class PipelineSettings(BrokerSettings, DatabaseSettings):
 
     @property
     def order_id_keys(self) -> list[str]:
-        """The one that mints first."""
+        """The keys that sign order ids; the one that mints first."""
         return self.order_id_key.get_secret_value().split(",")
 
     @property
     def namespace(self) -> str:
-        """What every key in Redis begins with."""
+        """The prefix of every key in Redis."""
         return f"{self.redis_namespace or namespace_of(self.order_id_keys[0])}:"

@@ -1,4 +1,4 @@
-"""Places of a process, shared between its clients: no client can take all of them, and nobody waits for a place."""
+"""Shares a process's places between its clients: no client can take all of them, and no request waits for one."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,21 +7,21 @@ from pipeline.process import metrics
 
 
 class Busy(Exception):
-    """More is in hand than the process may hold, or than this client's share. Nothing was done."""
+    """All places, or this client's share of them, are taken. Nothing was done."""
 
 
 class Shares:
-    """So many places, each of which is a request, an order or a look-up in hand.
+    """A limited number of places. Each is a request, an order or a look-up in hand.
 
     A client may hold as many as are left free after it (dynamic thresholds: Choudhury and Hahne, "Dynamic queue length
     thresholds for shared-memory packet switches", 1998). So one client alone holds at most half of the places, two a
-    third each, N one in N + 1 each; and there is always room for one client more. A client that holds none may take
-    whatever is free. A service without API keys has one client, "", and that may take all: nothing tells its requests
-    apart that a client could not make up.
+    third each, N one in N + 1 each; and there is always room for one more client. A client that holds none may take
+    whatever is free. A service without API keys has one client, "", which may take all: a client could forge anything
+    that told its requests apart.
     """
 
     def __init__(self, what: str, limit: int) -> None:
-        """`what`: what the places are, for the metrics."""
+        """`what`: what the places are for, as the metrics' label. `limit`: their number."""
         self._what, self._limit = what, limit
         self._taken = 0
         self._held: dict[str, int] = {}
@@ -33,7 +33,7 @@ class Shares:
         return self._taken >= self._limit
 
     def take(self, client: str, count: int = 1) -> None:
-        """Take places, all or none. Raises Busy."""
+        """Take `count` places, all or none. Raises Busy."""
         if not self._may_take(client, count):
             self._refusals.inc()
             raise Busy(self._what)
@@ -49,7 +49,7 @@ class Shares:
 
     @contextmanager
     def places(self, client: str, count: int = 1) -> Iterator[None]:
-        """Places for the length of the block. Raises Busy."""
+        """Hold `count` places for the length of the block. Raises Busy."""
         self.take(client, count)
         try:
             yield

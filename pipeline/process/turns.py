@@ -1,4 +1,4 @@
-"""Turns at something that only so many can use at once: clients one after the other, and a bound on who waits."""
+"""Fair turns at a limited resource: clients take turns, round robin, and the number of waiters is bounded."""
 
 import asyncio
 from collections import deque
@@ -11,20 +11,20 @@ Waiter = asyncio.Future[None]
 
 
 class Turns:
-    """In front of a pool of connections, with as many turns as it has: whoever has a turn finds a connection free.
+    """Stands in front of a connection pool, with as many turns as connections: a turn always finds one free.
 
-    So a server that does not answer and a pool that is full are told apart. And a client that asks for much waits for
-    itself: its requests take turns with those of the others, however many they are.
+    So a server that does not answer is never mistaken for a full pool. A client that asks for much waits for itself:
+    its requests take turns with those of the others, however many they are.
     """
 
     def __init__(self, shares: Shares, at_once: int, timeout_s: float) -> None:
-        """`shares`: places for those who have a turn and those who wait. `timeout_s`: how long one may wait."""
+        """`shares`: places for requests that run or wait. `at_once`: turns. `timeout_s`: the longest wait."""
         self._shares, self._free, self._timeout_s = shares, at_once, timeout_s
         self._waiting: dict[str, deque[Waiter]] = {}
 
     @asynccontextmanager
     async def turn(self, client: str) -> AsyncIterator[None]:
-        """A turn for the length of the block. Raises Busy."""
+        """Hold a turn for the length of the block. Raises Busy."""
         with self._shares.places(client):
             await self._begin(client)
             try:
@@ -42,7 +42,7 @@ class Turns:
             async with asyncio.timeout(self._timeout_s):
                 await waiter
         except BaseException as error:
-            if waiter.done() and not waiter.cancelled():  # its turn had come in the same moment
+            if waiter.done() and not waiter.cancelled():  # its turn came at the same moment
                 self._end()
             if isinstance(error, TimeoutError):
                 raise Busy from None

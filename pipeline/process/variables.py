@@ -1,8 +1,8 @@
-"""Read settings as text: from the environment, or from files that stand for it; and find names that nothing reads.
+"""Reads settings as text, from the environment or from secret files, and finds misspelt names.
 
-A secret may be a file instead: where SECRETS_DIRECTORY names a directory, what the environment does not hold is read
-from the file of its name there, as containers are given them (`/run/secrets/AMQP_URL`). An environment is shown by
-`docker inspect` and handed on to every child; a file is neither.
+A setting that the environment lacks is read from the file of its name in SECRETS_DIRECTORY, if that names a directory.
+Containers get secrets that way (`/run/secrets/AMQP_URL`). `docker inspect` shows an environment, and every child
+process inherits it; neither is true of a file.
 """
 
 import os
@@ -13,18 +13,18 @@ from pathlib import Path
 
 DIRECTORY = "SECRETS_DIRECTORY"
 
-# What Kubernetes and Docker set by themselves in a container that is near a service of such a name
+# Variables that Kubernetes and Docker set in a container next to a service of such a name
 # (`INGEST_API_SERVICE_HOST`, `PRODUCT_API_PORT_3000_TCP_ADDR`, `INGEST_API_ENV_PATH`).
 _SET_BY_OTHERS = re.compile(
     r"(.*_)?SERVICE_HOST|(.*_)?SERVICE_PORT(_.*)?|(.*_)?PORT_[0-9]+_(TCP|UDP|SCTP)(_.*)?|NAME|ENV_.*"
 )
 _LINK = re.compile(r"(tcp|udp|sctp)://")
-# Where a stack is that runs elsewhere: what ./headrace reads, beside the same prefix (stack.home.environment).
+# The address of a stack that runs elsewhere, which ./headrace reads under the same prefix (stack.home.environment).
 _OF_THE_COMMAND = {"URL"}
 
 
 class WrongSettings(Exception):
-    """Settings cannot be used. `problems`: a line for each, without a secret."""
+    """Unusable settings. `problems`: a line for each, without a secret."""
 
     def __init__(self, *problems: str) -> None:
         super().__init__("; ".join(problems))
@@ -32,7 +32,7 @@ class WrongSettings(Exception):
 
 
 def check_text(name: str, text: str) -> str:
-    """The text itself. Raises WrongSettings for what nobody means to write."""
+    """Return the text unchanged. Raises WrongSettings for text that nobody can have meant."""
     if not text:
         raise WrongSettings(f"{name}: is empty; give it a value, or remove it")
     if text != text.strip():
@@ -47,7 +47,7 @@ def check_text(name: str, text: str) -> str:
 
 
 def unknown_names(names: Mapping[str, str], prefix: str, known: Collection[str]) -> Iterator[str]:
-    """What to tell of each name that begins with `prefix`, and that nothing reads. `names`: with their values."""
+    """A message for each name that begins with `prefix` and that nothing reads. `names`: with their values."""
     for name in sorted(names):
         upper = name.upper()
         rest = upper.removeprefix(prefix)
@@ -64,7 +64,7 @@ def unknown_names(names: Mapping[str, str], prefix: str, known: Collection[str])
 
 
 def read_variables(names: Iterable[str]) -> dict[str, str]:
-    """The values of those names that have one. Raises WrongSettings."""
+    """The values of the names that are set. Raises WrongSettings."""
     files = secret_files()
     environment = _by_upper(os.environ)
     values: dict[str, str] = {}
@@ -83,7 +83,7 @@ def read_variables(names: Iterable[str]) -> dict[str, str]:
 
 
 def secret_files() -> dict[str, Path]:
-    """The files of SECRETS_DIRECTORY by the setting that each is named after. Raises WrongSettings."""
+    """The files of SECRETS_DIRECTORY, by the setting that each holds. Raises WrongSettings."""
     directory = os.environ.get(DIRECTORY)
     if not directory:
         return {}
@@ -97,13 +97,13 @@ def secret_files() -> dict[str, Path]:
 
 
 def _by_upper(environment: Mapping[str, str]) -> dict[str, str]:
-    """Names in any case, as settings were always read; the exact one goes before the others."""
+    """Variables by upper-case name: names may have any case, and the exact one takes precedence."""
     others = {name.upper(): value for name, value in environment.items() if name != name.upper()}
     return others | {name: value for name, value in environment.items() if name == name.upper()}
 
 
 def _read(name: str, path: Path) -> str:
-    """A file's text without the white space around it: editors and `echo` end it with a line break."""
+    """A file's text, without the white space around it: editors and `echo` end a file with a line break."""
     try:
         return path.read_text(encoding="utf-8").strip()
     except UnicodeDecodeError:

@@ -1,1 +1,1 @@
-"""How a process tells what it does: one JSON object a line, bounded, and never in the way of the work it tells of."""
+"""Logs of a process: one JSON object a line, bounded, and never in the way of the work that they report."""

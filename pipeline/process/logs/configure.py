@@ -1,4 +1,4 @@
-"""structlog, the standard library's logging, warnings and standard error: all as JSON lines through one sink."""
+"""Configures logging: structlog, the standard library's, warnings and standard error become JSON lines on one sink."""
 
 import json
 import logging
@@ -26,16 +26,16 @@ from pipeline.process.logs.sink import (
     open_standard_streams,
 )
 
-# Fields with few values, which tell lines of one event apart: each has its own allowance.
+# Fields with few values that distinguish lines of one event: each combination has its own allowance.
 _TELLING_APART = ("part", "queue", "reason", "cause", "server")
 _SUPPRESSED = "suppressed"
 
 _sinks: list[LogSink] = []
-"""Of this process."""
+"""This process's sinks."""
 
 
 def protect_streams(program: str) -> LogSink:
-    """From here on nothing that is printed raises or waits. The first thing that a process does.
+    """Make printing never raise or wait. A process calls it before anything else.
 
     Returns the sink of standard error, which logs go to as well.
     """
@@ -45,7 +45,7 @@ def protect_streams(program: str) -> LogSink:
         return _own_line(program, "warning", "log lines were dropped", dropped=count, why=why)
 
     errors, output = LogSink(STDERR, tell), LogSink(STDOUT, tell)
-    # Whoever has put something else in their place, a test for one, knows why. None: the descriptor was closed.
+    # A stream that is already replaced, as by a test, stays. None: the descriptor was closed.
     if sys.stderr in (None, sys.__stderr__):
         sys.stderr = LineStream(errors, STDERR)
     if sys.stdout in (None, sys.__stdout__):
@@ -55,13 +55,13 @@ def protect_streams(program: str) -> LogSink:
 
 
 def flush() -> None:
-    """Wait a moment until what was logged is written: before the process ends on the spot."""
+    """Wait a moment until all log lines are written. Call it before a process ends abruptly."""
     for sink in _sinks:
         sink.flush()
 
 
 def configure(service: str, level: str, sink: LogSink) -> None:
-    """One JSON object a line on `sink`, from our code and from the libraries alike, each kind of line bounded."""
+    """Log to `sink`: one JSON object a line, from our code and the libraries alike, each kind of line bounded."""
     floods = Floods()
     sink.on_tick = lambda: _tell_ended_floods(floods, sink, service)
     shared: list[structlog.typing.Processor] = [
@@ -72,7 +72,7 @@ def configure(service: str, level: str, sink: LogSink) -> None:
     ]
     number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
-        # The bound first: what is left out should cost no traceback.
+        # Bound first, so that a dropped line costs no traceback.
         processors=[lambda _, method, event: _bounded(floods, method, event), *shared, *_rendering()],
         wrapper_class=never_raising(number),
         logger_factory=lambda *_: _SinkLogger(sink),
@@ -94,7 +94,7 @@ def configure(service: str, level: str, sink: LogSink) -> None:
 
 
 def kind_of(method: str, event: EventDict) -> Hashable:
-    """What counts as the same line, again: its level, its event, fields with few values, where its exception is from.
+    """The kind of a line, for bounding: its level, its event, fields with few values, where its exception is from.
 
     `method`: info, warning, …
     """
@@ -113,7 +113,7 @@ def _bounded(floods: Floods, method: str, event: EventDict) -> EventDict:
 
 
 def _origin(exc_info: object) -> tuple[str, str, int] | None:
-    """Type of an exception, and the file and line that raised it."""
+    """The type of an exception, and the file and line that raised it."""
     if exc_info is True:
         exc_info = sys.exc_info()[1]
     error = exc_info[1] if isinstance(exc_info, tuple) else exc_info
@@ -132,12 +132,12 @@ def _last(traceback: TracebackType | None) -> TracebackType | None:
 
 # What a person looks at first comes first.
 _FIRST = ("timestamp", "level", "event")
-# Characters of each value of a line that is too long, so that it stays JSON.
+# Characters kept of each value in a line that is too long, so that the line stays JSON.
 _LONGEST_VALUE = 4_000
 
 
 def render(event: EventDict) -> str:
-    """One line of JSON, whatever the event holds, and not too long for the sink."""
+    """Render an event as one line of JSON, whatever it holds, and not too long for the sink."""
     event = {**{name: event[name] for name in _FIRST if name in event}, **event}
     line = _json(event)
     if len(line.encode()) <= MAX_LINE_BYTES:
@@ -147,14 +147,14 @@ def render(event: EventDict) -> str:
 
 def _json(event: EventDict) -> str:
     try:
-        # orjson: the event is an untyped dict of whatever was at hand, which is what it is best at.
+        # orjson, because an event is an untyped dict of any values, which it encodes best.
         return orjson.dumps(event, default=repr).decode()
     except Exception:  # an integer of more than 64 bits, half a surrogate pair, a repr that fails
         return json.dumps({str(name): _printable(value) for name, value in event.items()})
 
 
 def _shortened(value: object) -> object:
-    """A traceback says most at its two ends."""
+    """Cut the middle of a long value: a traceback says most at its two ends."""
     text = _printable(value)
     return value if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE // 2]} … {text[-_LONGEST_VALUE // 2 :]}"
 
@@ -171,7 +171,7 @@ def _rendering() -> list[structlog.typing.Processor]:
 
 
 def _own_line(service: str, level: str, event: str, **fields: object) -> str:
-    """A line that passes no logger."""
+    """Render a line that passes through no logger."""
     now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
     return render({"event": event, **fields, "level": level, "timestamp": now, "service": service})
 
@@ -180,7 +180,7 @@ def _own_line(service: str, level: str, event: str, **fields: object) -> str:
 
 
 def never_raising(level: int) -> type[Any]:
-    """structlog's logger for this level, whose calls never raise: a line that cannot be made is counted."""
+    """structlog's logger for this level, with calls that never raise: a line that cannot be rendered is counted."""
 
     class NeverRaising(structlog.make_filtering_bound_logger(level)):  # type: ignore[misc]  # made at run time
         def _proxy_to_logger(self, method_name: str, event: str | None = None, **fields: Any) -> None:
@@ -193,14 +193,14 @@ def never_raising(level: int) -> type[Any]:
 
 
 class _SinkLogger:
-    """What structlog writes to."""
+    """The logger that structlog writes to."""
 
     def __init__(self, sink: LogSink) -> None:
         self.debug = self.info = self.warning = self.error = self.critical = self.msg = sink.put
 
 
 class _SinkHandler(logging.Handler):
-    """What the standard library's loggers write to. A kind is the place of the call: texts may differ each time."""
+    """The handler that the standard library's loggers write to. A line's kind is its call site: texts may differ."""
 
     def __init__(self, sink: LogSink, floods: Floods) -> None:
         super().__init__()

@@ -1,8 +1,7 @@
-"""Bounds each kind of log line: the first few pass, then one in a while, which says how many were left out.
+"""Limits the rate of each kind of log line: the first few pass, then one in a while, with how many were left out.
 
-Pure: it is told what time it is. A server that is away makes the same line once for each request that needed it; four
-writes a second to a read-only PostgreSQL were 1,000 lines a minute, and the one line that named the cause was lost in
-them.
+Pure: callers pass the time. A server that is away causes the same line for each request that needs it. Four writes a
+second to a read-only PostgreSQL were 1,000 lines a minute, which buried the one line that named the cause.
 """
 
 import contextlib
@@ -10,12 +9,12 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-# So many lines of a kind pass at once; enough to see what differs between them.
+# Lines of a kind that pass at once: enough to see what differs between them.
 BURST = 10
 # Then one passes in this time, so a flood costs 6 lines a minute, for as long as it lasts.
 EVERY_S = 10.0
-# Kinds that are remembered. Code has about a hundred; a library whose messages differ each time pushes out those that
-# were seen least recently, and not one that comes all the time.
+# Kinds that are remembered. Our code has about a hundred. A library whose messages differ each time evicts those seen
+# least recently, not one that comes all the time.
 _KINDS = 500
 
 
@@ -23,7 +22,7 @@ _KINDS = 500
 class _Kind:
     allowance: float
     seen_at: float
-    """When a line of this kind was last asked about, passed or not."""
+    """When a line of this kind last came, written or not."""
     left_out: int = 0
 
 
@@ -35,15 +34,15 @@ class Floods:
         self._kinds: OrderedDict[Hashable, _Kind] = OrderedDict()
 
     def admit(self, kind: Hashable, now: float) -> int | None:
-        """None: leave this line out. Otherwise write it; so many of its kind were left out before it.
+        """None: leave this line out. Otherwise write it; the number is how many of its kind were left out before it.
 
-        `now`: seconds of a clock that never goes back.
+        `now`: seconds of a monotonic clock.
         """
         known = self._kinds.get(kind)
         if known is None:
             known = self._remember(kind, now)
         else:
-            with contextlib.suppress(KeyError):  # another thread, which logs as well, may have pushed it out
+            with contextlib.suppress(KeyError):  # another thread that logs may have evicted it
                 self._kinds.move_to_end(kind)
         known.allowance = min(self._burst, known.allowance + max(0.0, now - known.seen_at) / self._every_s)
         known.seen_at = now
@@ -55,11 +54,11 @@ class Floods:
         return left_out
 
     def ended(self, now: float) -> list[tuple[Hashable, int]]:
-        """The kinds whose flood is over, and how many lines of each were left out since the last that was written.
+        """The kinds whose flood is over, each with the lines left out since the last one written. Returns each once.
 
-        Each is told once: no later line of its kind might come to tell it.
+        Without this, nothing would report them if no later line of the kind came.
         """
-        # A copy, made at once: other threads log meanwhile.
+        # An atomic copy: other threads log meanwhile.
         silent = [it for it in list(self._kinds.items()) if it[1].left_out and now - it[1].seen_at >= self._every_s]
         told = [(kind, known.left_out) for kind, known in silent]
         for _, known in silent:

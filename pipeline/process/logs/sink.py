@@ -1,9 +1,9 @@
-"""Where log lines go: a file descriptor that may be full, broken or stuck, and must never be waited for.
+"""Writes log lines to a file descriptor that may be full, broken or stuck, without ever waiting for it.
 
 A thread writes. A log call puts its line into a bounded queue, which takes microseconds and cannot fail. A full disk, a
-pipe whose reader is gone or does not read, a file system that hangs: each costs log lines, which are counted, and
-nothing else. Written in place, an OSError out of a log call ended the task that kept the broker's connection, and the
-process lived on without it.
+pipe without a reader or with a stuck one, a file system that hangs: each costs only log lines, which are counted. When
+log calls wrote directly, an OSError in one ended the task that kept the broker's connection, and the process lived on
+without it.
 """
 
 import atexit
@@ -19,15 +19,15 @@ from queue import Empty, SimpleQueue
 from pipeline.process import metrics
 
 STDOUT, STDERR = 1, 2
-# Of lines that wait to be written. Beyond it they are dropped: whatever hangs may hang for hours.
+# Bound on the lines that wait to be written. Beyond it they are dropped: a hang may last hours.
 MAX_WAITING_BYTES = 1_000_000
 # A longer line is cut: a traceback has a few KB.
 MAX_LINE_BYTES = 32_000
-# What a line costs besides its text, so that a million empty ones are bounded too.
+# Memory of a line besides its text, so that a million empty ones are bounded too.
 _OVERHEAD_BYTES = 64
-# How often the thread looks for something to tell that no line brings along.
+# How often the thread reports dropped lines and ended floods, even if no line comes.
 _TICK_S = 1.0
-# What is left to be written may take so long at the end of a process.
+# Longest wait for unwritten lines at the end of a process.
 FLUSH_S = 1.0
 
 # `because` of metrics.LOG_LINES_DROPPED.
@@ -35,17 +35,16 @@ STUCK, UNWRITABLE, UNRENDERABLE, FLOOD = "stuck", "unwritable", "unrenderable", 
 
 
 class LogSink:
-    """Writes lines to `fd`. No method raises, and none waits longer than it says."""
+    """Writes lines to `fd` on a thread. No method raises, and none waits longer than it says."""
 
     def __init__(
         self, fd: int = STDERR, tell: Callable[[int, str], str] = lambda count, why: f"{count} dropped: {why}"
     ):
-        """`tell`: makes the line that says how many lines were dropped, and why, once lines can be written again."""
+        """`tell`: makes the line that reports how many lines were dropped, and why, once writing works again."""
         self._fd, self._tell = fd, tell
         self.on_tick: Callable[[], None] = lambda: None
-        """Called about once a second, on the thread that writes. It may put lines."""
-        # SimpleQueue's put, and a lock that the same thread may take twice: a garbage collection or a signal in the
-        # middle of a log call may log as well.
+        """Called about once a second on the writing thread. It may put lines."""
+        # SimpleQueue.put and RLock are re-entrant: a garbage collection or a signal in a log call may log as well.
         self._lines: SimpleQueue[bytes | threading.Event] = SimpleQueue()
         self._lock = threading.RLock()
         self._waiting_bytes = 0
@@ -54,7 +53,7 @@ class LogSink:
         self._thread: threading.Thread | None = None
 
     def put(self, line: str) -> None:
-        """Write a line soon, or drop it. `line`: without its end."""
+        """Queue a line to be written, or drop it. `line`: without its line break."""
         data = line.encode(errors="backslashreplace")
         if len(data) > MAX_LINE_BYTES:
             data = data[:MAX_LINE_BYTES].decode(errors="ignore").encode()  # no half character
@@ -70,7 +69,7 @@ class LogSink:
         self._lines.put(data)
 
     def flush(self, within_s: float = FLUSH_S) -> bool:
-        """Wait until all that was put is written or dropped. Returns whether it is."""
+        """Wait until all queued lines are written or dropped. Returns False if that takes longer than `within_s`."""
         if self._thread is None:
             return True
         done = threading.Event()
@@ -78,9 +77,9 @@ class LogSink:
         return done.wait(within_s)
 
     def _start(self) -> bool:
-        """Whether the thread runs."""
+        """Start the thread if it does not run yet. Returns whether it runs."""
         if self._thread is None:
-            # A daemon: a process does not wait at its end for a write that hangs.
+            # A daemon, so that the process ends even if a write hangs.
             self._thread = threading.Thread(target=self._run, name="log", daemon=True)
             try:
                 self._thread.start()
@@ -113,7 +112,7 @@ class LogSink:
             self._waiting_bytes -= len(item) + _OVERHEAD_BYTES
 
     def _tell_dropped(self) -> bool:
-        """Say what was dropped, if something was. False: nothing can be written now."""
+        """Report dropped lines, if there are any. False: nothing can be written now."""
         with self._lock:
             dropped, why = self._dropped, self._why
         if not dropped:
@@ -125,8 +124,8 @@ class LogSink:
         return True
 
     def _write(self, data: bytes, *, counts: bool = True) -> bool:
-        """Whether it is written. `counts`: as a dropped line, if not."""
-        # Half a line may be there from before the disk was full: what follows should not be glued to it.
+        """Write `data`. Returns whether it was written; if not, and `counts`, counts a dropped line."""
+        # A full disk may have cut a line in half: the next one must not continue it.
         left = memoryview(b"\n" + data if self._is_torn else data)
         try:
             while left:
@@ -143,7 +142,7 @@ class LogSink:
         while True:
             try:
                 return os.write(self._fd, data)
-            except BlockingIOError:  # somebody who shares the pipe has made it non-blocking
+            except BlockingIOError:  # another process that shares the pipe made it non-blocking
                 poll = select.poll()
                 poll.register(self._fd, select.POLLOUT)
                 poll.poll()
@@ -156,7 +155,7 @@ class LogSink:
 
 
 class LineStream(io.TextIOBase):
-    """sys.stderr on a sink: what is printed, tracebacks included, is written line by line, and cannot fail."""
+    """A text stream on a sink, in place of sys.stdout or sys.stderr: prints line by line, and never fails."""
 
     encoding = "utf-8"
     errors = "backslashreplace"
@@ -167,7 +166,7 @@ class LineStream(io.TextIOBase):
     def write(self, text: str) -> int:
         *lines, begun = (self._begun + text).split("\n")
         for line in lines:
-            # Whatever it is: the standard library prints where nobody expects an error.
+            # Suppress any error: the standard library prints where nobody expects one.
             with contextlib.suppress(Exception):
                 self._sink.put(line)
         self._begun = begun[-MAX_LINE_BYTES:]
@@ -181,9 +180,9 @@ class LineStream(io.TextIOBase):
 
 
 def open_standard_streams() -> None:
-    """Fill whichever of the descriptors 0, 1 and 2 are closed with /dev/null.
+    """Open /dev/null on those of the descriptors 0, 1 and 2 that are closed.
 
-    Otherwise the next socket gets such a number: a connection to PostgreSQL would be given log lines.
+    Otherwise the next socket would get such a number, and log lines would go into a connection to PostgreSQL.
     """
     while (fd := os.open(os.devnull, os.O_RDWR)) <= STDERR:
         pass
