@@ -1,4 +1,4 @@
-"""Who a request is from, as the endpoints need to know it."""
+"""The client that a request comes from, as endpoints need to know it."""
 
 from dataclasses import dataclass
 
@@ -21,17 +21,17 @@ _IN_SCOPE = "headrace.client"
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Who holds an API key, as one key of theirs lets them in: a client may have several, with scopes of their own."""
+    """The holder of an API key, with that key's rights. A client may have several keys, each with its own scopes."""
 
     name: str
-    """"" where the service is open, and nobody is asked for a key."""
+    """"" where the service is open, and asks for no key."""
     scopes: frozenset[str]
     orders_per_s: int | None = None
     """How many orders a second it may send to this process; None: as many as it likes."""
 
     @property
     def sees_all(self) -> bool:
-        """Whether it may read the orders of others."""
+        """Whether the client may read the orders of others."""
         return not self.name or OPS in self.scopes
 
 
@@ -39,7 +39,7 @@ ANYONE = Client("", frozenset(SCOPES))
 
 
 def client_of(scope: Scope) -> Client:
-    """Who the request is from: what the guard of its route has found, or ANYONE where the service is open."""
+    """The request's client, as its route's guard has found it; ANYONE where the service is open."""
     client: Client = scope.get(_IN_SCOPE, ANYONE)
     return client
 

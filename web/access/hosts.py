@@ -1,8 +1,8 @@
-"""Which names a service answers to that asks for no key, because only this machine reaches it.
+"""Checks the Host of requests to a service that asks for no key, because only this machine reaches it.
 
-A page of any web site can make a browser on this machine send requests here: its own name needs only to be resolved to
-127.0.0.1 a second time (DNS rebinding). To the browser that is the page's own site, so it may read the answers. The
-Host that it sends is the site's name, and by that it is refused.
+A page of any web site can make a browser on this machine send requests here: its own name only needs to resolve to
+127.0.0.1 the second time (DNS rebinding). To the browser that is the page's own site, so the page may read the answers.
+The Host is then the site's name, and this refuses it.
 """
 
 import re
@@ -12,7 +12,7 @@ from ipaddress import IPv6Address, ip_address
 from web.problems import problems
 from web.problems.problems import Problem
 
-# What one client after the other may fill with names that are allowed: 127.0.0.1 to 127.255.255.254, and every port.
+# Limits what clients can fill with allowed names: 127.0.0.1 to 127.255.255.254, and every port.
 _MAX_REMEMBERED = 64
 _PORT = re.compile(r":[0-9]*$")
 
@@ -28,16 +28,16 @@ def is_loopback(host: str) -> bool:
 
 
 class Hosts:
-    """Those of one listener."""
+    """The host names that one listener answers to."""
 
     def __init__(self, others: Collection[str] = (), is_checked: Callable[[], bool] = lambda: True) -> None:
-        """`others`: names besides those of the loopback, without ports. `is_checked`: whether it matters now."""
+        """`others`: names besides those of the loopback, without ports. `is_checked`: whether hosts matter now."""
         self._others = {name.lower().rstrip(".") for name in others}
         self._is_checked = is_checked
         self._known: set[bytes] = set()
 
     def refusal(self, host: bytes) -> Problem | None:
-        """What to answer to a request with this Host; None: its endpoint. `host`: well-formed."""
+        """The problem to answer to a request with this Host; None: it is allowed. `host`: well-formed."""
         if host in self._known or not self._is_checked():  # 0.1 µs, as nearly always
             return None
         text = host.decode("latin-1").strip(" \t")

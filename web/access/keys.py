@@ -1,10 +1,10 @@
-"""Who may do what: API keys from a file, verified at each request, read again when the file changes.
+"""API keys and scopes: keys from a file, verified at each request, read again when the file changes.
 
-Without keys the service is open to everybody, which it says at its start, and which only the loopback may be. That
-there are none must be said: by no file being named, or by one that holds no keys. A file that is named and not there
-keeps the service from starting, because it may have held keys; a crash must not open a door that was closed.
+Without keys the service is open to everybody. It says so at its start, and may be open on the loopback only. Having no
+keys must be explicit: no file is named, or the file holds no keys. A file that is named and missing keeps the service
+from starting, because it may have held keys; a crash must not open a closed service.
 
-Once a service has seen a key it never opens again while it runs: a file that was emptied or removed lets nobody in.
+Once a service has seen a key, it never opens again while it runs: a file that was emptied or removed lets nobody in.
 Whatever else goes wrong with the file later, the last good keys stay.
 """
 
@@ -39,24 +39,24 @@ _IS_BEARER = re.compile(rb"bearer(?: |$)", re.IGNORECASE)
 _HOW = "Send Authorization: Bearer KEY; ./headrace keys add makes a key."
 
 _Version: TypeAlias = tuple[int, int, int] | None
-"""What tells one state of the file from another; None: there is no file."""
+"""Tells one state of the file from another; None: there is no file."""
 _OUT_OF_REACH: _Version = (-1, -1, -1)
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """A key, as it is looked up."""
+    """A key as a look-up by id finds it."""
 
     secret_sha256: str
     client: Client
 
 
-# What an unknown id is compared with, so that it is answered no faster than a wrong secret.
+# An unknown id is compared with this, so that it is answered no faster than a wrong secret.
 _NOBODY = _Known("0" * 64, Client("", frozenset()))
 
 
 def bearer_token(headers: Sequence[tuple[bytes, bytes]]) -> str:
-    """The token of a request. Raises Problem (401). What was sent is never quoted: it may be a secret."""
+    """The token of a request. Raises Problem (401), which never quotes what was sent: it may be a secret."""
     found = [value for name, value in headers if name == b"authorization"]
     if not found:
         raise problems.unauthenticated(f"The request has no API key. {_HOW}")
@@ -64,7 +64,7 @@ def bearer_token(headers: Sequence[tuple[bytes, bytes]]) -> str:
         raise problems.invalid_token("There is more than one Authorization header. Send one.")
     match = _BEARER.fullmatch(found[0])
     if match is None:
-        # Of another scheme nothing is said: it is no try with a key.
+        # Another scheme is not an attempt with a key, so the challenge has no error.
         refuse = problems.invalid_token if _IS_BEARER.match(found[0]) else problems.unauthenticated
         raise refuse(f"The Authorization header holds no API key. {_HOW}")
     return match[1].decode()
@@ -74,22 +74,22 @@ def bearer_token(headers: Sequence[tuple[bytes, bytes]]) -> str:
 
 
 class Keys:
-    """The keys that a service knows."""
+    """The API keys that a service knows."""
 
     def __init__(self, path: Path | None) -> None:
-        """`path`: of the key file; None: no keys. Raises InvalidKeys, OSError, also if it is not there."""
+        """`path`: the key file; None: no keys. Raises InvalidKeys, OSError, also if the file is missing."""
         self._path = path
         self._version = self._look()
         self._known = _by_id(self._read())
         self.is_open = not self._known
-        """Whether nobody is asked for a key."""
+        """Whether requests need no key."""
 
     def guard(self, app: ASGIApp, needs: str) -> ASGIApp:
-        """`app`, reached only by who has what it `needs`: a scope, ANY_KEY or PUBLIC."""
+        """`app` behind a check of what it `needs`: a scope, ANY_KEY or PUBLIC."""
         return app if needs == PUBLIC else _Guarded(app, needs, self)
 
     def client_with(self, token: str) -> Client:
-        """Whose token it is. Raises Problem (401)."""
+        """The client that the token belongs to. Raises Problem (401)."""
         key_id, secret = parse_token(token) or ("", "")
         known = self._known.get(key_id, _NOBODY)
         is_right = hmac.compare_digest(hash_secret(secret), known.secret_sha256)
@@ -98,19 +98,19 @@ class Keys:
         return known.client
 
     async def watch(self) -> None:
-        """Look about once a second whether the file has changed, until cancelled. A look costs 3 µs."""
+        """Check about once a second whether the file has changed, until cancelled. A check costs 3 µs."""
         while True:
             await asyncio.sleep(_RELOAD_EVERY_S)
             self.reload()
 
     def reload(self) -> None:
-        """Read the file again if it has changed. Never raises for what is in it."""
+        """Read the file again if it has changed. Never raises for its content."""
         try:
             version = self._look()
             if version == self._version:
                 return
-            # Noted before the file is read, so that what is written meanwhile is seen the next time; and also when it
-            # cannot be read, so that each fault is told once.
+            # Noted before the file is read, so that a write meanwhile is seen the next time. Noted also if it cannot be
+            # read, so that each fault is logged once.
             self._version = version
             self._replace({} if _is_gone(version) else _by_id(self._read()))
         except (InvalidKeys, OSError) as error:
@@ -131,7 +131,7 @@ class Keys:
         except FileNotFoundError:
             return None
         except OSError:
-            return _OUT_OF_REACH  # to read it fails likewise, and says why
+            return _OUT_OF_REACH  # reading it fails likewise, and says why
         return (found.st_mtime_ns, found.st_ino, found.st_size) if found else None
 
     def _read(self) -> list[ApiKey]:
@@ -139,18 +139,18 @@ class Keys:
 
 
 def _is_gone(version: _Version) -> bool:
-    """Also a file of no bytes: at a start it is damaged, but while the service runs, somebody has emptied it."""
+    """Whether the file is missing or empty. An empty one is damaged at a start; later, somebody has emptied it."""
     return version is None or version[2] == 0
 
 
 class _Guarded:
-    """An application behind its guard. A class, not a function: to a function, Starlette gives a Request."""
+    """An application behind its guard. A class, not a function: Starlette passes a Request to a function."""
 
     def __init__(self, app: ASGIApp, needs: str, keys: Keys) -> None:
         self._app, self._needs, self._keys = app, needs, keys
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        # No coroutine of its own: while the service is open, a request costs this one look (0.1 µs).
+        # Not a coroutine: while the service is open, a request costs only this check (0.1 µs).
         return self._app(scope, receive, send) if self._keys.is_open else self._check(scope, receive, send)
 
     async def _check(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -169,8 +169,8 @@ class _Guarded:
 
 
 def load_keys(settings: ApiSettings) -> Keys:
-    """The keys to start with. Raises Misconfigured if they are gone or cannot be read, or if the service would be open
-    to others than this machine without being told to.
+    """Load the keys at start. Raises Misconfigured if they are gone or cannot be read, or if the service would be open
+    beyond this machine without being told to.
     """
     try:
         keys = Keys(settings.api_keys_file)
@@ -191,7 +191,7 @@ def load_keys(settings: ApiSettings) -> Keys:
 
 
 def hosts_of(settings: ApiSettings, keys: Keys) -> Hosts:
-    """The names that the service answers to. Any, once there are keys, or where others than this machine reach it."""
+    """The names that the service answers to. Any, once there are keys, or if other machines reach it."""
     is_local = is_loopback(settings.reached_on) and not settings.allow_unauthenticated_access_from_anywhere
     return Hosts(settings.allowed_host_names, lambda: is_local and keys.is_open)
 

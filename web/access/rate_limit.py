@@ -1,8 +1,8 @@
-"""How many orders a client may send: a token bucket that holds one second's worth, kept as one number.
+"""Limits the orders a second of a client: a token bucket that holds one second's worth, kept as one number.
 
 The number is the moment at which the bucket will be full again (GCRA, ITU-T I.371: "theoretical arrival time"). An
-order moves it 1/N s ahead; it is admitted if that leaves it within the next second. The bucket is the client's and the
-pace that of the key in use, so a client with two keys has not twice as much.
+order moves it 1/N s ahead, and is admitted if it stays within the next second. The bucket belongs to the client, and
+the pace to the key in use, so a client with two keys does not get twice as much.
 
 The two fields are those of draft-ietf-httpapi-ratelimit-headers-10.
 """
@@ -22,13 +22,13 @@ _WINDOW_NS = _S
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """What a client was told of its limit."""
+    """What a client is told of its limit."""
 
     orders_per_s: int
     remaining: int
     """Orders that it may send at once."""
     reset_s: int
-    """Rounded up: until there is all of it again; to who was refused, until there is enough for what was."""
+    """Rounded up: until the quota is full again; after a refusal, until there is enough for the refused orders."""
 
     def fields(self) -> dict[str, str]:
         """The answer's header fields."""
@@ -39,11 +39,11 @@ class Quota:
 
 
 def admit(full_at_ns: int, now_ns: int, orders: int, orders_per_s: int) -> tuple[int, Quota] | Quota:
-    """Whether a bucket that is full at `full_at_ns` has enough for `orders`: when it is full thereafter, and what is
-    left; or, if it has not, what to tell.
+    """Admits `orders` if a bucket that is full at `full_at_ns` has enough. Returns when it is full thereafter, and the
+    quota left; or, if it has not enough, only the quota to tell.
 
-    A full bucket admits any number, and owes what it had not: otherwise a bulk of 500 could never be sent at 100
-    orders/s, and this way it is paid for by five seconds of silence.
+    A full bucket admits any number, and owes the difference. Otherwise a bulk of 500 could never be sent at 100
+    orders/s; this way, five seconds of silence pay for it.
     """
     each_ns = _S // orders_per_s
     owed_ns, cost_ns = max(0, full_at_ns - now_ns), orders * each_ns
@@ -66,7 +66,7 @@ def _seconds(ns: int) -> int:
 
 
 class RateLimits:
-    """The buckets of this process's clients: as many as ever had a limit, 200 bytes each."""
+    """The buckets of this process's clients: one for each client that ever had a limit, 200 bytes each."""
 
     def __init__(self, clock_ns: Callable[[], int] = time.monotonic_ns) -> None:
         self._full_at_ns: dict[str, int] = {}
@@ -80,7 +80,7 @@ class RateLimits:
     def charge(self, client: Client, orders: int, send: Send) -> Send:
         """Take `orders` from the client's bucket, if it has a limit. Raises Problem (429).
 
-        Returns what to answer through from now on, be it good or bad: it tells the client what is left.
+        Returns the `send` for any answer from now on, good or bad: it tells the client what is left.
         """
         if client.orders_per_s is None:
             return send

@@ -1,4 +1,4 @@
-"""What both APIs read from their environment. Each adds its own in its `settings.py`."""
+"""Settings that both APIs read from their environment. Each adds its own in its `settings.py`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,27 +11,28 @@ from pipeline.process.settings import PipelineSettings
 class ApiSettings(PipelineSettings):
     host: str = "127.0.0.1"
 
-    # The path under which clients reach the service, where a proxy in front takes it off: with `/shop`, a Location is
+    # The path under which clients reach the service, if a proxy in front strips it: with `/shop`, a Location is
     # `/shop/products/…`, and so is a Link.
     public_path: str = Field(default="", pattern=r"^(/[A-Za-z0-9._~-]+)*$")
 
     # The health listener: /livez, /readyz, /health and /metrics for probes and Prometheus, with connections of their
-    # own, so that no client takes them away. It asks for no key, so it is never published; a container listens on all
-    # its addresses, for the scrape from beside it. A worker serves nothing else: its HOST and PORT are this.
+    # own, so that no client takes them away. It asks for no key, so it is never published. A container listens on all
+    # its addresses, so that Prometheus can scrape from beside it. A worker serves nothing else: its HOST and PORT are
+    # the health listener's.
     health_host: str = "127.0.0.1"
 
     # Both APIs read the same keys, so these two names have no prefix. ./headrace keys writes the file.
     api_keys_file: Annotated[Path | None, Field(validation_alias="API_KEYS_FILE")] = None
-    # Where others reach the service, if not on `host`: a container listens on all its addresses, and its runtime, or a
+    # Where clients reach the service, if not on `host`: a container listens on all its addresses, and its runtime, or a
     # proxy, publishes it on one of the machine's.
     published_on: Annotated[str | None, Field(validation_alias="PUBLISHED_ON", min_length=1)] = None
-    # Without keys, a service listens on the loopback only; unless this says that something else keeps strangers out.
+    # Without keys, a service listens on the loopback only, unless this says that something else keeps strangers out.
     allow_unauthenticated_access_from_anywhere: Annotated[
         bool, Field(validation_alias="ALLOW_UNAUTHENTICATED_ACCESS_FROM_ANYWHERE")
     ] = False
 
-    # Names, with commas between, that a service without keys answers to besides those of the loopback: that of a proxy
-    # on this machine, which hands its Host on. Any other Host is refused, for a page of a web site could send it.
+    # Comma-separated names that a service without keys answers to besides those of the loopback: such as that of a
+    # proxy on this machine, which passes its Host on. Any other Host is refused: a page of a web site could send it.
     allowed_hosts: Annotated[
         str,
         Field(

@@ -1,1 +1,1 @@
-"""What the documents of an API show: OpenAPI, JSON schemas, /docs and the pages of the problems."""
+"""The documents of an API: OpenAPI, JSON schemas, /docs and the pages of the problems."""

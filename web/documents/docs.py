@@ -1,6 +1,6 @@
-"""The documents of an API for its clients: /openapi.json, the page that shows it, and the pages of the problems.
+"""Serves the documents of an API: /openapi.json, the page that shows it, and the pages of the problems.
 
-All of it is made once, at start, and is public. Nothing of it comes from another host.
+All are made once, at start, and are public. Nothing in them comes from another host.
 """
 
 import html
@@ -42,7 +42,7 @@ _DESCRIPTION = """\
 def document_of(
     title: str, about: str, tags: Mapping[str, str], operations: Sequence[Operation], public_path: str
 ) -> dict[str, Any]:
-    """The OpenAPI document of an API with these operations, and those that every process has."""
+    """The OpenAPI document of an API with these operations, and the health operations of every process."""
     description = _DESCRIPTION.format(about=about)
     all_operations = (*operations, *HEALTH_OPERATIONS)
     return openapi_document(title, description, {**tags, HEALTH_TAG: HEALTH_TEXT}, all_operations, public_path)
@@ -51,7 +51,7 @@ def document_of(
 def docs_routes(
     document: Mapping[str, Any], operations: Sequence[Operation], others: Mapping[str, Mapping[str, Any]] | None = None
 ) -> list[Route]:
-    """`document`: the OpenAPI document of `operations`. `others`: more JSON documents, by path."""
+    """Routes for all documents. `document`: the OpenAPI document of `operations`. `others`: more of JSON, by path."""
     documents = {"/openapi.json": document, **(others or {})}
     title = document["info"]["title"]
     navigation = _navigation(title, documents)

@@ -1,4 +1,4 @@
-"""/livez, /readyz, /health and /metrics, for the documents: the same in both APIs. web.serving.health answers them."""
+"""/livez, /readyz, /health and /metrics as both APIs document them. web.serving.health answers them."""
 
 from typing import Annotated, Literal
 

@@ -1,7 +1,7 @@
-"""JSON schemas of msgspec types, as what our encoders write.
+"""JSON schemas of msgspec types, as the encoders of the services write them.
 
-msgspec describes what its decoders read, with its defaults. What our encoders write differs in two ways: a Decimal is a
-number, and a member that has its default is left out (omit_defaults), so None is never seen.
+msgspec describes what its decoders read, with its defaults. The encoders differ in two ways: they write a Decimal as a
+number, and leave out a member that has its default (omit_defaults), so clients never see None.
 """
 
 import inspect
@@ -28,8 +28,8 @@ def _as_written(schema: Schema) -> None:
         if part.get("format") == "decimal":
             del part["format"]
             part["type"] = "number"
-        if isinstance(text := part.get("description"), str):  # it may also be a member of that name
-            # Of a docstring, what follows is for who reads the code.
+        if isinstance(text := part.get("description"), str):  # "description" may also be a member's name
+            # Only the first paragraph of a docstring: the rest is for readers of the code.
             part["description"] = inspect.cleandoc(text).partition("\n\n")[0]
         properties = part.get("properties", {})
         for name, member in properties.items():
@@ -44,7 +44,7 @@ def _without_null(member: Schema) -> Schema:
 
 
 def _parts_of(schema: Any) -> Iterator[Schema]:
-    """All objects in it, itself first, children after: what a parent replaces is then visited as replaced."""
+    """All objects in the schema, parents before children, so that what a parent replaces is visited as replaced."""
     if isinstance(schema, dict):
         yield schema
         for value in list(schema.values()):

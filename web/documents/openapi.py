@@ -29,7 +29,7 @@ class ProblemDetails(msgspec.Struct, omit_defaults=True):
 
 _BEARER = "apiKey"
 
-# A connection can end so, whatever was asked over it.
+# Any request can get these answers, whatever it asks for.
 ANYWHERE = (
     kinds.MALFORMED,
     kinds.TOO_SLOW,
@@ -53,7 +53,7 @@ _HEADERS: Mapping[Kind, tuple[Header, ...]] = {
 }
 
 _LIMITS = (http_fields.RATE_LIMIT_POLICY, http_fields.RATE_LIMIT)
-# Answered before it is known whose limit it would be, or by what does not know of limits.
+# Answered before the client is known, or by code that does not know of limits.
 _UNLIMITED = (
     kinds.UNAUTHENTICATED,
     kinds.FORBIDDEN,
@@ -68,7 +68,7 @@ _encoder = msgspec.json.Encoder(decimal_format="number")
 def openapi_document(
     title: str, description: str, tags: Mapping[str, str], operations: Sequence[Operation], public_path: str = ""
 ) -> dict[str, Any]:
-    """As msgspec encodes it; examples are bytes of JSON already. `tags`: what each groups."""
+    """The document, for msgspec to encode; examples are bytes of JSON already. `tags`: what each groups."""
     schemas = _Schemas(operations)
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
@@ -89,7 +89,7 @@ def openapi_document(
 
 
 def problems_of(operation: Operation) -> list[Kind]:
-    """All kinds of problem that it may answer, by status."""
+    """All kinds of problem that the operation may answer, by status."""
     found = {*ANYWHERE, *operation.problems}
     if operation.needs != PUBLIC:
         found.add(kinds.UNAUTHENTICATED)
@@ -105,13 +105,13 @@ def problems_of(operation: Operation) -> list[Kind]:
 
 
 def _headers_of(operation: Operation, it: Answer | Kind) -> tuple[Header, ...]:
-    """Of one of its answers or problems. Where a key's limit counts, all tell what is left of it: good and bad."""
+    """The headers of an answer or problem. Where a key's limit counts, good and bad ones tell what is left of it."""
     own = it.headers if isinstance(it, Answer) else _HEADERS.get(it, ())
     return (*own, *_LIMITS) if kinds.TOO_MANY_REQUESTS in operation.problems and it not in _UNLIMITED else own
 
 
 class _Schemas:
-    """The schemas of all types in a table. What is only ever answered has no other members than its own."""
+    """The schemas of all types in a table. Types that only answers have forbid additional properties."""
 
     def __init__(self, operations: Sequence[Operation]) -> None:
         asked = [type_ for it in operations for type_ in _asked(it)]
@@ -177,7 +177,7 @@ def _parameter(parameter: Parameter, schemas: _Schemas) -> dict[str, Any]:
         "in": parameter.place,
         "required": parameter.is_required,
         "description": parameter.description,
-        # The example is the schema's: the parameter's own would be filled in by the page, and then sent.
+        # The example is the schema's: the page would fill in the parameter's own, and then send it.
         "schema": schemas.of(parameter.type) | {"examples": [parameter.example]},
     }
 
@@ -259,7 +259,7 @@ def _bearer() -> dict[str, str]:
 
 
 def _raw(value: Any) -> msgspec.Raw:
-    """Encoded as the services do, so that the digits of prices are those that a client sees."""
+    """The value encoded as the services do, so that prices have the digits that a client sees."""
     return msgspec.Raw(_encoder.encode(value))
 
 

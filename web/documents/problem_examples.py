@@ -1,4 +1,4 @@
-"""One occurrence of each kind of problem, as a client gets it: for the documents."""
+"""An example of each kind of problem, as a client gets it, for the documents."""
 
 from typing import Any
 
@@ -47,7 +47,7 @@ _OCCURRENCES = (
 )
 
 
-# Of kinds that have several causes: what else they may say, by the cause.
+# More examples for kinds that have several causes, by the cause.
 _OTHERS: dict[Kind, dict[str, Problem]] = {
     kinds.OUTCOME_UNKNOWN: {
         "the database is behind": unknown_outcomes.store_is_behind(),
@@ -68,7 +68,7 @@ def example_of(kind: Kind) -> Any:
 
 
 def other_examples_of(kind: Kind) -> dict[str, Any]:
-    """The bodies of its occurrences by other causes, by the cause."""
+    """The bodies of occurrences with other causes, by the cause."""
     return {cause: _body_of(it) for cause, it in _OTHERS.get(kind, {}).items()}
 
 

@@ -17,7 +17,7 @@ _PAGE = Template((Path(__file__).parent / "static" / "problem.html").read_text()
 
 
 def index_page(navigation: str) -> bytes:
-    """All kinds, by status."""
+    """The page that lists all kinds, by status."""
     kinds = sorted(KINDS.values(), key=lambda kind: (kind.status, kind.name))
     rows = "\n".join(map(_row, kinds))
     content = f"""\
@@ -34,7 +34,7 @@ and is a link to its page here; its <code>detail</code> says what to do about th
 
 
 def kind_page(kind: Kind, operations: Sequence[Operation], navigation: str) -> bytes:
-    """One kind: what has happened, what to do, an example, and who answers it."""
+    """The page of one kind: what has happened, what to do, examples, and the operations that answer it."""
     examples = "".join(_example(body) for body in (example_of(kind), *other_examples_of(kind).values()))
     content = f"""\
 <p class="status">{kind.status} {HTTPStatus(kind.status).phrase}</p>
@@ -78,5 +78,5 @@ def _page(title: str, navigation: str, content: str) -> bytes:
 
 
 def _text(text: str) -> str:
-    """Escaped, with what stands in backquotes as code."""
+    """Escaped text, with backquoted parts as code."""
     return re.sub("`([^`]+)`", r"<code>\1</code>", html.escape(text))

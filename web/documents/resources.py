@@ -1,4 +1,4 @@
-"""What does not change while a process runs, ready to be sent: compressed, and with an ETag."""
+"""Static content that does not change while a process runs: compressed once, and served with an ETag."""
 
 import gzip
 from functools import cached_property
@@ -12,7 +12,7 @@ from web.requests.preconditions import client_has
 
 HTML, CSS, JAVASCRIPT, JSON = "text/html; charset=utf-8", "text/css", "text/javascript", "application/json"
 
-# Nothing from any other host, no inline script. connect-src: requests that a reader tries out. The viewer's icons are
+# Nothing from another host, no inline script. connect-src: requests that a reader tries out. The viewer's icons are
 # data: images.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self';"
@@ -21,12 +21,12 @@ _POLICY = (
 
 
 class Resource:
-    """An ASGI application that answers GET and HEAD."""
+    """An ASGI application that answers GET and HEAD with static content."""
 
     def __init__(self, gzipped: bytes, media_type: str) -> None:
         self._gzipped, self._media_type = gzipped, media_type
         self._headers = {
-            # Weak: with and without compression it is the same content in other bytes.
+            # Weak: compressed or not, the content is the same in other bytes.
             "ETag": f'W/"{sha256(gzipped).hexdigest()[:20]}"',
             "Cache-Control": "no-cache",
             "Vary": "Accept-Encoding",
@@ -52,8 +52,8 @@ class Resource:
 
     @cached_property
     def _content(self) -> bytes:
-        """Made once, for the first who asks: nearly every client takes gzip. Made for each, 1.7 MB of JavaScript would
-        stop the process for 7 ms a time, and stay with a client that does not read it.
+        """The content uncompressed, made once, on the first request for it: nearly every client takes gzip. Made for
+        each, 1.7 MB of JavaScript would stop the process for 7 ms a time, and stay with a client that does not read it.
         """
         return gzip.decompress(self._gzipped)
 

@@ -1,4 +1,4 @@
-"""The version of the project, from the one place that says it."""
+"""The version of the project, from pyproject.toml."""
 
 import tomllib
 from pathlib import Path

@@ -1,1 +1,1 @@
-"""Errors as RFC 9457: their kinds, the answers, and what is logged of them."""
+"""Errors as RFC 9457 problems: their kinds, the answers, and their log lines."""

@@ -1,7 +1,7 @@
 """Every kind of error that the two APIs answer: its stable `type`, and the page that the type resolves to.
 
-What an occurrence says (`detail`, `errors`) is put together in web/problems/problems.py. What is here never changes for
-a client: a name, once answered, keeps its meaning.
+web/problems/problems.py makes the `detail` and `errors` of an occurrence. What is here never changes for a client: a
+name, once answered, keeps its meaning.
 """
 
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ class Kind:
     status: int
     title: str
     meaning: str
-    """What has happened, for the reader of its page."""
+    """What has happened, for readers of the kind's page."""
     remedy: str
-    """What its client does now."""
+    """What the client should do now."""
 
     @property
     def type(self) -> str:
@@ -232,4 +232,4 @@ INTERNAL_ERROR = Kind(
 )
 
 KINDS: dict[str, Kind] = {kind.name: kind for kind in list(globals().values()) if isinstance(kind, Kind)}
-"""All of them, by name."""
+"""All kinds, by name."""

@@ -1,10 +1,11 @@
-"""Errors as RFC 9457 `application/problem+json`: every one that the two APIs answer, in one place.
+"""Errors as RFC 9457 `application/problem+json`: all that the two APIs answer, in one place.
 
     Problem
     ├── 4xx  the caller's fault: the detail says what to change
     └── 503  the world's fault: Retry-After says when to try again
 
-An exception that is not a Problem is our bug: it is logged with its traceback, and the caller gets a bare 500.
+An exception that is not a Problem is a bug of Headrace: it is logged with its traceback, and the caller gets a bare
+500.
 """
 
 from collections.abc import Mapping, Sequence
@@ -67,7 +68,7 @@ class Problem(Exception):
         return self.kind.status
 
     def below(self, pointer: str) -> "Problem":
-        """The same for a body that is part of a larger one, where it stands at `pointer`."""
+        """The same problem for a body that stands at `pointer` in a larger one."""
         moved = [
             msgspec.structs.replace(error, pointer=f"#{pointer}{error.pointer.removeprefix('#')}")
             if error.pointer is not None
@@ -113,12 +114,12 @@ def invalid_query(errors: Sequence[FieldError]) -> Problem:
 
 
 def unauthenticated(detail: str) -> Problem:
-    """Nobody has said who is asking. Then the challenge has no error (RFC 6750, section 3.1)."""
+    """The request has no key. Then the challenge has no error (RFC 6750, section 3.1)."""
     return Problem(kinds.UNAUTHENTICATED, detail, headers={"WWW-Authenticate": _CHALLENGE})
 
 
 def invalid_token(detail: str) -> Problem:
-    """A key was sent, and is none: unknown, revoked or malformed."""
+    """The request has a key that is unknown, revoked or malformed."""
     challenge = f'{_CHALLENGE}, error="invalid_token"'
     return Problem(kinds.UNAUTHENTICATED, detail, headers={"WWW-Authenticate": challenge})
 
@@ -140,7 +141,7 @@ def invalid_parameter(name: str, detail: str) -> Problem:
 
 
 def invalid_values(errors: Sequence[FieldError]) -> Problem:
-    """All that is wrong with a request, at once. At least one."""
+    """All values that are wrong in a request, at once. At least one."""
     if len(errors) == 1:
         return Problem(kinds.INVALID_VALUE, errors[0].detail, errors=errors)
     return Problem(kinds.INVALID_VALUE, f"{len(errors)} values are not allowed: see errors.", errors=errors)
@@ -253,7 +254,7 @@ def overloaded(retry_after_s: int = 1) -> Problem:
 
 
 def busy() -> Problem:
-    """For what is no order."""
+    """The answer `overloaded` to requests that are not orders."""
     detail = "More requests of this sort are waiting than can be held, or than your share. Send it again, more slowly."
     return Problem(kinds.OVERLOADED, detail, retry_after_s=1)
 
@@ -282,12 +283,12 @@ async def on_problem(_: Request, error: Exception) -> Response:
 
 
 async def on_disconnect(_: Request, __: Exception) -> Response:
-    """The client left before its body was complete. Nobody reads this; 499 is nginx's word for it."""
+    """The client left before its body was complete. Nobody reads this answer; 499 is nginx's status for it."""
     return Response(status_code=499)
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:
-    """What Starlette itself answers: 404 for a path, 405 for a method."""
+    """Turns Starlette's own errors into problems: 404 for a path, 405 for a method."""
     assert isinstance(error, HTTPException)
     kind, detail = {
         404: (kinds.NOT_FOUND, f"There is nothing at {request.url.path}. Paths have no slash at their end."),

@@ -1,4 +1,4 @@
-"""Log why requests are answered 503: of each kind a line at once, then one in ten seconds with how many there were."""
+"""Logs why requests are answered 503: one line for each kind at once, then one in ten seconds with the count."""
 
 import time
 from collections import Counter
@@ -13,14 +13,14 @@ _EVERY_S = 10.0
 
 
 class RefusalLog:
-    """Bounded by the kinds of problems, whatever clients do."""
+    """Counts and logs 503 answers. The kinds of problems bound its size, whatever clients do."""
 
     def __init__(self) -> None:
         self._not_before: dict[str, float] = {}
         self._untold: Counter[str] = Counter()
 
     def tell(self, kind: str, cause: str) -> None:
-        """`cause`: of this one, for an operator. Clients do not see it."""
+        """Count one 503, and log it if it is time. `cause`: for an operator; clients do not see it."""
         metrics.UNAVAILABLE.labels(kind).inc()
         self._untold[kind] += 1
         now = time.monotonic()

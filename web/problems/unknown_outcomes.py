@@ -20,19 +20,19 @@ def broker_is_silent(retry_after_s: int = 1) -> Problem:
 
 
 def store_is_behind() -> Problem:
-    """The order is published, and only what is stored can be its answer."""
+    """The order is published, and only the stored order can be its answer."""
     detail = f"The order is on its way, and the database has not stored it in time. {_FORGOTTEN}{_ONLY_STORED}"
     return _of_order(detail, "the store is behind, and Redis's memory is not settled")
 
 
 def store_is_silent(cause: str) -> Problem:
-    """As store_is_behind, and nobody can ask the database."""
+    """As store_is_behind, but the database does not answer."""
     detail = f"The order may be accepted, but the database does not answer. {_FORGOTTEN}{_ONLY_STORED}"
     return _of_order(detail, cause)
 
 
 def refused_after_a_loss() -> Problem:
-    """It is refused as things are now; one that was accepted before is not stored yet."""
+    """The order is refused now; one that was accepted before may not be stored yet."""
     detail = f"The order would be refused now, but may have been accepted before. {_FORGOTTEN}"
     return _of_order(detail, "a refusal, and Redis's memory is not settled")
 
@@ -43,7 +43,7 @@ def forgotten_while_keys_are_replaced() -> Problem:
 
 
 def stored_under_another_key() -> Problem:
-    """Claimed under one secret key of ORDER_ID_KEY, and stored under another."""
+    """The order is claimed under one secret key of ORDER_ID_KEY, and stored under another."""
     detail = (
         "The service's secret keys are being replaced, and this Idempotency-Key has just been found under two of them."
         " Which order is the answer is known as soon as both are looked up again."
@@ -60,7 +60,7 @@ def claim_is_unreadable() -> Problem:
 
 
 def claimed_under_another_key() -> Problem:
-    """Its order may exist under a secret key of ORDER_ID_KEY that this process was not told."""
+    """The order may exist under a secret key of ORDER_ID_KEY that this process does not have."""
     detail = (
         "This Idempotency-Key was used a moment ago with another process, whose secret keys this one does not know."
         " So it cannot tell whether the order is accepted."

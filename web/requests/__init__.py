@@ -1,1 +1,1 @@
-"""What a request says: its operation, query, headers and JSON."""
+"""Reads requests: their operation, query, headers and JSON."""

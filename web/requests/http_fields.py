@@ -1,4 +1,4 @@
-"""Parameters and headers that several operations have, as the documents describe them."""
+"""Parameters and headers that several operations share, as the documents describe them."""
 
 from typing import Annotated
 

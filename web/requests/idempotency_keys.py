@@ -1,4 +1,4 @@
-"""The Idempotency-Key header (draft-ietf-httpapi-idempotency-key-header-07), of both APIs."""
+"""The Idempotency-Key header (draft-ietf-httpapi-idempotency-key-header-07), for both APIs."""
 
 import re
 from typing import Annotated, Literal
@@ -9,7 +9,7 @@ from starlette.types import Scope
 from web.problems.problems import malformed
 from web.requests.operations import Header, Parameter
 
-# 1 to 255 visible ASCII characters, bare or as the string of RFC 8941 that the draft asks for.
+# 1 to 255 visible ASCII characters, bare or as the RFC 8941 string that the draft asks for.
 _KEY = re.compile(rb'"([\x21\x23-\x5b\x5d-\x7e]{1,255})"|([\x21\x23-\x7e][\x21-\x7e]{0,254})')
 
 REPLAYED = Header(

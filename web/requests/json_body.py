@@ -1,9 +1,9 @@
-"""JSON bodies: decoded in one pass when they are right, and judged as a whole when they are not.
+"""Decodes JSON bodies in one pass if they are right, and names all their faults if they are not.
 
-msgspec decodes and checks at once, which is all that a good body costs. It stops at the first fault, and lets a member
-come twice; so what it refuses, and what may hold a member twice, is looked at again, slowly.
+msgspec decodes and checks at once, which is all that a good body costs. It stops at the first fault, and accepts a
+member that comes twice. So a body that it refuses, or that may hold a member twice, is parsed again, slowly.
 
-A member that no field reads is refused: the client meant something by it, and would never learn that nobody listened.
+A member that no field reads is refused: the client meant something by it, and would never learn that it was ignored.
 """
 
 import json
@@ -19,16 +19,16 @@ from web.requests.readable_text import with_escapes
 
 S = TypeVar("S", bound=msgspec.Struct)
 
-# UnicodeDecodeError: text that is not UTF-8 is no DecodeError to msgspec. RecursionError: nor is what is nested deeply.
+# msgspec raises UnicodeDecodeError for text that is not UTF-8, and RecursionError for deep nesting, not DecodeError.
 _NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
-# How much of what a client sent is worth repeating to it.
+# How much of a client's own text an answer repeats.
 _MAX_SHOWN = 60
 
 # Unknown members that are named, each at its pointer. A body of the largest size has thousands, and naming all of them
 # would make the answer twenty times as large as the request.
 _MAX_UNKNOWN_NAMED = 20
-# The longest name that a pointer spells out. To a longer one, the pointer is that of the object which holds it.
+# The longest name that a pointer spells out. For a longer one, the pointer is that of the object that holds it.
 _MAX_POINTED = 200
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -36,30 +36,30 @@ _elements = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 class Rule(NamedTuple):
-    """What the type of a field cannot say."""
+    """A rule for a field that its type cannot express."""
 
     expected: str
-    """What the field must be, in words for its client."""
+    """What the field must be, in words for the client."""
     check: Callable[[Any], object]
     """Raises ValueError for a value that is not allowed."""
 
 
 class JsonBody(Generic[S]):
-    """A kind of body: a Struct, whose types and Meta are also what its OpenAPI schema is made from."""
+    """Decodes one kind of body: a Struct, from whose types and Meta its OpenAPI schema is made as well."""
 
     def __init__(self, kind: type[S], **rules: Rule) -> None:
-        """`kind` forbids unknown fields. `rules`: by the name of the field; every field that is no integer has one.
+        """`kind` forbids unknown fields. `rules`: by the name of the field; every field that is not an integer has one.
 
-        They explain what was refused. Who decodes applies them, and raises `refusal` for what they do not allow.
+        They explain what was refused. The caller of `decode` applies them, and raises `refusal` for what they forbid.
         """
         self._decoder = msgspec.json.Decoder(kind)
         assert kind.__struct_config__.forbid_unknown_fields, f"{kind.__name__} would drop members silently"
         self._fields = list(_fields_of(kind, rules))
-        # A body with all fields, and no more colons than fields, has no room for a member that comes twice.
+        # In a body with all fields and no more colons than fields, no member can come twice.
         self._colons = len(self._fields) if all(field.required for field in self._fields) else -1
 
     def decode(self, body: bytes) -> S:
-        """Raises Problem: 400 if it is no JSON or has a member twice, 422 with all that is wrong with its fields."""
+        """Decode a body. Raises Problem: 400 if it is not JSON or has a member twice, 422 with all faulty fields."""
         try:
             content = self._decoder.decode(body)
         except _NOT_JSON:
@@ -69,7 +69,7 @@ class JsonBody(Generic[S]):
         return content
 
     def refusal(self, body: bytes) -> Problem:
-        """All that is wrong with a body that was refused."""
+        """The problem with everything that is wrong in a refused body."""
         try:
             check_strictly(body)
             members = _members.decode(body)
@@ -86,10 +86,10 @@ class JsonBody(Generic[S]):
 
 
 def elements_of(body: bytes, most: int | None = None) -> list[bytes]:
-    """The elements of a JSON array, not yet looked at. Raises Problem (400; 422 for no array, or for more than `most`).
+    """The elements of a JSON array, not yet decoded. Raises Problem (400; 422 for no array, or for more than `most`).
 
-    They are counted before they are copied: half a million of them are a megabyte, and twice that time (82 of 134 ms,
-    measured) went into copies that nobody wanted.
+    They are counted before they are copied: half a million of them are a megabyte, and 82 of 134 ms (measured) went
+    into copies that nobody wanted.
     """
     try:
         elements = _elements.decode(body)
@@ -104,11 +104,11 @@ def elements_of(body: bytes, most: int | None = None) -> list[bytes]:
 
 
 def check_strictly(body: bytes) -> None:
-    """Raises Problem (400) for what is no JSON, and for JSON that no two readers understand alike: members that come
-    twice (RFC 8259, section 4) and halves of surrogate pairs (section 8.2).
+    """Raises Problem (400) for a body that is not JSON, and for JSON that readers understand differently: members that
+    come twice (RFC 8259, section 4) and halves of surrogate pairs (section 8.2).
     """
     try:
-        # Numbers stay text: nothing is computed from them, and 60,000 digits would take their time.
+        # Numbers stay text: nothing is computed from them, and parsing 60,000 digits takes long.
         content = json.loads(
             body.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_int=str, parse_float=str
         )
@@ -119,7 +119,7 @@ def check_strictly(body: bytes) -> None:
 
 
 def unknown_members(names: Iterable[str], known: Sequence[str]) -> list[FieldError]:
-    """An error for each of `names` that is not `known`, with its pointer; for the last of very many, one in all."""
+    """An error for each of `names` that is not `known`, with its pointer. Past a limit, one error counts the rest."""
     unknown = [name for name in names if name not in known]
     takes = f"The members here are {_and(known)}."
     errors = [_unknown_member(name, takes) for name in unknown[:_MAX_UNKNOWN_NAMED]]
@@ -134,7 +134,7 @@ def _unknown_member(name: str, takes: str) -> FieldError:
 
 
 def _pointed(name: str) -> str:
-    """As a step of a JSON pointer (RFC 6901, section 3) in the fragment of a URI (section 6)."""
+    """A name as a step of a JSON pointer (RFC 6901, section 3) in the fragment of a URI (section 6)."""
     return quote(name.replace("~", "~0").replace("/", "~1"), safe="!$&'()*+,;=:@")
 
 
@@ -144,7 +144,7 @@ def _and(names: Sequence[str]) -> str:
 
 class _Field(NamedTuple):
     name: str
-    """As clients write it."""
+    """The name as clients write it."""
     required: bool
     decoder: "msgspec.json.Decoder[Any]"
     rule: Rule
@@ -155,7 +155,7 @@ class _Field(NamedTuple):
             return self._error("is missing: it") if self.required else None
         try:
             self.rule.check(self.decoder.decode(raw))
-        except ValueError:  # msgspec's errors are
+        except ValueError:  # msgspec's errors are ValueErrors
             return self._error("", _not(bytes(raw)))
         return None
 
@@ -182,7 +182,7 @@ def _without_unset(hint: Any) -> Any:
 
 
 def _integer_rule(kind: inspect.Type) -> Rule:
-    """What its bounds say. 1.0 is refused: a count is written as one, and is then read alike by everyone."""
+    """A rule from an integer's bounds. 1.0 is refused, because not every JSON reader takes it for a whole number."""
     while isinstance(kind, inspect.Metadata):
         kind = kind.type
     assert isinstance(kind, inspect.IntType), "this field needs a Rule"
@@ -191,7 +191,7 @@ def _integer_rule(kind: inspect.Type) -> Rule:
 
 
 def _not(raw: bytes) -> str:
-    """What was sent instead, if it is short. Shown so that a reader sees what is wrong with it."""
+    """What was sent instead, if it is short, with escapes so that a reader sees what is wrong."""
     text = with_escapes(raw.strip().decode())
     return f", not {text}" if len(text) <= _MAX_SHOWN else ""
 
@@ -211,7 +211,7 @@ def _shown(name: str) -> str:
 
 
 def _first_repeated(names: Iterable[str]) -> str:
-    """One pass: a body of the largest size has 100,000 names, and to count each among all of them takes minutes."""
+    """The first name that comes twice. One pass: counting each of 100,000 names, the most in a body, takes minutes."""
     seen: set[str] = set()
     for name in names:
         if name in seen:
@@ -221,12 +221,12 @@ def _first_repeated(names: Iterable[str]) -> str:
 
 
 def _refuse_constant(name: str) -> None:
-    """Python's reader takes NaN and Infinity."""
+    """Refuse NaN and Infinity, which Python's reader accepts."""
     raise ValueError(f"{name} is no JSON number")
 
 
 def _malformed(error: Exception) -> Problem:
-    """In the words of JSON, not of its decoders."""
+    """The problem for an error, in the words of JSON instead of its decoders'."""
     if isinstance(error, RecursionError):
         return malformed("The body is nested too deeply to be read.")
     if isinstance(error, UnicodeEncodeError):

@@ -1,4 +1,4 @@
-"""The operations of an API as data. Routes, guards and the OpenAPI document are all made from it."""
+"""The operations of an API as data, from which its routes, guards and OpenAPI document are made."""
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -14,19 +14,19 @@ from web.problems.kinds import Kind
 from web.requests.query import QueryGuard
 
 Guard = Callable[[ASGIApp, str], ASGIApp]
-"""Wraps an endpoint so that it is reached only by who has what the operation needs."""
+"""Wraps an endpoint so that only clients with what the operation needs reach it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """What a request carries besides its body."""
+    """A parameter of a request, in its path, query or headers."""
 
     name: str
     place: Literal["path", "query", "header"]
     type: Any
-    """As msgspec understands it. Says what is allowed; what happens to the rest is for the problems to say."""
+    """A type for msgspec. It says what is allowed; the problems say what happens to other values."""
     description: str
-    """Markdown, as all descriptions are."""
+    """Markdown, like all descriptions."""
     example: Any
     is_required: bool = False
 
@@ -56,26 +56,26 @@ class Content:
     """A body in one media type."""
 
     type: Any
-    """As msgspec understands it; or an ArrayOf; or `str` for what is no JSON."""
+    """A type for msgspec; or an ArrayOf; or `str` for a body that is not JSON."""
     examples: Mapping[str, Any]
-    """By what each shows. At least one, of JSON values and structs."""
+    """Named after what each shows. At least one, of JSON values and structs."""
     media_type: str = "application/json"
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """What can be done next with what was answered."""
+    """An operation that a client can call next with a value from the answer."""
 
     operation_id: str
     parameter: str
-    """The one of the next operation that takes it."""
+    """The next operation's parameter that takes the value."""
     expression: str
-    """A runtime expression of OpenAPI: where in the answer it is."""
+    """A runtime expression of OpenAPI: where in the answer the value is."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One way that an operation ends well."""
+    """One way in which an operation succeeds."""
 
     status: int
     description: str
@@ -91,26 +91,26 @@ class Operation:
     id: str
     method: str
     path: str
-    """As Starlette has it, and OpenAPI: `/products/{product_id}`."""
+    """In the form of Starlette and OpenAPI: `/products/{product_id}`."""
     needs: str
     """A scope of web.access.clients, or PUBLIC or ANY_KEY."""
-    # What follows is for its readers alone.
+    # The fields below are for the documents, and for checking queries and media types.
     tag: str = ""
     summary: str = ""
     description: str = ""
     parameters: tuple[Parameter, ...] = ()
     body: tuple[Content, ...] = ()
-    """What it takes, one for each media type."""
+    """The bodies that it takes, one for each media type."""
     answers: tuple[Answer, ...] = ()
     problems: tuple[Kind, ...] = ()
-    """Those besides the ones that all operations of its sort have: see web.documents.openapi."""
+    """Besides the problems that all operations of its sort have: see web.documents.openapi."""
 
     ignores_query: bool = False
-    """For probes alone: one that adds something of its own to the path must not find the process dead."""
+    """For probes alone: a probe that adds its own query must not find the process dead."""
 
 
 class _RequestResponse:
-    """A function of a request, as an ASGI application."""
+    """Adapts a function of a request to an ASGI application."""
 
     def __init__(self, endpoint: Callable[[Request], Awaitable[Response]]) -> None:
         self._endpoint = endpoint
@@ -124,17 +124,17 @@ _TAKES = "headrace.media_types"
 
 
 def media_types_of(scope: Scope) -> tuple[str, ...]:
-    """Those that the operation of this request takes a body in."""
+    """The media types that the operation of this request takes a body in."""
     media_types: tuple[str, ...] = scope[_TAKES]
     return media_types
 
 
 class _Path(Route):
-    """A path that is answered here whatever the method: `bulk` is no order's id, so GET is 405 and not 404."""
+    """A route that takes every method of its path: GET on `bulk` is then 405, instead of an unknown order's 404."""
 
     def __init__(self, path: str, app: ASGIApp, takes: Mapping[str, tuple[str, ...]]) -> None:
         """`takes`: the media types of bodies, by the method."""
-        # An app, not a function: to a function, Starlette gives a Request and takes a Response.
+        # An app, not a function: Starlette passes a Request to a function, and takes a Response.
         super().__init__(path, app, methods=list(takes))
         self._takes = takes
 
@@ -145,7 +145,7 @@ class _Path(Route):
 
 
 class _ByMethod:
-    """One ASGI application for a path, so that 405 names all the methods it has."""
+    """One ASGI application for all methods of a path, so that 405 names them all."""
 
     def __init__(self, endpoints: Mapping[str, ASGIApp]) -> None:
         self._endpoints = endpoints
@@ -160,8 +160,8 @@ def unguarded(app: ASGIApp, _: str) -> ASGIApp:
 
 
 def make_routes(operations: Sequence[Operation], endpoints: Mapping[str, Any], guard: Guard) -> list[Route]:
-    """A route for each path. `endpoints`: one for each operation, by its id: a function of a request that returns a
-    response, or, where that would cost too much, an ASGI application.
+    """Makes a route for each path. `endpoints`: by operation id, a function of a request that returns a response; or,
+    where that would cost too much, an ASGI application.
     """
     assert endpoints.keys() == {it.id for it in operations}
     by_path: dict[str, list[Operation]] = {}
@@ -171,7 +171,7 @@ def make_routes(operations: Sequence[Operation], endpoints: Mapping[str, Any], g
 
 
 def as_endpoint(endpoint: Any, operation: Operation) -> ASGIApp:
-    """An ASGI application that refuses the query parameters which the operation does not take."""
+    """An ASGI application that refuses query parameters that the operation does not take."""
     app = as_asgi(endpoint)
     if operation.ignores_query:
         return app

@@ -1,6 +1,6 @@
-"""Pages of a list that is ordered newest first, by keyset: a page begins below the last row of the one before.
+"""Keyset pagination, newest first: a page begins below the last row of the one before.
 
-Unlike OFFSET, that costs the same on every page, and rows that arrive meanwhile shift nothing.
+Unlike OFFSET, it costs the same on every page, and rows that arrive meanwhile shift nothing.
 """
 
 import base64
@@ -54,7 +54,7 @@ class Page:
 
     @classmethod
     def of(cls, request: Request) -> "Page":
-        """From the query parameters `before` and `limit`. Raises Problem (422), with all that is wrong."""
+        """The page that the query parameters `before` and `limit` ask for. Raises Problem (422) with all faults."""
         errors: list[FieldError] = []
         before = _or_error(_parse_before, request.query_params.get("before"), _FIRST_PAGE, errors)
         limit = _or_error(parse_limit, request.query_params.get("limit"), DEFAULT_LIMIT, errors)
@@ -64,21 +64,21 @@ class Page:
 
     @property
     def one_more(self) -> int:
-        """How many rows to fetch: one that is not shown says whether there is a next page."""
+        """How many rows to fetch: the one that is not shown tells whether there is a next page."""
         return self.limit + 1
 
     @property
     def is_default(self) -> bool:
-        """Whether it is the page that a request without parameters gets."""
+        """Whether this is the page that a request without parameters gets."""
         return self.before == _FIRST_PAGE and self.limit == DEFAULT_LIMIT
 
     def cut(self, rows: Sequence[T], url: URL, cursor: Callable[[T], Cursor]) -> tuple[Sequence[T], dict[str, str]]:
-        """What to show of `one_more` rows, and the headers: a Link if there are more of them. `url`: the request's."""
+        """The rows to show of `one_more`, and the headers: a Link if there are more rows. `url`: the request's."""
         shown = rows[: self.limit]
         return shown, self.links(url, self.last(rows, cursor))
 
     def last(self, rows: Sequence[T], cursor: Callable[[T], Cursor]) -> str:
-        """The encoded cursor of the last row that is shown of `one_more`; "" if there are no more of them."""
+        """The encoded cursor of the last row shown of `one_more`; "" if there are no more rows."""
         return cursor(rows[self.limit - 1]).encode() if len(rows) > self.limit else ""
 
     def links(self, url: URL, last: str) -> dict[str, str]:
@@ -87,7 +87,7 @@ class Page:
 
 
 def parse_limit(text: str | None) -> int:
-    """Raises Problem (422)."""
+    """The `limit` of a query. Raises Problem (422)."""
     if text is None:
         return DEFAULT_LIMIT
     if not (text.isascii() and text.isdigit() and len(text) <= 9 and 1 <= int(text) <= MAX_LIMIT):
@@ -100,7 +100,7 @@ def _parse_before(text: str | None) -> Cursor:
 
 
 def _or_error(parse: Callable[[str | None], T], text: str | None, otherwise: T, errors: list[FieldError]) -> T:
-    """What `parse` makes of a parameter, or `otherwise`, and in `errors` what it has against it."""
+    """The parsed parameter; or `otherwise`, after adding the parser's errors to `errors`."""
     try:
         return parse(text)
     except Problem as problem:

@@ -1,6 +1,6 @@
-"""If-Match and If-None-Match (RFC 9110, sections 13.1.1 and 13.1.2), for whatever has an ETag.
+"""If-Match and If-None-Match (RFC 9110, sections 13.1.1 and 13.1.2), for any resource with an ETag.
 
-`values` are those of the header, one for each time that it was sent.
+`values` are the header's values, one for each time that it was sent.
 """
 
 import re
@@ -14,11 +14,11 @@ _TAGS = re.compile(TAG)
 
 
 def if_match_holds(values: Sequence[str], etag: str) -> bool:
-    """Whether a change may go on, as it may without the header.
+    """Whether If-Match lets a change go on. Without the header, it does.
 
     The comparison is strong: a weak tag never matches, because it does not promise the same bytes. Raises Problem: 400
-    for what are no tags; 412 `weak-etag` if a weak tag is all that keeps the header from matching, because the client
-    would be told for ever that something has changed.
+    for malformed tags; 412 `weak-etag` if only the weakness of a tag keeps the header from matching. Otherwise the
+    client would be told for ever that something has changed.
     """
     header = ", ".join(values)
     if not values or _is_any(header):
@@ -35,7 +35,7 @@ def if_match_holds(values: Sequence[str], etag: str) -> bool:
 
 
 def client_has(values: Sequence[str], etag: str) -> bool:
-    """Whether If-None-Match says so. Weak tags count, on both sides. What are no tags is ignored: a GET is harmless."""
+    """Whether If-None-Match names the ETag. Weak tags count too. Malformed tags are ignored: a GET is harmless."""
     header = ", ".join(values)
     if _is_any(header):
         return True

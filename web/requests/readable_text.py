@@ -1,8 +1,8 @@
-"""Text that people read, such as a product's name: what of it can be seen, and what would spoil the text around it.
+"""Checks text that people read, such as a product's name: is any of it visible, and would it spoil the text around it?
 
-Both are decided by Unicode's general categories, and not by a list of examples. Two short tables add what the
-categories do not know: letters and symbols that are drawn as nothing, and code points that this Python's Unicode does
-not have yet although a client's may. Pure.
+Unicode's general categories decide both, not a list of examples. Two short tables add what the categories do not know:
+letters and symbols that are drawn as nothing, and code points that this Python's Unicode does not have yet although a
+client's may. Pure.
 
 Welcome: every script, combining marks, emoji with their joiners, selectors, keycaps, flags and tags, the joiners of
 Indic and Arabic text, the marks of right-to-left text (U+200E, U+200F, U+061C), and isolates and embeddings that end
@@ -15,13 +15,13 @@ import unicodedata
 # A combining mark (M) needs one of these before it. Nobody can tell what a private-use character (Co) looks like.
 _DRAWN = frozenset("LNPS")
 
-# Of those categories, and drawn as nothing: the Hangul fillers (the only such characters that Unicode calls
-# Default_Ignorable), the Braille pattern without dots, the note without a head, the place of an object that did not
-# come along, and the two blanks of Egyptian hieroglyphs.
+# Of those categories, but drawn as nothing: the Hangul fillers (the only such characters that Unicode calls
+# Default_Ignorable), the Braille pattern without dots, the note without a head, the object replacement character, and
+# the two blanks of Egyptian hieroglyphs.
 _BLANK = frozenset("\u115f\u1160\u3164\uffa0\u2800\U0001d159\ufffc\U00013441\U00013442")
 
 # Unicode keeps these for pictographs (Extended_Pictographic) and for ideographs. Python 3.11 has Unicode 14, so the
-# emoji and the ideographs of later years are unassigned to it, and visible to those who have them.
+# emoji and the ideographs of later years are unassigned to it, and visible to clients that have them.
 _RESERVED_FOR_DRAWN = (
     range(0x1F000, 0x1FB00),
     range(0x1FC00, 0x1FFFE),
@@ -32,14 +32,14 @@ _RESERVED_FOR_DRAWN = (
 # Controls, halves of surrogate pairs, and the ends of lines and paragraphs: they break logs, terminals and tables.
 _SPOILING = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
-# What begins a direction, and what ends it (UAX #9). Overrides are not here: they never pass.
+# The characters that begin a direction, and those that end it (UAX #9). Overrides are not here: they never pass.
 _EMBEDDING, _ISOLATE = "\u202c", "\u2069"
 _ENDS = {"\u202a": _EMBEDDING, "\u202b": _EMBEDDING, "\u2066": _ISOLATE, "\u2067": _ISOLATE, "\u2068": _ISOLATE}
 _OVERRIDES = frozenset("\u202d\u202e")
 
 
 def is_visible(character: str) -> bool:
-    """Whether it puts something on the page by itself."""
+    """Whether the character puts something on the page by itself."""
     category = unicodedata.category(character)
     if category == "Cn":
         return any(ord(character) in reserved for reserved in _RESERVED_FOR_DRAWN)
@@ -47,7 +47,7 @@ def is_visible(character: str) -> bool:
 
 
 def has_visible(text: str) -> bool:
-    """Whether a person sees anything of it."""
+    """Whether a person sees anything of the text."""
     return any(map(is_visible, text))
 
 
@@ -57,13 +57,13 @@ def spoils_others(text: str) -> bool:
     - controls, line and paragraph separators, and lone surrogates: a name is one line
     - noncharacters (U+FFFE and its like): Unicode says that they are never interchanged
     - overrides (U+202D, U+202E): they show `exe.gpj` as `jpg.exe`; no language needs them
-    - a direction that begins and does not end, or the other way round: it turns what stands after the text
+    - a direction that begins and does not end, or the other way round: it turns the text that follows
     """
     return any(map(_is_spoiling, text)) or not _directions_end(text)
 
 
 def with_escapes(text: str) -> str:
-    r"""The text with `\uXXXX`, as JSON writes it, for all that cannot be seen, so that an answer can show it."""
+    r"""The text with `\uXXXX`, as JSON writes it, for invisible characters, so that an answer can show them."""
     return "".join(it if it == " " or is_visible(it) else _escaped(it) for it in text)
 
 
