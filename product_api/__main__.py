@@ -12,7 +12,7 @@ from web.serving.application import health_app
 async def main(settings: ProductSettings, stop: asyncio.Event) -> None:
     app, grace_s, most = make_app(settings), settings.stop_grace_s, settings.max_connections
     probes = server.serve_health(health_app(app.state.health), settings.health_host, settings.health_port)
-    # To the end, requests in hand included: who drains is alive.
+    # Probes are answered to the end, while requests in hand finish: a process that drains is alive.
     async with lifecycle.background(probes):
         await server.serve(
             app,

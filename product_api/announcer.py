@@ -1,4 +1,4 @@
-"""What follows a committed change: the cache is busted, and the change is told on `products_exchange`."""
+"""Announces a committed change: busts the cache, and publishes an event on `products_exchange`."""
 
 import asyncio
 
@@ -15,7 +15,7 @@ log = structlog.get_logger()
 
 
 def event_key(change: Change) -> str:
-    """The routing key of the event that tells of `change`."""
+    """The routing key of the event for `change`."""
     if change.before is None:
         return topology.PRODUCT_CREATED
     if change.deleted:
@@ -27,7 +27,7 @@ def event_key(change: Change) -> str:
 
 
 class Announcer:
-    """Never raises and never fails a request: the change is committed. TTLs heal what gets lost here."""
+    """Busts and publishes. Never raises, never fails a request: the change is committed. TTLs make up for losses."""
 
     def __init__(self, cache: ProductCache, publisher: Publisher, wait_s: float) -> None:
         """`wait_s`: how long the caller waits for the event's confirm. The event has the publisher's own deadline."""
@@ -35,7 +35,7 @@ class Announcer:
         self._publishing: set[asyncio.Task[None]] = set()
 
     async def announce(self, change: Change) -> None:
-        """Bust, so that the writer's next read is of what it wrote; then tell the others."""
+        """Bust, so that the writer's next read shows what it wrote; then publish the event."""
         product, version = change.after
         await self._cache.bust_or_owe([(product.id, version)])
         event = ProductEvent(product.id, version, product.price, product.qty, change.deleted)
@@ -46,24 +46,24 @@ class Announcer:
         await asyncio.wait({publishing}, timeout=self._wait_s)
 
     async def doubt(self, change: Change) -> None:
-        """Bust for a change that may have been made, so that who reads now learns whether it was.
+        """Bust for a change that may have been made, so that a read now shows whether it was.
 
-        The fence is at the version that it would have made. Below, a reader who comes before the late COMMIT could put
-        the old value back. If there was no COMMIT, nothing is cached until the next change, or until the fence ends.
+        The fence is at the version that the change would make. With a lower fence, a read before the late COMMIT could
+        put the old value back. Without a COMMIT, nothing is cached until the next change, or until the fence ends.
         """
         await self.bust(change.after.product.id, change.after.version)
 
     async def bust(self, product_id: str, version: int) -> None:
-        """Forget what is older than `version`."""
+        """Bust cached versions older than `version`."""
         await self._cache.bust_or_owe([(product_id, version)])
 
     async def drain(self) -> None:
-        """Wait for the events that are still on their way."""
+        """Wait for the events that are still being published."""
         if self._publishing:
             await asyncio.wait(self._publishing)
 
     async def _publish(self, key: str, event: ProductEvent) -> None:
         outcome = await self._publisher.publish(topology.PRODUCTS_EXCHANGE, key, encode_event(event))
         metrics.PRODUCT_EVENTS.labels(key, outcome.value).inc()
-        if outcome not in (Outcome.CONFIRMED, Outcome.UNROUTABLE):  # unroutable: no ingest_api is there to hear it
+        if outcome not in (Outcome.CONFIRMED, Outcome.UNROUTABLE):  # unroutable: no ingest_api listens
             log.warning("product event lost", key=key, product_id=event.id, outcome=outcome.value)

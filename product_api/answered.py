@@ -1,7 +1,7 @@
-"""Requests with an Idempotency-Key that were answered: each answer is committed in one transaction with its change.
+"""Answers to requests with an Idempotency-Key: each is committed in one transaction with its change.
 
 So a retry finds the answer if, and only if, the change was made. A lock on the key, held until the transaction ends,
-tells a retry that the first request is still under way.
+tells a retry that the first request is still in flight.
 """
 
 from hashlib import blake2b
@@ -12,7 +12,7 @@ from web.problems import problems
 
 # As long as ingest_api remembers its keys.
 REMEMBER_S = 24 * 3600
-# Of the oldest answers, with each new one: more go than come, and no request pays for a day's backlog.
+# Expired answers that each new one deletes, oldest first: more go than come, and no request pays for a day's backlog.
 _PRUNED_AT_ONCE = 10
 
 _LOCK = "SELECT pg_try_advisory_xact_lock($1)"
@@ -43,17 +43,17 @@ class Keyed(NamedTuple):
     request: bytes
     """A digest of what is asked for, the same in each retry."""
     status: int
-    """Of its answer."""
+    """The status of its answer."""
 
     @property
     def lock(self) -> int:
-        """The number of the key's advisory lock. Keys that share one by chance are refused once too often, with 409."""
+        """The number of the key's advisory lock. Two keys that share one by chance may get a needless 409."""
         digest = blake2b(f"{self.client}:{self.key}".encode(), digest_size=8, person=b"product request").digest()
         return int.from_bytes(digest, "big", signed=True)
 
 
 class Answer(NamedTuple):
-    """What a request was answered."""
+    """The stored answer to a request."""
 
     status: int
     product_id: str
@@ -70,7 +70,7 @@ class AnsweredBefore(Exception):
 
 
 def digest_of(*asked: object) -> bytes:
-    """What makes two requests with one key the same request: what they ask for, not how they write it."""
+    """Identifies a request under its key: a digest of what it asks for, not of how it is written."""
     return blake2b(repr(asked).encode(), digest_size=16).digest()
 
 
@@ -78,7 +78,7 @@ def digest_of(*asked: object) -> bytes:
 
 
 async def begin(connection: Connection, keyed: Keyed) -> None:
-    """Take the key. Raises AnsweredBefore, and Problem: 409 while it is taken, 422 if it came with another request."""
+    """Lock the key. Raises AnsweredBefore, and Problem: 409 while it is locked, 422 if it came with another request."""
     if not await connection.fetchval(_LOCK, keyed.lock):
         raise problems.request_in_flight()
     row = await connection.fetchrow(_FIND, keyed.client, keyed.key, REMEMBER_S)
@@ -91,7 +91,7 @@ async def begin(connection: Connection, keyed: Keyed) -> None:
 
 
 async def remember(connection: Connection, keyed: Keyed, product_id: str, version: int, body: bytes) -> None:
-    """Keep the answer, and drop some that are past their time."""
+    """Store the answer, and delete some that have expired."""
     answer = keyed.status, product_id, version, body
     await connection.execute(_REMEMBER, keyed.client, keyed.key, keyed.request, *answer)
     await connection.execute(_PRUNE, REMEMBER_S, _PRUNED_AT_ONCE)

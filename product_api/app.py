@@ -28,14 +28,14 @@ from web.serving.application import make_api
 
 DATABASE, BROKER, REDIS = "database", "broker", "redis"
 
-# Soon enough for whoever waits for readiness, and no load to speak of.
+# Soon enough for probes that wait for readiness, and hardly any load.
 _PING_EVERY_S = 1.0
 
 
 def make_app(settings: ProductSettings) -> Starlette:
-    """Nothing connects before the lifespan begins. Raises Misconfigured."""
+    """The Starlette application. Nothing connects before its lifespan begins. Raises Misconfigured."""
     keys = load_keys(settings)
-    # Without the broker or Redis every request is still answered, only later known or slower.
+    # Without the broker or Redis every request is still answered: without events, or more slowly.
     health = Health("product_api", DATABASE, optional=(BROKER, REDIS))
     running = partial(_running, settings, health, keys)
     return make_api(health, running, StoreUnavailable, keys, documents(settings.public_path), hosts_of(settings, keys))
@@ -74,7 +74,7 @@ def _routes(endpoints: ProductEndpoints, guard: Guard) -> list[Route]:
 
 
 async def _watch(products: Products, health: Health) -> None:
-    """Tell `health` every second whether PostgreSQL can do the work. Until cancelled."""
+    """Tell `health` every second whether PostgreSQL works, until cancelled."""
     told = Breaker("postgresql")
     while True:
         try:

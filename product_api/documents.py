@@ -1,4 +1,4 @@
-"""What product_api tells its clients about itself."""
+"""The documents that product_api serves to its clients."""
 
 from typing import Any
 

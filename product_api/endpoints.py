@@ -80,7 +80,7 @@ class ProductEndpoints:
     async def _change(
         self, request: Request, reason: Reason, edit: Edit, *, overwrites: bool = False, keyed: Keyed | None = None
     ) -> Response:
-        """`overwrites`: whether it sets what orders change meanwhile, and so must say which version it has seen."""
+        """`overwrites`: whether it sets what orders change meanwhile, so that the client must send If-Match."""
         product_id = id_in_path(request, "product")
         if overwrites:
             require_if_match(_if_match(request))
@@ -95,7 +95,7 @@ class ProductEndpoints:
         return _product(change.after)
 
     async def _replay(self, request: Request, answer: Answer) -> Response:
-        """The answer as it was. Whoever gave it first may have died before the cache was busted."""
+        """The first answer again. The process that gave it may have died before it busted the cache, so bust again."""
         await self._announcer.bust(answer.product_id, answer.version)
         headers = {**_validators(answer.version), "Idempotency-Replayed": "true"}
         if answer.status == 201:
@@ -103,7 +103,7 @@ class ProductEndpoints:
         return _json(answer.body, answer.status, headers)
 
     async def _told(self, changing: Awaitable[C]) -> C:
-        """The change, made and announced; None if there is no such product. Raises Problem if nobody knows."""
+        """The change, made and announced; None if there is no such product. Raises Problem for an unknown outcome."""
         try:
             change = await changing
         except ChangeUnanswered as error:
@@ -120,7 +120,7 @@ class ProductEndpoints:
 
 
 def _check_version(request: Request, version: int) -> None:
-    """Raises Problem (400, 412) if the client does not want to change this one. In the order of RFC 9110, 13.2.2."""
+    """Raises Problem (400, 412) if a precondition excludes this version. In the order of RFC 9110, 13.2.2."""
     check_if_match(_if_match(request), version)
     if matches_if_none_match(_if_none_match(request), version):
         raise problems.version_excluded(version)
@@ -153,7 +153,7 @@ def _product(stored: StoredProduct, status: int = 200) -> Response:
 
 
 def _validators(version: int) -> dict[str, str]:
-    """A client may keep what it got, and asks each time whether it still holds."""
+    """ETag and Cache-Control: a client may keep the product, and revalidates it each time."""
     return {"ETag": etag(version), "Cache-Control": "no-cache"}
 
 

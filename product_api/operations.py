@@ -1,4 +1,4 @@
-"""What product_api answers: the one table that its routes and its OpenAPI document are made from."""
+"""The operations of product_api: the one table from which its routes and its OpenAPI document are made."""
 
 from dataclasses import replace
 from datetime import UTC, datetime

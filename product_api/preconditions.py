@@ -1,4 +1,4 @@
-"""Which version of a product its client means. A product's ETag is its version, in quotes."""
+"""Preconditions on a product's version. A product's ETag is its version, in quotes."""
 
 from collections.abc import Sequence
 
@@ -11,15 +11,15 @@ def etag(version: int) -> str:
 
 
 def require_if_match(values: Sequence[str]) -> None:
-    """Raises Problem: 428 without an If-Match, for a change that would write over what its client has not seen."""
+    """Raises Problem (428) without an If-Match, for a change that could overwrite what its client has not seen."""
     if not values:
         raise problems.precondition_required()
 
 
 def check_if_match(values: Sequence[str], version: int) -> None:
-    """Raises Problem: 412 if `version` is not among the tags, or only a weak tag is; 400 for what are no tags.
+    """Raises Problem: 412 if `version` is not among the tags, or only as a weak one; 400 for malformed tags.
 
-    `values`: the header's.
+    `values`: the header's values.
     """
     if not if_match_holds(values, etag(version)):
         raise problems.version_mismatch(version)

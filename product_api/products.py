@@ -1,8 +1,8 @@
 """Products in PostgreSQL.
 
-Every change is one transaction that holds the row's lock from before it reads until it commits, adds one to `version`,
-and writes a row of stock_adjustments for what it does to `qty`; one that leaves all as it is writes nothing. So at
-every commit qty = sum of adjustments - sum of PROCESSED orders, whatever product_consumer does to the row meanwhile.
+Every change is one transaction. It holds the row's lock from before it reads until it commits, adds one to `version`,
+and writes a row of stock_adjustments for its change of `qty`. A change without effect writes nothing. So at every
+commit qty = sum of adjustments - sum of PROCESSED orders, whatever product_consumer does to the row meanwhile.
 """
 
 import secrets
@@ -35,7 +35,7 @@ _PAGE = f"""
     ORDER BY created_at DESC, id DESC LIMIT $3
 """
 _INSERT = f"INSERT INTO products (id, name, price, qty) VALUES ($1, $2, $3, $4) RETURNING {_COLUMNS}"
-# NO KEY: nobody changes ids, and adjustments of the same product may go on checking their foreign key.
+# NO KEY: ids never change, and adjustments of the same product may go on checking their foreign key.
 _LOCK = f"{_GET} FOR NO KEY UPDATE"
 _UPDATE = f"""
     UPDATE products SET name = $2, price = $3, qty = $4, version = version + 1, updated_at = clock_timestamp()
@@ -47,9 +47,9 @@ _DELETE = f"""
 """
 _ADJUST = "INSERT INTO stock_adjustments (product_id, delta, reason) VALUES ($1, $2, $3)"
 
-# Of each sort, those at work included; each is some 10 KB of a request that waits. Past it, 503.
+# Requests of each sort, those at work included; one that waits takes some 10 KB. Past it, 503.
 _MAX_WAITING = 200
-# Those who may change products are one party.
+# Clients that may change products count as one client.
 _ANYONE = ""
 
 C = TypeVar("C", bound="Change | None")
@@ -85,7 +85,7 @@ class Change(NamedTuple):
 
     @property
     def changes_nothing(self) -> bool:
-        """The product was asked to be as it is: nothing was written, and there is nothing to tell."""
+        """Whether the request asked for the present state: nothing was written, and there is nothing to announce."""
         return self.before == self.after
 
 
@@ -108,7 +108,7 @@ def encode(content: Product | list[Product]) -> bytes:
 def new_product_id() -> str:
     """A UUID version 7 (RFC 9562, section 5.7): 48 bits of Unix milliseconds, then 74 random bits.
 
-    Ordered by time, so that inserts stay at the right edge of the index.
+    It is ordered by time, so that inserts stay at the right edge of the index.
     """
     bits = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
     bits = bits & ~(0xF << 76) | 7 << 76
@@ -122,11 +122,11 @@ def new_product_id() -> str:
 class Products:
     """The products table. Every method raises StoreUnavailable; all but `ping` Busy; those that write ChangeUnanswered.
 
-    Each sort of work has connections of its own and takes turns at them: a deadline that passes is PostgreSQL's.
+    Each sort of work takes turns at its own connections, so PostgreSQL is to blame for a deadline that passes.
     """
 
     def __init__(self, reads: Pool, writes: Pool, timeout_s: float) -> None:
-        """A write waits for its row's lock with a connection in hand, so it takes none that a read could have.
+        """`reads`, `writes`: apart, because a write waits for its row's lock with a connection in hand.
 
         `timeout_s`: for a turn to come, and then for the read or the transaction, waiting for locks included.
         """
@@ -138,26 +138,26 @@ class Products:
         self._clock = ClockWatch()
 
     async def ping(self) -> None:
-        """With a connection that nothing else takes: whether PostgreSQL can do the work, not whether we are busy."""
+        """Check that PostgreSQL works, on a connection that nothing else takes: a busy product_api is not a fault."""
         async with reading(self._reads, self._timeout_s) as connection:
             await check_writable(connection)
             await self._clock.compare(connection)
 
     async def get(self, product_id: str, client: str) -> StoredProduct | None:
-        """None if there is no such product. Clients take turns."""
+        """The product; None if there is none. Clients take turns."""
         async with self._gets.turn(client), reading(self._reads, self._timeout_s) as connection:
             row = await connection.fetchrow(_GET, product_id)
         return _stored(row) if row else None
 
     async def page(self, page: Page, client: str) -> list[StoredProduct]:
-        """Newest first, for `page.cut`. Clients take turns."""
+        """The products of a page, newest first, for `page.cut`. Clients take turns."""
         at, last_id = page.before.at, page.before.id
         async with self._lists.turn(client), reading(self._reads, self._timeout_s) as connection:
             rows = await connection.fetch(_PAGE, at, last_id, page.one_more)
         return [_stored(row) for row in rows]
 
     async def create(self, values: ProductValues, keyed: Keyed | None = None) -> Change:
-        """A new product. Raises what `answered.begin` raises, if it is `keyed`."""
+        """Insert a new product. If `keyed`, raises what `answered.begin` raises."""
 
         async def work(connection: Connection) -> Change:
             created = _stored(await connection.fetchrow(_INSERT, new_product_id(), *values))
@@ -175,8 +175,7 @@ class Products:
     ) -> Change | None:
         """Replace the values by what `edit` makes of the locked row. None if there is no such product.
 
-        What `edit` raises comes out here, and nothing is changed; so does what `answered.begin` raises, if it is
-        `keyed`.
+        Raises what `edit` raises, and if `keyed` what `answered.begin` raises; then nothing is changed.
         """
 
         async def work(connection: Connection) -> Change | None:
@@ -194,7 +193,7 @@ class Products:
         return await self._write(_once(work, keyed))
 
     async def delete(self, product_id: str, check: Callable[[StoredProduct], None]) -> Change | None:
-        """Take a product off sale. None if there is no such product. What `check` raises comes out here.
+        """Take a product off sale. None if there is no such product. Raises what `check` raises.
 
         The row keeps its qty: nothing was sold or written off, so the books stay balanced.
         """
@@ -231,7 +230,7 @@ class Products:
 
 
 def _once(work: Callable[[Connection], Awaitable[C]], keyed: Keyed | None) -> Callable[[Connection], Awaitable[C]]:
-    """`work`, and its answer in the same transaction; not if the request was answered before."""
+    """`work` that stores its answer in the same transaction, and is not done if the request was answered before."""
     if keyed is None:
         return work
 
@@ -256,6 +255,6 @@ async def _adjust(connection: Connection, product_id: str, delta: int, reason: R
 
 
 def _stored(row: asyncpg.Record | None) -> StoredProduct:
-    assert row is not None  # RETURNING of a row that we hold the lock of
+    assert row is not None  # RETURNING of a row that this transaction has locked
     *values, version = row
     return StoredProduct(Product(*values), version)

@@ -1,4 +1,4 @@
-"""Reading one product through the cache."""
+"""Reads one product through the cache."""
 
 import time
 from functools import partial
@@ -8,13 +8,13 @@ from pipeline.cache.single_flight import SingleFlight
 from pipeline.process.shares import Busy
 from product_api.products import Products, encode
 
-# Far below what the cache's fence lives. Reads have a deadline, so only a process that was stopped in the middle of one
-# comes here so late; by then the fence that should hold its old row back may be gone.
+# Far below the lifetime of the cache's fence. Reads have a deadline, so only a process that was stopped in the middle
+# of one fills so late. By then, the fence that should hold its old row back may be gone.
 _LATEST_FILL_S = 10.0
 
 
 class ProductReader:
-    """Read-through, with one SELECT for each product in flight (P7)."""
+    """Read-through cache of products (P7). One SELECT at a time for each product prevents a stampede."""
 
     def __init__(self, cache: ProductCache, products: Products) -> None:
         self._cache, self._products = cache, products
@@ -23,8 +23,8 @@ class ProductReader:
     async def read(self, product_id: str, client: str) -> CachedProduct | None:
         """The body that GET answers, and its version; None if there is no such product. Raises StoreUnavailable, Busy.
 
-        All who want a product share one look-up, which takes a place of the client that came first. Where that has
-        too many in hand, it alone is Busy: each of the others looks with a place of its own.
+        Concurrent requests for a product share one look-up, in a place of the client that came first. If that client
+        has too many in hand, it alone is Busy: each of the others looks with a place of its own.
         """
         cached = await self._cache.read(product_id)
         if cached is not None:
@@ -40,7 +40,7 @@ class ProductReader:
 
     async def _look_up(self, product_id: str, client: str, payers: list[str], is_second: bool) -> CachedProduct | None:
         payers.append(client)
-        # Whoever went before has filled the cache, unless it was busted meanwhile.
+        # The look-up before this one has filled the cache, unless it was busted since.
         cached = await self._cache.read(product_id) if is_second else None
         return cached or await self._load(product_id, client)
 

@@ -1,4 +1,4 @@
-"""What clients send, and what is allowed in it. Pure: bodies in, values or a Problem out."""
+"""Decodes and checks what clients send. Pure: bodies in, values or a Problem out."""
 
 import re
 from collections.abc import Callable
@@ -15,19 +15,20 @@ from web.requests.readable_text import has_visible, spoils_others
 # numeric(12, 2)
 MAX_PRICE = Decimal("9999999999.99")
 _CENT = Decimal("0.01")
-# A JSON number that every client reads exactly (RFC 8259 section 6: up to 2^53), and far from where a bigint ends.
+# A JSON number that every client reads exactly (RFC 8259 section 6: up to 2^53), and far below the end of a bigint.
 MAX_QTY = 10**15
 MAX_RESTOCK = 1_000_000_000
 MAX_NAME_CHARACTERS = 200
 
-# A plain decimal. `Decimal` itself reads more: spaces, underscores, digits of other scripts.
+# A plain decimal. `Decimal` itself accepts more: spaces, underscores, digits of other scripts.
 _DECIMAL = re.compile(rb'-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|"-?[0-9]+(?:\.[0-9]+)?"')
 
-# What a schema can say of web/requests/readable_text.py: no controls, separators of lines, overrides and noncharacters.
+# The rules of web/requests/readable_text.py that a schema can express: no controls, line separators, overrides and
+# noncharacters.
 _SPOILING = r"\x00-\x1f\x7f-\x9f\u2028\u2029\u202d\u202e\ufdd0-\ufdef\ufffe\uffff"
 _INNER, _EDGE = f"[^{_SPOILING}]", rf"[^\s{_SPOILING}]"
 
-# extra_json_schema: for the documents alone; what it says is checked below, by hand.
+# extra_json_schema: for the documents alone; the functions below check what it says.
 Name = Annotated[
     str,
     Meta(
@@ -48,7 +49,7 @@ Price = Annotated[
         examples=[1500, "19.99"],
         extra_json_schema={
             "oneOf": [
-                # No multipleOf: to validators that count in binary, 19.99 is no multiple of 0.01.
+                # No multipleOf: for validators that count in binary, 19.99 is not a multiple of 0.01.
                 {"type": "number", "minimum": 0, "maximum": float(MAX_PRICE)},
                 {"type": "string", "pattern": r"^[0-9]{1,10}(\.[0-9]{1,2})?$"},
             ]
@@ -60,7 +61,7 @@ Qty = Annotated[int, Meta(ge=0, le=MAX_QTY, description="Units in stock.", examp
 
 
 class ProductValues(NamedTuple):
-    """What a client can set of a product, checked."""
+    """The values of a product that a client can set, checked."""
 
     name: str
     price: Decimal
@@ -68,7 +69,7 @@ class ProductValues(NamedTuple):
 
 
 Edit = Callable[[ProductValues], ProductValues]
-"""What becomes of a product's values. Raises Problem if that is not allowed."""
+"""Makes a product's new values from its old ones. Raises Problem if they are not allowed."""
 
 
 class ProductRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -99,7 +100,7 @@ class Patch(NamedTuple):
 
 
 def decode_product(body: bytes) -> ProductValues:
-    """Raises Problem (400, 422)."""
+    """Decode a whole product. Raises Problem (400, 422)."""
     request = _product.decode(body)
     try:
         return ProductValues(_name(request.name), _price(request.price), request.qty)
@@ -108,7 +109,7 @@ def decode_product(body: bytes) -> ProductValues:
 
 
 def decode_patch(body: bytes) -> Patch:
-    """Raises Problem (400, 422)."""
+    """Decode a JSON merge patch. Raises Problem (400, 422)."""
     patch = _patch.decode(body)
     try:
         name = UNSET if patch.name is UNSET else _name(patch.name)
@@ -127,7 +128,7 @@ def decode_patch(body: bytes) -> Patch:
 
 
 def decode_restock(body: bytes) -> Edit:
-    """Raises Problem (400, 422); the edit does too, if there would be more than MAX_QTY."""
+    """Decode a restock. Raises Problem (400, 422); the edit does too, if there would be more than MAX_QTY."""
     quantity = _restock.decode(body).quantity
 
     def restock(values: ProductValues) -> ProductValues:
@@ -140,12 +141,12 @@ def decode_restock(body: bytes) -> Edit:
 
 
 def restocked_in(body: bytes) -> int:
-    """The units in a body that `decode_restock` takes."""
+    """The units in a body that `decode_restock` accepts."""
     return _restock.decode(body).quantity
 
 
 def _name(text: str) -> str:
-    """Raises ValueError."""
+    """The name without outer spaces. Raises ValueError."""
     name = text.strip()
     if len(name) > MAX_NAME_CHARACTERS or not has_visible(name) or spoils_others(name):
         raise ValueError
@@ -153,16 +154,16 @@ def _name(text: str) -> str:
 
 
 def _price(raw: msgspec.Raw) -> Decimal:
-    """Raises ValueError."""
+    """The price with two decimals. Raises ValueError."""
     text = bytes(raw)
     if not _DECIMAL.fullmatch(text):
         raise ValueError
     try:
         price = Decimal(text.strip(b'"').decode())
-    except InvalidOperation:  # an exponent that is no number of this world
+    except InvalidOperation:  # an exponent beyond what Decimal can hold
         raise ValueError from None
-    # By value: 1.500 is the number 1.5, however it is written. Kept in cents, because PostgreSQL has its limits for
-    # what is written, zeros included.
+    # Compared by value: 1.500 is the number 1.5, however it is written. Kept with two decimals, because PostgreSQL
+    # limits the digits that are written, zeros included.
     if not 0 <= price <= MAX_PRICE or price != (cents := price.quantize(_CENT)):
         raise ValueError
     return cents

@@ -18,13 +18,13 @@ class ProductSettings(ApiSettings):
     # The largest product that is allowed takes about 2 KiB: 200 characters of name, each escaped.
     max_body_bytes: int = Field(default=64 * 1024, ge=1024)
 
-    # Connections. Two pools, because a write waits for its row's lock with a connection in hand: with one, 24 restocks
-    # of a locked product made the reads of all others wait for 2 s.
-    # Of the readers one asks whether PostgreSQL is there, a third reads lists, and the others read single products.
+    # Database connections. Two pools, because a write waits for its row's lock with a connection in hand: with one
+    # pool, 24 restocks of a locked product made the reads of all others wait for 2 s.
+    # Of the readers, one checks that PostgreSQL works, a third read lists, and the others read single products.
     database_readers: int = Field(default=4, ge=3)
     database_writers: int = Field(default=6, ge=1)
-    # A read or a whole transaction, waiting for a connection and for the row's lock included. Then 503.
+    # For a read or a whole transaction, waiting for a connection and for the row's lock included. Then 503.
     database_timeout_s: float = Field(default=2.0, gt=0)
 
-    # What a write waits for the confirm of its event. It is answered then in any case: events are hints.
+    # How long a write waits for the confirm of its event. Then it is answered in any case: events are hints.
     event_wait_s: float = Field(default=0.5, ge=0)
