@@ -9,7 +9,7 @@ from tests.documents import assert_they_are_there
 ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "docs/delivery.md"
 TEXT = DOCUMENT.read_text()
-HEAD = "| dies here | this happens | shown by |\n|---|---|---|\n"
+HEAD = "| failure | what happens | shown by |\n|---|---|---|\n"
 
 
 def rows() -> list[str]:
