@@ -19,8 +19,8 @@ PooledConnection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 # each of them. Planner settings, memory and `search_path` stay the operator's. All supported versions of PostgreSQL
 # must know every one: a server refuses a session that begins with a setting it does not know.
 _SETTINGS = {
-    # Acks and answers follow the commit, so the commit must be on disk by then (P1), even where the server, the
-    # database or the URL turns this off.
+    # Acks and answers follow the commit, so it must be on disk by then (P1). Overrides a server, a database or a URL
+    # that turns this off.
     "synchronous_commit": "on",
     # A batch that waited for a product's lock must see what the holder committed. Under repeatable read it fails
     # instead (40001) and is held: verdicts took 5 to 30 s.

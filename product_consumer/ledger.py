@@ -21,8 +21,8 @@ STAGE = "stock"
 
 # LockRows sits above the sort, so the locks are taken in this order. A join, because PostgreSQL checks a row that it
 # waited for against all conditions again. With `id = ANY` of a thousand products, for each of a thousand, two consumers
-# did 17,500 orders/s where one did 39,400, and PostgreSQL took 58 µs an order instead of 17. With the join, it is
-# 39,800 and 24 (python -m benchmarks.scale).
+# did 17,500 orders/s where one did 39,400. PostgreSQL took 58 µs an order instead of 17. With the join, two do 39,800,
+# at 24 µs (python -m benchmarks.scale).
 _LOCK = """
     SELECT products.id::text, version, price, qty, deleted_at IS NOT NULL AS deleted
     FROM unnest($1::uuid[]) AS wanted (id) JOIN products ON products.id = wanted.id
@@ -44,8 +44,8 @@ class Recorded:
 
     verdicts: list[Verdict] = field(default_factory=list)
     products: list[ProductEvent] = field(default_factory=list)
-    """Every ordered product that exists, in its new state. Also those of which nothing was taken: a consumer that
-    decided an order of this batch before may have died between its commit and its bust.
+    """Every ordered product that exists, in its new state. Also those of which nothing was taken: another consumer may
+    have decided an order of this batch, and died between its commit and its bust.
     """
     duplicates: int = 0
     parked: list[DeadLetter] = field(default_factory=list)

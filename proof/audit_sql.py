@@ -1,14 +1,14 @@
 """The conservation audit: its queries, and the loop that asks them. proof.offenders interprets the answers.
 
 It reads everything each time, from one snapshot: no watermark, no table of what was checked before. A watermark would
-have to cover a row that is older than it and commits later: a timestamp says when a row was written, not when others
+have to cover a row that is older than it and commits later. A timestamp says when a row was written, not when others
 can see it. And an audit that trusts its predecessor misses what was damaged since. A watermark is not needed either:
 the audit costs 1.3 to 2.4 microseconds of CPU an order, on one core (benchmarks/audit_time.py, 10,000,000 orders).
 
 The audit blocks nobody: it only reads, and takes the lock that every SELECT takes. It reads through cursors, so
 PostgreSQL runs each query in one process, and offenders are passed on as they are found. Its cost to others is a
-snapshot that lives as long as the audit: VACUUM cannot clean up rows updated meanwhile, those of products, until it
-ends.
+snapshot that lives as long as the audit. Until it ends, VACUUM cannot clean up rows updated meanwhile, those of
+products.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ SESSION = {
     # Memory of a sort before it spills to disk (a hash: twice that); by default 4 MB. One runs at a time.
     "work_mem": "64MB",
     # PostgreSQL joins orders and verdicts along their primary keys, or by a hash of all verdicts. Where ids follow
-    # time, its default of 0.005 makes the hash look 8 % cheaper, but it takes 2.8 times the CPU (2.5 against 0.9 s, for
-    # 2,000,000 orders). Where ids are random, the hash is right (3 against 11 s), and still chosen with this value.
+    # time, its default of 0.005 makes the hash look 8 % cheaper. But the hash takes 2.8 times the CPU (2.5 against
+    # 0.9 s, for 2,000,000 orders). Where ids are random, the hash is right (3 against 11 s), and this value keeps it.
     "cpu_index_tuple_cost": "0.0001",
 }
 

@@ -1,7 +1,7 @@
 """A closed-loop HTTP/1.1 load generator that is cheap enough to share its cores with the server it measures.
 
 Each of C keep-alive connections sends its next request when the last one is answered. A request has no task, no timer
-and no object graph: its bytes are built once, the answers go into columns (110 bytes a request), and one slow tick
+and no object graph. Its bytes are built once, its answer goes into columns (110 bytes a request), and one slow tick
 finds timeouts.
 
 A request costs 22 to 25 µs of CPU, most of it the kernel's send and receive; wrk, in C, takes 17. Measured against a

@@ -106,8 +106,8 @@ async def keep_connected(settings: BrokerSettings, health: Health, part: str, se
     """Run `session` on a connection named `part`, and again on a new one whenever the connection is lost.
 
     Runs until cancelled. A session marks `part` as up when it is ready for work, and ends by raising. Each attempt
-    takes the next node of a cluster, beginning with a random one. So clients spread over the nodes, and a client whose
-    node fails, or is cut off from the others, is on the next a moment later.
+    takes the next node of a cluster, beginning with a random one. So clients spread over the nodes. A client whose node
+    fails, or is cut off from the others, is on the next a moment later.
     """
     attempt, nodes = 0, len(settings.amqp_urls)
     for url in _nodes(settings.amqp_urls):

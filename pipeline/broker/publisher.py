@@ -42,10 +42,10 @@ _NO_ORDERS = b"[]"
 _ASKING_CHANNEL, _LOOKING_CHANNEL, _DECLARING_CHANNEL = 3, 4, 5
 _LOOK_WITHIN_S = 1.0
 # A channel of the broker remembers that a queue refuses. The queue's leader tells it once when that ends, and may be
-# gone by then. A channel that RabbitMQ 3.10 opened while there was no leader asks a missing node for ever: it refused
+# gone by then. A channel that RabbitMQ 3.10 opened while there was no leader asks a missing node for ever. It refused
 # everything, with empty queues, until the service was restarted. A new channel asks anew. But the queue may really be
-# full. So each next channel is opened later: it costs the broker a log entry, and the client keeps 4 kB of it for the
-# life of the connection (aiormq 7.2: what waits for `closing` is never removed).
+# full, so each next channel is opened later. Each costs the broker a log entry, and the client 4 kB for the life of
+# the connection (aiormq 7.2 never removes what waits for `closing`).
 _FIRST_REFUSED_S, _LAST_REFUSED_S = 1.0, 60.0
 
 

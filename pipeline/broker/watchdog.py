@@ -1,8 +1,8 @@
 """Notices a stalled consumer: messages are ready, but none is delivered. Pure: looks at the broker in, verdict out.
 
 The broker must deliver ready messages at once to a consumer with room. So "messages ready, nothing in hand, nothing
-delivered", look after look, is a fault: the broker forgot a consumer, or an ack or a cancellation got lost. Nothing
-reports those faults, and only a new session cures them.
+delivered", look after look, is a fault. The broker forgot a consumer, say, or an ack or a cancellation got lost.
+Nothing reports those faults, and only a new session cures them.
 """
 
 from enum import Enum

@@ -9,13 +9,12 @@
      16       counter within the millisecond
      24       MAC: keyed BLAKE2b over the 98 other free bits and the fixed ones, truncated
 
-Why two minted ids never meet. Within a process, (milliseconds, counter) only grows: a clock that steps back
-is held at its highest value, and the 65,537th id of a millisecond borrows from the next one. Between processes, the
-33-bit node is drawn at random at each start, so two processes that live in the same millisecond share one
-with p = 2**-33. A fleet of 100 processes that restarts 10 times a day makes 10 * 100**2 / 2 = 5e4 pairs a day: one
-clash of nodes in 470 years, and even then only ids of the same millisecond and the same count are equal. Should it
-happen, persist_worker does not take the second order for a redelivery of the first: it compares the rows, and parks
-the second.
+Why two minted ids never meet. Within a process, (milliseconds, counter) only grows. A clock that steps back is held at
+its highest value, and the 65,537th id of a millisecond borrows from the next one. Between processes, the 33-bit node
+differs: each start draws it at random. Two processes that live in the same millisecond share one with p = 2**-33. A
+fleet of 100 processes that restarts 10 times a day makes 10 * 100**2 / 2 = 5e4 pairs a day: one clash of nodes in 470
+years. Even then only ids of the same millisecond and the same count are equal. Should it happen, persist_worker does
+not take the second order for a redelivery of the first: it compares the rows, and parks the second.
 
 Why minted and derived ids never meet: the origin bit.
 

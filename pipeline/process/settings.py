@@ -134,8 +134,8 @@ class PipelineSettings(BrokerSettings, DatabaseSettings):
         SecretStr, Field(validation_alias="ORDER_ID_KEY", min_length=32), AfterValidator(_check_order_id_keys)
     ]
     # Prefix of every key in Redis, so that two deployments on one Redis share nothing. By default a digest of
-    # ORDER_ID_KEY. Several keys need it set: the digest would change while they are replaced, and change back to what
-    # Redis remembered before, which by then has a gap.
+    # ORDER_ID_KEY. Several keys need it set: the digest would change while they are replaced. It could also change back
+    # to what Redis remembered before, which by then has a gap.
     redis_namespace: Annotated[str | None, Field(validation_alias="REDIS_NAMESPACE", pattern=NAMESPACE_PATTERN)] = None
     log_level: Annotated[str, Field(validation_alias="LOG_LEVEL", pattern="(?i)^(debug|info|warning|error)$")] = "info"
 

@@ -15,7 +15,7 @@ class Shares:
 
     A client may hold as many as are left free after it (dynamic thresholds: Choudhury and Hahne, "Dynamic queue length
     thresholds for shared-memory packet switches", 1998). So one client alone holds at most half of the places, two a
-    third each, N one in N + 1 each; and there is always room for one more client. A client that holds none may take
+    third each, N one in N + 1 each. There is always room for one more client. A client that holds none may take
     whatever is free. A service without API keys has one client, "", which may take all: a client could forge anything
     that told its requests apart.
     """
