@@ -40,7 +40,7 @@ ORDERS_DEAD_QUEUE = "orders.dead"
 _MAX_QUEUE_BYTES = 2 * 1024**3
 _MAX_QUEUE_MESSAGES = 2_000_000
 # Redeliveries of a message before the broker takes it for poison. The workers park poison themselves, in the same
-# transaction as the rest of its batch, so this limit is only the second line. It must be high: each restart of a worker
+# transaction as the rest of its batch, so this limit is only a fallback. It must be high: each restart of a worker
 # counts once for every message it had prefetched.
 _DELIVERY_LIMIT = 100
 
