@@ -15,14 +15,17 @@ from pathlib import Path
 
 import uvloop
 
-from benchmarks import experiments, machine, report, results
-from benchmarks.ablations import ABLATIONS
-from benchmarks.contender import Contender
-from benchmarks.headrace import ALONE
-from benchmarks.limits import LIMITS
-from benchmarks.plan import FULL, QUICK, Progress, Scale, Step, as_time, left_s, title_of
-from benchmarks.results import Described, Results, Skipped
-from benchmarks.servers import Servers, make_template, private_servers
+from benchmarks.contenders.contender import Contender
+from benchmarks.contenders.headrace import ALONE
+from benchmarks.experiments import experiments
+from benchmarks.experiments.ablations import ABLATIONS
+from benchmarks.experiments.limits import LIMITS
+from benchmarks.report import __main__ as report
+from benchmarks.report import results
+from benchmarks.report.results import Described, Results, Skipped
+from benchmarks.run import machine
+from benchmarks.run.plan import FULL, QUICK, Progress, Scale, Step, as_time, left_s, title_of
+from benchmarks.run.servers import Servers, make_template, private_servers
 from stack.errors import HeadraceError
 from stack.home.directory import ROOT, Home
 

@@ -22,7 +22,7 @@ STAGE = "stock"
 # LockRows sits above the sort, so the locks are taken in this order. A join, because PostgreSQL checks a row that it
 # waited for against all conditions again. With `id = ANY` of a thousand products, for each of a thousand, two consumers
 # did 17,500 orders/s where one did 39,400. PostgreSQL took 58 µs an order instead of 17. With the join, two do 39,800,
-# at 24 µs (python -m benchmarks.scale).
+# at 24 µs (python -m benchmarks.experiments.scale).
 _LOCK = """
     SELECT products.id::text, version, price, qty, deleted_at IS NOT NULL AS deleted
     FROM unnest($1::uuid[]) AS wanted (id) JOIN products ON products.id = wanted.id

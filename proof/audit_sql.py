@@ -3,7 +3,7 @@
 It reads everything each time, from one snapshot: no watermark, no table of what was checked before. A watermark would
 have to cover a row that is older than it and commits later. A timestamp says when a row was written, not when others
 can see it. And an audit that trusts its predecessor misses what was damaged since. A watermark is not needed either:
-the audit costs 1.3 to 2.4 microseconds of CPU an order, on one core (benchmarks/audit_time.py, 10,000,000 orders).
+the audit costs 1.3 to 2.4 microseconds of CPU an order, on one core (benchmarks/experiments/audit_time.py).
 
 The audit blocks nobody: it only reads, and takes the lock that every SELECT takes. It reads through cursors, so
 PostgreSQL runs each query in one process, and offenders are passed on as they are found. Its cost to others is a

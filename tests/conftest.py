@@ -17,7 +17,7 @@ import pytest
 import redis
 
 from migrations.__main__ import migrate
-from tests.redis_names import REDIS_NAMESPACE
+from tests.support.data.redis_names import REDIS_NAMESPACE
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def order_id_key() -> str:
 
 @pytest.fixture
 def environment(database_url: str, amqp_url: str, redis_url: str, order_id_key: str) -> dict[str, str]:
-    """The variables that every service requires. For settings in process: tests.settings.settings_from."""
+    """The variables that every service requires. For settings in process: tests.support.services.settings."""
     return environment_of(database_url, amqp_url, redis_url, order_id_key)
 
 

@@ -7,7 +7,7 @@ What was tried on two cores, in turns: pools of 10, 20 and 40 connections (sync-
 Celery a fifth more CPU for each order.
 """
 
-from benchmarks.contender import Contender, Part
+from benchmarks.contenders.contender import Contender, Part
 
 _HERE = "benchmarks.contenders"
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import open_loop
-from benchmarks.arrivals import Generator, arrivals, request_of
-from benchmarks.generators import GeneratorFailed, Load, Target
+from benchmarks.generators import open_loop
+from benchmarks.generators.arrivals import Generator, arrivals, request_of
+from benchmarks.generators.generators import GeneratorFailed, Load, Target
 
 _ID = "01a20261-5c40-7b6e-9f0a-3d5c1e8a7b42"
 _BODY = b'{"id":"%s"}' % _ID.encode()
@@ -134,7 +134,7 @@ async def test_a_server_that_closes_after_each_answer_is_connected_to_again() ->
 
 
 async def test_answers_that_never_come_are_waited_for_no_longer_than_the_grace(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.arrivals.GRACE_S", 0.5)
+    monkeypatch.setattr("benchmarks.generators.arrivals.GRACE_S", 0.5)
 
     async def never(number: int) -> bytes:
         if number % 2:

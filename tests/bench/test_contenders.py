@@ -12,14 +12,14 @@ from tempfile import TemporaryFile
 import httpx
 import pytest
 
-from benchmarks.contender import Contender, Part
 from benchmarks.contenders import CONTENDERS
-from benchmarks.headrace import NOOP
+from benchmarks.contenders.contender import Contender, Part
+from benchmarks.contenders.headrace import NOOP
 from database.connection import Connection
-from tests.conditions import eventually
-from tests.ingest import insert_product
-from tests.processes import free_port
-from tests.workers import connected
+from tests.support.services.ingest import insert_product
+from tests.support.services.processes import free_port
+from tests.support.services.workers import connected
+from tests.support.time.conditions import eventually
 
 _ROOT = Path(__file__).parents[2]
 _START_TIMEOUT_S = 30.0

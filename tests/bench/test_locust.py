@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import free_port, service_process
+from tests.support.services.processes import free_port, service_process
 
 _ROOT = Path(__file__).parents[2]
 _RUN_TIMEOUT_S = 120.0
+_FILE = "benchmarks/generators/locustfile.py"
 _POPULARITY = (
-    "from benchmarks.locustfile import cumulative_popularity as c; import json; print(json.dumps(c(1000, 1.0)))"
+    "from benchmarks.generators.locustfile import cumulative_popularity as c; "
+    "import json; print(json.dumps(c(1000, 1.0)))"
 )
 
 pytestmark = pytest.mark.timeout(600)
@@ -43,7 +45,7 @@ async def test_it_orders_reads_and_lists_without_an_error(environment: dict[str,
         service_process("ingest_api", environment) as ingest,
         service_process("product_api", environment) as products,
     ):
-        locust = ("-m", "locust", "-f", "benchmarks/locustfile.py", "--headless", "--json", "--only-summary")
+        locust = ("-m", "locust", "-f", _FILE, "--headless", "--json", "--only-summary")
         load = ("--users", "8", "--spawn-rate", "8", "--run-time", "4s", "--host", ingest.url)
         code, output, errors = await run(bench_python, *locust, *load, PRODUCTS_HOST=products.url)
     assert code == 0, errors
@@ -53,7 +55,7 @@ async def test_it_orders_reads_and_lists_without_an_error(environment: dict[str,
 
 
 async def test_without_products_it_says_so_and_ends(bench_python: Path) -> None:
-    locust = ("-m", "locust", "-f", "benchmarks/locustfile.py", "--headless", "--users", "1", "--run-time", "60s")
+    locust = ("-m", "locust", "-f", _FILE, "--headless", "--users", "1", "--run-time", "60s")
     nowhere = f"http://127.0.0.1:{free_port()}"
     code, _, errors = await run(bench_python, *locust, "--host", nowhere, PRODUCTS_HOST=nowhere)
     assert code != 0

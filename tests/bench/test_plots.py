@@ -7,8 +7,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks.results import Percentiles, Results, encode
-from tests.bench_results import a_run, some_results
+from benchmarks.report.results import Percentiles, Results, encode
+from tests.support.data.bench_results import a_run, some_results
 
 _ROOT = Path(__file__).parents[2]
 _DRAW = """

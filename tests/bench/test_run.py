@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.results import Results, decode
-from tests.conditions import eventually
+from benchmarks.report.results import Results, decode
+from tests.support.time.conditions import eventually
 
 _ROOT = Path(__file__).parents[2]
 _RUN_TIMEOUT_S = 180.0

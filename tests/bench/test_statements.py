@@ -10,8 +10,8 @@ import pytest
 
 from benchmarks.contenders.statements import DECIDE, INSERT_ORDER, STORE_AND_DECIDE
 from database.connection import Connection
-from tests.ingest import insert_product
-from tests.workers import connected
+from tests.support.services.ingest import insert_product
+from tests.support.services.workers import connected
 
 _VERDICTS = "SELECT outcome, reason FROM stock_ledger"
 _QTY = "SELECT qty FROM products"

@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.__main__ import begin, run
-from benchmarks.contender import Contender, Part
 from benchmarks.contenders import SYNC_STATEMENT
-from benchmarks.experiments import CONTENDERS
-from benchmarks.generators import Load
-from benchmarks.plan import Step
-from benchmarks.steps import under_loads
+from benchmarks.contenders.contender import Contender, Part
+from benchmarks.experiments.experiments import CONTENDERS
+from benchmarks.experiments.steps import under_loads
+from benchmarks.generators.generators import Load
+from benchmarks.run.plan import Step
 
 _LOADS = [(Load(0.5, 16, products=10), ""), (Load(1, rate=100, products=10), "")]
 _APP = Part("api", "uvicorn", ("tests.bench.forgetful:app", "--no-access-log"), port_variable="UVICORN_PORT")

@@ -7,10 +7,10 @@ import httpx
 from database.connection import Connection
 from pipeline.contract import topology
 from proof.accounting_sql import stocks_of
-from tests.broker import plain_channel
 from tests.chaos.invariants import Books, Decided, Stored
 from tests.chaos.recovery import SLICE_S, Histogram
-from tests.products import Audit
+from tests.support.brokers.broker import plain_channel
+from tests.support.data.products import Audit
 
 QUEUES = (topology.ORDERS_ACCEPTED_QUEUE, topology.ORDERS_CREATED_QUEUE)
 

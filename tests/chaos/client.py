@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 import httptools
 
 from proof.bodies import id_of, problem_name
-from tests.broker import running_task
 from tests.chaos.notes import TIMEOUT, Note, Verdict, Wanted, intents_of
-from tests.conditions import eventually
+from tests.support.brokers.broker import running_task
+from tests.support.time.conditions import eventually
 
 # Longer than any answer may take (see scene.DEADLINE_S), so that one that is late is seen to be.
 _PATIENCE_S = 15.0

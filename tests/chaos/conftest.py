@@ -18,16 +18,16 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from benchmarks.machine import cpu_model, revision
+from benchmarks.run.machine import cpu_model, revision
 from stack.home.directory import Home
 from tests.chaos import results
 from tests.chaos.results import Row
 from tests.chaos.scene import BreakableScene
 from tests.chaos.servers import OwnServers, own_servers
 from tests.conftest import Servers, migrated_template
-from tests.deployment import deployed
-from tests.faults import Proxy, proxy_to
-from tests.summaries import pytest_terminal_summary, tell
+from tests.support.data.summaries import pytest_terminal_summary, tell
+from tests.support.faults.faults import Proxy, proxy_to
+from tests.support.services.deployment import deployed
 
 __all__ = ["pytest_terminal_summary", "tell"]
 

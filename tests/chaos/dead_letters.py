@@ -10,8 +10,8 @@ import pytest_asyncio
 
 from stack.home.directory import ROOT
 from tests.chaos.scene import Scene
-from tests.ingest import execute
-from tests.workers import connected
+from tests.support.services.ingest import execute
+from tests.support.services.workers import connected
 
 # The quantity of one in a thousand of `some_orders`.
 _IS_UNWANTED = "quantity % 1000 = 666"

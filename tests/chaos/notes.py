@@ -14,7 +14,7 @@ from enum import Enum
 
 import msgspec
 
-from tests.ingest import ORDERS
+from tests.support.services.ingest import ORDERS
 
 PRICE = "12.50"
 # What ingest_api allows. Of 20 products that is 20 million orders that differ: hardly a row is like another's.

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from tests.chaos import books, recovery
 from tests.chaos.client import Client
 from tests.chaos.notes import Verdict
-from tests.conditions import eventually
-from tests.workers import connected
+from tests.support.services.workers import connected
+from tests.support.time.conditions import eventually
 
 NAMES = ("accepted", "decided")
 _ASK_EVERY_S = 0.25

@@ -4,12 +4,12 @@ import signal
 from collections.abc import Awaitable, Callable
 
 from pipeline.contract import topology
-from tests.broker import plain_channel
 from tests.chaos.failpoints import FAILPOINTS
 from tests.chaos.scene import BreakableScene
-from tests.conditions import eventually
-from tests.deployment import SERVICES
-from tests.workers import locked, redis_client
+from tests.support.brokers.broker import plain_channel
+from tests.support.services.deployment import SERVICES
+from tests.support.services.workers import locked, redis_client
+from tests.support.time.conditions import eventually
 
 Fault = Callable[[BreakableScene], Awaitable[None]]
 

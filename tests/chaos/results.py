@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks.tables import Table, markdown
+from benchmarks.report.tables import Table, markdown
 from stack.home.directory import ROOT
 
 FILE = ROOT / "docs" / "reliability.json"

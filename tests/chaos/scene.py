@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.contract.orders import Order
-from tests.broker import running_task
 from tests.chaos import books
 from tests.chaos.client import Client, ordering
 from tests.chaos.invariants import (
@@ -41,11 +40,12 @@ from tests.chaos.servers import OwnServers
 from tests.chaos.signs import Before, Sign, seen
 from tests.chaos.singles import Singles
 from tests.chaos.watch import Watch, read_products
-from tests.conditions import eventually
-from tests.deployment import Deployment
-from tests.ingest import insert_product
-from tests.processes import Service, service_process
-from tests.workers import connected
+from tests.support.brokers.broker import running_task
+from tests.support.services.deployment import Deployment
+from tests.support.services.ingest import insert_product
+from tests.support.services.processes import Service, service_process
+from tests.support.services.workers import connected
+from tests.support.time.conditions import eventually
 
 PER_S = 500.0
 PRODUCTS = 20

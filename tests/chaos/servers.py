@@ -22,8 +22,8 @@ from stack.process.identity import give, identity_for, wrap
 from stack.process.ports import Ports
 from stack.servers import binaries
 from stack.servers.servers import Servers as StackServers
-from tests.conditions import eventually
 from tests.conftest import Servers
+from tests.support.time.conditions import eventually
 
 # Longer than RabbitMQ takes to start on a busy machine.
 _START_TIMEOUT_S = 90

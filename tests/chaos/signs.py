@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.deployment import SERVICES, Deployment
-from tests.processes import Service
+from tests.support.services.deployment import SERVICES, Deployment
+from tests.support.services.processes import Service
 
 ANY = ""
 """In place of a service: whichever had to do with it."""

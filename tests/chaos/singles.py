@@ -20,9 +20,9 @@ from redis.exceptions import RedisError
 
 from pipeline.cache.redis_link import connect
 from tests.chaos.notes import PRICE, Wanted
-from tests.deployment import Deployment
-from tests.redis_names import NAMESPACE
-from tests.workers import connected
+from tests.support.data.redis_names import NAMESPACE
+from tests.support.services.deployment import Deployment
+from tests.support.services.workers import connected
 
 _PER_S = 25
 _QTY = 1_000

@@ -10,13 +10,13 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from tests.broker import running_task
 from tests.chaos.leaks import LEAST_MIN, Look, leaks, open_files
 from tests.chaos.random_faults import AROUND, DEADLY, Fault
 from tests.chaos.scene import BreakableScene
 from tests.chaos.watch import resident_mb
-from tests.conditions import eventually
-from tests.deployment import SERVICES
+from tests.support.brokers.broker import running_task
+from tests.support.services.deployment import SERVICES
+from tests.support.time.conditions import eventually
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(0)]
 

@@ -4,8 +4,8 @@ import pytest
 
 from tests.chaos.scene import BreakableScene
 from tests.chaos.signs import Counts, Says
-from tests.conditions import eventually
-from tests.faults import Proxy
+from tests.support.faults.faults import Proxy
+from tests.support.time.conditions import eventually
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(240)]
 

@@ -12,11 +12,11 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from tests.attacks import quantile
 from tests.chaos.scene import BreakableScene
 from tests.chaos.servers import OwnServers
 from tests.chaos.signs import Counts, Says
-from tests.workers import connected, locked
+from tests.support.clients.attacks import quantile
+from tests.support.services.workers import connected, locked
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(240)]
 

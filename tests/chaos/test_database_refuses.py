@@ -11,8 +11,8 @@ import pytest_asyncio
 from tests.chaos.scene import BreakableScene
 from tests.chaos.servers import OwnServers
 from tests.chaos.signs import Counts, Says
-from tests.conditions import eventually
-from tests.workers import connected, locked
+from tests.support.services.workers import connected, locked
+from tests.support.time.conditions import eventually
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.deep, pytest.mark.timeout(300)]
 

@@ -13,13 +13,13 @@ import pytest
 from aio_pika.abc import AbstractIncomingMessage
 
 from pipeline.contract import topology
-from tests.broker import plain_channel
 from tests.chaos import books
 from tests.chaos.dead_letters import mend, replay_twice, unwanted, unwanted_orders, waiting
 from tests.chaos.notes import Note, Verdict, Wanted
 from tests.chaos.scene import Scene
 from tests.chaos.signs import Counts, Says
-from tests.conditions import eventually
+from tests.support.brokers.broker import plain_channel
+from tests.support.time.conditions import eventually
 
 __all__ = ["unwanted"]
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(240)]

@@ -7,8 +7,8 @@ import pytest
 from tests.chaos.notes import Wanted, some_orders
 from tests.chaos.scene import Scene
 from tests.chaos.signs import Counts, Says
-from tests.conditions import eventually
-from tests.workers import connected
+from tests.support.services.workers import connected
+from tests.support.time.conditions import eventually
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(240)]
 

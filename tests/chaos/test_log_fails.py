@@ -8,8 +8,8 @@ import pytest
 
 from tests.chaos.scene import BreakableScene
 from tests.chaos.signs import ANY, Counts, Says
-from tests.deployment import SERVICES
-from tests.processes import Service
+from tests.support.services.deployment import SERVICES
+from tests.support.services.processes import Service
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(240)]
 

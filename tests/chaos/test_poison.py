@@ -8,14 +8,14 @@ from aio_pika.abc import AbstractChannel
 
 from pipeline.contract import topology
 from pipeline.contract.orders import SCHEMA, Order
-from tests.broker import plain_channel, send
 from tests.chaos.dead_letters import mend, replay_twice, unwanted, unwanted_orders, waiting
 from tests.chaos.notes import PRICE
 from tests.chaos.scene import Scene
 from tests.chaos.signs import Counts, Says
-from tests.conditions import eventually
-from tests.orders import body_of, order
-from tests.workers import connected
+from tests.support.brokers.broker import plain_channel, send
+from tests.support.data.orders import body_of, order
+from tests.support.services.workers import connected
+from tests.support.time.conditions import eventually
 
 __all__ = ["unwanted"]
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(240)]

@@ -9,10 +9,10 @@ from tests.chaos.client import Client, ordering
 from tests.chaos.notes import Verdict, some_orders
 from tests.chaos.scene import FAILING, Scene
 from tests.chaos.signs import Counts, Restarts, Says
-from tests.conditions import eventually
-from tests.deployment import SERVICES
-from tests.processes import service_process
-from tests.workers import connected
+from tests.support.services.deployment import SERVICES
+from tests.support.services.processes import service_process
+from tests.support.services.workers import connected
+from tests.support.time.conditions import eventually
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
 

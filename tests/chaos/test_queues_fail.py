@@ -8,12 +8,12 @@ import pytest_asyncio
 from pamqp.commands import Basic
 
 from pipeline.contract import topology
-from tests.broker import Management, plain_channel
 from tests.chaos.scene import BreakableScene
 from tests.chaos.signs import Counts, Says
-from tests.conditions import eventually
-from tests.faults import Proxy, proxy_to
-from tests.ingest_faults import limit_queues, unlimit_queues
+from tests.support.brokers.broker import Management, plain_channel
+from tests.support.faults.faults import Proxy, proxy_to
+from tests.support.services.ingest_faults import limit_queues, unlimit_queues
+from tests.support.time.conditions import eventually
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(240)]
 

@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from tests.broker import running_task
 from tests.chaos.scene import BreakableScene
 from tests.chaos.signs import Counts, Says
-from tests.deployment import SERVICES
-from tests.faults import Proxy, proxy_to
-from tests.workers import redis_client
+from tests.support.brokers.broker import running_task
+from tests.support.faults.faults import Proxy, proxy_to
+from tests.support.services.deployment import SERVICES
+from tests.support.services.workers import redis_client
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(240)]
 

@@ -10,9 +10,9 @@ import asyncpg
 import httpx
 
 from tests.chaos.books import unbalanced
-from tests.deployment import Deployment
-from tests.processes import Service
-from tests.workers import connected
+from tests.support.services.deployment import Deployment
+from tests.support.services.processes import Service
+from tests.support.services.workers import connected
 
 _LOOK_EVERY_S = 0.5
 LEAST_LOOKS = 4

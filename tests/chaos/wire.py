@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from tests.conditions import eventually
+from tests.support.time.conditions import eventually
 
 Moment = Callable[[bytes], int | None]
 """Asked of all that is written, in order. How many of these bytes go out before it is the moment; None: it is not."""

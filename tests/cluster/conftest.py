@@ -13,14 +13,14 @@ import pytest
 import pytest_asyncio
 
 from pipeline.contract import topology
-from tests.broker import plain_channel
 from tests.chaos.results import Row
 from tests.chaos.scene import Scene
 from tests.cluster.nodes import Cluster, three_nodes
 from tests.conftest import environment_of
-from tests.deployment import deployed
-from tests.publishers import QUEUE as THINGS
-from tests.summaries import pytest_terminal_summary, tell
+from tests.support.brokers.broker import plain_channel
+from tests.support.brokers.publishers import QUEUE as THINGS
+from tests.support.data.summaries import pytest_terminal_summary, tell
+from tests.support.services.deployment import deployed
 
 __all__ = ["pytest_terminal_summary", "tell"]
 

@@ -24,7 +24,7 @@ from stack.home.directory import ROOT
 from stack.process.identity import give, identity_for, wrap
 from stack.servers import binaries
 from stack.servers.rabbitmq import USER, USER_CONFIGURATION, node_environment
-from tests.conditions import eventually
+from tests.support.time.conditions import eventually
 
 COUNT = 3
 _START_TIMEOUT_S = 120

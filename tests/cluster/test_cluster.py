@@ -6,7 +6,7 @@ from pipeline.contract import topology
 from tests.chaos.scene import Scene
 from tests.chaos.signs import ANY, Counts, Says
 from tests.cluster.nodes import COUNT, Cluster
-from tests.conditions import eventually
+from tests.support.time.conditions import eventually
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(600)]
 

@@ -4,8 +4,8 @@ import pytest
 
 from pipeline.broker.publisher import Outcome
 from tests.cluster.nodes import Cluster, Node
-from tests.conditions import eventually
-from tests.publishers import QUEUE, publish, running_publisher
+from tests.support.brokers.publishers import QUEUE, publish, running_publisher
+from tests.support.time.conditions import eventually
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
 

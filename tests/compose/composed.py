@@ -15,7 +15,7 @@ from typing import Any
 
 from stack.containers import containers
 from stack.home.directory import ROOT, Home
-from tests.conditions import eventually
+from tests.support.time.conditions import eventually
 
 _READY_S = 120
 

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.compose.composed import Composed, service_of
-from tests.conditions import eventually
+from tests.support.time.conditions import eventually
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(900)]
 

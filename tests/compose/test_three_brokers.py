@@ -10,7 +10,7 @@ from tests.chaos.client import Client
 from tests.chaos.notes import Verdict
 from tests.compose.composed import Composed
 from tests.compose.test_under_load import account, goes_on, under_load
-from tests.conditions import eventually
+from tests.support.time.conditions import eventually
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(900)]
 

@@ -13,7 +13,7 @@ from product_api.requests import MAX_QTY
 from tests.chaos.client import Client, ordering
 from tests.chaos.notes import PRICE, Verdict, some_orders
 from tests.compose.composed import Composed
-from tests.conditions import eventually
+from tests.support.time.conditions import eventually
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(900)]
 

@@ -8,13 +8,13 @@ import pytest_asyncio
 from pipeline.contract.api_keys import ORDERS_READ, ORDERS_WRITE, PRODUCTS_WRITE, new_token
 from pipeline.contract.fields import EXAMPLE_PRODUCT
 from product_api.requests import MAX_QTY
-from tests.api_keys import key_of, write_keys
 from tests.conftest import Servers, emptied_redis, environment_of, own_database, own_vhost
 from tests.contract.provocations import FULL_PRODUCT
 from tests.contract.schemathesis_run import Target
-from tests.deployment import Deployment, deployed
-from tests.ingest import execute, insert_product
-from tests.summaries import pytest_terminal_summary, tell
+from tests.support.data.api_keys import key_of, write_keys
+from tests.support.data.summaries import pytest_terminal_summary, tell
+from tests.support.services.deployment import Deployment, deployed
+from tests.support.services.ingest import execute, insert_product
 
 __all__ = ["pytest_terminal_summary", "tell"]
 

@@ -18,7 +18,7 @@ from product_api.operations import OPERATIONS as PRODUCT_OPERATIONS
 from tests.contract.conftest import TOKENS
 from tests.contract.excuses import excuses_for
 from tests.contract.schemathesis_run import Report, Target, all_checks, run_schemathesis
-from tests.processes import running
+from tests.support.services.processes import running
 from web.documents.health_operations import HEALTH_OPERATIONS
 from web.requests.operations import as_asgi
 

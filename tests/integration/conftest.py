@@ -6,10 +6,10 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from tests.faults import Proxy, proxy_to
-from tests.ingest import Ingest, ingesting, insert_product
-from tests.products import Audit
-from tests.workers import redis_client
+from tests.support.data.products import Audit
+from tests.support.faults.faults import Proxy, proxy_to
+from tests.support.services.ingest import Ingest, ingesting, insert_product
+from tests.support.services.workers import redis_client
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 from structlog.testing import capture_logs
 
-from tests.conditions import eventually
+from tests.support.time.conditions import eventually
 from web.serving.acceptor import Acceptor, listen
 
 _OUT_OF_FILES = "not taking new connections: out of file descriptors"

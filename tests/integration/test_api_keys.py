@@ -17,10 +17,10 @@ from ingest_api.documents.operations import OPERATIONS as INGEST_OPERATIONS
 from pipeline.contract.api_keys import ORDERS_READ, ORDERS_WRITE, SCOPES, new_token
 from pipeline.contract.orders import decode_order
 from product_api.operations import OPERATIONS as PRODUCT_OPERATIONS
-from tests.api_keys import bearer, key_of, write_keys
-from tests.conditions import eventually
-from tests.ingest import ORDERS, Ingest, check_problem, ingesting, insert_product
-from tests.processes import service_process
+from tests.support.data.api_keys import bearer, key_of, write_keys
+from tests.support.services.ingest import ORDERS, Ingest, check_problem, ingesting, insert_product
+from tests.support.services.processes import service_process
+from tests.support.time.conditions import eventually
 from web.access.clients import ANY_KEY, PUBLIC
 from web.requests.operations import Operation
 

@@ -16,8 +16,8 @@ from proof import accounting_sql as audit_module
 from proof.accounting import Account, Sent, Stock
 from proof.accounting import Order as SentOrder
 from proof.accounting_sql import audit, clock_offset_s, drain, undecided
-from tests.orders import new_product_id, order
-from tests.workers import add_product, connected, park, settle
+from tests.support.data.orders import new_product_id, order
+from tests.support.services.workers import add_product, connected, park, settle
 
 A, B, OTHER, UNHEARD_OF = (new_product_id() for _ in range(4))
 

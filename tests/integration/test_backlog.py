@@ -11,10 +11,10 @@ import pytest
 
 from stack.home.directory import ROOT
 from stack.run.backlog import NO_ANSWER, Waiting, sentence, waiting_at, why_not_ready
-from tests.broker import plain_channel
-from tests.conditions import eventually
-from tests.ingest import Ingest, ingesting, insert_product
-from tests.processes import Service, service_process
+from tests.support.brokers.broker import plain_channel
+from tests.support.services.ingest import Ingest, ingesting, insert_product
+from tests.support.services.processes import Service, service_process
+from tests.support.time.conditions import eventually
 
 ACCEPTED, CREATED = "orders.accepted", "orders.created"
 ORDERS = 5_000

@@ -11,12 +11,12 @@ from pipeline.broker import connection as broker
 from pipeline.broker.batches import BatchConsumer
 from pipeline.broker.deliveries import ClosedBy
 from pipeline.process import metrics
-from tests.batches import EXCHANGE, QUEUE, bodies_of, buffered, declare, make_consumer, queue_of, ready
-from tests.broker import Management, running_task, send
-from tests.conditions import eventually
 from tests.conftest import Servers
-from tests.faults import Proxy, proxy_to
-from tests.metrics import grown, sample
+from tests.support.brokers.batches import EXCHANGE, QUEUE, bodies_of, buffered, declare, make_consumer, queue_of, ready
+from tests.support.brokers.broker import Management, running_task, send
+from tests.support.data.metrics import grown, sample
+from tests.support.faults.faults import Proxy, proxy_to
+from tests.support.time.conditions import eventually
 
 
 def closed_count(why: ClosedBy) -> float:

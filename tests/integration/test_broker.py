@@ -18,9 +18,9 @@ from pipeline.broker.publisher import Outcome, Publisher
 from pipeline.contract import topology
 from pipeline.process.health import Health
 from pipeline.process.settings import PipelineSettings
-from tests.broker import broker_settings, running_task
-from tests.conditions import eventually
-from tests.faults import Proxy, proxy_to
+from tests.support.brokers.broker import broker_settings, running_task
+from tests.support.faults.faults import Proxy, proxy_to
+from tests.support.time.conditions import eventually
 
 Client = TypeVar("Client", Publisher, BatchConsumer)
 Declare = Callable[[AbstractChannel], Awaitable[AbstractQueue]]

@@ -9,7 +9,7 @@ import pytest
 from aiormq.connection import Connection
 
 from stack.servers.broker_fault import QUEUE, BrokerFault
-from tests.broker import plain_channel
+from tests.support.brokers.broker import plain_channel
 
 
 async def test_a_connection_without_a_channel_is_closed(

@@ -9,11 +9,11 @@ import pytest
 
 from pipeline.contract import topology
 from pipeline.contract.product_events import ProductEvent
-from tests.conditions import eventually
-from tests.faults import proxy_to
-from tests.ingest import ORDERS, Ingest, check_problem, ingesting, insert_product
-from tests.processes import service_process
-from tests.workers import connected, persist_worker, redis_client, stored_orders
+from tests.support.faults.faults import proxy_to
+from tests.support.services.ingest import ORDERS, Ingest, check_problem, ingesting, insert_product
+from tests.support.services.processes import service_process
+from tests.support.services.workers import connected, persist_worker, redis_client, stored_orders
+from tests.support.time.conditions import eventually
 
 BULK = f"{ORDERS}/bulk"
 KEY = {"Idempotency-Key": "01a20267-97ad-7199-a6a6-540000cf26ec"}

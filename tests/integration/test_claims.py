@@ -16,8 +16,8 @@ from ingest_api.retries.claims import COMPLETE, NO_MEMORY, SETTLED, UNSETTLED, C
 from ingest_api.retries.idempotency import Claim, Replay, Taken, name_of, pack
 from pipeline.cache.redis_link import connect
 from pipeline.contract.orders import Order
-from tests.conditions import eventually
-from tests.faults import proxy_to
+from tests.support.faults.faults import proxy_to
+from tests.support.time.conditions import eventually
 
 ORDER, OLD, OTHER = "f" * 32, "e" * 32, "0" * 32
 PRICED, PRICED_LATER = "10 euros", "25 euros"

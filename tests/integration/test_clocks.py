@@ -4,9 +4,9 @@ import pytest
 
 from tests.chaos import clock
 from tests.chaos.scene import FAILING
-from tests.conditions import eventually
-from tests.deployment import SERVICES
-from tests.processes import service_process
+from tests.support.services.deployment import SERVICES
+from tests.support.services.processes import service_process
+from tests.support.time.conditions import eventually
 
 _AN_HOUR_S = 3600
 

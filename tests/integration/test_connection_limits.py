@@ -15,10 +15,10 @@ from structlog.testing import capture_logs
 
 from pipeline.process import metrics
 from pipeline.process.lifecycle import Misconfigured
-from tests.conditions import eventually
-from tests.echo import make_echo, request
-from tests.processes import running
-from tests.raw_http import RawClient, check_refused
+from tests.support.clients.echo import make_echo, request
+from tests.support.clients.raw_http import RawClient, check_refused
+from tests.support.services.processes import running
+from tests.support.time.conditions import eventually
 from web.problems import problems
 from web.serving import closures as closures_of_process
 from web.serving import connection_limits, connections, flow

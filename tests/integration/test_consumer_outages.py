@@ -7,11 +7,11 @@ import pytest
 
 from pipeline.broker import batches
 from pipeline.broker.batches import BatchConsumer
-from tests.batches import QUEUE, bodies_of, buffered, hold_for_ever, make_consumer, queue_of, ready
-from tests.broker import consumers_of, delivery_counts, running_task
-from tests.conditions import eventually
-from tests.faults import cut_until_reconnected, proxy_to
-from tests.metrics import grown, sample
+from tests.support.brokers.batches import QUEUE, bodies_of, buffered, hold_for_ever, make_consumer, queue_of, ready
+from tests.support.brokers.broker import consumers_of, delivery_counts, running_task
+from tests.support.data.metrics import grown, sample
+from tests.support.faults.faults import cut_until_reconnected, proxy_to
+from tests.support.time.conditions import eventually
 
 
 @pytest.fixture(autouse=True)

@@ -13,11 +13,11 @@ from database.copy_text import copy_lines
 from pipeline.broker import connection as broker
 from pipeline.process import health as health_module
 from pipeline.process.health import Health
-from tests.broker import running_task
-from tests.conditions import eventually
-from tests.faults import proxy_to
-from tests.metrics import sample
-from tests.workers import connected
+from tests.support.brokers.broker import running_task
+from tests.support.data.metrics import sample
+from tests.support.faults.faults import proxy_to
+from tests.support.services.workers import connected
+from tests.support.time.conditions import eventually
 
 
 @pytest.fixture(autouse=True)

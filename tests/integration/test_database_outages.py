@@ -13,13 +13,20 @@ from pipeline.broker import batches
 from pipeline.broker.batches import DeclareQueue
 from pipeline.contract import topology
 from pipeline.process.lifecycle import LetGo
-from tests.batches import hold_for_ever
-from tests.broker import plain_channel, send_orders, unsettled
-from tests.conditions import eventually
-from tests.faults import Proxy, cut_until_reconnected, proxy_to
-from tests.metrics import grown, sample
-from tests.orders import new_product_id, order
-from tests.workers import Worker, add_product, assert_conserved, connected, persist_worker, product_consumer
+from tests.support.brokers.batches import hold_for_ever
+from tests.support.brokers.broker import plain_channel, send_orders, unsettled
+from tests.support.data.metrics import grown, sample
+from tests.support.data.orders import new_product_id, order
+from tests.support.faults.faults import Proxy, cut_until_reconnected, proxy_to
+from tests.support.services.workers import (
+    Worker,
+    add_product,
+    assert_conserved,
+    connected,
+    persist_worker,
+    product_consumer,
+)
+from tests.support.time.conditions import eventually
 
 A = new_product_id()
 

@@ -17,14 +17,14 @@ from stack.home.directory import Home
 from stack.operate import publishing
 from stack.operate.dead import replay_letters
 from stack.operate.dead_sql import Filters
-from tests.broker import plain_channel, send, unsettled
-from tests.conditions import eventually
 from tests.conftest import Servers
-from tests.dead_letters import headrace_dead
-from tests.ingest import execute
-from tests.ingest_faults import limit_queues
-from tests.orders import body_of, new_product_id, order
-from tests.workers import connected
+from tests.support.brokers.broker import plain_channel, send, unsettled
+from tests.support.brokers.dead_letters import headrace_dead
+from tests.support.data.orders import body_of, new_product_id, order
+from tests.support.services.ingest import execute
+from tests.support.services.ingest_faults import limit_queues
+from tests.support.services.workers import connected
+from tests.support.time.conditions import eventually
 
 A = new_product_id()
 ACCEPTED = topology.ORDERS_ACCEPTED_QUEUE

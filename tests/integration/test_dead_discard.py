@@ -13,13 +13,13 @@ from pipeline.contract.orders import SCHEMA, Order
 from pipeline.contract.reasons import ID_CONFLICT, INVALID_DATA, UNKNOWN_SCHEMA, UNREADABLE
 from product_consumer.ledger import record
 from proof.audit_sql import Counts, audit
-from tests.accounts import accounts
-from tests.broker import plain_channel, send_orders
 from tests.conftest import Servers
-from tests.dead_letters import headrace_dead
-from tests.ingest import ORDERS, Ingest, ingesting
-from tests.orders import new_product_id, order
-from tests.workers import (
+from tests.support.brokers.broker import plain_channel, send_orders
+from tests.support.brokers.dead_letters import headrace_dead
+from tests.support.data.orders import new_product_id, order
+from tests.support.services.accounts import accounts
+from tests.support.services.ingest import ORDERS, Ingest, ingesting
+from tests.support.services.workers import (
     add_product,
     assert_conserved,
     connected,

@@ -24,12 +24,11 @@ from pipeline.contract.reasons import INVALID_DATA
 from stack.operate.dead_sql import Filters, Taken
 from stack.operate.publishing import publishing
 from stack.operate.replay import Replayed, Send, at_once, declare, replay, send_by
-from tests.broker import Management, plain_channel, unsettled
-from tests.conditions import eventually
 from tests.conftest import Servers
-from tests.ingest import messages_in
-from tests.orders import body_of, new_product_id, order
-from tests.workers import (
+from tests.support.brokers.broker import Management, plain_channel, unsettled
+from tests.support.data.orders import body_of, new_product_id, order
+from tests.support.services.ingest import messages_in
+from tests.support.services.workers import (
     DeadRow,
     add_product,
     assert_conserved,
@@ -40,6 +39,7 @@ from tests.workers import (
     stored_orders,
     verdicts,
 )
+from tests.support.time.conditions import eventually
 
 A, B = new_product_id(), new_product_id()
 ALL = Filters()

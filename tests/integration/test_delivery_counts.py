@@ -7,8 +7,8 @@ import pytest
 from aio_pika.abc import AbstractIncomingMessage
 
 from pipeline.contract import topology
-from tests.broker import plain_channel, send
-from tests.conditions import eventually
+from tests.support.brokers.broker import plain_channel, send
+from tests.support.time.conditions import eventually
 
 QUEUE = topology.ORDERS_ACCEPTED_QUEUE
 

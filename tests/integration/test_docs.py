@@ -10,10 +10,10 @@ import httpx
 import pytest
 
 from pipeline.contract.api_keys import new_token
-from tests.api_keys import key_of, write_keys
-from tests.ingest import ingesting, insert_product
-from tests.json_schema import check
-from tests.processes import service_process
+from tests.support.data.api_keys import key_of, write_keys
+from tests.support.data.json_schema import check
+from tests.support.services.ingest import ingesting, insert_product
+from tests.support.services.processes import service_process
 from web.problems.kinds import KINDS
 
 Json = Any

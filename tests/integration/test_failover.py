@@ -12,12 +12,12 @@ from database.connection import Connection, Database
 from database.faults import cause_of
 from database.sessions import Pool, StoreUnavailable, borrow, make_pool, reading
 from pipeline.process.health import Health
-from tests.conditions import eventually
 from tests.conftest import Servers
-from tests.deployment import Deployment, deployed
-from tests.faults import proxy_to
-from tests.metrics import grown, sample
-from tests.standby import standby_of
+from tests.support.data.metrics import grown, sample
+from tests.support.faults.faults import proxy_to
+from tests.support.faults.standby import standby_of
+from tests.support.services.deployment import Deployment, deployed
+from tests.support.time.conditions import eventually
 
 SOON_S = 5.0
 MADE_READ_ONLY = "SET default_transaction_read_only = on"

@@ -12,14 +12,14 @@ import pytest
 
 from database.connection import Connection
 from pipeline.contract import topology
-from tests.broker import plain_channel, send_orders, unsettled
 from tests.chaos import failpoints
-from tests.conditions import eventually
-from tests.ingest import ORDERS, elements_of, ingesting, insert_product, messages_in
-from tests.orders import order
-from tests.processes import Service, service_process
-from tests.products import Audit
-from tests.workers import connected, stored_orders, verdicts
+from tests.support.brokers.broker import plain_channel, send_orders, unsettled
+from tests.support.data.orders import order
+from tests.support.data.products import Audit
+from tests.support.services.ingest import ORDERS, elements_of, ingesting, insert_product, messages_in
+from tests.support.services.processes import Service, service_process
+from tests.support.services.workers import connected, stored_orders, verdicts
+from tests.support.time.conditions import eventually
 
 KILLED = -signal.SIGKILL
 ACCEPTED, CREATED = topology.ORDERS_ACCEPTED_QUEUE, topology.ORDERS_CREATED_QUEUE

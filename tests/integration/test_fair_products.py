@@ -15,8 +15,8 @@ from pipeline.process.shares import Busy
 from product_api.products import Products, new_product_id
 from product_api.reader import ProductReader
 from product_api.requests import ProductValues
-from tests.conditions import eventually
-from tests.workers import locked
+from tests.support.services.workers import locked
+from tests.support.time.conditions import eventually
 from web.requests.paging import Cursor, Page
 
 ALL = Page(Cursor(datetime(9999, 1, 1, tzinfo=UTC), "ffffffff-ffff-ffff-ffff-ffffffffffff"), 500)

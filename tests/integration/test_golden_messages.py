@@ -4,10 +4,17 @@ import msgspec
 
 from pipeline.contract import topology
 from pipeline.contract.orders import Order
-from tests.broker import plain_channel, send, take
 from tests.golden import ACCEPTED, CREATED, ORDERS, PROPERTIES
-from tests.orders import by_id
-from tests.workers import add_product, connected, dead_letters, persist_worker, product_consumer, verdicts
+from tests.support.brokers.broker import plain_channel, send, take
+from tests.support.data.orders import by_id
+from tests.support.services.workers import (
+    add_product,
+    connected,
+    dead_letters,
+    persist_worker,
+    product_consumer,
+    verdicts,
+)
 
 _STORED = """
     SELECT id::text, product_id::text, quantity, unit_price, total_price, accepted_at AS created_at,

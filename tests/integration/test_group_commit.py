@@ -9,11 +9,11 @@ import pytest
 from ingest_api.intake.group_commit import Full, GroupCommit, Unavailable
 from pipeline.broker.publisher import Outcome, Publisher
 from pipeline.contract.orders import join_orders
-from tests.broker import plain_channel, running_task, take, unsettled
-from tests.conditions import eventually
-from tests.faults import Proxy, proxy_to
-from tests.metrics import grown, sample
-from tests.publishers import EXCHANGE, QUEUE, in_queue, make_publisher, publish, running_publisher
+from tests.support.brokers.broker import plain_channel, running_task, take, unsettled
+from tests.support.brokers.publishers import EXCHANGE, QUEUE, in_queue, make_publisher, publish, running_publisher
+from tests.support.data.metrics import grown, sample
+from tests.support.faults.faults import Proxy, proxy_to
+from tests.support.time.conditions import eventually
 
 
 @asynccontextmanager

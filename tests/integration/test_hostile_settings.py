@@ -14,9 +14,9 @@ from database.connection import Connection
 from database.sessions import borrow, make_pool
 from proof.sessions import COMMAND_SETTINGS
 from stack.operate import dead, verify
-from tests.conditions import eventually
-from tests.deployment import Deployment, deployed
-from tests.workers import connected
+from tests.support.services.deployment import Deployment, deployed
+from tests.support.services.workers import connected
+from tests.support.time.conditions import eventually
 
 # Each breaks or slows the pipeline where the session does not say otherwise.
 HOSTILE = {

@@ -23,13 +23,13 @@ from pipeline.cache.product_cache import TTL_S, ProductCache
 from pipeline.cache.redis_link import connect
 from pipeline.contract import topology
 from pipeline.contract.product_events import ProductEvent
-from tests.conditions import eventually
-from tests.ingest import ORDERS, Ingest, check_problem, elements_of, execute, ingesting, insert_product
-from tests.orders import accepted_at_ms
-from tests.processes import free_port
-from tests.redis_names import NAMESPACE
-from tests.settings import settings_from
-from tests.workers import locked
+from tests.support.data.orders import accepted_at_ms
+from tests.support.data.redis_names import NAMESPACE
+from tests.support.services.ingest import ORDERS, Ingest, check_problem, elements_of, execute, ingesting, insert_product
+from tests.support.services.processes import free_port
+from tests.support.services.settings import settings_from
+from tests.support.services.workers import locked
+from tests.support.time.conditions import eventually
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 

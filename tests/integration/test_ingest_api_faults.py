@@ -8,12 +8,12 @@ import httpx
 import msgspec
 import pytest
 
-from tests.broker import Management
-from tests.conditions import eventually
 from tests.conftest import Servers
-from tests.faults import Proxy
-from tests.ingest import ORDERS, Ingest, check_problem, execute, ingesting, insert_product
-from tests.ingest_faults import answers, behind, limit_queues, quickly
+from tests.support.brokers.broker import Management
+from tests.support.faults.faults import Proxy
+from tests.support.services.ingest import ORDERS, Ingest, check_problem, execute, ingesting, insert_product
+from tests.support.services.ingest_faults import answers, behind, limit_queues, quickly
+from tests.support.time.conditions import eventually
 
 
 def _break(proxy: Proxy, how: str) -> None:

@@ -8,10 +8,10 @@ from collections import Counter
 import msgspec
 import pytest
 
-from tests.conditions import eventually
-from tests.faults import proxy_to
-from tests.ingest import Ingest, ingesting
-from tests.load import accepted_ids, loading
+from tests.support.clients.load import accepted_ids, loading
+from tests.support.faults.faults import proxy_to
+from tests.support.services.ingest import Ingest, ingesting
+from tests.support.time.conditions import eventually
 
 
 async def queued_ids(ingest: Ingest) -> Counter[str]:

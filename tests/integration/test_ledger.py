@@ -17,10 +17,9 @@ from pipeline.contract.product_events import ProductEvent
 from pipeline.contract.reasons import INVALID_DATA, OUT_OF_STOCK, PRODUCT_DELETED, UNKNOWN_PRODUCT, UNREADABLE
 from pipeline.process.health import Health
 from product_consumer.ledger import Recorded, fault_in, record, sort_out
-from tests.conditions import eventually
-from tests.faults import proxy_to
-from tests.orders import body_of, new_product_id, order
-from tests.workers import (
+from tests.support.data.orders import body_of, new_product_id, order
+from tests.support.faults.faults import proxy_to
+from tests.support.services.workers import (
     DeadRow,
     add_product,
     assert_conserved,
@@ -31,6 +30,7 @@ from tests.workers import (
     unprepared,
     verdicts,
 )
+from tests.support.time.conditions import eventually
 
 A, B, UNKNOWN = sorted(new_product_id() for _ in range(3))
 

@@ -8,11 +8,11 @@ from redis.asyncio import Redis
 
 from pipeline.contract import topology
 from stack.servers.broker_users import RIGHTS, permissions
-from tests.accounts import accounts
 from tests.conftest import Servers
-from tests.ingest import check_problem, ingesting, insert_product, vhost_of
-from tests.keyed import keyed
-from tests.processes import service_process
+from tests.support.clients.keyed import keyed
+from tests.support.services.accounts import accounts
+from tests.support.services.ingest import check_problem, ingesting, insert_product, vhost_of
+from tests.support.services.processes import service_process
 
 
 async def test_p5_on_a_new_installation_a_keyed_order_is_refused_for_its_own_reason(

@@ -17,10 +17,10 @@ from migrations import __main__ as migrations
 from migrations import progress
 from migrations.__main__ import EditedRevision, migrate, wait_until_migrated
 from migrations.requirements import Refused
-from tests.conditions import eventually
 from tests.conftest import Servers
-from tests.orders import new_product_id
-from tests.workers import connected
+from tests.support.data.orders import new_product_id
+from tests.support.services.workers import connected
+from tests.support.time.conditions import eventually
 
 REVISIONS = [path.stem for path in sorted(Path(migrations.__file__).parent.glob("*.sql"))]
 

@@ -14,15 +14,15 @@ from pipeline.cache.product_cache import ProductCache
 from pipeline.cache.redis_link import connect
 from pipeline.contract import topology
 from pipeline.contract.orders import Order
-from tests.broker import plain_channel, send_orders
-from tests.conditions import eventually
-from tests.faults import Proxy, proxy_to
-from tests.ingest import ORDERS
-from tests.order_reads import Reads, decide_order, notify, order_reads, store_order
-from tests.orders import T0, order
-from tests.processes import free_port
-from tests.redis_names import NAMESPACE
-from tests.workers import add_product, connected, product_consumer
+from tests.support.brokers.broker import plain_channel, send_orders
+from tests.support.data.orders import T0, order
+from tests.support.data.redis_names import NAMESPACE
+from tests.support.faults.faults import Proxy, proxy_to
+from tests.support.services.ingest import ORDERS
+from tests.support.services.order_reads import Reads, decide_order, notify, order_reads, store_order
+from tests.support.services.processes import free_port
+from tests.support.services.workers import add_product, connected, product_consumer
+from tests.support.time.conditions import eventually
 
 _ID = "01a20267-97ad-7199-a6a6-540000cf26ec"
 _LIST = f"{ORDERS}/product/{_ID}"

@@ -4,9 +4,9 @@ import uuid
 from datetime import timedelta
 
 from pipeline.contract.order_ids import OrderIds
-from tests.ingest import ORDERS, Ingest, check_problem, execute
-from tests.order_reads import decide_order, park_order, store_order
-from tests.orders import T0
+from tests.support.data.orders import T0
+from tests.support.services.ingest import ORDERS, Ingest, check_problem, execute
+from tests.support.services.order_reads import decide_order, park_order, store_order
 
 # ── GET an order
 

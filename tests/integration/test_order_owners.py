@@ -11,11 +11,11 @@ import pytest
 from database.connection import Connection
 from ingest_api.reads.stored_orders import ALL_OF_PRODUCT, THEIRS_OF_PRODUCT
 from pipeline.contract.order_ids import OrderIds
-from tests.conditions import eventually
-from tests.ingest import ORDERS, check_problem, execute
-from tests.order_reads import Reads, decide_order, notify, order_reads, park_order, store_order
-from tests.orders import T0
-from tests.workers import connected
+from tests.support.data.orders import T0
+from tests.support.services.ingest import ORDERS, check_problem, execute
+from tests.support.services.order_reads import Reads, decide_order, notify, order_reads, park_order, store_order
+from tests.support.services.workers import connected
+from tests.support.time.conditions import eventually
 
 _ID = "01a20267-97ad-7199-a6a6-540000cf26ec"
 _LIST = f"{ORDERS}/product/{_ID}"

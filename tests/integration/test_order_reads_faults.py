@@ -5,10 +5,10 @@ import time
 import uuid
 
 from pipeline.contract.order_ids import OrderIds
-from tests.conditions import eventually
-from tests.faults import proxy_to
-from tests.ingest import ORDERS, Ingest, check_problem, execute, ingesting
-from tests.order_reads import AT_ONCE_S, are_waiting, decide_order, notify, store_order, took
+from tests.support.faults.faults import proxy_to
+from tests.support.services.ingest import ORDERS, Ingest, check_problem, execute, ingesting
+from tests.support.services.order_reads import AT_ONCE_S, are_waiting, decide_order, notify, store_order, took
+from tests.support.time.conditions import eventually
 
 
 async def test_p6_without_postgresql_an_id_of_ours_is_pending_and_says_that_nobody_was_asked(

@@ -15,11 +15,11 @@ from ingest_api.reads.stored_orders import DECIDED
 from pipeline.contract import topology
 from pipeline.contract.order_ids import OrderIds
 from pipeline.contract.orders import Order
-from tests.broker import plain_channel, send_orders
-from tests.conditions import eventually
-from tests.ingest import ORDERS, Ingest, check_problem, ingesting
-from tests.metrics import grown, sample
-from tests.order_reads import (
+from tests.support.brokers.broker import plain_channel, send_orders
+from tests.support.data.metrics import grown, sample
+from tests.support.data.orders import order
+from tests.support.services.ingest import ORDERS, Ingest, check_problem, ingesting
+from tests.support.services.order_reads import (
     AT_ONCE_S,
     Reads,
     are_waiting,
@@ -30,8 +30,8 @@ from tests.order_reads import (
     store_order,
     took,
 )
-from tests.orders import order
-from tests.workers import Worker, add_product, connected, persist_worker, product_consumer
+from tests.support.services.workers import Worker, add_product, connected, persist_worker, product_consumer
+from tests.support.time.conditions import eventually
 
 _A = "01a20267-97ad-7199-a6a6-540000cf26ec"
 _NOTIFIED, _POLLED = (f'headrace_verdict_rounds_total{{because="{it}"}}' for it in ("notification", "poll"))

@@ -18,13 +18,12 @@ from pipeline.contract import topology
 from pipeline.contract.orders import SCHEMA, Order, encode_order, join_orders
 from pipeline.contract.reasons import ID_CONFLICT, INVALID_DATA, UNKNOWN_SCHEMA, UNREADABLE
 from pipeline.process.lifecycle import LetGo
-from tests.broker import Management, plain_channel, send, send_orders, take, unsettled
-from tests.conditions import eventually
 from tests.conftest import Servers
-from tests.faults import proxy_to
-from tests.metrics import grown, sample
-from tests.orders import body_of, new_product_id, order
-from tests.workers import (
+from tests.support.brokers.broker import Management, plain_channel, send, send_orders, take, unsettled
+from tests.support.data.metrics import grown, sample
+from tests.support.data.orders import body_of, new_product_id, order
+from tests.support.faults.faults import proxy_to
+from tests.support.services.workers import (
     DeadRow,
     Worker,
     connected,
@@ -34,6 +33,7 @@ from tests.workers import (
     stored_orders,
     wait_20_ms_for_locks,
 )
+from tests.support.time.conditions import eventually
 
 A = new_product_id()
 ACCEPTED, CREATED = topology.ORDERS_ACCEPTED_QUEUE, topology.ORDERS_CREATED_QUEUE

@@ -11,12 +11,12 @@ import pytest
 from pipeline.contract import topology
 from pipeline.contract.reasons import EXPIRED, MAXLEN
 from stack.servers.policies import dangers, policies_at
-from tests.broker import plain_channel
-from tests.conditions import eventually
 from tests.conftest import Servers
-from tests.dead_letters import headrace_dead
-from tests.ingest import ORDERS, Ingest, ingesting, vhost_of
-from tests.processes import service_process
+from tests.support.brokers.broker import plain_channel
+from tests.support.brokers.dead_letters import headrace_dead
+from tests.support.services.ingest import ORDERS, Ingest, ingesting, vhost_of
+from tests.support.services.processes import service_process
+from tests.support.time.conditions import eventually
 
 ACCEPTED = "^orders[.]accepted$"
 

@@ -21,14 +21,14 @@ from migrations.__main__ import migrate, wait_until_migrated
 from migrations.privileges import GRANTS, OWNER, READ_BY_ALL, role_name
 from pipeline.contract import topology
 from pipeline.contract.topology import ORDER_ACCEPTED, ORDER_CREATED, ORDERS_EXCHANGE, PRODUCTS_EXCHANGE
-from tests.accounts import Accounts, accounts, refusals
-from tests.conditions import eventually
 from tests.conftest import Servers
-from tests.deployment import SERVICES, Deployment, deployed
-from tests.ingest import ORDERS
-from tests.keyed import KEY
-from tests.redis_names import NAMESPACE
-from tests.workers import connected
+from tests.support.clients.keyed import KEY
+from tests.support.data.redis_names import NAMESPACE
+from tests.support.services.accounts import Accounts, accounts, refusals
+from tests.support.services.deployment import SERVICES, Deployment, deployed
+from tests.support.services.ingest import ORDERS
+from tests.support.services.workers import connected
+from tests.support.time.conditions import eventually
 
 TABLES = (
     "products",

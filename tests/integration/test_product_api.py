@@ -17,10 +17,10 @@ from pipeline.contract import topology
 from pipeline.contract.product_events import ProductEvent, decode_event
 from product_api.app import make_app
 from product_api.settings import ProductSettings
-from tests.conditions import eventually
-from tests.processes import running
-from tests.products import Audit
-from tests.settings import settings_from
+from tests.support.data.products import Audit
+from tests.support.services.processes import running
+from tests.support.services.settings import settings_from
+from tests.support.time.conditions import eventually
 
 LAPTOP = {"name": "Laptop Demo", "price": 1500, "qty": 50}
 OVERWRITE = {"If-Match": "*"}

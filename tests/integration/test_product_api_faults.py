@@ -22,12 +22,12 @@ from product_api.app import make_app
 from product_api.products import Change, ChangeUnanswered, Product, Products, Reason, StoredProduct
 from product_api.requests import ProductValues
 from product_api.settings import ProductSettings
-from tests.conditions import eventually
-from tests.faults import Proxy, proxy_to
-from tests.processes import free_port, running, service_process
-from tests.products import Audit
-from tests.redis_names import NAMESPACE
-from tests.settings import settings_from
+from tests.support.data.products import Audit
+from tests.support.data.redis_names import NAMESPACE
+from tests.support.faults.faults import Proxy, proxy_to
+from tests.support.services.processes import free_port, running, service_process
+from tests.support.services.settings import settings_from
+from tests.support.time.conditions import eventually
 
 UNKNOWN_ID = "01a20267-97ad-7199-a6a6-540000cf26ec"
 LAPTOP = {"name": "Laptop Demo", "price": 1500, "qty": 50}

@@ -12,11 +12,11 @@ from structlog.testing import capture_logs
 from pipeline.cache.product_cache import TTL_S, CachedProduct, ProductCache
 from pipeline.cache.redis_link import connect
 from pipeline.process.health import Health
-from tests.broker import running_task
-from tests.conditions import eventually
-from tests.faults import Proxy, proxy_to
-from tests.metrics import grown, sample
-from tests.processes import free_port
+from tests.support.brokers.broker import running_task
+from tests.support.data.metrics import grown, sample
+from tests.support.faults.faults import Proxy, proxy_to
+from tests.support.services.processes import free_port
+from tests.support.time.conditions import eventually
 
 _ID = "01a20267-97ad-7199-a6a6-540000cf26ec"
 _OLD, _NEW = b'{"qty":50}', b'{"qty":48}'

@@ -25,14 +25,13 @@ from pipeline.contract.reasons import (
     UNKNOWN_SCHEMA,
     UNREADABLE,
 )
-from tests.broker import plain_channel, send, send_orders, unsettled
-from tests.conditions import eventually
-from tests.faults import proxy_to
-from tests.metrics import grown, sample
-from tests.orders import body_of, new_product_id, order
-from tests.processes import service_process
-from tests.redis_names import NAMESPACE
-from tests.workers import (
+from tests.support.brokers.broker import plain_channel, send, send_orders, unsettled
+from tests.support.data.metrics import grown, sample
+from tests.support.data.orders import body_of, new_product_id, order
+from tests.support.data.redis_names import NAMESPACE
+from tests.support.faults.faults import proxy_to
+from tests.support.services.processes import service_process
+from tests.support.services.workers import (
     DeadRow,
     Worker,
     add_product,
@@ -45,6 +44,7 @@ from tests.workers import (
     verdicts,
     wait_20_ms_for_locks,
 )
+from tests.support.time.conditions import eventually
 
 A, B, UNKNOWN = (new_product_id() for _ in range(3))
 CREATED = topology.ORDERS_CREATED_QUEUE

@@ -12,10 +12,10 @@ from ingest_api.settings import IngestSettings
 from pipeline.contract import topology
 from pipeline.contract.product_events import ProductEvent, encode_event
 from pipeline.process.health import Health
-from tests.broker import plain_channel, running_task
-from tests.conditions import eventually
-from tests.orders import new_product_id
-from tests.settings import settings_from
+from tests.support.brokers.broker import plain_channel, running_task
+from tests.support.data.orders import new_product_id
+from tests.support.services.settings import settings_from
+from tests.support.time.conditions import eventually
 
 A = new_product_id()
 

@@ -12,7 +12,7 @@ from pipeline.cache.redis_link import connect
 from product_api.products import Products, StoredProduct
 from product_api.reader import ProductReader
 from product_api.requests import ProductValues
-from tests.conditions import eventually
+from tests.support.time.conditions import eventually
 
 
 class WatchedProducts(Products):

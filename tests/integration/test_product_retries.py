@@ -12,12 +12,12 @@ from product_api.answered import Keyed, digest_of
 from product_api.app import make_app
 from product_api.settings import ProductSettings
 from tests.chaos import failpoints
-from tests.conditions import eventually
-from tests.ingest import check_problem, execute, insert_product
-from tests.processes import running, service_process
-from tests.products import Audit
-from tests.settings import settings_from
-from tests.workers import connected
+from tests.support.data.products import Audit
+from tests.support.services.ingest import check_problem, execute, insert_product
+from tests.support.services.processes import running, service_process
+from tests.support.services.settings import settings_from
+from tests.support.services.workers import connected
+from tests.support.time.conditions import eventually
 
 LAPTOP = {"name": "Laptop Demo", "price": 1500, "qty": 50}
 KEY = {"Idempotency-Key": "01a20267-97ad-7199-a6a6-540000cf26ec"}

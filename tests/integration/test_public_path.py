@@ -9,8 +9,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from tests.ingest import ingesting, insert_product
-from tests.processes import running, service_process
+from tests.support.services.ingest import ingesting, insert_product
+from tests.support.services.processes import running, service_process
 
 _PREFIX = "/shop/v2"
 

@@ -17,12 +17,12 @@ from pipeline.broker import connection as broker
 from pipeline.broker import publisher as publisher_module
 from pipeline.broker.publisher import Outcome, Publisher
 from pipeline.process.health import Health
-from tests.broker import Management, broker_settings, plain_channel, running_task, take
-from tests.conditions import eventually
 from tests.conftest import Servers
-from tests.faults import proxy_to
-from tests.metrics import grown, sample
-from tests.publishers import EXCHANGE, QUEUE, in_queue, make_publisher, publish, running_publisher
+from tests.support.brokers.broker import Management, broker_settings, plain_channel, running_task, take
+from tests.support.brokers.publishers import EXCHANGE, QUEUE, in_queue, make_publisher, publish, running_publisher
+from tests.support.data.metrics import grown, sample
+from tests.support.faults.faults import proxy_to
+from tests.support.time.conditions import eventually
 
 
 async def declare(channel: AbstractChannel) -> None:

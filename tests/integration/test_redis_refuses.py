@@ -19,11 +19,11 @@ from pipeline.cache.product_cache import ProductCache
 from pipeline.cache.redis_link import connect
 from pipeline.process import breaker
 from pipeline.process.health import Health
-from tests.broker import running_task
-from tests.conditions import eventually
-from tests.deployment import Deployment, deployed
-from tests.metrics import sample
-from tests.orders import new_product_id
+from tests.support.brokers.broker import running_task
+from tests.support.data.metrics import sample
+from tests.support.data.orders import new_product_id
+from tests.support.services.deployment import Deployment, deployed
+from tests.support.time.conditions import eventually
 
 SOON_S = 5.0
 USERS = ("ingest_api", "product_api", "product_consumer")

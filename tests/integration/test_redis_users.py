@@ -19,9 +19,9 @@ from pipeline.cache.redis_link import connect
 from stack.home.credentials import generate
 from stack.servers.accounts import redis_passwords
 from stack.servers.redis_users import RIGHTS, Rights, definitions, user_name
-from tests.accounts import redis_users_in, refusals, set_users
-from tests.orders import new_product_id
-from tests.redis_names import NAMESPACE, REDIS_NAMESPACE
+from tests.support.data.orders import new_product_id
+from tests.support.data.redis_names import NAMESPACE, REDIS_NAMESPACE
+from tests.support.services.accounts import redis_users_in, refusals, set_users
 
 MADE = generate()
 ORDER, PRODUCT = "f" * 32, new_product_id()

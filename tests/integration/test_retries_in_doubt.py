@@ -10,13 +10,13 @@ from redis.asyncio import Redis
 from ingest_api.retries.idempotency import name_of
 from pipeline.contract import topology
 from pipeline.contract.product_events import ProductEvent
-from tests.conditions import eventually
-from tests.faults import Proxy, proxy_to
-from tests.ingest import Ingest, check_problem, ingesting, insert_product
-from tests.keyed import KEY, keyed, ttl_s_above
-from tests.processes import service_process
-from tests.redis_names import NAMESPACE
-from tests.workers import connected, persist_worker, stored_orders
+from tests.support.clients.keyed import KEY, keyed, ttl_s_above
+from tests.support.data.redis_names import NAMESPACE
+from tests.support.faults.faults import Proxy, proxy_to
+from tests.support.services.ingest import Ingest, check_problem, ingesting, insert_product
+from tests.support.services.processes import service_process
+from tests.support.services.workers import connected, persist_worker, stored_orders
+from tests.support.time.conditions import eventually
 
 # ── after an unknown outcome
 

@@ -13,12 +13,12 @@ from redis.asyncio import Redis
 
 from pipeline.contract import topology
 from pipeline.contract.product_events import ProductEvent
-from tests.conditions import eventually
-from tests.faults import proxy_to
-from tests.ingest import ORDERS, Ingest, check_problem, execute, ingesting
-from tests.keyed import KEY, keyed
-from tests.processes import service_process
-from tests.workers import connected, persist_worker
+from tests.support.clients.keyed import KEY, keyed
+from tests.support.faults.faults import proxy_to
+from tests.support.services.ingest import ORDERS, Ingest, check_problem, execute, ingesting
+from tests.support.services.processes import service_process
+from tests.support.services.workers import connected, persist_worker
+from tests.support.time.conditions import eventually
 
 BULK = f"{ORDERS}/bulk"
 

@@ -6,11 +6,11 @@ import time
 import httpx
 from pamqp.commands import Connection as ConnectionFrames
 
-from tests.conditions import eventually
 from tests.conftest import Servers
-from tests.faults import Proxy
-from tests.ingest import Ingest, check_problem, ingesting
-from tests.ingest_faults import answers, behind, limit_queues, quickly
+from tests.support.faults.faults import Proxy
+from tests.support.services.ingest import Ingest, check_problem, ingesting
+from tests.support.services.ingest_faults import answers, behind, limit_queues, quickly
+from tests.support.time.conditions import eventually
 
 
 def retry_after_s(response: httpx.Response, name: str) -> int:

@@ -17,13 +17,12 @@ from pipeline.contract.orders import SCHEMA, Order
 from pipeline.contract.reasons import DEAD_LETTERED
 from pipeline.process import lifecycle
 from pipeline.process.health import Health
-from tests.broker import plain_channel, running_task, send, send_orders, unsettled
-from tests.conditions import eventually
-from tests.dead_letters import make_net, reject, return_too_often, second_net
-from tests.metrics import grown, sample
-from tests.orders import body_of, new_product_id, order
-from tests.processes import service_process
-from tests.workers import (
+from tests.support.brokers.broker import plain_channel, running_task, send, send_orders, unsettled
+from tests.support.brokers.dead_letters import make_net, reject, return_too_often, second_net
+from tests.support.data.metrics import grown, sample
+from tests.support.data.orders import body_of, new_product_id, order
+from tests.support.services.processes import service_process
+from tests.support.services.workers import (
     DeadRow,
     add_product,
     connected,
@@ -33,6 +32,7 @@ from tests.workers import (
     product_consumer,
     wait_20_ms_for_locks,
 )
+from tests.support.time.conditions import eventually
 
 A = new_product_id()
 ACCEPTED, CREATED, DEAD = topology.ORDERS_ACCEPTED_QUEUE, topology.ORDERS_CREATED_QUEUE, topology.ORDERS_DEAD_QUEUE

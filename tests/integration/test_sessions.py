@@ -6,8 +6,8 @@ from urllib.parse import quote
 import pytest
 
 from database.sessions import borrow, make_pool
-from tests.faults import proxy_to
-from tests.workers import connected
+from tests.support.faults.faults import proxy_to
+from tests.support.services.workers import connected
 
 _OPTIONS = quote("-c synchronous_commit=off -c plan_cache_mode=auto")
 

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from pipeline.contract.fields import EXAMPLE_PRODUCT
-from tests.ingest import ORDERS, Ingest, check_problem
-from tests.processes import service_process
+from tests.support.services.ingest import ORDERS, Ingest, check_problem
+from tests.support.services.processes import service_process
 
 _VALUES = {"limit": "5", "before": "", "wait": "0"}
 

@@ -5,8 +5,8 @@ import pytest
 
 from pipeline.broker.batches import DeclareQueue
 from pipeline.contract import topology
-from tests.broker import Management, plain_channel, send, take
 from tests.conftest import Servers
+from tests.support.brokers.broker import Management, plain_channel, send, take
 
 BOUNDED = {
     "x-queue-type": "quorum",

@@ -23,8 +23,8 @@ from proof.offenders import (
     VERDICT_WITHOUT_ORDER,
     Offender,
 )
-from tests.orders import new_product_id, order
-from tests.workers import add_product, connected, park, settle
+from tests.support.data.orders import new_product_id, order
+from tests.support.services.workers import add_product, connected, park, settle
 
 A, B, UNHEARD_OF = (new_product_id() for _ in range(3))
 LAG_S = 60.0

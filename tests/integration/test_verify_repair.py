@@ -22,11 +22,10 @@ from stack.home.directory import ROOT, Home
 from stack.operate import publishing
 from stack.operate import repair as resend
 from stack.operate.verify import verify as verify_here
-from tests.broker import plain_channel, send_orders, take, unsettled
-from tests.conditions import eventually
-from tests.orders import new_product_id, order
-from tests.processes import service_process
-from tests.workers import (
+from tests.support.brokers.broker import plain_channel, send_orders, take, unsettled
+from tests.support.data.orders import new_product_id, order
+from tests.support.services.processes import service_process
+from tests.support.services.workers import (
     add_product,
     assert_conserved,
     connected,
@@ -36,6 +35,7 @@ from tests.workers import (
     settle,
     verdicts,
 )
+from tests.support.time.conditions import eventually
 
 A = new_product_id()
 CREATED = topology.ORDERS_CREATED_QUEUE

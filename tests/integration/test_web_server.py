@@ -11,10 +11,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from tests.conditions import eventually
-from tests.echo import make_echo, request
-from tests.processes import running
-from tests.raw_http import RawClient, check_refused
+from tests.support.clients.echo import make_echo, request
+from tests.support.clients.raw_http import RawClient, check_refused
+from tests.support.services.processes import running
+from tests.support.time.conditions import eventually
 from web.serving import connections
 
 

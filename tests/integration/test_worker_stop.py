@@ -5,12 +5,12 @@ import time
 import pytest
 
 from pipeline.contract import topology
-from tests.broker import plain_channel, send_orders, unsettled
-from tests.conditions import eventually
-from tests.faults import proxy_to
-from tests.orders import new_product_id, order
-from tests.processes import service_process
-from tests.workers import connected, locked
+from tests.support.brokers.broker import plain_channel, send_orders, unsettled
+from tests.support.data.orders import new_product_id, order
+from tests.support.faults.faults import proxy_to
+from tests.support.services.processes import service_process
+from tests.support.services.workers import connected, locked
+from tests.support.time.conditions import eventually
 
 AWAY = {"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing"}
 

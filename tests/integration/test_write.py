@@ -17,8 +17,8 @@ from persist_worker.write import Written, each_once, prepare, write
 from pipeline.broker.incoming import Unreadable
 from pipeline.contract.orders import Order
 from pipeline.contract.reasons import ID_CONFLICT, INVALID_DATA, UNKNOWN_SCHEMA, UNREADABLE
-from tests.orders import body_of, new_product_id, order
-from tests.workers import DeadRow, connected, dead_letters, stored_orders
+from tests.support.data.orders import body_of, new_product_id, order
+from tests.support.services.workers import DeadRow, connected, dead_letters, stored_orders
 
 A = new_product_id()
 

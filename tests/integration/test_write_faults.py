@@ -13,10 +13,10 @@ from persist_worker.write import Written, prepare, write
 from pipeline.contract.orders import Order
 from pipeline.contract.reasons import INVALID_DATA
 from pipeline.process.health import Health
-from tests.conditions import eventually
-from tests.faults import proxy_to
-from tests.orders import body_of, new_product_id, order
-from tests.workers import DeadRow, connected, dead_letters, locked, stored_orders, wait_20_ms_for_locks
+from tests.support.data.orders import body_of, new_product_id, order
+from tests.support.faults.faults import proxy_to
+from tests.support.services.workers import DeadRow, connected, dead_letters, locked, stored_orders, wait_20_ms_for_locks
+from tests.support.time.conditions import eventually
 
 A = new_product_id()
 

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.conditions import eventually
 from tests.conftest import Servers
-from tests.processes import free_port, service_process
+from tests.support.services.processes import free_port, service_process
+from tests.support.time.conditions import eventually
 
 _ROOT = Path(__file__).parents[2]
 SERVICES = ["ingest_api", "persist_worker", "product_consumer", "product_api"]

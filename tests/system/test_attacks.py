@@ -12,13 +12,13 @@ import httpx
 import msgspec
 import pytest
 
-from tests.attackers import attacking
-from tests.attacks import Figures, honest
-from tests.broker import running_task
-from tests.conditions import eventually
-from tests.deployment import Deployment
-from tests.hostile import order_of
-from tests.load import loading
+from tests.support.brokers.broker import running_task
+from tests.support.clients.attackers import attacking
+from tests.support.clients.attacks import Figures, honest
+from tests.support.clients.hostile import order_of
+from tests.support.clients.load import loading
+from tests.support.services.deployment import Deployment
+from tests.support.time.conditions import eventually
 
 # Deep: the bounds of time want the machine to themselves. ./headrace test system -- -k attacks
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.deep]

@@ -4,12 +4,12 @@ import time
 
 import pytest
 
-from benchmarks.made_orders import fill_queue
+from benchmarks.experiments.made_orders import fill_queue
 from database.connection import Connection
-from tests.conditions import eventually
-from tests.ingest import insert_product
-from tests.processes import service_process
-from tests.workers import connected
+from tests.support.services.ingest import insert_product
+from tests.support.services.processes import service_process
+from tests.support.services.workers import connected
+from tests.support.time.conditions import eventually
 
 QUEUED = 1_000_000
 # A message holds as many as ingest_api puts into one under a flood; one after the other, so that their order is known.

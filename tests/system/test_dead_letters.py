@@ -3,12 +3,12 @@
 import pytest
 
 from pipeline.contract import topology
-from tests.broker import unsettled
-from tests.conditions import eventually
-from tests.dead_letters import headrace_dead, return_too_often
-from tests.deployment import Deployment
-from tests.ingest import ORDERS
-from tests.products import Audit
+from tests.support.brokers.broker import unsettled
+from tests.support.brokers.dead_letters import headrace_dead, return_too_often
+from tests.support.data.products import Audit
+from tests.support.services.deployment import Deployment
+from tests.support.services.ingest import ORDERS
+from tests.support.time.conditions import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

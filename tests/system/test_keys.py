@@ -12,8 +12,8 @@ import pytest
 
 from stack.home.directory import ROOT
 from stack.process.http import get, post_json
-from tests.command import ENVIRONMENT, Stack
-from tests.conditions import eventually
+from tests.support.services.command import ENVIRONMENT, Stack
+from tests.support.time.conditions import eventually
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import pytest
 
 from pipeline.contract import topology
-from tests.broker import plain_channel
-from tests.conditions import eventually
-from tests.deployment import Deployment, deployed
-from tests.faults import Proxy, proxy_to
-from tests.load import loading
+from tests.support.brokers.broker import plain_channel
+from tests.support.clients.load import loading
+from tests.support.faults.faults import Proxy, proxy_to
+from tests.support.services.deployment import Deployment, deployed
+from tests.support.time.conditions import eventually
 
 QTY = 1_000_000
 

@@ -13,13 +13,13 @@ import httpx
 import pytest
 
 from pipeline.contract import topology
-from tests.broker import plain_channel, send_orders, take
-from tests.conditions import eventually
-from tests.deployment import Deployment
-from tests.ingest import ORDERS
-from tests.load import loading
-from tests.orders import order
-from tests.products import Audit
+from tests.support.brokers.broker import plain_channel, send_orders, take
+from tests.support.clients.load import loading
+from tests.support.data.orders import order
+from tests.support.data.products import Audit
+from tests.support.services.deployment import Deployment
+from tests.support.services.ingest import ORDERS
+from tests.support.time.conditions import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -14,9 +14,9 @@ import pytest
 
 from stack.process import proc
 from stack.process.identity import identity_for
-from tests.command import Stack
-from tests.conditions import eventually
-from tests.ingest import execute
+from tests.support.services.command import Stack
+from tests.support.services.ingest import execute
+from tests.support.time.conditions import eventually
 
 TIMES = 2
 MARK = (

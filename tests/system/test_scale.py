@@ -2,9 +2,9 @@
 
 from collections import Counter
 
-from tests.deployment import deployed
-from tests.load import loading
-from tests.processes import service_process
+from tests.support.clients.load import loading
+from tests.support.services.deployment import deployed
+from tests.support.services.processes import service_process
 
 
 async def test_two_of_each_worker_lose_nothing_and_repeat_nothing(environment: dict[str, str]) -> None:

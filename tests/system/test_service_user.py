@@ -15,8 +15,8 @@ import pytest
 from stack.home.directory import ROOT
 from stack.process.http import get, post_json
 from stack.process.identity import services_identity
-from tests.command import ENVIRONMENT, SERVICES, Stack
-from tests.conditions import eventually
+from tests.support.services.command import ENVIRONMENT, SERVICES, Stack
+from tests.support.time.conditions import eventually
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="who is not root runs all as himself")
 

@@ -8,10 +8,10 @@ import httpx
 import pytest
 
 from pipeline.contract import topology
-from tests.broker import plain_channel
-from tests.conditions import eventually
-from tests.deployment import Deployment
-from tests.ingest import ORDERS, check_problem
+from tests.support.brokers.broker import plain_channel
+from tests.support.services.deployment import Deployment
+from tests.support.services.ingest import ORDERS, check_problem
+from tests.support.time.conditions import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

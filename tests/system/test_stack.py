@@ -22,10 +22,10 @@ from stack.home.state import load
 from stack.process import proc
 from stack.process.http import get, post_json
 from stack.process.ports import LOOPBACK
-from tests.accounts import refusals
-from tests.command import SERVERS, SERVICES, Stack
-from tests.conditions import eventually
-from tests.ingest import execute
+from tests.support.services.accounts import refusals
+from tests.support.services.command import SERVERS, SERVICES, Stack
+from tests.support.services.ingest import execute
+from tests.support.time.conditions import eventually
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,10 @@ import httpx
 import pytest
 
 from proof.load_result import LoadResult
-from tests.conditions import eventually
-from tests.deployment import SERVICES, Deployment
-from tests.load import Load, loading
-from tests.products import Audit
+from tests.support.clients.load import Load, loading
+from tests.support.data.products import Audit
+from tests.support.services.deployment import SERVICES, Deployment
+from tests.support.time.conditions import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

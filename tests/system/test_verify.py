@@ -7,9 +7,9 @@ import pytest
 
 from proof.audit_sql import SESSION, Counts, audit
 from proof.offenders import Offender
-from tests.deployment import Deployment
-from tests.load import loading
-from tests.workers import connected
+from tests.support.clients.load import loading
+from tests.support.services.deployment import Deployment
+from tests.support.services.workers import connected
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

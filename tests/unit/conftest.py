@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import settings
 
-from tests.kustomized import VARIANTS, Objects, rendered
+from tests.support.data.kustomized import VARIANTS, Objects, rendered
 
 # deadline: a shared machine stalls longer than any example takes. derandomize: a failure is everyone's failure.
 settings.register_profile("headrace", deadline=None, derandomize=True, database=None)

@@ -6,7 +6,7 @@ import pytest
 import pytest_asyncio
 
 from tests.conftest import Servers, emptied_redis, environment_of, own_database, own_vhost
-from tests.ingest import Ingest, ingesting, insert_product
+from tests.support.services.ingest import Ingest, ingesting, insert_product
 
 
 @pytest.fixture(scope="package")

@@ -11,11 +11,11 @@ from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
 
-from tests.conditions import eventually
-from tests.hostile import MIB, head, memory_of, order_of
-from tests.ingest import Ingest
-from tests.processes import running
-from tests.raw_http import RawClient
+from tests.support.clients.hostile import MIB, head, memory_of, order_of
+from tests.support.clients.raw_http import RawClient
+from tests.support.services.ingest import Ingest
+from tests.support.services.processes import running
+from tests.support.time.conditions import eventually
 from web.serving import flow, server
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")

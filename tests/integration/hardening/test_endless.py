@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from tests.hostile import CL, GIB, MIB, TE, head, memory_of
-from tests.ingest import Ingest
-from tests.raw_http import Answer, RawClient, check_refused
+from tests.support.clients.hostile import CL, GIB, MIB, TE, head, memory_of
+from tests.support.clients.raw_http import Answer, RawClient, check_refused
+from tests.support.services.ingest import Ingest
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.conditions import eventually
-from tests.hostile import order_of
-from tests.ingest import Ingest, ingesting
-from tests.ingest_faults import behind
-from tests.processes import Service
-from tests.raw_http import RawClient
+from tests.support.clients.hostile import order_of
+from tests.support.clients.raw_http import RawClient
+from tests.support.services.ingest import Ingest, ingesting
+from tests.support.services.ingest_faults import behind
+from tests.support.services.processes import Service
+from tests.support.time.conditions import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 

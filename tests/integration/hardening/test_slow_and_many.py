@@ -12,11 +12,11 @@ import pytest
 
 from ingest_api.app import make_app
 from ingest_api.settings import IngestSettings
-from tests.hostile import CL, MIB, TE, head, memory_of, order_of
-from tests.ingest import Ingest, ingesting
-from tests.processes import running
-from tests.raw_http import PROBLEM, RawClient, check_refused
-from tests.settings import settings_from
+from tests.support.clients.hostile import CL, MIB, TE, head, memory_of, order_of
+from tests.support.clients.raw_http import PROBLEM, RawClient, check_refused
+from tests.support.services.ingest import Ingest, ingesting
+from tests.support.services.processes import running
+from tests.support.services.settings import settings_from
 from web.serving import body as web_body
 from web.serving import connections
 

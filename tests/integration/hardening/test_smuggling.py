@@ -3,9 +3,9 @@
 import msgspec
 import pytest
 
-from tests.hostile import CL, GIB, TE, head, order_of
-from tests.ingest import Ingest
-from tests.raw_http import PROBLEM, RawClient, check_refused
+from tests.support.clients.hostile import CL, GIB, TE, head, order_of
+from tests.support.clients.raw_http import PROBLEM, RawClient, check_refused
+from tests.support.services.ingest import Ingest
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 

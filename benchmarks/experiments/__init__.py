@@ -1,0 +1,1 @@
+"""What is measured, and the orders that are there before."""

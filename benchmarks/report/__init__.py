@@ -1,0 +1,1 @@
+"""What the results say: tables, plots, sentences, the page, and what documents quote."""

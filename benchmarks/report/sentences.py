@@ -1,0 +1,165 @@
+"""What the results say, in words: the sentence that comes first, where it was measured, and what to beware of. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from benchmarks.report import goals, results, tables
+from benchmarks.report.figures import number, percent
+from benchmarks.report.results import SATURATED, SATURATION, Results
+from benchmarks.report.tables import Table
+
+# Above this, the machine had something else to do, and figures of time say little.
+DISTURBED_SHARE = 0.10
+
+LIMITATIONS = (
+    (
+        "One machine, and everything on it: PostgreSQL, RabbitMQ, Redis, the contender and the generator share its"
+        " cores. On machines of their own all contenders would be faster, and the ratios others."
+    ),
+    (
+        "A cloud machine's cores are shared with strangers. So contenders take turns, ratios are those of neighbours in"
+        " time, and what the host took away (steal) and what other processes used stand beside the figures. CPU time"
+        " for each order is moved least by all that; orders/s most."
+    ),
+    (
+        "One broker node. A quorum queue of three writes to three disks and waits for two: each confirm takes a round"
+        " trip longer, which group commit shares among all orders that wait, and one message for each order does not."
+    ),
+    "All connections are on the loopback and without TLS: no network, no loss, no distance.",
+    "Loads last seconds, or a minute: no vacuum of hours, no disk that fills, no week of uptime.",
+    (
+        "fsync is as fast as the disk says it is. On a disk with slower fsync everything durable is slower, and what"
+        " shares one fsync among many orders gains."
+    ),
+    (
+        "The closed loop's latency is what clients see who wait for each other: it grows with their number, and says"
+        " nothing about one client who comes by. The open loop's says that, for arrivals that are independent of each"
+        " other: where clients come in bursts, it is another."
+    ),
+    (
+        "The contenders were written here. Each follows its library's documentation and was tuned on this machine, with"
+        " the better setting kept; who knows the library better may do better."
+    ),
+)
+
+
+def verdict(found: Results) -> str:
+    """One sentence, or two: how fast, beside what, at what price; before that, what makes it worthless."""
+    void = len(results.void_runs(found))
+    warning = f"{_runs(void)} lost orders or told untruths: this proves nothing. " if void else ""
+    return warning + (_compared(found) or "Headrace was not compared with anything in this run.")
+
+
+def _compared(found: Results) -> str | None:
+    said = results.verdict(found)
+    if said.headrace_orders_per_s is None:
+        return None
+    text = f"Headrace sustains {number(said.headrace_orders_per_s)} orders/s end to end"
+    against = []
+    if said.ratio_sync_tuned:
+        against.append(f"{said.ratio_sync_tuned:.1f} times as many as the tuned synchronous design")
+    if said.ratio_best_peer and said.best_peer:
+        peer = tables.title_of(found, said.best_peer)
+        against.append(f"{said.ratio_best_peer:.1f} times as many as the best peer ({peer})")
+    if said.ratio_sync_statement:
+        against.append(
+            f"{said.ratio_sync_statement:.1f} times as many as one SQL statement for each order, and no broker"
+        )
+    text += f": {'; '.join(against)}" if against else ""
+    cost = sum(said.cpu_us_per_order.values())
+    return f"{text}; each order costs {number(cost)} µs of CPU, all parts together."
+
+
+def correctness(found: Results) -> str:
+    """What stands beside the speed."""
+    orders = sum(run.accepted for run in found.runs if run.void is None)
+    void, failed = len(results.void_runs(found)), sum(run.failed is not None for run in found.runs)
+    disturbed = sum(run.disturbed is not None for run in found.runs)
+    errors, bound = sum(run.errors for run in found.runs), sum(run.generator_bound for run in found.runs)
+    return (
+        f"{_runs(len(found.runs))}, {number(orders)} accepted orders, each looked for in PostgreSQL by its id:"
+        f" {void} void, {failed} failed, {errors:,} requests refused, broken or not sent, {bound} generator-bound."
+        + f" {_runs(disturbed)} of an open loop void, because the machine was disturbed."
+        * bool(disturbed)
+    )
+
+
+def goals_met(judged: Sequence[goals.Judged]) -> str:
+    met, missed, unknown = (sum(it.met is answer for it in judged) for answer in (True, False, None))
+    return f"{met} of {len(judged)} goals met, {missed} missed, {unknown} not measured in this run."
+
+
+def environment(found: Results) -> Table:
+    here = found.machine
+    fsync, count = here.fsync_ms, [run for run in found.runs if run.counts]
+    rows = [
+        ("processor", f"{here.cpu}, {here.cores} cores"),
+        ("memory", f"{here.memory_mb / 1000:.1f} GB"),
+        ("system", f"{here.system}, Linux {here.kernel}"),
+        ("one fsync of 8 KiB", f"p50 {number(fsync.p50, 2)} ms, p99 {number(fsync.p99, 2)} ms"),
+        ("taken by the host (steal)", _median_and_most([run.steal_share for run in count])),
+        ("used by other processes", _median_and_most([run.others_share for run in count])),
+        ("commit", found.revision or "unknown"),
+        ("measured", f"{found.started_at}, in {found.seconds / 60:.0f} min" + ", quick" * found.quick),
+        ("versions", ", ".join(f"{name} {version}" for name, version in here.versions.items())),
+    ]
+    return Table(("", ""), rows, words=(0, 1))
+
+
+def _median_and_most(shares: list[float]) -> str:
+    found = results.spread(shares)
+    return "unknown" if found is None else f"median {percent(found.median)}, most {percent(found.high)} of all cores"
+
+
+def beware(found: Results) -> list[str]:
+    """What is special about these results, before the limitations of all."""
+    counted = [run for run in found.runs if run.counts]
+    bound = sum(run.generator_bound for run in counted)
+    disturbed = sum(run.others_share + run.steal_share > DISTURBED_SHARE for run in counted)
+    said = {
+        "The run was interrupted: what is here is what was measured until then.": found.interrupted,
+        "A quick run: short loads, two pairs. Good for a look, not for a conclusion.": found.quick,
+        f"Only {found.only} was asked for.": bool(found.only),
+        f"{_runs(bound)} GENERATOR-BOUND: the generator used up its core, and the contender may be faster.": bound,
+        f"During {_runs(disturbed)} more than {percent(DISTURBED_SHARE)} of the machine went to others.": disturbed,
+        "The tree had changes that no commit holds.": found.revision.endswith("+"),
+    }
+    return [text for text, applies in said.items() if applies]
+
+
+def not_counted(found: Results) -> Table | None:
+    """Failures, as failures."""
+    rows = [
+        (
+            _where(run.experiment, run.pair, run.variant),
+            tables.title_of(found, run.contender),
+            run.load,
+            what,
+            str(reason),
+        )
+        for run in found.runs
+        for what, reason in (("VOID", run.void), ("VOID", run.disturbed), ("FAILED", run.failed))
+        if reason is not None
+    ]
+    return Table(("experiment", "contender", "load", "", "reason"), rows, words=(0, 1, 2, 3, 4)) if rows else None
+
+
+def skipped(found: Results) -> Table | None:
+    rows = [(it.experiment, it.what, it.reason) for it in found.skipped]
+    return Table(("experiment", "what", "why"), rows, words=(0, 1, 2)) if rows else None
+
+
+def guarantees(found: Results) -> Table | None:
+    """Who was compared, in the words of its author."""
+    compared = {run.contender for run in found.runs if run.experiment == SATURATION and run.load == SATURATED}
+    rows = [(it.title, it.what, it.guarantee) for it in found.contenders if it.name in compared]
+    return Table(("", "how it works", "what its 2xx guarantees"), rows, words=(0, 1, 2)) if rows else None
+
+
+def _where(experiment: str, pair: int, variant: str) -> str:
+    return f"{experiment} #{pair}" + f", {variant}" * bool(variant)
+
+
+def _runs(count: int) -> str:
+    return f"{count:,} run" + "s" * (count != 1)

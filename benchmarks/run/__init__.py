@@ -1,0 +1,1 @@
+"""One run: a contender deployed on servers of its own, loaded, drained, accounted for."""

@@ -1,0 +1,131 @@
+"""Correctness beside speed: what was answered 2xx against what PostgreSQL holds, as sets of ids.
+
+A contender that loses one order of a hundred thousand is fast for a reason. So a run is void unless every id that was
+answered is in `orders` and in `stock_ledger`, nothing is there that nobody was told of, no id was told twice, and the
+stock of every product is what its orders left of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import asyncpg
+
+from benchmarks.report.results import Percentiles
+
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+# What was stored before anything was measured (growth) says that it is older than this.
+FILLED_BEFORE = "2001-01-01"
+
+_ORDERS = f"SELECT id FROM orders WHERE accepted_at >= '{FILLED_BEFORE}'"
+_LEDGER = f"SELECT order_id FROM stock_ledger WHERE decided_at >= '{FILLED_BEFORE}'"
+_REFUSED = f"SELECT count(*) FROM stock_ledger WHERE outcome <> 'PROCESSED' AND decided_at >= '{FILLED_BEFORE}'"
+# How many products have books that do not add up: P3, and what was ordered against what was taken.
+_WRONG_STOCK = f"""
+    SELECT count(*) FROM products
+    LEFT JOIN (SELECT product_id, sum(delta) AS delta FROM stock_adjustments GROUP BY 1) a ON a.product_id = products.id
+    LEFT JOIN (
+        SELECT product_id, sum(quantity) AS taken FROM stock_ledger WHERE outcome = 'PROCESSED' GROUP BY 1
+    ) l ON l.product_id = products.id
+    LEFT JOIN (
+        SELECT product_id, sum(quantity) AS ordered FROM orders WHERE accepted_at >= '{FILLED_BEFORE}' GROUP BY 1
+    ) o ON o.product_id = products.id
+    WHERE qty < 0 OR qty <> coalesce(delta, 0) - coalesce(taken, 0) OR coalesce(taken, 0) <> coalesce(ordered, 0)
+"""
+_TIMES = """
+    SELECT percentile_disc(ARRAY[0.5, 0.9, 0.99, 1]) WITHIN GROUP (
+               ORDER BY 1000 * extract(epoch FROM persisted_at - accepted_at)::float8),
+           percentile_disc(ARRAY[0.5, 0.9, 0.99, 1]) WITHIN GROUP (
+               ORDER BY 1000 * extract(epoch FROM decided_at - accepted_at)::float8),
+           extract(epoch FROM max(decided_at))::float8,
+           count(*) FILTER (WHERE decided_at > to_timestamp($2))
+    FROM orders JOIN stock_ledger ON order_id = id
+    WHERE accepted_at >= to_timestamp($1)
+"""
+
+
+@dataclass(slots=True)
+class Answers:
+    """What clients were told since the deployment began."""
+
+    ids: set[str] = field(default_factory=set)
+    twice: int = 0
+    unknown: int = 0
+    """Orders that may be stored although nobody was told."""
+
+    def add(self, ids: Sequence[str], unknown: int) -> None:
+        fresh = set(ids)
+        self.twice += len(ids) - len(fresh) + len(fresh & self.ids)
+        self.ids |= fresh
+        self.unknown += unknown
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """`void`: the reason, or None when everything is in order."""
+
+    unknown_stored: int
+    void: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Of the orders that were accepted since a moment, by the database's rows."""
+
+    stored_ms: Percentiles
+    decided_ms: Percentiles
+    last_decided_s: float | None
+    """Unix time."""
+    backlog: int
+    """How many were decided later than a second moment."""
+
+
+def settle(
+    answers: Answers, stored: Collection[str], decided: Collection[str], *, refused: int, wrong_stock: int
+) -> Account:
+    """Hold the three sets against each other. `refused`: orders decided FAILED, of stock that suffices for all."""
+    stored, decided = set(stored), set(decided)
+    extra = len((stored | decided) - answers.ids)
+    faults = {
+        "answered without an id, or twice": answers.twice,
+        "answered and not stored": len(answers.ids - stored),
+        "answered and not decided": len(answers.ids - decided),
+        "stored and not decided, or the reverse": len((stored ^ decided) - answers.ids),
+        "stored and never answered": max(0, extra - answers.unknown),
+        "refused for want of stock that was there": refused,
+        "products whose stock does not add up": wrong_stock,
+    }
+    found = [f"{count:,} {what}" for what, count in faults.items() if count]
+    return Account(extra, "; ".join(found) or None)
+
+
+# ── I/O below
+
+
+async def audit(connection: Connection, answers: Answers) -> Account:
+    """Everything that the database of one deployment holds. Call it when all is decided, or never will be."""
+    refused, wrong_stock = await connection.fetchval(_REFUSED), await connection.fetchval(_WRONG_STOCK)
+    stored, decided = await _ids(connection, _ORDERS), await _ids(connection, _LEDGER)
+    return settle(answers, stored, decided, refused=refused, wrong_stock=wrong_stock)
+
+
+async def times(connection: Connection, since_s: float, end_s: float) -> Times:
+    """Of the orders accepted at or after `since_s`; the backlog is that at `end_s`. Unix seconds, the same clock."""
+    row = await connection.fetchrow(_TIMES, since_s, end_s)
+    assert row is not None
+    stored, decided = (Percentiles(*(round(ms, 3) for ms in found or ())) for found in (row[0], row[1]))
+    return Times(stored, decided, row[2], row[3])
+
+
+async def _ids(connection: Connection, query: str) -> set[str]:
+    """One column of uuids. COPY, because a hundred thousand records cost a second."""
+    chunks: list[bytes] = []
+
+    async def take(chunk: bytes) -> None:
+        chunks.append(chunk)
+
+    await connection.copy_from_query(query, output=take)
+    return set(b"".join(chunks).decode().split())

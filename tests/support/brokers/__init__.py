@@ -1,0 +1,1 @@
+"""RabbitMQ as tests want it: plain publishing and reading, queues as models, dead letters."""

@@ -1,0 +1,66 @@
+"""Many clients that order at the same time, and what they were told."""
+
+import asyncio
+import itertools
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+
+import msgspec
+
+from proof.load import drive
+from proof.load_result import LoadResult, Request, is_accepted
+from tests.support.services.ingest import ORDERS
+from tests.support.time.conditions import eventually
+
+
+class Load:
+    """Orders of one unit each, for the products in turn, until `end` is called."""
+
+    def __init__(self, url: str, product_ids: Sequence[str], clients: int, orders: int | None) -> None:
+        self.answered = 0
+        """Requests that are done with, answered or not; a tenth of a second late."""
+        self._ended = False
+        bodies = [msgspec.json.encode({"productId": product_id, "quantity": 1}) for product_id in product_ids]
+        requests = itertools.cycle([Request.post(url + ORDERS, body, None) for body in bodies])
+        self._requests = itertools.islice(requests, orders)
+        self._driving = asyncio.create_task(drive(url, self._until_ended(), clients, self._on_progress))
+
+    async def end(self) -> LoadResult[None]:
+        """Send no more, and wait for the answers to what was sent."""
+        self._ended = True
+        return await self._driving
+
+    async def all(self) -> LoadResult[None]:
+        """Wait until the given number of orders has been sent and answered."""
+        return await self._driving
+
+    async def more(self, count: int, timeout_s: float = 10) -> None:
+        """Wait until that many more requests are done with."""
+        before = self.answered
+        await eventually(lambda: self.answered >= before + count, timeout_s)
+
+    def _until_ended(self) -> Iterator[Request[None]]:
+        return itertools.takewhile(lambda _: not self._ended, self._requests)
+
+    def _on_progress(self, answered: int) -> None:
+        self.answered = answered
+
+
+@asynccontextmanager
+async def loading(
+    url: str, product_ids: Sequence[str], *, clients: int = 32, orders: int | None = None
+) -> AsyncIterator[Load]:
+    """Load on the ingest_api at `url`; `orders` of them, or until it is ended, which the end of the block does."""
+    load = Load(url, product_ids, clients, orders)
+    try:
+        yield load
+    finally:
+        await load.end()
+
+
+def accepted_ids(result: LoadResult[None]) -> set[str]:
+    """The ids of all orders that were answered 202. Asserts that no two are the same."""
+    ids = Counter(id_.decode() for id_, status in zip(result.kept, result.statuses, strict=True) if is_accepted(status))
+    assert all(count == 1 for count in ids.values())
+    return set(ids)

@@ -1,0 +1,1 @@
+"""Services as a client meets them: processes, deployments, and parts of them in this process."""

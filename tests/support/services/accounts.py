@@ -1,0 +1,83 @@
+"""The accounts that services have in a deployment, on a test's own database, vhost and Redis."""
+
+import json
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import httpx
+from redis.asyncio import Redis
+
+from migrations.__main__ import migrate
+from migrations.privileges import OWNER, provision
+from stack.home.credentials import Credentials, generate
+from stack.servers import redis_users
+from stack.servers.accounts import (
+    broker_passwords,
+    broker_urls,
+    database_passwords,
+    database_urls,
+    redis_passwords,
+    redis_urls,
+)
+from stack.servers.broker_users import RIGHTS, definitions
+from tests.support.data.redis_names import REDIS_NAMESPACE
+from tests.support.services.ingest import vhost_of
+
+
+@dataclass(frozen=True)
+class Accounts:
+    """Addresses: of each role of PostgreSQL, of each user of RabbitMQ, and of each service in Redis."""
+
+    databases: Mapping[str, str]
+    brokers: Mapping[str, str]
+    caches: Mapping[str, str]
+
+    def own(self) -> dict[str, dict[str, str]]:
+        """What is different in each service's environment."""
+        return {
+            name: {"DATABASE_URL": self.databases[name], "AMQP_URL": self.brokers[name], "REDIS_URL": cache}
+            for name, cache in self.caches.items()
+        }
+
+
+@asynccontextmanager
+async def accounts(database_url: str, amqp_url: str, rabbitmq_api: str, redis_url: str) -> AsyncIterator[Accounts]:
+    """The addresses: an administrator's. The users of RabbitMQ and of Redis are gone at the end."""
+    credentials: Credentials = generate()
+    await provision(database_url, database_passwords(credentials))
+    databases = database_urls(database_url, credentials)
+    await migrate(databases[OWNER])
+    async with (
+        redis_users_in(redis_url, credentials) as caches,
+        httpx.AsyncClient(base_url=rabbitmq_api, timeout=30) as api,
+    ):
+        users = json.loads(definitions(broker_passwords(credentials), vhost_of(amqp_url)))
+        (await api.post("/api/definitions", json=users)).raise_for_status()
+        yield Accounts(databases, broker_urls(amqp_url, credentials), caches)
+        for user in RIGHTS:
+            (await api.delete(f"/api/users/{user}")).raise_for_status()
+
+
+@asynccontextmanager
+async def redis_users_in(redis_url: str, credentials: Credentials) -> AsyncIterator[Mapping[str, str]]:
+    """The address of each service, with a user of its own for the tests' namespace, until the block ends."""
+    async with Redis.from_url(redis_url) as admin:
+        await set_users(admin, redis_users.definitions(redis_passwords(credentials), REDIS_NAMESPACE))
+        await admin.acl_log_reset()
+        try:
+            yield redis_urls(redis_url, credentials, REDIS_NAMESPACE)
+        finally:
+            await admin.acl_deluser(*(redis_users.user_name(REDIS_NAMESPACE, it) for it in redis_users.RIGHTS))
+
+
+async def set_users(admin: Redis, lines: Iterable[str]) -> None:
+    """`lines`: as redis_users.definitions gives them."""
+    for line in lines:
+        await admin.execute_command("ACL", "SETUSER", *line.split())  # type: ignore[no-untyped-call]
+
+
+async def refusals(admin: Redis) -> list[str]:
+    """What Redis has refused to its users since the log was emptied: commands and keys."""
+    entries = await admin.acl_log()
+    return [str(entry["object"]) for entry in entries if entry["reason"] in ("command", "key", "channel")]

@@ -1,0 +1,182 @@
+"""Services as a client meets them: behind a socket, in this process or in one of their own."""
+
+import asyncio
+import itertools
+import os
+import random
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO
+
+import httpx
+from starlette.types import ASGIApp
+
+from tests.support.time.conditions import eventually
+from web.serving import server
+
+_ROOT = Path(__file__).parents[3]
+_START_TIMEOUT_S = 20.0
+_STOP_TIMEOUT_S = 20.0
+
+# From any of them on, so that two runs side by side hardly ever try the same.
+_FIRST_PORT, _PORTS = 22_000, 10_000
+_start = random.randrange(_PORTS)
+_ports = (_FIRST_PORT + (_start + number) % _PORTS for number in itertools.count())
+
+
+@dataclass(frozen=True)
+class Service:
+    """A service in a process of its own."""
+
+    name: str
+    url: str
+    health_url: str
+    """Of its health listener; of a worker, which has no other, the same."""
+    process: asyncio.subprocess.Process
+    _log: IO[bytes]
+
+    def log(self) -> str:
+        """All that it has written so far."""
+        return os.pread(self._log.fileno(), 10_000_000, 0).decode()
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it has got a SIGSTOP, and no SIGCONT yet."""
+        status = Path(f"/proc/{self.process.pid}/stat").read_text()
+        return status.rpartition(")")[2].split()[0] == "T"
+
+    async def metric(self, sample: str) -> float:
+        """The value of a sample in /metrics, written as there, labels included; 0 if it is not there."""
+        return (await self.metrics()).get(sample, 0.0)
+
+    async def metrics(self) -> dict[str, float]:
+        """All samples of /metrics."""
+        async with httpx.AsyncClient(timeout=15, verify=False) as client:
+            lines = (await client.get(f"{self.url}/metrics")).text.splitlines()
+        samples = (line.rpartition(" ") for line in lines if not line.startswith("#"))
+        return {sample: float(value) for sample, _, value in samples}
+
+    async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send a signal and wait for the end, see `ended`. A second SIGTERM kills what the first has not ended."""
+        if self.process.returncode is None:
+            self.process.send_signal(number)
+        return await self.ended()
+
+    async def ended(self) -> int:
+        """Wait for the end. Returns the exit code, negative for a signal. Raises TimeoutError."""
+        async with asyncio.timeout(_STOP_TIMEOUT_S):
+            return await self.process.wait()
+
+
+@asynccontextmanager
+async def service_process(
+    name: str,
+    environment: Mapping[str, str],
+    *,
+    ready: str | None = "/readyz",
+    port: int | None = None,
+    program: str | None = None,
+) -> AsyncIterator[Service]:
+    """`python -m name` on `port` or a free one, as soon as it answers `ready` with 200. Killed at the end if it still
+    runs.
+
+    `environment`: added to this process's; the `environment` fixture has all that is required. With
+    ready="/livez" it need not have connected to anything, with None nothing is waited for. `program`: what `python -m`
+    runs instead, with the service's name as its argument.
+    """
+    port = port or free_port()
+    variables = {**os.environ, **environment, f"{name.upper()}_PORT": str(port)}
+    health_port = port
+    if name in ("ingest_api", "product_api"):
+        health_port = free_port()
+        variables[f"{name.upper()}_HEALTH_PORT"] = str(health_port)
+    with TemporaryFile() as log:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", *([program] if program else []), name),
+            cwd=_ROOT,
+            env=variables,
+            stdout=log,
+            stderr=log,
+        )
+        service = Service(name, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{health_port}", process, log)
+        try:
+            if ready is not None:
+                await _wait_until(service.url + ready, service)
+            yield service
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+
+
+@asynccontextmanager
+async def running(app: ASGIApp, *, ready: str = "/readyz", max_connections: int = 256) -> AsyncIterator[str]:
+    """`app` and its lifespan in this process on a free port. Yields its URL."""
+    port, stop = free_port(), asyncio.Event()
+    serving = asyncio.create_task(
+        server.serve(
+            app,
+            "127.0.0.1",
+            port,
+            stop,
+            grace_s=5,
+            max_connections=max_connections,
+            hosts=getattr(getattr(app, "state", None), "hosts", None),
+        )
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        await _wait_until(url + ready, serving)
+        yield url
+    finally:
+        stop.set()
+        await serving
+
+
+def free_port() -> int:
+    """A port that nobody listens on, another each time. None that the kernel gives to outgoing connections, from 32768
+    on: one of those took it, now and then, before the service that it was meant for.
+    """
+    for port in _ports:
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("the ports have an end")
+
+
+async def _wait_until(url: str, server_of_it: "Service | asyncio.Task[None]") -> None:
+    async with httpx.AsyncClient(timeout=2, verify=False) as client:
+
+        async def is_ready() -> bool:
+            _raise_if_ended(server_of_it)
+            try:
+                return (await client.get(url)).status_code == 200
+            except httpx.TransportError:
+                return False
+
+        try:
+            await eventually(is_ready, _START_TIMEOUT_S)
+        except AssertionError as error:
+            raise AssertionError(f"{url} is not 200: {error}\n{_log_of(server_of_it)}") from None
+
+
+def _raise_if_ended(server_of_it: "Service | asyncio.Task[None]") -> None:
+    if isinstance(server_of_it, Service):
+        code = server_of_it.process.returncode
+        if code is not None:
+            raise RuntimeError(f"{server_of_it.name} ended with {code}:\n{server_of_it.log()}")
+    elif server_of_it.done():
+        server_of_it.result()
+
+
+def _log_of(server_of_it: "Service | asyncio.Task[None]") -> str:
+    return server_of_it.log()[-4000:] if isinstance(server_of_it, Service) else ""

@@ -1,0 +1,1 @@
+"""Waiting for conditions, and time that stands still."""

@@ -1,0 +1,91 @@
+"""The store is asked by one for all, and while it is away only one waits to find out."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from database.sessions import StoreUnavailable
+from ingest_api.retries import accepted_orders
+from ingest_api.retries.accepted_orders import AcceptedOrders
+from tests.support.time.conditions import eventually
+
+_TIMEOUT_S = 0.5
+
+
+async def test_a_store_that_hangs_is_waited_for_by_one_and_fails_all_others_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[float] = []
+
+    @asynccontextmanager
+    async def hangs(pool: Any, timeout_s: float) -> AsyncIterator[Any]:
+        asked.append(time.monotonic())
+        await asyncio.sleep(timeout_s)
+        raise StoreUnavailable("it hangs")
+        yield
+
+    monkeypatch.setattr(accepted_orders, "reading", hangs)
+    orders = AcceptedOrders(None, _TIMEOUT_S)  # type: ignore[arg-type]
+    began = time.monotonic()
+
+    async def waited_s() -> float:
+        asked_at = time.monotonic()
+        with pytest.raises(StoreUnavailable):
+            await orders.find(["an id"])
+        return time.monotonic() - asked_at
+
+    waiting: list[asyncio.Task[float]] = []
+    while time.monotonic() < began + 3:
+        waiting.append(asyncio.create_task(waited_s()))
+        await asyncio.sleep(0.05)
+    waits = await asyncio.gather(*waiting)
+    after_the_first = [it for place, it in enumerate(waits) if place * 0.05 > 1.5 * _TIMEOUT_S]
+    assert max(waits) < 1.5 * _TIMEOUT_S
+    assert sum(it > 0.1 for it in after_the_first) <= len(asked) - 1  # the probers
+    assert len(asked) <= 4
+
+
+async def test_p8_who_can_do_without_a_store_that_is_slow_does_not_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor to find out whether one that was away is back; who cannot gets the answer."""
+    answers = asyncio.Event()
+
+    @asynccontextmanager
+    async def slow(pool: Any, timeout_s: float) -> AsyncIterator[Any]:
+        try:
+            async with asyncio.timeout(timeout_s):
+                await answers.wait()
+        except TimeoutError:
+            raise StoreUnavailable("it hangs") from None
+        yield _Empty()
+
+    monkeypatch.setattr(accepted_orders, "reading", slow)
+    orders = AcceptedOrders(None, 10 * _TIMEOUT_S)  # type: ignore[arg-type]
+
+    async def waited_s() -> float:
+        began = time.monotonic()
+        with pytest.raises(StoreUnavailable):
+            await orders.find(["an id"], can_do_without=True)
+        return time.monotonic() - began
+
+    waits = asyncio.create_task(orders.find(["an id"]))
+    assert await waited_s() < 2
+    assert await waited_s() < 0.1, "it is known to be slow"
+    answers.set()
+    assert await waits == {}
+    assert await orders.find(["an id"], can_do_without=True) == {}
+
+    answers.clear()
+    orders._breaker.failed(StoreUnavailable("it hangs"))
+    orders._breaker._next_probe = 0.0
+    assert await waited_s() < 0.1, "it was away"
+    answers.set()
+    assert await eventually(lambda: not orders._breaker.is_away), "the one that did not wait has tried it"
+
+
+class _Empty:
+    async def fetch(self, *_: Any) -> list[Any]:
+        return []

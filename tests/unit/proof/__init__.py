@@ -1,0 +1,1 @@
+"""Unit tests of proof, and of what the chaos suite concludes."""
