@@ -135,7 +135,7 @@ class Rounds(Generic[T]):
         except BaseException as error:
             for round_ in rounds:
                 round_.done.set_exception(error if isinstance(error, Exception) else Busy())
-                round_.done.exception()  # retrieved: it is for those who wait, and nobody may
+                round_.done.exception()  # mark as retrieved: perhaps no caller waits any more
             if not isinstance(error, Exception):
                 raise
         else:

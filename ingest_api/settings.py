@@ -46,7 +46,7 @@ class IngestSettings(ApiSettings):
     # How long an old price still sells while the database is away. 0: not at all.
     catalogue_max_stale_s: float = Field(default=600.0, ge=0)
     # How long an order waits for a price look-up if an old price is known: ten times what a healthy store takes. A
-    # store that needs longer counts as away, and nobody waits for it: the old price sells meanwhile.
+    # store that needs longer counts as away, and no order waits for it: the old price sells meanwhile.
     catalogue_patience_s: float = Field(default=0.025, ge=0)
     # An id that was not a product a moment ago may be one now.
     catalogue_unknown_ttl_s: float = Field(default=2.0, gt=0)
@@ -65,7 +65,7 @@ class IngestSettings(ApiSettings):
     # While nobody knows whether an order was accepted before, its answer waits this long for it to be stored. Then 503.
     idempotency_stored_within_s: float = Field(default=3.0, gt=0)
     # How long a request that died without an answer holds its key. Longer than a live one takes, unless that waits for
-    # Redis, PostgreSQL and the broker in turn; then a retry is published beside it, as the same order.
+    # Redis, PostgreSQL and the broker in turn. Then a retry is published beside it, as the same order.
     idempotency_in_flight_s: float = Field(default=8.0, gt=0, le=10)
 
     # Requests that wait for a verdict (?wait=) at once; those past it are answered at once. Together they are one
@@ -75,8 +75,8 @@ class IngestSettings(ApiSettings):
     max_order_reads: int = Field(default=2_000, ge=1)
     # Lists of orders that are read or wait for their turn. Past it, 503. The largest takes some 10 ms of this process,
     # and as much of PostgreSQL. A waiting list costs nothing. A refused one costs 0.3 ms, and a client that asks again
-    # at once is refused again. With 50 places, 400 such connections gave orders a p99 of 1.3 s and got 29 lists in 8 s;
-    # with 500, 86 ms and 1,384 lists.
+    # at once is refused again. With 50 places, 400 such connections gave orders a p99 of 1.3 s and got 29 lists in 8 s.
+    # With 500 places it was 86 ms and 1,384 lists.
     max_list_reads: int = Field(default=2_000, ge=1)
     # Database connections; one more listens for verdicts. Each sort has its own, so that none waits for another; the
     # write path has none. For the prices of products that the catalogue does not hold:

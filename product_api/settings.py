@@ -18,7 +18,7 @@ class ProductSettings(ApiSettings):
     # The largest product that is allowed takes about 2 KiB: 200 characters of name, each escaped.
     max_body_bytes: int = Field(default=64 * 1024, ge=1024)
 
-    # Database connections. Two pools, because a write waits for its row's lock with a connection in hand: with one
+    # Database connections. Two pools, because a write waits for its row's lock with a connection in hand. With one
     # pool, 24 restocks of a locked product made the reads of all others wait for 2 s.
     # Of the readers, one checks that PostgreSQL works, a third read lists, and the others read single products.
     database_readers: int = Field(default=4, ge=3)

@@ -83,8 +83,8 @@ def read(element: bytes) -> Request:
 def fingerprint_of_all(elements: Sequence[bytes], requests: Sequence[Request]) -> bytes:
     """Identifies a bulk request under its key: what the client ordered, in which order.
 
-    It depends on nothing that this service says or decides. The ids of all orders derive from it, so a reworded message
-    or a new rule would otherwise make a second order of each valid element of a retry.
+    It depends on nothing that this service says or decides, because the ids of all orders derive from it. Otherwise a
+    reworded message or a new rule would duplicate each valid order of a retry.
     """
     digest = blake2b(digest_size=FINGERPRINT_BYTES)
     for element, request in zip(elements, requests, strict=True):

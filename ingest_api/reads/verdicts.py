@@ -1,16 +1,16 @@
 """Waits for verdicts: all waiting requests share one connection, and at most one question at a time.
 
 product_consumer sends NOTIFY after each batch, and so does whatever parks an order. NOTIFY names no orders. So one
-question asks PostgreSQL which of all the awaited orders are decided: at most 20 times a second, however many requests
-wait and however many batches there are. Without a notification it is asked once a second, because one may be lost with
-the process that owed it. While no request waits, nothing is asked about orders.
+question asks PostgreSQL which of all the awaited orders are decided. It is asked at most 20 times a second, however
+many requests wait and batches end. Without a notification it is asked once a second, because one may be lost with the
+process that owed it. While no request waits, nothing is asked about orders.
 
 Questions go over the connection that listens. Every two seconds the server is asked whether it still takes writes: one
-that has become a standby notifies nobody, and shows verdicts late. If it does not take writes, or does not answer, a
-new connection is made.
+that has become a standby sends no notifications, and shows verdicts late. If it does not take writes, or does not
+answer, a new connection is made.
 
 A client that is told of a verdict finds it in the list of the product's orders. product_consumer busts the list before
-it notifies, but that is not enough: another batch's notification, or the question once a second, may come between its
+it notifies, but that is not enough. Another batch's notification, or the question once a second, may come between its
 commit and its bust. So the lists are busted here once more, before any client is told.
 """
 

@@ -6,8 +6,8 @@ All keyed requests that wait at the same time share one round trip. While one ca
 collect; when it returns, they are the next call. A request without a key never comes here.
 
 **How far Redis's memory can be believed.** A key that Redis does not hold was never used, or Redis has forgotten it.
-The script notices what makes Redis forget: no marker (emptied, or new), another run_id (restarted, or another server
-after a failover, with older data or none), or a higher count of evictions. An order published without Redis counts too.
+The script notices what makes Redis forget. The marker is missing: emptied, or new. The run_id is another: restarted, or
+a failover to a server with older data or none. The count of evictions rose. Or an order was published without Redis.
 Then the memory begins anew, and `Memory` tells every process that asks. INFO costs 21 µs a call, shared by all that
 wait.
 

@@ -136,8 +136,8 @@ def pack(status: int, results: Iterable[Order | Problem]) -> str:
 def unpack(packed: str, order_ids: Sequence[str], requests: Sequence[Request]) -> tuple[int, list[Order | Problem]]:
     """The status and what became of each request.
 
-    Raises ValueError if `packed` cannot be read: it was packed for another number of requests, or holds an order where
-    this release refuses the request, and so does not know what was ordered.
+    Raises ValueError if `packed` cannot be read, or was packed for another number of requests. Also if it holds an
+    order where this release refuses the request, and so does not know what was ordered.
     """
     try:
         status, table, places = _decoder.decode(packed)

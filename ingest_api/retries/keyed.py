@@ -7,8 +7,8 @@ Three mechanisms:
                  publishes exactly that again, so it does not matter which of the two is stored
     the store    is asked first. An order that is stored, or parked as a dead letter, is the answer while it is there
 
-A key without a claim and without a row was never used, or its claim was lost while its order was on its way to the
-store. `Memory` tells these apart, and ingest_api.retries.memory finds out:
+A key without a claim and without a row was never used, or its claim was lost before its order reached the store.
+`Memory` tells these apart, and ingest_api.retries.memory finds out:
 
     complete     Redis remembers a whole lifetime of keys, or began when there were no orders. The key is new, even
                  while PostgreSQL is away
@@ -25,8 +25,8 @@ One gap remains. One of two persist_workers freezes with the order in hand, Redi
 took it dies too, and the price changes. Then the retry is stored first, and its answer is true; the first was not.
 
 Secret keys are replaced without a second order. Ids derive under every secret key, the store and the claims are asked
-for each, and new orders get the first one's id. While the memory is unsettled and there are several secret keys, a key
-that nobody knows is 503: its order may be on its way under either id. That ends within 15 minutes. A claim under a
+for each, and new orders get the first one's id. With several secret keys and an unsettled memory, an unknown key is
+answered 503: its order may be on its way under either id. That ends within 15 minutes. A claim under a
 secret key that this process does not have is 503 too: its order may exist, and the other processes know.
 
 Costs: an order with a key adds one question to PostgreSQL, shared by all that wait. Without a key, nothing.

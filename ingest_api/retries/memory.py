@@ -102,9 +102,9 @@ class MemoryJudge:
         return memory.level == COMPLETE or (memory is not NO_MEMORY and memory.age_s() >= self._remember_s)
 
     async def settle(self, memory: Memory) -> Memory:
-        """Look whether an earlier order can still be on its way; at most twice a second, for all who wait.
+        """Look whether an earlier order can still be on its way; at most twice a second, for all callers.
 
-        A caller that waited for another's look does not look again, so nobody waits for more than two looks.
+        A caller that waited for another's look does not look again, so no caller waits for more than two looks.
         """
         if memory is NO_MEMORY:
             return memory

@@ -1,8 +1,8 @@
 """Checks the Host of requests to a service that asks for no key, because only this machine reaches it.
 
-A page of any web site can make a browser on this machine send requests here: its own name only needs to resolve to
+A page of any web site can make a browser on this machine send requests here. Its own name only needs to resolve to
 127.0.0.1 the second time (DNS rebinding). To the browser that is the page's own site, so the page may read the answers.
-The Host is then the site's name, and this refuses it.
+The Host is then the site's name, and such a request is refused.
 """
 
 import re

@@ -31,8 +31,8 @@ class ApiSettings(PipelineSettings):
         bool, Field(validation_alias="ALLOW_UNAUTHENTICATED_ACCESS_FROM_ANYWHERE")
     ] = False
 
-    # Comma-separated names that a service without keys answers to besides those of the loopback: such as that of a
-    # proxy on this machine, which passes its Host on. Any other Host is refused: a page of a web site could send it.
+    # Comma-separated names that a service without keys answers to, besides those of the loopback. An example is a proxy
+    # on this machine that passes its Host on. Any other Host is refused: a page of a web site could send it.
     allowed_hosts: Annotated[
         str,
         Field(

@@ -104,8 +104,8 @@ def elements_of(body: bytes, most: int | None = None) -> list[bytes]:
 
 
 def check_strictly(body: bytes) -> None:
-    """Raises Problem (400) for a body that is not JSON, and for JSON that readers understand differently: members that
-    come twice (RFC 8259, section 4) and halves of surrogate pairs (section 8.2).
+    """Raises Problem (400) for a body that is not JSON, and for JSON that readers understand differently. That is:
+    duplicate members (RFC 8259, section 4) and halves of surrogate pairs (section 8.2).
     """
     try:
         # Numbers stay text: nothing is computed from them, and parsing 60,000 digits takes long.

@@ -1,6 +1,6 @@
 """Accepts new connections from listening sockets, as long as the process has file descriptors to spare.
 
-uvloop's own servers accept whatever comes. Without a descriptor left they spin: a third of a core went into errors of
+uvloop's own servers accept whatever comes. Without a descriptor left they spin. A third of a core went into errors of
 accept(), probes were reset, and no connection to the broker or the database could be made. The Acceptor pauses while a
 reserve is left. Meanwhile clients wait in the kernel's queue, and idle or unfinished connections are closed.
 """

@@ -34,9 +34,9 @@ class Config(uvicorn.Config):
     reserved_files: int
     """File descriptors that connections leave to the rest of the process."""
     waiting: "OrderedDict[Closable, None]"
-    """Connections that the server waits for, the one waited for longest first: idle ones, new or between two requests;
-    those in the middle of sending a request; those that were told to go. Leaving and coming back costs a request 0.1 µs
-    (measured with 4,096 of them), a thousandth of an order; the timer that goes with it costs 0.8.
+    """Connections that the server waits for, the one waited for longest first. They are idle (new or between two
+    requests), in the middle of sending a request, or told to go. Leaving and coming back costs a request 0.1 µs
+    (measured with 4,096 of them), a thousandth of an order. The timer that goes with it costs 0.8.
     An OrderedDict is ordered by links. A dict takes the longer to find its first, the more have left before it.
     """
     unfinished: int = 0
@@ -45,9 +45,9 @@ class Config(uvicorn.Config):
     def make_room(self) -> bool:
         """Close the connection that has been waited for the longest. Returns whether there was one.
 
-        Few connections hold a place and use it. A script can open any number that do not, and would keep everybody else
-        out. An honest client is hardly ever first in line: it is idle or in the middle of a request for a moment, and a
-        flood of N connections a second gives it max_connections/N seconds.
+        Few connections hold a place and use it. A script can open any number that do not, and would keep all others
+        out. An honest client is hardly ever first in line, because it is idle or in the middle of a request only for a
+        moment. A flood of N connections a second gives it max_connections/N seconds.
         """
         if not self.waiting:
             return False

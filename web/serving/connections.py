@@ -40,8 +40,8 @@ LINGER_BYTES = 8 * 1024**2
 # Limit on bytes that nobody reads: chunk extensions and trailers at a time, and the rest of a body after its answer. As
 # much as Go's net/http tolerates.
 MAX_UNREAD_BYTES = 256 * 1024
-# How many bytes are parsed at a time. Once a request has to wait for the one before it, the rest waits unparsed:
-# parsed, the smallest requests are eighty times as large (2.2 kB each, measured).
+# How many bytes are parsed at a time. Once a request has to wait for the one before it, the rest waits unparsed.
+# Parsed, the smallest requests are eighty times as large (2.2 kB each, measured).
 PARSED_BYTES = 8 * 1024
 # Where trailers go: nobody reads them, and they must not pass for headers.
 _NOWHERE: Any = deque(maxlen=0)
@@ -165,7 +165,7 @@ class Connection(HttpToolsProtocol):
             cycle: RequestResponseCycle | None = self.cycle
             if self._is_in_head or cycle is None or cycle.more_body or cycle.response_complete:
                 self._bound(cycle)
-            # Also if the next request has begun: while a whole one is in hand, the connection makes room for nobody.
+            # Also if the next request has begun: with a whole one in hand, the connection is not closed to make room.
             if self._is_unfinished and self._unanswered and not self._unanswered[0].more_body:
                 self._finish()
 
