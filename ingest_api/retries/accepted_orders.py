@@ -5,10 +5,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import asyncpg
+import structlog
 
 from database.sessions import Pool, StoreUnavailable, reading
 from pipeline.contract.orders import InvalidOrder, Order, decode_body
 from pipeline.process.breaker import Breaker
+
+log = structlog.get_logger()
 
 PENDING = "PENDING"
 _COLUMNS = ("id", "product_id", "quantity", "unit_price", "total_price", "created_at")
@@ -24,13 +27,8 @@ _ACCEPTED = """
 """
 
 
-# A caller that can do without an answer goes on once a query takes this long. A deadline for each caller costs 9 µs.
-_PATIENCE_S = 0.2
-
-
 class _Question(NamedTuple):
     ids: Sequence[str]
-    can_do_without: bool
     answer: "asyncio.Future[dict[str, Order]]"
 
     def fail(self, error: BaseException) -> None:
@@ -49,20 +47,18 @@ class AcceptedOrders:
         self._breaker = Breaker("postgresql")
         self._questions: list[_Question] = []
         self._asking: asyncio.Task[None] | None = None
-        self._is_slow = False
 
     async def find(self, ids: Sequence[str], *, can_do_without: bool = False) -> dict[str, Order]:
         """The accepted ones of these orders, by id, as they were answered then. Raises StoreUnavailable.
 
-        `can_do_without`: raise it as soon as PostgreSQL is slow, without waiting to learn whether it is back.
+        `can_do_without`: while PostgreSQL is away, raise at once; the query that tries it again keeps nobody waiting. A
+        PostgreSQL that is only slow is waited for, because its answer may be that the order is stored.
         """
         is_asking = self._asking is not None and not self._asking.done()
         was_away = self._breaker.is_away
         if was_away and (is_asking or not self._breaker.may_try()):
             raise StoreUnavailable("PostgreSQL did not answer a moment ago")
-        if is_asking and can_do_without and self._is_slow:
-            raise StoreUnavailable("PostgreSQL takes its time")
-        question = _Question(ids, can_do_without, asyncio.get_running_loop().create_future())
+        question = _Question(ids, asyncio.get_running_loop().create_future())
         self._questions.append(question)
         if not is_asking:
             self._asking = asyncio.create_task(self._ask_all())
@@ -84,32 +80,20 @@ class AcceptedOrders:
     async def _ask_all(self) -> None:
         while self._questions:
             asked = _take(self._questions)
+            ids = [it for question in asked if not question.answer.done() for it in question.ids]
             try:
-                found = await self._ask_or_be_slow(asked)
+                found = await self._ask(ids or asked[0].ids)  # nobody waits for the query that tries PostgreSQL again
             except Exception as error:
                 if isinstance(error, StoreUnavailable):  # those behind it would wait as long, in vain
                     asked, self._questions = asked + self._questions, []
+                elif not ids:
+                    log.exception("cannot ask which orders are stored")
                 for question in asked:
                     question.fail(error)
                 continue
             for question in asked:
                 if not question.answer.done():
                     question.answer.set_result({it: found[it] for it in question.ids if it in found})
-
-    async def _ask_or_be_slow(self, asked: list[_Question]) -> dict[str, Order]:
-        """Once the query is slow, fail the callers that can do without an answer."""
-        asking = asyncio.create_task(self._ask([it for question in asked for it in question.ids]))
-        try:
-            await asyncio.wait({asking}, timeout=_PATIENCE_S)
-            if not asking.done():
-                self._is_slow = True
-                for question in (*asked, *self._questions):
-                    if question.can_do_without:
-                        question.fail(StoreUnavailable("PostgreSQL takes its time"))
-            return await asking
-        finally:
-            self._is_slow = False
-            asking.cancel()
 
     async def _ask(self, ids: Sequence[str]) -> dict[str, Order]:
         try:

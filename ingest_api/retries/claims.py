@@ -175,6 +175,7 @@ class Claims:
         self._owners = (f"{process}{number:06x}"[-16:] for process in (secrets.token_hex(5),) for number in count())
         self._arrived = asyncio.Event()
         self._calling = asyncio.Lock()
+        self._looking: asyncio.Task[bool] | None = None
         self._memory, self._seen_at = NO_MEMORY, 0.0
         self._run_and_evictions: tuple[bytes, bytes] = (b"", b"")
         self._gap_ms, self._evictions_logged_at = 0, float("-inf")
@@ -220,7 +221,9 @@ class Claims:
     async def look(self) -> Memory:
         """Ask Redis now. Without an answer, NO_MEMORY."""
         if self._breaker.may_try():
-            await self._exchange()
+            # Requests wait for this call too, so it goes on if the caller is cancelled.
+            self._looking = asyncio.create_task(self._exchange())
+            await asyncio.shield(self._looking)
         return self.memory
 
     def remember(self, claim: Claim, priced: str) -> None:

@@ -21,8 +21,15 @@ So the answer to an unsettled key takes as long as the store does, some 50 ms. W
 memory is settled would refuse all whose key is new. Answering at once could name a price that is never stored. Writing
 each claim to PostgreSQL as well would cost every keyed order a commit, and tie intake to PostgreSQL.
 
-One gap remains. One of two persist_workers freezes with the order in hand, Redis forgets the claim, the ingest_api that
-took it dies too, and the price changes. Then the retry is stored first, and its answer is true; the first was not.
+Three gaps remain, all in the price and time that an answer names; none makes a second order:
+
+    one of two persist_workers freezes with the order in hand, Redis forgets the claim, the ingest_api that took it dies
+    too, and the price changes. Then the retry is stored first, and its answer is true; the first was not
+
+    a key is older than a claim's lifetime, PostgreSQL is away, and the price has changed. The retry is published, and
+    PostgreSQL keeps the first order
+
+    one ingest_api cannot reach Redis and another can, and the retry reaches the other before the order is stored
 
 Secret keys are replaced without a second order. Ids derive under every secret key, the store and the claims are asked
 for each, and new orders get the first one's id. With several secret keys and an unsettled memory, an unknown key is
@@ -213,7 +220,7 @@ class KeyedOrders:
 
         Refused requests are looked up as well: an older release may have accepted them.
         """
-        # A complete memory knows a lifetime of keys, so nobody waits for a slow store.
+        # A complete memory knows a lifetime of keys, so nobody waits for a store that is away.
         is_complete = self._judge.is_complete(self._claims.memory)
         ids = [it for under in candidates for it in under.ids]
         try:

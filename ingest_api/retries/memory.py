@@ -132,7 +132,9 @@ class MemoryJudge:
         """The memory, with the level that a look shows."""
         waited_s = min(self._now() - self._claims.memory_seen_at, memory.age_s())
         is_idle = not ready and (not consumers or waited_s >= _GIVEN_BACK_WITHIN_S)
-        if not (is_idle or self._mark.was_absent_in(memory)):
+        # An older release marks no broker, and its orders may be in the queue.
+        is_unused = not ready and self._mark.was_absent_in(memory)
+        if not (is_idle or is_unused):
             return memory
         # Asked last, so that what a worker stored during the look counts.
         if await self._accepted.are_none():

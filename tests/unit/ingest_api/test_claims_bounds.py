@@ -135,3 +135,19 @@ async def test_p8_what_is_let_go_is_no_longer_counted() -> None:
         claims.remember(claim, BULK)
         claims.give_up(claim, may_be_accepted=False, is_sure=True)
     assert claims._held_bytes == 0
+
+
+async def test_a_look_that_is_cancelled_leaves_no_request_without_an_answer() -> None:
+    """As a broker connection that is given up cancels it. The call that it made carries the requests of others."""
+    redis = _Redis()
+    claims = _claims(redis)
+    begun = asyncio.create_task(claims.begin("name", ["0" * 32], "p", "c"))
+    await asyncio.sleep(0)  # it waits for the next call
+    looking = asyncio.create_task(claims.look())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    looking.cancel()
+    async with asyncio.timeout(2):
+        claim, _ = await begun
+    assert isinstance(claim, Claim)
+    assert redis.calls == 1

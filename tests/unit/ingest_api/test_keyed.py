@@ -288,6 +288,7 @@ async def test_p5_a_store_that_got_an_order_while_the_memory_settled_is_not_said
 
 async def test_p5_on_a_broker_that_has_never_had_an_order_no_key_was_used_although_workers_consume() -> None:
     scene = _Scene()
+    scene.queue = 0, 1
     scene.claims.memory_seen_at = asyncio.get_running_loop().time()
     scene.mark._unused = scene.claims.memory
     assert _told(await scene.order("unknown", "another")) == ["unknown-product"] * 2
@@ -306,6 +307,14 @@ async def test_p5_a_broker_that_has_no_mark_yet_is_not_believed_beside_a_store_t
     scene = _Scene()
     scene.mark._unused = scene.claims.memory
     scene.store.rows["another"] = _order("another", Decimal(1))
+    assert await scene.order("unknown", "another") == "outcome-unknown"
+
+
+async def test_p5_a_broker_that_has_no_mark_yet_is_not_believed_while_its_queue_holds_something() -> None:
+    """Orders that an older release accepted, and that no worker has stored."""
+    scene = _Scene()
+    scene.queue = 1, 1
+    scene.mark._unused = scene.claims.memory
     assert await scene.order("unknown", "another") == "outcome-unknown"
 
 
