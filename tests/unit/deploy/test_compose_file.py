@@ -1,8 +1,10 @@
 """docker-compose.yml and what lies in deploy/ agree with the code: ports, graces, names of metrics."""
 
+import hashlib
 import json
 import re
 import subprocess
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -17,6 +19,7 @@ from pipeline.process.settings import PipelineSettings
 from product_api.settings import ProductSettings
 from product_consumer.settings import ConsumerSettings
 from stack.home.directory import ROOT
+from stack.servers import broker_users, redis_users
 from tests.compose.composed import IMAGES, compose_directory
 from web.problems.kinds import KINDS
 
@@ -206,3 +209,10 @@ def test_an_alert_tells_of_workers_that_are_all_gone() -> None:
     asked = re.findall(r'absent\(up\{job="(\w+)"\} == 1\)', expression)
     assert asked == ["persist_worker", "product_consumer"]
     assert set(asked) <= jobs
+
+
+@pytest.mark.parametrize(("server", "users"), [("rabbitmq", broker_users.RIGHTS), ("redis", redis_users.RIGHTS)])
+def test_a_server_is_made_anew_when_its_users_change(server: str, users: Mapping[str, Any]) -> None:
+    """It reads them at its start. Compose makes a container anew when its definition changes, and only then."""
+    digest = hashlib.sha256(repr(sorted(users.items())).encode()).hexdigest()[:12]
+    assert services("docker-compose.yml")[server]["labels"] == {"headrace.users": digest}
