@@ -13,7 +13,7 @@ from tests.support.data.bench_results import a_run, some_results
 _ROOT = Path(__file__).parents[2]
 _DRAW = """
 import json, sys
-from benchmarks import plot_style, plots, results
+from benchmarks.report import plot_style, plots, results
 found = results.decode(sys.stdin.buffer.read())
 json.dump({name: plot_style.standalone(svg) for name, svg in plots.draw(found).items()}, sys.stdout)
 """
