@@ -23,7 +23,7 @@ _LEDGER = """
     SELECT order_id::text, product_id::text, quantity, coalesce(reason, outcome)
     FROM stock_ledger WHERE product_id = ANY($1::uuid[])
 """
-# All waiting letters, whoever sent the orders: one parked by persist_worker has no product to ask by. They are few.
+# All waiting letters, of every client: a letter that persist_worker parked has no product to ask by. They are few.
 _PARKED = """
     SELECT order_id::text FROM dead_letters WHERE order_id IS NOT NULL AND replayed_at IS NULL AND discarded_at IS NULL
 """

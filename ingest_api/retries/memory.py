@@ -3,9 +3,8 @@
 Redis says when its memory began. An order that was accepted before may still be on its way to the store, and then
 nobody remembers its key. `MemoryJudge` finds out when no such order is left:
 
-    COMPLETE   no order was accepted before: this process met the broker before any ingest_api had published there, and
-               the store has no order. Or the queue is empty, no worker can hold a message any more, and the store has
-               no order
+    COMPLETE   no order was accepted before: this process met the broker before any ingest_api had marked it, and the
+               queue and the store are empty. Or both are empty, and no worker can hold a message any more
     SETTLED    all are stored: the queue is empty, and no worker can hold a message any more. Or an order is stored that
                this process took up after all earlier ones had been published
 
@@ -45,7 +44,11 @@ Look = Callable[[], Awaitable[tuple[int, int] | None]]
 
 
 class BrokerMark:
-    """Marks the broker before the first publish on a connection. A broker without the mark has never had an order."""
+    """Marks the broker before the first publish on a connection.
+
+    A broker without the mark has had no order of a release that marks. `MemoryJudge` also wants its queue and the store
+    to be empty, because older releases mark none.
+    """
 
     def __init__(self, claims: Claims) -> None:
         self._claims = claims

@@ -3,7 +3,7 @@
     orders_exchange ── order.accepted ──▶ orders.accepted ──(rejected, or returned too often)──▶ orders.dead
                     └─ order.created  ──▶ orders.created  ──(the same)─────────────────────────▶ orders.dead
     products_exchange ── product.* ──▶ one private queue for each ingest_api
-    orders_intake_began        carries no messages. A broker without it has never had an order
+    orders_intake_began        carries nothing. ingest_api declares it before it first publishes
 
 persist_worker parks the messages of orders.dead, as the workers park poison themselves.
 
@@ -66,7 +66,7 @@ OpenChannel = Callable[[], Awaitable[AbstractChannel]]
 
 
 async def begin_intake(open_channel: OpenChannel) -> bool:
-    """Mark the broker before ingest_api publishes to it. True if it had no mark: then it has never had an order."""
+    """Mark the broker before ingest_api publishes to it. True if it had none: no release that marks has published."""
     channel = await open_channel()
     try:
         await channel.declare_exchange(INTAKE_BEGAN_EXCHANGE, passive=True)

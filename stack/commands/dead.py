@@ -8,6 +8,7 @@ from uuid import UUID
 
 import typer
 
+from stack.commands.options import Json
 from stack.home.directory import Home
 
 dead = typer.Typer(help="Dead letters: orders that could not be stored or decided.", no_args_is_help=True)
@@ -27,7 +28,6 @@ Since = Annotated[
 ]
 Until = Annotated[str | None, typer.Option("--until", help="Parked before then.")]
 Ids = Annotated[list[int], typer.Option("--id", help="This letter; may be given again.")]
-Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 
 
 @dead.command("list")

@@ -24,8 +24,8 @@ def add(
 
     Products can be read with any key. `ops` is for /metrics and /health; with orders:read, it reads the orders of all.
 
-    A client's name is its identity for ever: whoever gets a key of that name has its orders and its Idempotency-Keys,
-    however long ago the last key was revoked. Never give a name to somebody else.
+    A client's name is its identity for ever. The next holder of a key of that name gets its orders and its
+    Idempotency-Keys, however long ago the last key was revoked. Never give a name to another client.
     """
     from stack.operate.keys import add as run
 

@@ -45,10 +45,10 @@ def test_files_that_settings_name_are_known() -> None:
         "postgres": "postgresql://a:b@db.example/x?sslmode=verify-full&sslrootcert=/etc/db.pem",
         "rabbitmq": "amqps://a:b@one.example/%2F?cafile=/etc/one.pem,amqps://a:b@two.example/%2F?cafile=/etc/two.pem",
     }
-    environment = {"HOME": "/root", "SECRETS_DIRECTORY": "/run/secrets", "SSL_CERT_FILE": "", "PATH": "/usr/bin"}
-    expected = ["/etc/db.pem", "/etc/one.pem", "/etc/two.pem", "/run/secrets", "/root/.postgresql"]
+    environment = {"HOME": "/home/owner", "SECRETS_DIRECTORY": "/run/secrets", "SSL_CERT_FILE": "", "PATH": "/usr/bin"}
+    expected = ["/etc/db.pem", "/etc/one.pem", "/etc/two.pem", "/run/secrets", "/home/owner/.postgresql"]
     assert named_paths(environment, urls) == [Path(name) for name in expected]
-    assert named_paths({"HOME": "/root"}, {}) == []
+    assert named_paths({"HOME": "/home/owner"}, {}) == []
 
 
 def test_what_is_above_is_asked_first() -> None:
@@ -59,11 +59,11 @@ def test_the_remedy_is_that_of_what_lies_behind() -> None:
     needed = {
         Path("/srv"): "move",
         Path("/srv/it"): "open",
-        Path("/root/python"): "another",
+        Path("/private/python"): "another",
         Path("/srv/it/web"): "mend",
     }
     assert remedy(Path("/srv"), needed) == "move"
-    assert remedy(Path("/root"), needed) == "another"
+    assert remedy(Path("/private"), needed) == "another"
     assert remedy(Path("/srv/it/web/static/page"), needed) == "mend"
 
 
@@ -83,7 +83,7 @@ def test_a_port_of_roots_is_opened_with_one_capability_and_any_other_with_none(
 def test_who_is_not_root_becomes_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert services_identity() is None
-    assert environment_of(None, {"HOME": "/root"}) == {"HOME": "/root"}
+    assert environment_of(None, {"HOME": "/home/owner"}) == {"HOME": "/home/owner"}
 
 
 def test_a_server_that_may_ask_who_calls_is_called_by_root(home: Home) -> None:
