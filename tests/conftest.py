@@ -8,7 +8,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import quote, urlsplit
 
 import asyncpg
@@ -18,6 +18,8 @@ import redis
 
 from migrations.__main__ import migrate
 from tests.support.data.redis_names import REDIS_NAMESPACE
+from tests.support.services.private_redis import private_redis
+from tests.support.services.processes import PARALLEL
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,14 @@ class Servers:
 
 
 @pytest.fixture(scope="session")
-def servers() -> Servers:
-    return Servers(*map(_from_environment, ("DATABASE_URL", "AMQP_URL", "RABBITMQ_API", "REDIS_URL")))
+def servers() -> Iterator[Servers]:
+    """Those of the run. In a parallel run each process has a Redis of its own: one cannot be shared, see redis_url."""
+    shared = Servers(*map(_from_environment, ("DATABASE_URL", "AMQP_URL", "RABBITMQ_API", "REDIS_URL")))
+    if PARALLEL not in os.environ:
+        yield shared
+        return
+    with private_redis(shared.redis_url) as redis_url:
+        yield replace(shared, redis_url=redis_url)
 
 
 def _from_environment(name: str) -> str:
@@ -116,7 +124,7 @@ def own_vhost(servers: Servers) -> Iterator[str]:
 
 @pytest.fixture
 def redis_url(servers: Servers) -> str:
-    """An empty Redis, which the test shares with nobody: tests run one after the other."""
+    """An empty Redis, which the test shares with nobody: the tests of one process run one after the other."""
     return emptied_redis(servers)
 
 

@@ -24,10 +24,14 @@ _ROOT = Path(__file__).parents[3]
 _START_TIMEOUT_S = 20.0
 _STOP_TIMEOUT_S = 20.0
 
-# From any of them on, so that two runs side by side hardly ever try the same.
-_FIRST_PORT, _PORTS = 22_000, 10_000
+# pytest-xdist sets it to gw0, gw1, ... in each process of a parallel run.
+PARALLEL = "PYTEST_XDIST_WORKER"
+# Each process of a parallel run has a range of its own. From any port of it on, so that two runs side by side hardly
+# ever try the same.
+_FIRST_PORT, _PORTS, _RANGES = 22_000, 1_000, 10
+_range = int(os.environ.get(PARALLEL, "gw0").removeprefix("gw")) % _RANGES
 _start = random.randrange(_PORTS)
-_ports = (_FIRST_PORT + (_start + number) % _PORTS for number in itertools.count())
+_ports = (_FIRST_PORT + _range * _PORTS + (_start + number) % _PORTS for number in itertools.count())
 
 
 @dataclass(frozen=True)
