@@ -14,6 +14,10 @@ from database.clock import watch_clock
 from database.sessions import Pool, StoreUnavailable, make_pool
 from ingest_api.documents.documents import documents
 from ingest_api.documents.operations import OPERATIONS
+from ingest_api.idempotency.accepted_orders import AcceptedOrders
+from ingest_api.idempotency.claims import Claims
+from ingest_api.idempotency.keyed import KeyedOrders
+from ingest_api.idempotency.memory import BrokerMark, MemoryJudge
 from ingest_api.intake.accept import AcceptOrder, Intake
 from ingest_api.intake.bulk import AcceptBulk
 from ingest_api.intake.group_commit import GroupCommit
@@ -25,10 +29,6 @@ from ingest_api.reads.order_lists import OrderLists
 from ingest_api.reads.stored_orders import ReadLimits, StoredOrders
 from ingest_api.reads.verdicts import PART as VERDICTS
 from ingest_api.reads.verdicts import Verdicts
-from ingest_api.retries.accepted_orders import AcceptedOrders
-from ingest_api.retries.claims import Claims
-from ingest_api.retries.keyed import KeyedOrders
-from ingest_api.retries.memory import BrokerMark, MemoryJudge
 from ingest_api.settings import IngestSettings
 from pipeline.broker.publisher import Publisher
 from pipeline.cache import product_cache, redis_link

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 from starlette.types import Receive, Scope, Send
 
+from ingest_api.idempotency.keyed import Keyed, KeyedOrders
+from ingest_api.idempotency.records import Request, fingerprint_of
 from ingest_api.intake.group_commit import Full, GroupCommit, Unavailable
 from ingest_api.prices.catalogue import Catalogue
 from ingest_api.requests import OrderRequest, canonical_product_id, decode_request, price, traceparent_of
-from ingest_api.retries.idempotency import Request, fingerprint_of
-from ingest_api.retries.keyed import Keyed, KeyedOrders
 from pipeline.broker.publisher import Outcome
 from pipeline.contract.order_ids import OrderIds
 from pipeline.contract.orders import Order, encode_order, with_context

@@ -17,6 +17,8 @@ from typing import Any, TypeVar
 import msgspec
 from starlette.types import Receive, Scope, Send
 
+from ingest_api.idempotency.keyed import Keyed
+from ingest_api.idempotency.records import FINGERPRINT_BYTES, Request, fingerprint_of
 from ingest_api.intake.accept import Intake, confirmed
 from ingest_api.prices.catalogue import Product
 from ingest_api.requests import (
@@ -27,8 +29,6 @@ from ingest_api.requests import (
     to_order,
     traceparent_of,
 )
-from ingest_api.retries.idempotency import FINGERPRINT_BYTES, Request, fingerprint_of
-from ingest_api.retries.keyed import Keyed
 from pipeline.contract.orders import Order, encode_order, join_orders, with_context
 from pipeline.process import metrics
 from pipeline.process.shares import Busy

@@ -32,7 +32,7 @@ UUIDv7, which is one millisecond, a thousand of them would meet with p = 1000**2
 
 Why several keys. They let a key that leaked, or is too old by policy, be replaced without a second order for any retry.
 The first key mints; every key recognises its ids. A retry's id is derived under each key, because its first request may
-have been made under any of them. ingest_api.retries.keyed finds the right one.
+have been made under any of them. ingest_api.idempotency.keyed finds the right one.
 
 Why 24 bits of MAC. It answers "did we mint this?" for ids without a row, so that GET says PENDING and not 404 (P6). A
 forger's guess passes once in 16.7 million and gains one PENDING for an order that does not exist. The MAC authorises

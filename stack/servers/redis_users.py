@@ -32,7 +32,7 @@ class Rights:
     writes: tuple[str, ...] = ()
 
 
-# Claims and their marker, lists of claims by client, cached pages of orders; see ingest_api.retries.claims_script.
+# Claims and their marker, lists of claims by client, cached pages of orders; see ingest_api.idempotency.claims_script.
 _CLAIMS, _PRODUCTS, _PAGES = ("claim:*", "claims:*", "memory"), "product:*", "orders-of-product:*"
 # What tells an emptied cache from a cold one, see pipeline.cache.product_cache.
 _EPOCH = "cache-epoch"

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from ingest_api.retries.idempotency import name_of
+from ingest_api.idempotency.records import name_of
 from tests.support.clients.keyed import KEY, keyed, ttl_s_above
 from tests.support.data.redis_names import NAMESPACE
 from tests.support.faults.faults import Proxy, proxy_to

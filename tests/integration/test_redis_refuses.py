@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 import pytest
 from redis.asyncio import Redis
 
-from ingest_api.retries.claims import Claims
-from ingest_api.retries.idempotency import Claim, Replay
+from ingest_api.idempotency.claims import Claims
+from ingest_api.idempotency.records import Claim, Replay
 from pipeline.cache.order_list_cache import Lease, OrderListCache
 from pipeline.cache.product_cache import ProductCache
 from pipeline.cache.redis_link import connect

@@ -11,8 +11,8 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
 
-from ingest_api.retries.claims import Claims
-from ingest_api.retries.idempotency import Claim
+from ingest_api.idempotency.claims import Claims
+from ingest_api.idempotency.records import Claim
 from pipeline.cache.order_list_cache import Lease, OrderListCache
 from pipeline.cache.product_cache import ProductCache
 from pipeline.cache.redis_link import connect

@@ -7,7 +7,7 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from ingest_api.retries.idempotency import name_of
+from ingest_api.idempotency.records import name_of
 from pipeline.contract import topology
 from pipeline.contract.product_events import ProductEvent
 from tests.support.clients.keyed import KEY, keyed, ttl_s_above

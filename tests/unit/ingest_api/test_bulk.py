@@ -8,10 +8,10 @@ from decimal import Decimal
 
 import pytest
 
+from ingest_api.idempotency.records import Request, fingerprint_of
 from ingest_api.intake.bulk import MAX_ORDERS, answer_of, fingerprint_of_all, read, split, to_orders
 from ingest_api.prices.catalogue import Product
 from ingest_api.requests import OrderRequest
-from ingest_api.retries.idempotency import Request, fingerprint_of
 from pipeline.contract.order_ids import OrderIds
 from pipeline.contract.orders import Order
 from tests.support.data.problems import pointer_of

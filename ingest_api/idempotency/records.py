@@ -1,6 +1,6 @@
 """Idempotency-Key (draft-ietf-httpapi-idempotency-key-header-07): the pure part.
 
-What makes two requests the same, and what is remembered of an order. ingest_api.retries.keyed says how P5 is kept.
+What makes two requests the same, and what is remembered of an order. ingest_api.idempotency.keyed says how P5 is kept.
 """
 
 from collections.abc import Callable, Iterable, Sequence

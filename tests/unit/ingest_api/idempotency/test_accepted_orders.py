@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from database.sessions import StoreUnavailable
-from ingest_api.retries import accepted_orders
-from ingest_api.retries.accepted_orders import AcceptedOrders
+from ingest_api.idempotency import accepted_orders
+from ingest_api.idempotency.accepted_orders import AcceptedOrders
 from tests.support.time.conditions import eventually
 
 _TIMEOUT_S = 0.5

@@ -1,6 +1,6 @@
 """Claims: what Redis and this process remember of keyed orders.
 
-ingest_api.retries.keyed says how they are used, ingest_api.retries.claims_script what Redis does.
+ingest_api.idempotency.keyed says how they are used, ingest_api.idempotency.claims_script what Redis does.
 
 All keyed requests that wait at the same time share one round trip. While one call to Redis is in flight, arrivals
 collect; when it returns, they are the next call. A request without a key never comes here.
@@ -35,8 +35,8 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from ingest_api.retries.claims_script import EXCHANGE, HEAD
-from ingest_api.retries.idempotency import Claim, Replay, Taken, judge
+from ingest_api.idempotency.claims_script import EXCHANGE, HEAD
+from ingest_api.idempotency.records import Claim, Replay, Taken, judge
 from pipeline.cache.redis_link import redis_breaker
 from pipeline.process import metrics
 

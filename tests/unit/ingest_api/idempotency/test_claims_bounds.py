@@ -9,9 +9,9 @@ import msgspec
 import pytest
 from redis.exceptions import ConnectionError as RedisAway
 
-from ingest_api.retries import claims as claims_module
-from ingest_api.retries.claims import Claims
-from ingest_api.retries.idempotency import Claim
+from ingest_api.idempotency import claims as claims_module
+from ingest_api.idempotency.claims import Claims
+from ingest_api.idempotency.records import Claim
 from tests.support.time.conditions import eventually
 
 BULK = "p" * 31_000

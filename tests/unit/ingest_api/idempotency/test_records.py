@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest_api.requests import OrderRequest
-from ingest_api.retries.idempotency import (
+from ingest_api.idempotency.records import (
     Claim,
     Replay,
     Request,
@@ -25,6 +24,7 @@ from ingest_api.retries.idempotency import (
     pack,
     unpack,
 )
+from ingest_api.requests import OrderRequest
 from pipeline.contract.order_ids import OrderIds
 from pipeline.contract.orders import Order
 from tests.support.data.orders import accepted_at_ms

@@ -1,4 +1,4 @@
-"""The Redis script that begins and settles claims, all in one call. See ingest_api.retries.claims.
+"""The Redis script that begins and settles claims, all in one call. See ingest_api.idempotency.claims.
 
 A value is
 

@@ -8,7 +8,7 @@ nobody remembers its key. `MemoryJudge` finds out when no such order is left:
     SETTLED    all are stored: the queue is empty, and no worker can hold a message any more. Or an order is stored that
                this process took up after all earlier ones had been published
 
-The process that finds out raises the level in Redis, for all (ingest_api.retries.claims).
+The process that finds out raises the level in Redis, for all (ingest_api.idempotency.claims).
 """
 
 import asyncio
@@ -20,8 +20,8 @@ import structlog
 from aiormq.exceptions import ChannelAccessRefused
 
 from database.sessions import StoreUnavailable
-from ingest_api.retries.accepted_orders import AcceptedOrders
-from ingest_api.retries.claims import COMPLETE, NO_MEMORY, SETTLED, Claims, Memory
+from ingest_api.idempotency.accepted_orders import AcceptedOrders
+from ingest_api.idempotency.claims import COMPLETE, NO_MEMORY, SETTLED, Claims, Memory
 from pipeline.contract.order_ids import OrderIds
 from pipeline.contract.topology import OpenChannel, begin_intake
 
