@@ -11,10 +11,9 @@ import structlog
 from database.clock import ClockWatch
 from database.faults import Fault, describe, fault_of
 from database.sessions import check_writable, count_fault, open_session
-from pipeline.broker import connection as broker
-from pipeline.process import metrics
+from pipeline.process import backoff, metrics
+from pipeline.process.backoff import wait_to_retry
 from pipeline.process.health import Health
-from pipeline.process.lifecycle import wait_to_retry
 
 log = structlog.get_logger()
 
@@ -30,8 +29,8 @@ _CLOSE_TIMEOUT_S = 2.0
 # How stale readiness may be while no batch uses the database.
 _PING_INTERVAL_S = 1.0
 _PING_TIMEOUT_S = 4.0
-# The broker's backoff with a lower bound, so that a server that works again is used within 5 s.
-backoff_s = partial(broker.backoff_s, last_s=3.0)
+# Bounded lower than others, so that a server that works again is used within 5 s.
+backoff_s = partial(backoff.backoff_s, last_s=3.0)
 
 
 class Database:

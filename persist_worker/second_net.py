@@ -28,12 +28,12 @@ from database.connection import Connection, Database
 from database.dead_letters import DeadLetter, count_parked, park
 from persist_worker.write import STAGE as PERSIST
 from pipeline.broker.batches import BatchConsumer
-from pipeline.broker.connection import backoff_s
 from pipeline.broker.deliveries import BatchLimits, Delivery
 from pipeline.broker.publisher import Outcome, Publisher
 from pipeline.contract import topology
 from pipeline.contract.orders import SCHEMA, InvalidOrder, Order, decode_order, id_in, join_bodies, split_body
 from pipeline.contract.reasons import BROKER_REASONS, DEAD_LETTERED
+from pipeline.process.backoff import backoff_s
 from pipeline.process.health import Health
 from pipeline.process.settings import PipelineSettings
 

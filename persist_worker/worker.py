@@ -9,15 +9,14 @@ from database.connection import Connection, Database
 from database.dead_letters import DeadLetter
 from persist_worker.write import STAGE, Written, each_once, write
 from pipeline.broker.batches import BatchConsumer
-from pipeline.broker.connection import backoff_s
 from pipeline.broker.deliveries import Batch
 from pipeline.broker.incoming import Incoming, read
 from pipeline.broker.publisher import Outcome, Publisher
 from pipeline.contract import topology
 from pipeline.contract.orders import Order, encode_order, join_orders
 from pipeline.process import metrics
+from pipeline.process.backoff import backoff_s, wait_to_retry
 from pipeline.process.health import Health
-from pipeline.process.lifecycle import wait_to_retry
 
 log = structlog.get_logger()
 

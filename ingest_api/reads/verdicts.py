@@ -26,9 +26,9 @@ from database.connection import Connection
 from database.faults import Fault, describe, fault_of
 from database.sessions import check_writable, count_fault, open_session
 from ingest_api.reads.stored_orders import DECIDED, Row, products_of
-from pipeline.broker.connection import backoff_s
 from pipeline.cache.order_list_cache import OrderListCache
 from pipeline.process import metrics
+from pipeline.process.backoff import backoff_s
 from pipeline.process.health import Health
 from pipeline.process.shares import Busy, Shares
 

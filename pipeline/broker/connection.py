@@ -21,6 +21,7 @@ from pamqp.commands import Basic, Connection
 from pamqp.header import ContentHeader
 
 from pipeline.process import error_text, metrics
+from pipeline.process.backoff import backoff_s
 from pipeline.process.health import Health
 from pipeline.process.settings import BrokerSettings
 
@@ -36,7 +37,6 @@ _CLOSE_TIMEOUT_S = 2.0
 # Opening a channel and declaring take milliseconds. A node cut off from its cluster answers the handshake and then
 # nothing: the queue's leader is elsewhere. Its heartbeats continue, so only this timeout notices.
 _ANSWER_TIMEOUT_S = 5.0
-_FIRST_RETRY_S, _LAST_RETRY_S = 0.1, 5.0
 
 _unmarshal = ContentHeader.unmarshal
 
@@ -91,15 +91,6 @@ def is_broker_fault(error: BaseException) -> bool:
     if isinstance(error, asyncio.CancelledError):
         return not _is_cancelled()
     return isinstance(error, _BROKER_ERRORS) or type(error) is Exception
-
-
-def backoff_s(attempt: int, first_s: float = _FIRST_RETRY_S, last_s: float = _LAST_RETRY_S) -> float:
-    """Seconds to wait before retry number `attempt` (from 0): doubled each time, bounded, with half of it jitter.
-
-    Jitter, because all clients reconnect at once when a broker returns.
-    """
-    doubled: float = first_s * 2 ** min(attempt, 16)
-    return min(last_s, doubled) * random.uniform(0.5, 1.0)
 
 
 async def keep_connected(settings: BrokerSettings, health: Health, part: str, session: Session) -> None:

@@ -130,20 +130,6 @@ async def work_until_stopped(
     await end([working])
 
 
-async def wait_to_retry(stop: asyncio.Event, seconds: float) -> None:
-    """Wait before another attempt at the batch in hand. Raises LetGo as soon as `stop` is set.
-
-    A stopping process should not wait for a database that may be away for hours. It need not: nothing in hand was
-    acknowledged.
-    """
-    try:
-        async with asyncio.timeout(seconds):
-            await stop.wait()
-    except TimeoutError:
-        return
-    raise LetGo
-
-
 async def _work(run_once: Callable[[], Awaitable[int | None]]) -> None:
     try:
         while await run_once() is not None:

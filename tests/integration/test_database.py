@@ -10,7 +10,7 @@ from database import connection as database_connection
 from database import sessions
 from database.connection import Connection, Database
 from database.copy_text import copy_lines
-from pipeline.broker import connection as broker
+from pipeline.process import backoff
 from pipeline.process import health as health_module
 from pipeline.process.health import Health
 from tests.support.brokers.broker import running_task
@@ -22,7 +22,7 @@ from tests.support.time.conditions import eventually
 
 @pytest.fixture(autouse=True)
 def _fast_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database_connection, "backoff_s", lambda attempt: broker.backoff_s(attempt, 0.01, 0.02))
+    monkeypatch.setattr(database_connection, "backoff_s", lambda attempt: backoff.backoff_s(attempt, 0.01, 0.02))
 
 
 async def nothing(_: Connection) -> None:
