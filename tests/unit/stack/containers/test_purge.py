@@ -11,7 +11,7 @@ from stack import cli
 from stack.containers import containers
 from stack.errors import HeadraceError
 from stack.home.directory import FOUND, MADE, MARKER, Home
-from tests.unit.stack.test_stack_commands import headrace
+from tests.unit.stack.test_commands import headrace
 
 
 def tree(directory: Path) -> set[str]:

@@ -6,7 +6,7 @@ from ingest_api.documents.documents import openapi
 from persist_worker.second_net import Death
 from pipeline.contract.reasons import BROKER_REASONS, DEAD_LETTERED, REASONS, table_rows
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 
 def test_the_documents_list_every_reason() -> None:

@@ -15,7 +15,7 @@ from pipeline.process.lifecycle import _EXIT_BUG
 from pipeline.process.logs.sink import MAX_LINE_BYTES, MAX_WAITING_BYTES, LineStream, LogSink
 from tests.support.services.logging_process import ROUNDS
 
-_ROOT = Path(__file__).parents[3]
+_ROOT = Path(__file__).parents[4]
 _TIMEOUT_S = 60
 
 

@@ -62,7 +62,12 @@ async def test_a_lock_file_that_names_a_zombie_is_removed(place: Place) -> None:
     assert not lock.exists()
 
 
-@pytest.mark.parametrize("text", ["", "\0\0\0\0", "x\n", f"{os.getpid()}\n", "1\n", "999999999\n"])
+# The ids name no process: the workers of a parallel run have to agree on them.
+@pytest.mark.parametrize(
+    "text",
+    ["", "\0\0\0\0", "x\n", f"{os.getpid()}\n", "1\n", "999999999\n"],
+    ids=["empty", "nul", "no number", "this process", "init", "nobody"],
+)
 async def test_a_lock_file_that_names_nobody_who_works_there_is_removed(place: Place, text: str) -> None:
     lock = place.directory / "data" / "postmaster.pid"
     lock.write_text(text)
