@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from html import escape
 
 from benchmarks.report import goals, rates, results, sentences, tables
-from benchmarks.report.figures import NOTHING, number, times
+from benchmarks.report.number_format import NOTHING, number, times
 from benchmarks.report.results import Results
 from benchmarks.report.tables import Table
 

@@ -6,7 +6,7 @@ Every figure is the median of the runs that count. One that was disturbed does n
 from __future__ import annotations
 
 from benchmarks.report import goals
-from benchmarks.report.figures import NOTHING, ms, number, percent
+from benchmarks.report.number_format import NOTHING, ms, number, percent
 from benchmarks.report.results import GENERATORS, KNEE, OPEN_LOOP, Results, Run, select, spread
 from benchmarks.report.tables import Table, median, names_of, of, remarks, title_of
 

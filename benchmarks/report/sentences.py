@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from benchmarks.report import goals, results, tables
-from benchmarks.report.figures import number, percent
+from benchmarks.report.number_format import number, percent
 from benchmarks.report.results import SATURATED, SATURATION, Results
 from benchmarks.report.tables import Table
 

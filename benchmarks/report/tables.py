@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from benchmarks.report import goals, results
-from benchmarks.report.figures import NOTHING, low_to_high, ms, number, percent, times
+from benchmarks.report.number_format import NOTHING, low_to_high, ms, number, percent, times
 from benchmarks.report.results import SATURATED, SATURATION, Results, Run, accepted, end_to_end, select, spread
 
 # Parts of all contenders, under the names of what they do. Whatever is not here is a worker.

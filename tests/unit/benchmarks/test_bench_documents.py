@@ -95,7 +95,7 @@ def test_a_marker_that_says_nothing_is_an_error(document: str, reason: str) -> N
 def test_the_documents_say_what_their_result_files_say() -> None:
     named = [file for path in documents.DOCUMENTS for file in named_in(path.read_text())]
     assert named, "no document names a result file"
-    assert [path.name for path, _ in documents.stale()] == [], "mend: .venv-bench/bin/python -m benchmarks.report"
+    assert [path.name for path, _ in documents.stale()] == [], "fix: .venv-bench/bin/python -m benchmarks.report"
 
 
 def test_every_link_of_the_measurements_leads_somewhere() -> None:
@@ -107,7 +107,7 @@ def test_every_link_of_the_measurements_leads_somewhere() -> None:
 
 def test_the_pictures_were_drawn_from_the_files_as_they_are() -> None:
     assert list(documents.IMAGES.glob("bench-*.svg"))
-    assert report.stale_images() == [], "mend: .venv-bench/bin/python -m benchmarks.report"
+    assert report.stale_images() == [], "fix: .venv-bench/bin/python -m benchmarks.report"
 
 
 def test_a_picture_of_a_file_that_has_changed_since_is_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.report import rates, sentences, tables
-from benchmarks.report.figures import ms, number, percent, times
+from benchmarks.report.number_format import ms, number, percent, times
 from benchmarks.report.results import Percentiles, Run, Skipped
 from benchmarks.report.tables import Table, markdown
 from tests.support.data.bench_results import PUNCTUAL, a_run, some_results
