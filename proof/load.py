@@ -25,7 +25,7 @@ import httptools
 
 from proof.bodies import id_of, problem_name
 from proof.load_result import NO_ANSWER, LoadResult, Request
-from proof.stop_rule import FOREVER_S, Hope
+from proof.stop_rule import FOREVER_S, StopRule
 
 T = TypeVar("T")
 
@@ -66,8 +66,8 @@ async def drive(
     again.
 
     Sending stops when no order was accepted for `acceptance_s` seconds: the first value until the first acceptance, the
-    second after any. It never stops before there are as many answers as clients. The result says so in `fruitless_s`.
-    A 409 counts as an acceptance here: what is sold out was sold.
+    second after any. It never stops before there are as many answers as clients. The result's `without_acceptance_s`
+    says so. A 409 counts as an acceptance here: what is sold out was sold.
 
     Raises Unreachable if the first connection fails for `patience_s` seconds. Later failures are retried for PATIENCE_S
     seconds; after that the result says why in `gave_up`.
@@ -78,7 +78,7 @@ async def drive(
     first = await load.connect(patience_s)
     if first is None:
         raise Unreachable(load.result.gave_up)
-    ticking = asyncio.create_task(load.tick(on_progress, Hope(load.result, clients, acceptance_s)))
+    ticking = asyncio.create_task(load.tick(on_progress, StopRule(load.result, clients, acceptance_s)))
     try:
         async with asyncio.TaskGroup() as group:
             for connection in [first, *[None] * (clients - 1)]:
@@ -142,15 +142,15 @@ class _Load(Generic[T]):
             pause_s = min(2 * pause_s, longest_s)
         return None
 
-    async def tick(self, on_progress: Callable[[int], None], hope: Hope[T]) -> None:
+    async def tick(self, on_progress: Callable[[int], None], stop_rule: StopRule[T]) -> None:
         """One clock for all timeouts: a timer for each request would cost more than parsing its answer."""
         while True:
             await asyncio.sleep(TICK_S)
             late_s = time.perf_counter() - self.timeout_s
             for connection in self.connections:
                 connection.abort_if_sent_before(late_s)
-            if hope.is_lost() and not self.exhausted:
-                self.result.fruitless_s = hope.patience_s
+            if stop_rule.should_stop() and not self.exhausted:
+                self.result.without_acceptance_s = stop_rule.patience_s
                 self.exhausted = True
             on_progress(len(self.result))
 

@@ -67,7 +67,7 @@ class LoadResult(Generic[T]):
     """The most connections that were open at the same time."""
     gave_up: str = ""
     """Why a client stopped before the requests were used up: it could not reconnect."""
-    fruitless_s: float = 0.0
+    without_acceptance_s: float = 0.0
     """Seconds without an acceptance after which sending was stopped; 0: it was not."""
 
     def __len__(self) -> int:

@@ -14,8 +14,8 @@ FOREVER_S = (math.inf, math.inf)
 SOLD_OUT = 409
 
 
-class Hope(Generic[T]):
-    """Stops a load that gets no acceptance. A 409 counts as one: what is sold out was sold."""
+class StopRule(Generic[T]):
+    """Decides when to stop a load that gets no acceptance. A 409 counts as one: what is sold out was sold."""
 
     def __init__(self, result: LoadResult[T], clients: int, acceptance_s: tuple[float, float]) -> None:
         """`acceptance_s`: seconds to wait for the first acceptance, and for each later one."""
@@ -24,7 +24,7 @@ class Hope(Generic[T]):
         self._seen = 0
         self._since_s = time.perf_counter()
 
-    def is_lost(self) -> bool:
+    def should_stop(self) -> bool:
         """Whether to stop, by the answers since the last call. Never before there are as many answers as clients."""
         fresh, self._seen = self._result.statuses[self._seen :], len(self._result)
         if any(is_accepted(status) or status == SOLD_OUT for status in fresh):

@@ -40,7 +40,7 @@ class Run:
 
     @property
     def is_good(self) -> bool:
-        return self.account.is_clean and self.sent.accepted_count > 0 and not self.load.fruitless_s
+        return self.account.is_clean and self.sent.accepted_count > 0 and not self.load.without_acceptance_s
 
     @property
     def decided_s(self) -> float:
@@ -215,9 +215,9 @@ def remarks(run: Run) -> list[str]:
 
 
 def _stop_remark(run: Run) -> Iterator[str]:
-    if run.load.fruitless_s:
+    if run.load.without_acceptance_s:
         said = problem_detail(run.load.last_refusal) or "nothing"
-        yield f"The sending was stopped: no order was accepted for {run.load.fruitless_s:.0f} s."
+        yield f"The sending was stopped: no order was accepted for {run.load.without_acceptance_s:.0f} s."
         yield f"  the last refusal said: {said}"
 
 

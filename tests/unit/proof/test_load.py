@@ -257,7 +257,7 @@ async def test_a_server_that_takes_nothing_ends_the_load() -> None:
     body = b'{"type":"/docs/problems/overloaded","detail":"Disk full."}'
     async with serving(saying(response(503, body, "Retry-After: 0\r\n"))) as server:
         result = await drive(server.url, orders(server.url, 10**9), 4, acceptance_s=(0.2, 60))
-    assert result.fruitless_s == 0.2
+    assert result.without_acceptance_s == 0.2
     assert problem_detail(result.last_refusal) == "Disk full."
     assert len(result) == len(server.bodies) >= 4
     assert result.kept[0] == b"overloaded"
@@ -266,7 +266,7 @@ async def test_a_server_that_takes_nothing_ends_the_load() -> None:
 async def test_a_server_that_takes_no_more_ends_the_load_later() -> None:
     async with serving(saying(response(), response(503, b"", "Retry-After: 0\r\n"))) as server:
         result = await drive(server.url, orders(server.url, 10**9), 1, acceptance_s=(60, 0.2))
-    assert result.fruitless_s == 0.2
+    assert result.without_acceptance_s == 0.2
     assert result.statuses[0] == 202
 
 
@@ -286,7 +286,7 @@ async def test_each_client_has_one_attempt_before_the_load_is_ended() -> None:
 async def test_sold_out_is_no_fruitless_answer() -> None:
     async with serving(saying(response(409))) as server:
         result = await drive(server.url, orders(server.url, 2000), 1, acceptance_s=(0.1, 0.1))
-    assert (len(result), result.fruitless_s) == (2000, 0.0)
+    assert (len(result), result.without_acceptance_s) == (2000, 0.0)
 
 
 async def test_nobody_there() -> None:

@@ -121,7 +121,7 @@ def test_nothing_decided_has_no_drain() -> None:
 
 def test_a_stop_for_want_of_acceptances_says_why_and_is_not_good() -> None:
     load = answered((202, ID), (503, "broker-unavailable"))
-    load.fruitless_s, load.last_refusal = 10.0, AWAY
+    load.without_acceptance_s, load.last_refusal = 10.0, AWAY
     of = run(load, planned=20_000)
     assert not of.is_good
     text = " ".join(" ".join(report(of)).split())
@@ -137,7 +137,7 @@ def test_connections_that_were_not_there_are_not_claimed() -> None:
 
 def test_a_stack_that_says_nothing_is_quoted_with_nothing() -> None:
     load = answered((0, ""))
-    load.fruitless_s = 10.0
+    load.without_acceptance_s = 10.0
     assert "  the last refusal said: nothing" in report(run(load, planned=2))
 
 
