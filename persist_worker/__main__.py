@@ -4,8 +4,8 @@ import asyncio
 
 from database.connection import PART as DATABASE
 from database.connection import Database
-from persist_worker.second_net import PART as DEAD_LETTERS
-from persist_worker.second_net import SecondNet
+from persist_worker.dead_letter_consumer import PART as DEAD_LETTERS
+from persist_worker.dead_letter_consumer import DeadLetterConsumer
 from persist_worker.settings import PersistSettings
 from persist_worker.worker import PUBLISHER, PersistWorker
 from persist_worker.write import prepare
@@ -34,9 +34,10 @@ async def main(settings: PersistSettings, stop: asyncio.Event) -> None:
         watched=(topology.ORDERS_DEAD_QUEUE,),
     )
     worker = PersistWorker(consumer, database, publisher, health, stop)
-    net = SecondNet.of(settings, health, publisher)
+    dead_letters = DeadLetterConsumer.of(settings, health, publisher)
     serving = server.serve_health(health_app(health), settings.host, settings.port)
-    async with lifecycle.background(publisher.run(), consumer.run(), database.watch(), net.run(), serving, stop=stop):
+    running = publisher.run(), consumer.run(), database.watch(), dead_letters.run(), serving
+    async with lifecycle.background(*running, stop=stop):
         await lifecycle.work_until_stopped(worker.run_once, stop, consumer.stop, settings.stop_grace_s)
     await database.close()
 

@@ -39,7 +39,7 @@ class PersistWorker:
     async def run_once(self) -> int | None:
         """Process one batch, from its close to its ack. Returns how many orders it held; None when drained.
 
-        Raises LetGo.
+        Raises Abandoned.
         """
         batch = await self._consumer.next()
         if batch is None:
@@ -62,7 +62,7 @@ class PersistWorker:
     async def _forward(self, body: bytes | None, orders: int) -> None:
         """Publish order.created until it is confirmed. After a crash, the redelivered batch is forwarded once more.
 
-        Raises LetGo.
+        Raises Abandoned.
         """
         attempt = 0
         while body is not None:

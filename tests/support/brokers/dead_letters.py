@@ -1,4 +1,4 @@
-"""Messages that the broker gives up on, and `./headrace dead`."""
+"""Makes the broker dead-letter messages, consumes them as persist_worker does, and runs `./headrace dead`."""
 
 import asyncio
 import os
@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 
-from persist_worker.second_net import PART, SecondNet
+from persist_worker.dead_letter_consumer import PART, DeadLetterConsumer
 from persist_worker.settings import PersistSettings
 from persist_worker.worker import PUBLISHER
 from pipeline.broker.publisher import Publisher
@@ -21,33 +21,36 @@ from tests.support.time.conditions import eventually
 
 
 @asynccontextmanager
-async def second_net(environment: Mapping[str, str]) -> AsyncIterator[SecondNet]:
-    """A second net that is connected and takes a batch when it is told to."""
+async def dead_letter_consumer(environment: Mapping[str, str]) -> AsyncIterator[DeadLetterConsumer]:
+    """A connected dead-letter consumer. A test calls `run_once` for each batch."""
     health = Health("persist_worker", PART, PUBLISHER)
-    net, publisher = make_net(environment, health)
+    consumer, publisher = make_dead_letter_consumer(environment, health)
     try:
-        async with running_task(net._consumer.run(), publisher.run()):
+        async with running_task(consumer._consumer.run(), publisher.run()):
             await eventually(lambda: health.is_ready)
-            yield net
+            yield consumer
     finally:
-        await net._database.close()
+        await consumer._database.close()
 
 
-def make_net(environment: Mapping[str, str], health: Health) -> tuple[SecondNet, Publisher]:
-    """And the publisher that it shares with the worker; that is for the caller to run. `health` has both parts."""
+def make_dead_letter_consumer(environment: Mapping[str, str], health: Health) -> tuple[DeadLetterConsumer, Publisher]:
+    """A dead-letter consumer, and the publisher that it shares with the worker. The caller runs the publisher.
+
+    `health`: has the parts of both.
+    """
     settings = settings_from(PersistSettings, environment)
     publisher = Publisher(settings, health, PUBLISHER, topology.declare_created)
-    return SecondNet.of(settings, health, publisher), publisher
+    return DeadLetterConsumer.of(settings, health, publisher), publisher
 
 
 async def reject(amqp_url: str, queue_name: str) -> None:
-    """Take the next message of a queue and refuse it, as no worker of ours does."""
+    """Reject the next message of a queue without requeueing it. No worker of ours does that."""
     async with plain_channel(amqp_url) as channel:
         await (await _next_message(channel, queue_name)).reject(requeue=False)
 
 
 async def return_too_often(amqp_url: str, queue_name: str) -> int:
-    """Take the only message of a queue and give it back, until the broker has had enough. Returns how often."""
+    """Requeue the only message of a queue until the broker dead-letters it. Returns how often it was requeued."""
     async with plain_channel(amqp_url) as channel:
         dead = await topology.declare_dead(channel)
         before = await _depth(channel, dead.name)
@@ -56,7 +59,7 @@ async def return_too_often(amqp_url: str, queue_name: str) -> int:
             if message is None:
                 return times
             await message.reject(requeue=True)
-    raise AssertionError("the broker has not had enough")
+    raise AssertionError("the broker never dead-lettered the message")
 
 
 async def _next_message_unless_dead(

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ingest_api.documents.documents import openapi
-from persist_worker.second_net import Death
+from persist_worker.dead_letter_consumer import XDeath
 from pipeline.contract.reasons import BROKER_REASONS, DEAD_LETTERED, REASONS, table_rows
 
 ROOT = Path(__file__).parents[4]
@@ -19,5 +19,5 @@ def test_the_documents_list_every_reason() -> None:
 def test_what_the_broker_gives_up_on_has_a_reason_of_the_table() -> None:
     names = {it.name for it in REASONS if not it.is_verdict}
     for word in [*BROKER_REASONS, "something new"]:
-        assert Death.of([{"reason": word, "queue": "orders.accepted"}]).reason in names
-    assert Death.of([{"reason": "something new"}]).reason == DEAD_LETTERED
+        assert XDeath.of([{"reason": word, "queue": "orders.accepted"}]).reason in names
+    assert XDeath.of([{"reason": "something new"}]).reason == DEAD_LETTERED

@@ -8,8 +8,8 @@ import pytest
 
 from database import connection as database_connection
 from database.connection import Connection
-from persist_worker import second_net as second_net_module
-from persist_worker.second_net import PART
+from persist_worker import dead_letter_consumer as module
+from persist_worker.dead_letter_consumer import PART
 from persist_worker.worker import PUBLISHER
 from pipeline.broker import batches
 from pipeline.contract import topology
@@ -18,7 +18,7 @@ from pipeline.contract.reasons import DEAD_LETTERED
 from pipeline.process import lifecycle
 from pipeline.process.health import Health
 from tests.support.brokers.broker import plain_channel, running_task, send, send_orders, unsettled
-from tests.support.brokers.dead_letters import make_net, reject, return_too_often, second_net
+from tests.support.brokers.dead_letters import dead_letter_consumer, make_dead_letter_consumer, reject, return_too_often
 from tests.support.data.metrics import grown, sample
 from tests.support.data.orders import body_of, new_product_id, order
 from tests.support.services.processes import service_process
@@ -64,7 +64,7 @@ async def give_up(environment: dict[str, str], *orders: Order, queue: str = ACCE
 
 
 async def store(environment: dict[str, str], *orders: Order) -> None:
-    """Through the first net. They are in orders.created then, as one message."""
+    """Run them through persist_worker, so that they are in orders.created as one message."""
     await publish(environment, topology.ORDER_ACCEPTED, *orders)
     async with persist_worker(environment) as worker:
         await worker.run_once()
@@ -76,15 +76,15 @@ async def decide(environment: dict[str, str]) -> None:
 
 
 async def park_all(environment: dict[str, str], letters: int) -> None:
-    """Whatever is in the net, of which so many are new; and all of it is acknowledged then."""
-    async with second_net(environment) as net:
+    """Consume orders.dead until `letters` new letters are parked; the queue is empty then."""
+    async with dead_letter_consumer(environment) as consumer:
         while letters > 0:
-            letters -= await net.run_once() or 0
+            letters -= await consumer.run_once() or 0
     assert letters == 0
     assert await unsettled(environment["AMQP_URL"], DEAD) == 0
 
 
-async def is_in_the_net(environment: dict[str, str]) -> bool:
+async def is_dead_lettered(environment: dict[str, str]) -> bool:
     return await unsettled(environment["AMQP_URL"], DEAD) == 1
 
 
@@ -95,7 +95,7 @@ def parked(stage: str, *orders: Order, reason: str = "rejected") -> list[DeadRow
 async def test_p4_a_message_that_comes_back_too_often_is_a_dead_letter_for_each_of_its_orders(
     environment: dict[str, str], connection: Connection
 ) -> None:
-    """With the process as it is deployed: the net is in persist_worker."""
+    """In the process as it is deployed: the consumer is a part of persist_worker."""
     orders = [order(A), order(A, 2)]
     await publish(environment, topology.ORDER_ACCEPTED, *orders)
     assert await return_too_often(environment["AMQP_URL"], ACCEPTED) == 101
@@ -144,8 +144,8 @@ async def test_p4_who_was_told_that_it_failed_is_not_passed_on_after_all(
     await reject(environment["AMQP_URL"], CREATED)
     await park_all(environment, 1)
     await give_up(environment, it)
-    async with second_net(environment) as net:
-        assert await net.run_once() == 0
+    async with dead_letter_consumer(environment) as consumer:
+        assert await consumer.run_once() == 0
     assert await dead_letters(connection) == parked("stock", it)
     assert await unsettled(environment["AMQP_URL"], CREATED) == 0
 
@@ -156,8 +156,8 @@ async def test_p4_the_way_into_the_net_is_made_again_by_the_net(
     """No one who consumes or publishes is told that somebody has removed it: the broker meets it alone."""
     monkeypatch.setattr(batches, "_DEPTH_INTERVAL_S", 0.05)
     await give_up(environment, it := order(A))
-    net, _ = make_net(environment, Health("persist_worker", PART, PUBLISHER))
-    async with running_task(net.run()):
+    consumer, _ = make_dead_letter_consumer(environment, Health("persist_worker", PART, PUBLISHER))
+    async with running_task(consumer.run()):
         await eventually(lambda: dead_letters(connection))
         async with plain_channel(environment["AMQP_URL"]) as channel:
             await (await channel.get_queue(DEAD)).unbind(topology.DEAD_EXCHANGE, "#")
@@ -203,13 +203,13 @@ async def test_p2_a_death_before_the_ack_parks_nothing_twice(
     await give_up(environment, it)
     letters = sample("headrace_orders_parked_total", stage="persist", reason="rejected")
     async with grown(letters) as growth:
-        async with second_net(environment) as net:
-            batch = await net._consumer.next()
+        async with dead_letter_consumer(environment) as consumer:
+            batch = await consumer._consumer.next()
             assert batch is not None
-            await second_net_module._park(connection, second_net_module.fallen(batch.deliveries))
+            await module._park(connection, module.split_messages(batch.deliveries))
         for _ in range(2):
-            async with second_net(environment) as net:
-                assert await net.run_once() == 0
+            async with dead_letter_consumer(environment) as consumer:
+                assert await consumer.run_once() == 0
             assert await unsettled(environment["AMQP_URL"], DEAD) == 0
             await give_up(environment, it)
         assert await dead_letters(connection) == parked("persist", it)
@@ -222,10 +222,10 @@ async def test_p1_while_the_database_is_away_nothing_is_acknowledged_and_afterwa
     it = order(A)
     await give_up(environment, it)
     wait_20_ms_for_locks(monkeypatch)
-    async with second_net(environment) as net:
+    async with dead_letter_consumer(environment) as consumer:
         async with locked(environment["DATABASE_URL"], "dead_letters"):
-            parking = asyncio.create_task(net.run_once())
-            await eventually(lambda: "55P03" in str(net._database._health.summary()))
+            parking = asyncio.create_task(consumer.run_once())
+            await eventually(lambda: "55P03" in str(consumer._database._health.summary()))
             assert not parking.done()
         assert await parking == 1
     assert await dead_letters(connection) == parked("persist", it)
@@ -238,8 +238,8 @@ async def test_who_waits_for_the_verdict_of_what_is_parked_is_told(
     heard = asyncio.Event()
     await connection.add_listener("headrace_verdicts", lambda *_: heard.set())
     await give_up(environment, order(A))
-    async with second_net(environment) as net:
-        await net.run_once()
+    async with dead_letter_consumer(environment) as consumer:
+        await consumer.run_once()
         async with asyncio.timeout(5):
             await heard.wait()
 
@@ -252,16 +252,16 @@ async def test_p1_a_bug_in_the_net_ends_the_net_alone_and_loses_nothing(
 
     await give_up(environment, it := order(A))
     health = Health("persist_worker", optional=(PART, PUBLISHER))
-    net, _ = make_net(environment, health)
+    consumer, _ = make_dead_letter_consumer(environment, health)
     with monkeypatch.context() as patched:
-        patched.setattr(second_net_module, "_park", buggy)
-        running = asyncio.create_task(net.run())
+        patched.setattr(module, "_park", buggy)
+        running = asyncio.create_task(consumer.run())
         await eventually(lambda: "a bug" in str(health.summary()["parts"]))
     assert not running.done(), "the end of a background task is the end of its process"
     assert health.is_ready
     await lifecycle.end([running])
-    await eventually(lambda: is_in_the_net(environment))
-    net, _ = make_net(environment, health)
-    async with running_task(net.run()):
+    await eventually(lambda: is_dead_lettered(environment))
+    consumer, _ = make_dead_letter_consumer(environment, health)
+    async with running_task(consumer.run()):
         await eventually(lambda: dead_letters(connection))
     assert await dead_letters(connection) == parked("persist", it)

@@ -59,7 +59,7 @@ _KNOWN = """
 
 
 @dataclass(frozen=True, slots=True)
-class Death:
+class XDeath:
     """Why the broker dead-lettered a message, if its x-death header says: anybody can publish to the exchange."""
 
     queue: str
@@ -67,7 +67,7 @@ class Death:
     detail: str
 
     @classmethod
-    def of(cls, deaths: object) -> "Death":
+    def of(cls, deaths: object) -> "XDeath":
         latest: Mapping[str, Any] = deaths[0] if isinstance(deaths, list) and deaths else {}
         if not isinstance(latest, Mapping):
             latest = {}
@@ -79,7 +79,7 @@ class Death:
 
 
 @dataclass(frozen=True, slots=True)
-class Fallen:
+class DeadOrder:
     """One order of a dead-lettered message, or the whole message if it cannot be split."""
 
     letter: DeadLetter
@@ -102,15 +102,15 @@ class Known:
         return (self.product_id, self.quantity) == (order.product_id, order.quantity)
 
 
-def fallen(deliveries: Iterable[Delivery]) -> list[Fallen]:
+def split_messages(deliveries: Iterable[Delivery]) -> list[DeadOrder]:
     """Split dead-lettered messages into single orders. Never raises."""
-    return [it for delivery in deliveries for it in _told_apart(delivery)]
+    return [it for delivery in deliveries for it in _split(delivery)]
 
 
-def sort_letters(those: Iterable[Fallen], known: Mapping[str, Known]) -> dict[str, list[DeadLetter]]:
+def sort_letters(dead_orders: Iterable[DeadOrder], known: Mapping[str, Known]) -> dict[str, list[DeadLetter]]:
     """The letters to park, by stage, and under FORWARD those to forward. `known`: their stored orders, by id."""
     letters: dict[str, list[DeadLetter]] = {PERSIST: [], STOCK: [], FORWARD: []}
-    for it in those:
+    for it in dead_orders:
         stage = it.stage if it.order is None else _stage_of(it.order, it.stage, known.get(it.order.id))
         if stage is not None:
             letters[stage].append(it.letter)
@@ -126,37 +126,37 @@ def _stage_of(order: Order, stage: str, known: Known | None) -> str | None:
     return STOCK if stage == STOCK else FORWARD
 
 
-def _told_apart(delivery: Delivery) -> list[Fallen]:
-    death = Death.of(delivery.deaths)
-    stage = _STAGES.get(death.queue, PERSIST)
+def _split(delivery: Delivery) -> list[DeadOrder]:
+    x_death = XDeath.of(delivery.deaths)
+    stage = _STAGES.get(x_death.queue, PERSIST)
     try:
         if delivery.schema != SCHEMA:
             raise InvalidOrder("of another schema")
         elements = split_body(delivery.body)
     except InvalidOrder:
-        whole = DeadLetter(None, death.reason, death.detail, delivery.body, delivery.schema)
-        return [Fallen(whole, stage, None)]
-    return [_one(element, death, stage) for element in elements]
+        whole = DeadLetter(None, x_death.reason, x_death.detail, delivery.body, delivery.schema)
+        return [DeadOrder(whole, stage, None)]
+    return [_dead_order(element, x_death, stage) for element in elements]
 
 
-def _one(element: bytes, death: Death, stage: str) -> Fallen:
-    letter = DeadLetter(id_in(element), death.reason, death.detail, b"[" + element + b"]")
+def _dead_order(element: bytes, x_death: XDeath, stage: str) -> DeadOrder:
+    letter = DeadLetter(id_in(element), x_death.reason, x_death.detail, b"[" + element + b"]")
     try:
-        return Fallen(letter, stage, decode_order(element))
+        return DeadOrder(letter, stage, decode_order(element))
     except InvalidOrder:
-        return Fallen(letter, stage, None)
+        return DeadOrder(letter, stage, None)
 
 
 # ── I/O below
 
 
-class SecondNet:
+class DeadLetterConsumer:
     def __init__(self, consumer: BatchConsumer, database: Database, publisher: Publisher, health: Health) -> None:
         """`consumer`: of orders.dead. `database`: not shared. `publisher`: to orders.created."""
         self._consumer, self._database, self._publisher, self._health = consumer, database, publisher, health
 
     @classmethod
-    def of(cls, settings: PipelineSettings, health: Health, publisher: Publisher) -> "SecondNet":
+    def of(cls, settings: PipelineSettings, health: Health, publisher: Publisher) -> "DeadLetterConsumer":
         """`health`: reports as PART, an optional part: orders are stored without this consumer."""
         consumer = BatchConsumer(settings, health, PART, topology.declare_dead, LIMITS, PREFETCH, declares_again=True)
         # It connects when there is something to park. Only the log reports its faults.
@@ -189,10 +189,10 @@ class SecondNet:
         batch = await self._consumer.next()
         if batch is None:
             return None
-        those = fallen(batch.deliveries)
+        dead_orders = split_messages(batch.deliveries)
 
         async def work(connection: Connection) -> dict[str, list[DeadLetter]]:
-            return await _park(connection, those)
+            return await _park(connection, dead_orders)
 
         parked = await self._database.until_it_works(work, self._consumer.queue_name)
         await self._forward(parked.pop(FORWARD))
@@ -203,17 +203,17 @@ class SecondNet:
         _tell(batch.deliveries, parked)
         return letters
 
-    async def _forward(self, those: Sequence[DeadLetter]) -> None:
+    async def _forward(self, letters: Sequence[DeadLetter]) -> None:
         """Publish until confirmed."""
-        if not those:
+        if not letters:
             return
-        body, attempt = join_bodies([it.body for it in those]), 0
-        while (outcome := await self._publish(body, len(those))) is not Outcome.CONFIRMED:
+        body, attempt = join_bodies([it.body for it in letters]), 0
+        while (outcome := await self._publish(body, len(letters))) is not Outcome.CONFIRMED:
             wait_s = backoff_s(attempt)
             log.warning("not passed on; trying again", outcome=outcome.value, retry_in_s=round(wait_s, 2))
             attempt += 1
             await asyncio.sleep(wait_s)
-        log.error("given up by the broker, and passed on: stored, and not decided", orders=len(those))
+        log.error("given up by the broker, and passed on: stored, and not decided", orders=len(letters))
 
     async def _publish(self, body: bytes, orders: int) -> Outcome:
         return await self._publisher.publish(topology.ORDERS_EXCHANGE, topology.ORDER_CREATED, body, orders=orders)
@@ -223,13 +223,13 @@ async def _prepare(_: Connection) -> None:
     """Nothing: parking needs no temporary tables."""
 
 
-async def _park(connection: Connection, those: Sequence[Fallen]) -> dict[str, list[DeadLetter]]:
+async def _park(connection: Connection, dead_orders: Sequence[DeadOrder]) -> dict[str, list[DeadLetter]]:
     """Park in one commit. Safe to repeat. Returns the new letters by stage, and under FORWARD those to forward."""
-    ids = [it.order.id for it in those if it.order is not None]
+    ids = [it.order.id for it in dead_orders if it.order is not None]
     async with connection.transaction():
         rows = await connection.fetch(_KNOWN, ids)
         known = {row["id"]: Known(row["product_id"], row["quantity"], row["is_decided"]) for row in rows}
-        letters = sort_letters(those, known)
+        letters = sort_letters(dead_orders, known)
         parked = {stage: await park(connection, stage, letters[stage]) for stage in (PERSIST, STOCK)}
         return {**parked, FORWARD: letters[FORWARD]}
 

@@ -1,11 +1,11 @@
-"""What has come through to the second net: told apart, byte for byte, and sorted by what is still to be done."""
+"""Dead-lettered messages are split into orders, byte for byte, and sorted by what is still to be done."""
 
 from datetime import UTC, datetime
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from persist_worker.second_net import FORWARD, STOCK, Death, Known, fallen, sort_letters
+from persist_worker.dead_letter_consumer import FORWARD, STOCK, Known, XDeath, sort_letters, split_messages
 from persist_worker.write import STAGE as PERSIST
 from pipeline.broker.deliveries import Delivery
 from pipeline.contract import topology
@@ -31,7 +31,7 @@ def known(quantity: int = 1, product_id: str = A, *, is_decided: bool = False) -
 
 def test_p4_each_order_of_a_message_is_a_letter_of_its_own() -> None:
     first, second = order(A), order(A)
-    letters = sort_letters(fallen([delivery(body_of(first, second), death(ACCEPTED))]), {})[PERSIST]
+    letters = sort_letters(split_messages([delivery(body_of(first, second), death(ACCEPTED))]), {})[PERSIST]
     assert [(it.order_id, it.body, it.reason) for it in letters] == [
         (it.id, body_of(it), "delivery_limit") for it in (first, second)
     ]
@@ -42,7 +42,7 @@ def test_p4_each_order_of_a_message_is_a_letter_of_its_own() -> None:
 
 def test_a_letter_has_the_bytes_of_its_order_also_those_that_nobody_knows() -> None:
     encoded = encode_order(order(A))[:-1] + b', "new": [1 ,2]}'
-    (it,) = fallen([delivery(b"[ " + encoded + b" ]", death(ACCEPTED))])
+    (it,) = split_messages([delivery(b"[ " + encoded + b" ]", death(ACCEPTED))])
     assert it.letter.body == b"[" + encoded + b"]"
     assert it.order is not None
 
@@ -55,17 +55,19 @@ def test_p2_what_is_still_to_be_done_says_the_stage_and_not_the_queue() -> None:
         stranger.id: known(quantity=2, is_decided=True),
     }
     for queue, fate in ((ACCEPTED, FORWARD), (CREATED, STOCK), ("another", FORWARD)):
-        letters = sort_letters(fallen([delivery(body_of(unstored, stored, decided, stranger), death(queue))]), has)
+        letters = sort_letters(
+            split_messages([delivery(body_of(unstored, stored, decided, stranger), death(queue))]), has
+        )
         assert {stage: [it.order_id for it in those] for stage, those in letters.items() if those} == {
             PERSIST: [unstored.id, stranger.id],
             fate: [stored.id],
         }
 
 
-def test_p10_what_cannot_be_told_apart_is_one_letter_of_its_queues_stage() -> None:
+def test_p10_what_cannot_be_split_is_one_letter_of_its_queues_stage() -> None:
     noise, other = b"\x00 no JSON", body_of(order(A))
     deliveries = [delivery(noise, death(CREATED)), delivery(other, death(ACCEPTED), schema=SCHEMA + 1)]
-    letters = sort_letters(fallen(deliveries), {})
+    letters = sort_letters(split_messages(deliveries), {})
     assert [(it.order_id, it.body, it.schema) for it in letters[STOCK]] == [(None, noise, SCHEMA)]
     assert [(it.order_id, it.body, it.schema) for it in letters[PERSIST]] == [(None, other, SCHEMA + 1)]
 
@@ -73,13 +75,13 @@ def test_p10_what_cannot_be_told_apart_is_one_letter_of_its_queues_stage() -> No
 def test_p10_what_is_no_order_costs_only_itself_and_has_its_id() -> None:
     good, bad = order(A), order(A)
     broken = b'{"id":"' + bad.id.encode() + b'"}'
-    those = fallen([delivery(b"[" + broken + b"," + encode_order(good) + b"]", death(CREATED))])
+    those = split_messages([delivery(b"[" + broken + b"," + encode_order(good) + b"]", death(CREATED))])
     letters = sort_letters(those, {good.id: known(), bad.id: known(is_decided=True)})
     assert [it.order_id for it in letters[STOCK]] == [bad.id, good.id]
 
 
 def test_the_reason_is_the_brokers_word_if_it_is_one() -> None:
-    assert Death.of([death(ACCEPTED, "rejected"), death(CREATED)]).reason == "rejected"
+    assert XDeath.of([death(ACCEPTED, "rejected"), death(CREATED)]).reason == "rejected"
     strange: list[object] = [
         None,
         [],
@@ -92,13 +94,13 @@ def test_the_reason_is_the_brokers_word_if_it_is_one() -> None:
         [{"reason": "x\0", "queue": 1}],
     ]
     for deaths in strange:
-        assert Death.of(deaths).reason == DEAD_LETTERED
-        assert "\0" not in Death.of(deaths).detail
+        assert XDeath.of(deaths).reason == DEAD_LETTERED
+        assert "\0" not in XDeath.of(deaths).detail
 
 
 @given(st.lists(st.binary(max_size=40) | st.just(body_of(order(A))), max_size=6), st.integers() | st.none())
 def test_nothing_that_comes_raises_and_nothing_is_dropped(bodies: list[bytes], schema: int | None) -> None:
-    those = fallen(delivery(body, death(ACCEPTED), schema=schema) for body in bodies)
+    those = split_messages(delivery(body, death(ACCEPTED), schema=schema) for body in bodies)
     if schema != SCHEMA:
         assert [it.letter.body for it in those] == bodies
     assert sum(map(len, sort_letters(those, {}).values())) == len(those)
