@@ -11,11 +11,11 @@ TAIL_LINES = 12
 
 @dataclass(eq=False)
 class HeadraceError(Exception):
-    """What failed, the likely cause, the command that mends it, and where to read more (path of a log)."""
+    """What failed, the likely cause, the command that fixes it, and where to read more (path of a log)."""
 
     what: str
     cause: str = ""
-    mend: str = ""
+    fix: str = ""
     log: str = ""
 
     def __str__(self) -> str:
@@ -25,7 +25,7 @@ class HeadraceError(Exception):
         """The error as it is printed, the log's last lines included."""
         parts = [f"error: {self.what}"]
         parts += [f"  cause: {self.cause}"] if self.cause else []
-        parts += [f"  mend:  {self.mend}"] if self.mend else []
+        parts += [f"  fix:   {self.fix}"] if self.fix else []
         parts += [f"  log:   {self.log}"] if self.log else []
         return parts + [f"    | {line}" for line in tail(Path(self.log))] if self.log else parts
 

@@ -80,7 +80,7 @@ def dead_replay(
 ) -> None:
     """Send what waits once more, to the queue that it came from. Exit code 1: the broker did not confirm all of it.
 
-    All that waits, if no filter says otherwise. Mend the cause first: what fails again is parked again, with a new id.
+    All that waits, if no filter says otherwise. Fix the cause first: what fails again is parked again, with a new id.
     It may be done twice, and at once: what is sent twice is one order.
     """
     from stack.operate.dead import filters_of

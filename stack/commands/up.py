@@ -28,7 +28,7 @@ def up(
     if docker:
         raise typer.Exit(containers.up(Home.current(), detach=detach))
     if containers.is_used(Home.current()):
-        raise HeadraceError("headrace is running already, in containers", mend="./headrace down, then again")
+        raise HeadraceError("headrace is running already, in containers", fix="./headrace down, then again")
     if ui:
         from stack.servers.rabbitmq import UI_VARIABLE
 

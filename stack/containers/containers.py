@@ -170,7 +170,7 @@ def _version_of(program: list[str], *options: str) -> str:
 def up(home: Home, *, detach: bool) -> int:
     """Build what is not built, start, and wait until all is ready; then stay, or return. Returns the exit code."""
     if home.is_held():
-        raise HeadraceError("headrace is running already, without containers", mend="./headrace down, then again")
+        raise HeadraceError("headrace is running already, without containers", fix="./headrace down, then again")
     _check_engine()
     _program()  # before the mark is set: what cannot be started could not be stopped either
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -180,8 +180,8 @@ def up(home: Home, *, detach: bool) -> int:
     start = compose("up", "--build", "--detach", "--wait", "--remove-orphans", home=home)
     since = time.monotonic()
     try:
-        mend = "read the log; ./headrace logs SERVICE shows what a container said; then: ./headrace up --docker"
-        _run_logged(home, start, "the containers did not get ready", mend)
+        fix = "read the log; ./headrace logs SERVICE shows what a container said; then: ./headrace up --docker"
+        _run_logged(home, start, "the containers did not get ready", fix)
         say(f"ready in {time.monotonic() - since:.1f} s")
         show()
         if detach:
@@ -221,13 +221,13 @@ def _check_engine() -> None:
     done = subprocess.run(["docker", "version"], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         said = (done.stderr.strip() or done.stdout.strip()).splitlines()
-        mend = "start it (systemctl start docker), or without containers: ./headrace up"
-        raise HeadraceError("no Docker engine answers", said[-1] if said else "", mend)
+        fix = "start it (systemctl start docker), or without containers: ./headrace up"
+        raise HeadraceError("no Docker engine answers", said[-1] if said else "", fix)
 
 
-def _run_logged(home: Home, command: list[str], failed: str, mend: str) -> None:
+def _run_logged(home: Home, command: list[str], failed: str, fix: str) -> None:
     """Run it, its output in a log. Raises HeadraceError with the end of that when it fails: what `failed`, and how to
-    `mend` it.
+    `fix` says what to do.
     """
     log = home.log("docker")
     with open_log(log) as output, spinner("at work on the containers"):
@@ -235,7 +235,7 @@ def _run_logged(home: Home, command: list[str], failed: str, mend: str) -> None:
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=_environment(), check=False
         )
     if done.returncode != 0:
-        raise HeadraceError(failed, "see the log's last lines", mend, str(log))
+        raise HeadraceError(failed, "see the log's last lines", fix, str(log))
 
 
 def _environment() -> dict[str, str]:

@@ -79,7 +79,7 @@ def _secret(name: str) -> str | None:
     try:
         return read_variables([name]).get(name)
     except WrongSettings as error:
-        raise HeadraceError(str(error), mend=f"correct {name}") from None
+        raise HeadraceError(str(error), fix=f"correct {name}") from None
 
 
 def has_password(text: str) -> bool:
@@ -87,13 +87,13 @@ def has_password(text: str) -> bool:
     return re.search(r"//[^/?#@]*:[^/?#]*@|[?&]pass(word|file|wd)?=", text, re.IGNORECASE) is not None
 
 
-def check_url(server: str, name: str, url: str, mend: str) -> None:
+def check_url(server: str, name: str, url: str, fix: str) -> None:
     """Raise HeadraceError for what is no URL of such a server. `name`: what the caller gave it as."""
     try:
         _CHECKS[server](url)
     except BadAddress as error:
         raise HeadraceError(
-            f"{name} is not a URL that can be used: it {error}", f"a good one looks like {GOOD_URLS[server]}", mend
+            f"{name} is not a URL that can be used: it {error}", f"a good one looks like {GOOD_URLS[server]}", fix
         ) from None
 
 

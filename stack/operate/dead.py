@@ -1,4 +1,4 @@
-"""`dead`: what could not be stored or decided, one by one; back into the pipeline once its cause is mended, or given
+"""`dead`: what could not be stored or decided, one by one; back into the pipeline once its cause is fixed, or given
 up.
 """
 

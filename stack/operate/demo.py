@@ -102,7 +102,7 @@ def allow_open_files(clients: int) -> None:
     if soft != resource.RLIM_INFINITY and soft < needed:
         if hard != resource.RLIM_INFINITY and hard < needed:
             what = f"{clients:,} clients need {needed:,} open files, and the system allows {hard:,}"
-            raise HeadraceError(what, mend=f"./headrace demo --clients {max(1, hard - OTHER_FILES)}")
+            raise HeadraceError(what, fix=f"./headrace demo --clients {max(1, hard - OTHER_FILES)}")
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
@@ -192,7 +192,7 @@ async def _connect(database_url: str) -> Connection:
 def _no_database(error: Exception) -> HeadraceError:
     if isinstance(error, HeadraceError):
         return error
-    return HeadraceError(f"the database does not answer: {error}", mend="./headrace status")
+    return HeadraceError(f"the database does not answer: {error}", fix="./headrace status")
 
 
 async def _create_products(product_api: str, plan: Plan, token: str | None) -> list[str]:

@@ -146,9 +146,9 @@ def _chosen(scopes: Sequence[str]) -> list[ScopeName]:
 
 def _not_revoked(key_id: str, keys: Sequence[ApiKey]) -> HeadraceError:
     if any(key.id == key_id for key in keys):
-        mend = f"to do without keys: {DO_WITHOUT}"
+        fix = f"to do without keys: {DO_WITHOUT}"
         cause = "it is the last one: without any key, the next start is open to everybody"
-        return HeadraceError(f"{key_id} is the stack's own key", cause, mend)
+        return HeadraceError(f"{key_id} is the stack's own key", cause, fix)
     shown = parse_token(key_id)
     cause = f"that is a whole key; its id is {shown[0]}" if shown else "the id is the first column of the list"
     return HeadraceError(f"there is no key {'with that id' if shown else key_id[:80]}", cause, "./headrace keys list")

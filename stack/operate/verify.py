@@ -24,7 +24,7 @@ from stack.terminal import err
 CONNECT_TIMEOUT_S = 10.0
 # After the sending, without a single verdict. Longer than a product_consumer that was killed takes to be back.
 DECIDING_PATIENCE_S = 30.0
-MEND = "./headrace status, or look at the database that you named; then again: ./headrace verify"
+FIX = "./headrace status, or look at the database that you named; then again: ./headrace verify"
 
 
 def verify(
@@ -91,15 +91,15 @@ async def _connected(database_url: str) -> AsyncIterator[Connection]:
     try:
         connection = await asyncpg.connect(database_url, timeout=CONNECT_TIMEOUT_S, server_settings=SESSION)
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise HeadraceError(f"the database does not answer: {error}", mend=MEND) from error
+        raise HeadraceError(f"the database does not answer: {error}", fix=FIX) from error
     try:
         yield connection
     except asyncpg.UndefinedTableError as error:
         what = f"this is no database of Headrace, or not of this version: {error}"
-        raise HeadraceError(what, mend="name another one, or migrate it: ./headrace up -d") from error
+        raise HeadraceError(what, fix="name another one, or migrate it: ./headrace up -d") from error
     except BrokenPipeError:
         raise  # nobody reads what we print
     except (ConnectionError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise HeadraceError(f"the database broke off: {error}", "what was printed is not all", MEND) from error
+        raise HeadraceError(f"the database broke off: {error}", "what was printed is not all", FIX) from error
     finally:
         connection.terminate()

@@ -125,7 +125,7 @@ def _keys(home: Home) -> Finding:
     try:
         clients = [key.client for key in read_keys(home)]
     except HeadraceError as error:
-        return Finding("API keys", f"{error}: {error.mend}", "problem")
+        return Finding("API keys", f"{error}: {error.fix}", "problem")
     if not clients:
         return Finding("API keys", "none: the services are open to everybody on this machine")
     return Finding("API keys", f"{sum(client != OWN_CLIENT for client in clients)}: ./headrace keys list")

@@ -1,4 +1,4 @@
-"""Notices a RabbitMQ that answers and does no work, which only a restart mends."""
+"""Notices a RabbitMQ that answers and does no work, which only a restart fixes."""
 
 from __future__ import annotations
 

@@ -56,8 +56,8 @@ def ensure_servers(home: Home, missing: list[str]) -> None:
         code = _run([*prefix, "sh", str(SCRIPT), *packages], home.log("apt"))
     if code != 0 or (left := [server for server in missing if binaries.find(server) is None]):
         cause = f"apt-get ended with exit code {code}" if code else f"no usable program of {', '.join(left)} afterwards"
-        mend = f"{apt_line(missing)}   (as root), then: ./headrace up"
-        raise HeadraceError(f"cannot install {' '.join(packages)}", cause, mend, str(home.log("apt")))
+        fix = f"{apt_line(missing)}   (as root), then: ./headrace up"
+        raise HeadraceError(f"cannot install {' '.join(packages)}", cause, fix, str(home.log("apt")))
     step_done(f"installed {' '.join(packages)}", time.monotonic() - since)
 
 

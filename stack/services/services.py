@@ -157,7 +157,7 @@ class Services:
         if code != 0:
             cause = _last_of(log).removeprefix("migrations: ") or "it was killed before it could say why"
             raise HeadraceError(
-                f"the migrations ended with exit code {code}", cause, "mend it, then: ./headrace up", str(log)
+                f"the migrations ended with exit code {code}", cause, "fix it, then: ./headrace up", str(log)
             )
 
     async def _follow_migration(self, migration: asyncio.subprocess.Process, log: Path) -> int:

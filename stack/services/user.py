@@ -72,7 +72,7 @@ def ways_to(paths: Iterable[Path]) -> list[Path]:
 
 def remedy(closed: Path, needed: Mapping[Path, str]) -> str:
     """What `needed` says of the first path behind `closed`, else of the nearest above it. It has a remedy for each."""
-    on_way = next((mend for path, mend in needed.items() if closed in ways_to([path])), None)
+    on_way = next((fix for path, fix in needed.items() if closed in ways_to([path])), None)
     return on_way or next((needed[above] for above in closed.parents if above in needed), "")
 
 
@@ -115,8 +115,8 @@ def _low_ports_end() -> int:
         return 1024
 
 
-def _root(cause: str, mend: str) -> Choice:
-    return Choice(None, f"services run as root: {cause}; {mend}")
+def _root(cause: str, fix: str) -> Choice:
+    return Choice(None, f"services run as root: {cause}; {fix}")
 
 
 def _needed(home: Home, named: list[Path]) -> dict[Path, str]:

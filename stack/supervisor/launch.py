@@ -45,7 +45,7 @@ class Launched:
                 raise Busy
             if event["event"] == "failed":
                 self.keeper.wait()
-                raise HeadraceError(**{key: event[key] for key in ("what", "cause", "mend", "log")})
+                raise HeadraceError(**{key: event[key] for key in ("what", "cause", "fix", "log")})
             yield event
             if event["event"] == "stopped":
                 return

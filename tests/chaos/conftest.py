@@ -175,4 +175,4 @@ async def scene(
             yield scene
             scene.client.close()
     finally:
-        await killable.mend()
+        await killable.restore()

@@ -1,4 +1,4 @@
-"""Orders that the database will not have until it is told to: parked, mended, replayed."""
+"""Poison orders: a constraint refuses them, the worker parks them, the constraint goes, a replay stores them."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ _IS_UNWANTED = "quantity % 1000 = 666"
 
 _FORBID = f"ALTER TABLE orders ADD CONSTRAINT unwanted CHECK (NOT {_IS_UNWANTED})"
 _ALLOW = "ALTER TABLE orders DROP CONSTRAINT unwanted"
-# But for those of which a copy waits already: what was not mended has been parked again.
+# Except letters of which a copy waits already: an order whose cause was not fixed has been parked again.
 _PUT_BACK = """
     UPDATE dead_letters d SET replayed_at = NULL WHERE NOT EXISTS (
         SELECT FROM dead_letters w
@@ -31,20 +31,20 @@ _UNWANTED = f"SELECT count(*) FROM orders WHERE {_IS_UNWANTED}"
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def unwanted(database_url: str) -> AsyncIterator[None]:
-    """One order in a thousand is poison, for as long as nobody calls `mend`. A test names this before `scene`."""
+    """Make one order in a thousand poison, until `remove_cause`. A test names this fixture before `scene`."""
     await execute(database_url, _FORBID)
     yield
 
 
-async def mend(scene: Scene) -> None:
-    """Have the cause of it removed, as an operator would; the worker starts anew, for it knows the old tables."""
+async def remove_cause(scene: Scene) -> None:
+    """Remove the cause, as an operator would. Restarts the worker, because it knows the old tables."""
     await execute(scene.database_url, _ALLOW)
     await scene.deployment.stop("persist_worker")
     await scene.deployment.start("persist_worker")
 
 
 async def replay(scene: Scene) -> int:
-    """`./headrace dead replay`. How many letters were confirmed."""
+    """Run `./headrace dead replay`. Returns the number of confirmed letters."""
     environment: Mapping[str, str] = scene.deployment.environment
     replaying = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "stack", "dead", "replay", "--json"),

@@ -186,9 +186,9 @@ FAILPOINTS = (
     # What makes it durable has been sent and taken; the answer is never read.
     Failpoint("persist.commit_sent", "persist_worker", partial(_postgres_wire, wire.CommitSent), on_wire=True),
     Failpoint("stock.commit_sent", "product_consumer", partial(_postgres_wire, wire.CommitSent), on_wire=True),
-    Failpoint("stock.after_commit_before_bust", "product_consumer", partial(_before, _product_cache, "bust_or_owe")),
+    Failpoint("stock.after_commit_before_bust", "product_consumer", partial(_before, _product_cache, "bust_or_defer")),
     Failpoint("stock.after_bust_before_ack", "product_consumer", partial(_before, _batch_consumer, "settle")),
-    Failpoint("product.after_commit_before_bust", "product_api", partial(_before, _product_cache, "bust_or_owe")),
+    Failpoint("product.after_commit_before_bust", "product_api", partial(_before, _product_cache, "bust_or_defer")),
     # The broker has the message; its confirm is never read.
     Failpoint(
         "ingest.published_before_confirm",

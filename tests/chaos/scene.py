@@ -1,4 +1,4 @@
-"""One scenario: orders come, something breaks, it is mended, everything is accounted for.
+"""One scenario: orders come, something breaks, it is fixed, everything is accounted for.
 
 async with scene.under_load():                      orders at a pace; the block begins when it is steady
     await scene.servers.kill("rabbitmq")            the fault

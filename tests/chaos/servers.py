@@ -87,8 +87,8 @@ class OwnServers:
                 with suppress(ProcessLookupError):
                     os.kill(it, signal.SIGCONT)
 
-    async def mend(self) -> None:
-        """Have all of them ready, whatever a scenario has left."""
+    async def restore(self) -> None:
+        """Start every server that a scenario stopped, and wait until all are ready."""
         for name in SERVERS:
             process = self._servers.process(name)
             if process.state == "stopped":

@@ -102,7 +102,7 @@ _KILL_WHO_COPIES = """
     SELECT pid, pg_terminate_backend(pid) FROM copying
 """
 _PASSWORD = "right"
-# By what it is: what breaks it, what mends it, and the SQLSTATE that persist_worker counts.
+# By what it is: what breaks it, what fixes it, and the SQLSTATE that persist_worker counts.
 _REFUSALS = {
     "its password is another one": (
         "ALTER ROLE {role} PASSWORD 'another'",

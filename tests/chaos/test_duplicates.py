@@ -14,7 +14,7 @@ from aio_pika.abc import AbstractIncomingMessage
 
 from pipeline.contract import topology
 from tests.chaos import books
-from tests.chaos.dead_letters import mend, replay_twice, unwanted, unwanted_orders, waiting
+from tests.chaos.dead_letters import remove_cause, replay_twice, unwanted, unwanted_orders, waiting
 from tests.chaos.notes import Note, Verdict, Wanted
 from tests.chaos.scene import Scene
 from tests.chaos.signs import Counts, Says
@@ -38,7 +38,7 @@ async def test_p2_whatever_comes_again_is_one_order(unwanted: None, scene: Scene
         async with all_messages(scene) as messages:
             await send_at_once(scene)
             await eventually(lambda: has_waiting(scene), 60)
-        await mend(scene)
+        await remove_cause(scene)
         await replay_twice(scene)
         await eventually(lambda: unwanted_orders(scene), 30)
         accepted = [it for it in messages if it.routing_key == topology.ORDER_ACCEPTED]

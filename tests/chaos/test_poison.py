@@ -8,7 +8,7 @@ from aio_pika.abc import AbstractChannel
 
 from pipeline.contract import topology
 from pipeline.contract.orders import SCHEMA, Order
-from tests.chaos.dead_letters import mend, replay_twice, unwanted, unwanted_orders, waiting
+from tests.chaos.dead_letters import remove_cause, replay_twice, unwanted, unwanted_orders, waiting
 from tests.chaos.notes import PRICE
 from tests.chaos.scene import Scene
 from tests.chaos.signs import Counts, Says
@@ -29,12 +29,12 @@ _SENT = "SELECT count(*) FROM dead_letters WHERE order_id = ANY($1::uuid[]) AND 
 @pytest.mark.deep
 @pytest.mark.scenario("11", "poison: NUL, overflow, cut short, unknown schema, one in a thousand; replayed twice")
 async def test_p10_poison_costs_only_itself_and_what_is_mended_is_one_order_each(unwanted: None, scene: Scene) -> None:
-    """P10: neighbours are stored and decided. P2: however often what was mended is replayed."""
+    """P10: neighbours are stored and decided. P2: however often what was fixed is replayed."""
     async with scene.under_load():
         poison = await publish_poison(scene)
         await eventually(lambda: are_parked(scene, poison), 30)
         await eventually(lambda: has_waiting(scene, len(poison) + 5), 60)
-        await mend(scene)
+        await remove_cause(scene)
         await replay_twice(scene)
         await eventually(lambda: unwanted_orders(scene), 30)
         scene.over()
@@ -48,7 +48,7 @@ async def test_p10_poison_costs_only_itself_and_what_is_mended_is_one_order_each
     )
     async with connected(scene.database_url) as connection:
         reasons = {row[0]: row[1] for row in await connection.fetch(_REASONS)}
-    assert reasons == {"invalid_data": 3, "unreadable": 1, "unknown_schema": 1}, "mended, and not replayed"
+    assert reasons == {"invalid_data": 3, "unreadable": 1, "unknown_schema": 1}, "fixed, and not replayed"
 
 
 async def publish_poison(scene: Scene) -> list[str]:

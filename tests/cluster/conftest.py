@@ -45,7 +45,7 @@ async def nodes(directory: Path) -> AsyncIterator[Cluster]:
 @pytest_asyncio.fixture(loop_scope="session")
 async def cluster(nodes: Cluster) -> AsyncIterator[Cluster]:
     """All three there, and no queues yet."""
-    await nodes.mend()
+    await nodes.restore()
     async with plain_channel(nodes.amqp_url) as channel:
         for queue in (*_QUEUES, THINGS):
             await channel.queue_delete(queue)

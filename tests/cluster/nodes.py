@@ -144,11 +144,11 @@ class Cluster:
         await self.until_whole()
 
     async def until_whole(self) -> None:
-        """Wait until who was away has joined the others again."""
+        """Wait until every node has joined the others again."""
         await eventually(self._is_whole, _WHOLE_TIMEOUT_S, _ASK_EVERY_S)
 
-    async def mend(self) -> None:
-        """Have all nodes there and joined, whatever a test has left, and no queue of it."""
+    async def restore(self) -> None:
+        """Bring all nodes back into the cluster, and delete the queues that a test left."""
         for node in self.nodes:
             if node.runs:
                 self.resume(node)

@@ -200,7 +200,7 @@ async def test_what_cannot_be_audited_says_so(servers: Any, database_url: str, e
         done = await verify({**nothing, "DATABASE_URL": url}, *arguments)
         assert (done.code, done.out) == (1, ""), done
         assert done.err.startswith(said), done.err
-        assert "mend:" in done.err
+        assert "fix:" in done.err
 
 
 # ── what is sent
@@ -317,4 +317,4 @@ async def test_what_is_not_confirmed_is_not_said_to_be_sent(
     monkeypatch.setattr(Publisher, "publish", publish)
     with pytest.raises(HeadraceError, match=r"did not confirm 1 orders .*; 3 were sent before") as raised:
         await resend.resend(connection, environment["AMQP_URL"], 0)
-    assert "--repair, again" in raised.value.mend
+    assert "--repair, again" in raised.value.fix

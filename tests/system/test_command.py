@@ -91,7 +91,7 @@ def test_an_environment_that_is_in_use_is_not_made_anew(checkout: Path, lock: st
         for command in ("up", "demo", "test"):
             refused = run(checkout, command, code=1).stderr
             assert "error: cannot make .venv anew" in refused
-            assert "mend:  ./headrace down" in refused
+            assert "fix:   ./headrace down" in refused
     assert "making .venv" in run(checkout, "up").stderr
 
 

@@ -187,7 +187,7 @@ def alerts() -> dict[str, dict[str, Any]]:
 
 def test_each_alert_says_what_it_means_and_what_to_do() -> None:
     for name, rule in alerts().items():
-        assert set(rule["annotations"]) == {"summary", "mend"}, name
+        assert set(rule["annotations"]) == {"summary", "fix"}, name
         named = set(re.findall(r"\$labels\.(\w+)", str(rule["annotations"])))
         kept = set(re.findall(r"\w+", " ".join(re.findall(r"(?:by|on) \(([^)]*)\)", rule["expr"]))))
         kept |= {"job"} if "absent(" in rule["expr"] else set()

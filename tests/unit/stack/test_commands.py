@@ -85,7 +85,7 @@ def test_a_soak_runs_when_it_is_named_and_for_as_long_as_it_is_told() -> None:
 def test_minutes_are_whole_and_for_a_soak(arguments: list[str]) -> None:
     with pytest.raises(HeadraceError, match="--minutes") as raised:
         plan(arguments, [*SUITES, "soak"])
-    assert raised.value.mend == "./headrace test soak --minutes 10"
+    assert raised.value.fix == "./headrace test soak --minutes 10"
 
 
 def test_suites_are_chosen_by_name_and_run_in_order() -> None:
@@ -107,7 +107,7 @@ def test_an_unknown_suite_is_an_error_that_names_the_known() -> None:
 def test_what_looks_like_pytests_is_an_error_that_says_where_it_goes() -> None:
     with pytest.raises(HeadraceError, match="no option '-k'") as raised:
         plan(["unit", "-k", "foo"], SUITES)
-    assert raised.value.mend == "./headrace test unit -- -k foo"
+    assert raised.value.fix == "./headrace test unit -- -k foo"
 
 
 def test_a_suite_is_a_directory_with_tests(tmp_path: Path) -> None:
@@ -278,7 +278,7 @@ def test_help_and_version(tmp_path: Path, asked: list[str]) -> None:
 def test_an_error_can_be_printed_in_ascii(tmp_path: Path) -> None:
     done = headrace(tmp_path / "home", "demo", PYTHONIOENCODING="ascii", NO_COLOR="1")
     assert done.returncode == 1
-    assert "mend:  ./headrace up -d" in done.stderr
+    assert "fix:   ./headrace up -d" in done.stderr
 
 
 @pytest.fixture
@@ -310,7 +310,7 @@ def test_an_unusable_python_is_an_error_with_the_command_that_mends_it(checkout:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("error: HEADRACE_PYTHON=/bin/false cannot be used\n")
-    assert "mend:" in done.stderr
+    assert "fix:" in done.stderr
 
 
 def _make_venv(root: Path) -> None:

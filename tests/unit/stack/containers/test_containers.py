@@ -114,7 +114,7 @@ def test_without_compose_it_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(containers, "_version_of", lambda *_: "1.29.2")
     with pytest.raises(HeadraceError, match="cannot run containers") as error:
         containers.compose("ps")
-    assert "./headrace up" in error.value.mend
+    assert "./headrace up" in error.value.fix
 
 
 def test_from_up_to_down_all_commands_are_about_the_same_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,7 +179,7 @@ def test_a_down_that_fails_says_that_it_was_a_down(tmp_path: Path, monkeypatch: 
     home.create()
     with pytest.raises(HeadraceError, match="the containers were not stopped") as error:
         containers.down(home, purge=False)
-    assert "./headrace down" in error.value.mend
+    assert "./headrace down" in error.value.fix
 
 
 def test_a_page_that_is_not_published_is_not_promised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

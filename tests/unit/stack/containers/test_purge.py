@@ -244,7 +244,7 @@ def test_a_taken_port_is_named_with_who_has_it_and_what_to_do(tmp_path: Path, mo
             ) as told:
                 containers._check_ports(Home(tmp_path))
         assert f"pid {os.getpid()}" in told.value.cause
-        assert "PRODUCT_API_PORT=" in told.value.mend
+        assert "PRODUCT_API_PORT=" in told.value.fix
         ours = [{"Publishers": [{"PublishedPort": port, "TargetPort": 3000, "URL": "127.0.0.1"}]}]
         monkeypatch.setattr(containers, "_containers", lambda *_: ours)
         containers._check_ports(Home(tmp_path))

@@ -97,7 +97,7 @@ def test_damaged_credentials_are_an_error_that_says_what_to_do(home: Home, damag
     home.credentials.write_text(damage)
     with pytest.raises(HeadraceError, match="cannot read the credentials") as raised:
         load_or_create(home.credentials)
-    assert "--purge" in raised.value.mend
+    assert "--purge" in raised.value.fix
 
 
 def test_state_survives_the_file(home: Home) -> None:
@@ -148,14 +148,14 @@ def test_an_unwritable_home_is_an_error_that_says_what_to_do(tmp_path: Path) -> 
     (tmp_path / "file").touch()
     with pytest.raises(HeadraceError, match="cannot write the state directory") as raised:
         Home(tmp_path / "file" / "home").create()
-    assert "HEADRACE_HOME" in raised.value.mend
+    assert "HEADRACE_HOME" in raised.value.fix
 
 
-def test_an_error_prints_what_cause_mend_log_and_the_end_of_the_log(tmp_path: Path) -> None:
+def test_an_error_prints_what_cause_fix_log_and_the_end_of_the_log(tmp_path: Path) -> None:
     log = tmp_path / "x.log"
     log.write_text("".join(f"line {n}\n" for n in range(100)))
     lines = HeadraceError("it failed", "because", "do this", str(log)).lines()
-    assert lines[:4] == ["error: it failed", "  cause: because", "  mend:  do this", f"  log:   {log}"]
+    assert lines[:4] == ["error: it failed", "  cause: because", "  fix:   do this", f"  log:   {log}"]
     assert lines[-1] == "    | line 99"
     assert len(lines) == 4 + 12
 

@@ -131,7 +131,7 @@ def test_what_no_key_may_be_is_an_error_with_what_to_do(
     with pytest.raises(HeadraceError) as raised:
         commands.add(home, *arguments)
     assert said in str(raised.value)
-    assert raised.value.mend
+    assert raised.value.fix
     assert not home.path.exists()
 
 
@@ -143,7 +143,7 @@ def test_what_is_no_id_is_an_error_that_shows_no_secret(home: Home, key_id: str,
     out, err = keys(home, "revoke", key_id, code=1)
     assert out == ""
     assert said in err
-    assert "mend:" in err
+    assert "fix:" in err
     assert "0" * 64 not in err
 
 
@@ -195,7 +195,7 @@ def test_a_damaged_file_is_an_error_and_stays_as_it_is(home: Home, command: Call
     home.api_keys.write_text('{"keys":[')
     with pytest.raises(HeadraceError, match="cannot read the API keys in ") as raised:
         command(home)
-    assert raised.value.mend
+    assert raised.value.fix
     assert home.api_keys.read_text() == '{"keys":['
 
 
@@ -237,7 +237,7 @@ def test_keys_that_got_lost_open_nothing(home: Home, command: Callable[[Home], o
     home.api_keys.unlink()
     with pytest.raises(HeadraceError, match="are gone") as raised:
         command(home)
-    assert all(way in raised.value.mend for way in ("copy", "keys add", "keys open"))
+    assert all(way in raised.value.fix for way in ("copy", "keys add", "keys open"))
     assert not home.api_keys.exists()
     assert doctor._keys(home).verdict == "problem"
 

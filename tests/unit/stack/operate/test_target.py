@@ -64,7 +64,7 @@ def test_an_option_with_a_password_is_refused_without_saying_it(choose: Any, url
     """Everybody on the machine can read the options of a command."""
     with pytest.raises(HeadraceError, match="--database-url with a password") as told:
         choose(url)
-    assert "DATABASE_URL" in told.value.mend
+    assert "DATABASE_URL" in told.value.fix
     assert "p@" not in " ".join(told.value.lines())
     with pytest.raises(HeadraceError, match="--amqp-url with a password"):
         choose("postgresql://h/d", "amqp://h/v,amqp://u:p@g/v")

@@ -85,7 +85,7 @@ async def test_the_lock_file_of_a_postgresql_that_works_there_stays(
     with running_as("postgres", place.directory / "data") as former:
         with pytest.raises(HeadraceError, match="postgres of an earlier run") as raised:
             await free_data(place)
-        assert raised.value.mend.startswith(f"kill -9 {former.pid},")
+        assert raised.value.fix.startswith(f"kill -9 {former.pid},")
         assert former.poll() is None, "it is not ours to kill"
     assert lock.exists()
 

@@ -60,11 +60,11 @@ def test_the_remedy_is_that_of_what_lies_behind() -> None:
         Path("/srv"): "move",
         Path("/srv/it"): "open",
         Path("/private/python"): "another",
-        Path("/srv/it/web"): "mend",
+        Path("/srv/it/web"): "fix",
     }
     assert remedy(Path("/srv"), needed) == "move"
     assert remedy(Path("/private"), needed) == "another"
-    assert remedy(Path("/srv/it/web/static/page"), needed) == "mend"
+    assert remedy(Path("/srv/it/web/static/page"), needed) == "fix"
 
 
 def test_a_port_of_roots_is_opened_with_one_capability_and_any_other_with_none(
