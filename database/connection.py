@@ -54,7 +54,7 @@ class Database:
         """Run `work`, retrying with backoff while it fails for reasons that are not its own. Returns its result.
 
         `work` must be safe to repeat: a commit whose answer was lost may have happened. Raises DATA faults and bugs,
-        and LetGo if it fails while the process is stopping.
+        and Abandoned if it fails while the process is stopping.
         """
         attempt = 0
         async with self._in_use:

@@ -37,7 +37,7 @@ class Announcer:
     async def announce(self, change: Change) -> None:
         """Bust, so that the writer's next read shows what it wrote; then publish the event."""
         product, version = change.after
-        await self._cache.bust_or_owe([(product.id, version)])
+        await self._cache.bust_or_defer([(product.id, version)])
         event = ProductEvent(product.id, version, product.price, product.qty, change.deleted)
         # A task of its own: a publish that was sent must not be cancelled together with its request.
         publishing = asyncio.create_task(self._publish(event_key(change), event))
@@ -55,7 +55,7 @@ class Announcer:
 
     async def bust(self, product_id: str, version: int) -> None:
         """Bust cached versions older than `version`."""
-        await self._cache.bust_or_owe([(product_id, version)])
+        await self._cache.bust_or_defer([(product_id, version)])
 
     async def drain(self) -> None:
         """Wait for the events that are still being published."""

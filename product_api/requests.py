@@ -10,7 +10,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from web.problems import problems
 from web.requests.json_body import JsonBody, Rule
-from web.requests.readable_text import has_visible, spoils_others
+from web.requests.readable_text import breaks_text, has_visible
 
 # numeric(12, 2)
 MAX_PRICE = Decimal("9999999999.99")
@@ -148,7 +148,7 @@ def restocked_in(body: bytes) -> int:
 def _name(text: str) -> str:
     """The name without outer spaces. Raises ValueError."""
     name = text.strip()
-    if len(name) > MAX_NAME_CHARACTERS or not has_visible(name) or spoils_others(name):
+    if len(name) > MAX_NAME_CHARACTERS or not has_visible(name) or breaks_text(name):
         raise ValueError
     return name
 

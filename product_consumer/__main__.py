@@ -19,7 +19,7 @@ CONSUMER, PUBLISHER, REDIS = "consumer", "publisher", "redis"
 
 
 async def main(settings: ConsumerSettings, stop: asyncio.Event) -> None:
-    # Optional: announcements are hints, and busts are owed while Redis is away. Orders are decided without either.
+    # Optional: announcements are hints, and busts are deferred while Redis is away. Orders are decided without either.
     health = Health("product_consumer", DATABASE, CONSUMER, optional=(PUBLISHER, REDIS))
     database = Database(settings.database_url, health, _prepare, stop)
     publisher = Publisher(settings, health, PUBLISHER, topology.declare_products)

@@ -39,7 +39,7 @@ class ProductConsumer:
     async def run_once(self) -> int | None:
         """Process one batch, from its close to its ack. Returns how many orders it held; None when drained.
 
-        Raises LetGo.
+        Raises Abandoned.
         """
         batch = await self._consumer.next()
         if batch is None:
@@ -49,7 +49,7 @@ class ProductConsumer:
         dead = [DeadLetter.of(it) for it in incoming.unreadable]
         recorded = await self._record(list(orders.values()), dead)
         self._count(orders, recorded, repeated=len(incoming.orders) - len(orders))
-        await self._cache.bust_or_owe((it.id, it.version) for it in recorded.products)
+        await self._cache.bust_or_defer((it.id, it.version) for it in recorded.products)
         await self._database.notify(VERDICTS)
         await self._announce([it for it in recorded.products if it.qty == 0 and not it.deleted])
         await self._consumer.settle(batch)

@@ -176,7 +176,7 @@ def _capped(rows: int) -> None:
 def _default_collector() -> None:
     from pipeline.process import lifecycle
 
-    _put(lifecycle, "_spare_the_collector", lambda: None)
+    _put(lifecycle, "_reduce_garbage_collection", lambda: None)
 
 
 def _nothing() -> None:

@@ -38,7 +38,7 @@ _VERDICTS = "\n".join(
         "|---|---|",
         *table_rows(verdicts=True),
         "\nFor other reasons the order is a dead letter, and `final` is false: no fault of the client.",
-        "An operator mends the cause and replays it, after which it may be `PROCESSED`; or discards it for ever.\n",
+        "An operator fixes the cause and replays it, after which it may be `PROCESSED`; or discards it for ever.\n",
         "| reason | |",
         "|---|---|",
         *table_rows(verdicts=False),

@@ -238,7 +238,7 @@ class Claims:
         if may_be_accepted or claim.in_doubt:
             self._settle(claim, "?" if is_sure else "!", claim.priced)
         else:
-            self._let_go(claim.name)
+            self._forget_answer(claim.name)
             self._settle(claim, "", "")
 
     def published_without(self) -> None:
@@ -312,9 +312,9 @@ class Claims:
         self._held[settled.name] = settled
         self._held_bytes += settled.size
         while len(self._held) > _MAX_HELD or self._held_bytes > _MAX_HELD_BYTES:
-            self._let_go(next(iter(self._held)))
+            self._forget_answer(next(iter(self._held)))
 
-    def _let_go(self, name: str) -> None:
+    def _forget_answer(self, name: str) -> None:
         if (held := self._held.pop(name, None)) is not None:
             self._held_bytes -= held.size
             self._to_restore.pop(name, None)

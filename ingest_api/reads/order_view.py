@@ -29,7 +29,7 @@ Final = Annotated[
     bool,
     Meta(
         description="Whether status and reason stay as they are. False while the order is PENDING, and while it is"
-        " FAILED as a dead letter: an operator may mend the cause and replay it, or discard it."
+        " FAILED as a dead letter: an operator may fix the cause and replay it, or discard it."
     ),
 ]
 

@@ -76,8 +76,8 @@ class BatchConsumer:
         self._arrived, self._full = asyncio.Event(), asyncio.Event()
         self._stopping = False
         self._in_hand: Batch | None = None
-        self._let_go = asyncio.Event()
-        self._let_go.set()
+        self._released = asyncio.Event()
+        self._released.set()
         self._delivered = 0
         self._epoch = 0
         self._channel: aiormq.abc.AbstractChannel | None = None
@@ -93,7 +93,7 @@ class BatchConsumer:
 
         The batch is in hand until it is settled, or until the next call.
         """
-        self._put_down()
+        self._release()
         while True:
             closed_by = await self._wait_until_closed()
             if self._buffer:
@@ -104,7 +104,7 @@ class BatchConsumer:
 
     async def settle(self, batch: Batch) -> bool:
         """Acknowledge a batch once all of it is durable elsewhere. False if its epoch is over: it is redelivered."""
-        self._put_down()
+        self._release()
         channel = self._channel
         if channel is not None and batch.epoch == self._epoch:
             try:
@@ -141,28 +141,28 @@ class BatchConsumer:
         underlay = await channel.get_underlay_channel()
         underlay.on_consumer_cancel_callbacks.add(lambda _: _fail(lost, "the broker cancelled the consumer"))
         while True:
-            await self._until_let_go(underlay, lost)
+            await self._until_released(underlay, lost)
             await self._consume(underlay, lost, channel)
             await self._give_back(underlay)
 
-    async def _until_let_go(self, channel: aiormq.abc.AbstractChannel, lost: asyncio.Future[None]) -> None:
+    async def _until_released(self, channel: aiormq.abc.AbstractChannel, lost: asyncio.Future[None]) -> None:
         """Wait until no batch of an earlier epoch is in hand."""
         if self._in_hand is None:
             return
         log.warning("consuming nothing before the batch in hand is done", queue=self.queue_name)
         self._forget()
         self._health.down(self._part, "consumes nothing before the batch in hand is done")
-        letting_go = asyncio.create_task(self._let_go.wait())
+        releasing = asyncio.create_task(self._released.wait())
         try:
             while self._in_hand is not None:
-                either: set[asyncio.Future[Any]] = {lost, letting_go}
+                either: set[asyncio.Future[Any]] = {lost, releasing}
                 await asyncio.wait(either, timeout=_DEPTH_INTERVAL_S, return_when=asyncio.FIRST_COMPLETED)
                 if lost.done():
                     lost.result()
                 async with answering():
                     await self._look(channel)
         finally:
-            letting_go.cancel()
+            releasing.cancel()
 
     async def _consume(
         self, channel: aiormq.abc.AbstractChannel, lost: asyncio.Future[None], declaring: AbstractChannel
@@ -190,7 +190,7 @@ class BatchConsumer:
                 if not self._stopping:
                     is_busy = self._in_hand is not None or bool(self._buffer)
                     seen = watchdog.look(ready=ready, consumers=consumers, delivered=self._delivered, is_busy=is_busy)
-                    self._heed(seen, ready, consumers)
+                    self._report(seen, ready, consumers)
         finally:
             self._channel = None
             metrics.CONSUMER_STALLED.labels(self.queue_name).set(0)  # it ends with the epoch
@@ -213,7 +213,7 @@ class BatchConsumer:
         metrics.QUEUE_DEPTH.labels(self.queue_name).set(ready)
         return ready, consumers
 
-    def _heed(self, seen: Seen, ready: int, consumers: int) -> None:
+    def _report(self, seen: Seen, ready: int, consumers: int) -> None:
         """Report what the watchdog found. Raises BrokerLost if only a new session is left to try."""
         metrics.CONSUMER_STALLED.labels(self.queue_name).set(seen is not Seen.FINE)
         if seen is Seen.FINE:
@@ -238,9 +238,9 @@ class BatchConsumer:
             self._arrived.clear()
             self._full.clear()
 
-    def _put_down(self) -> None:
+    def _release(self) -> None:
         self._in_hand = None
-        self._let_go.set()
+        self._released.set()
 
     def _held_s(self) -> float:
         """Seconds since the first delivery of the batch in hand; 0 if there is none."""
@@ -301,7 +301,7 @@ class BatchConsumer:
         if again := sum(it.redelivered for it in deliveries):
             log.info("batch with redeliveries", queue=self.queue_name, messages=again)
         self._in_hand = Batch(deliveries, closed_by, self._epoch, arrived_at, self._loop.time())
-        self._let_go.clear()
+        self._released.clear()
         return self._in_hand
 
     def _reset_events(self) -> None:

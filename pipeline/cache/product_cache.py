@@ -8,7 +8,7 @@ A bust deletes the body and leaves the version behind as a fence. So a reader th
 fill the old value late: its version is below the fence.
 
 A product's bust also drops the pages of its orders, see order_list_cache. What changes one mostly changes the other, so
-both are busted in one round trip, and owed together.
+both are busted in one round trip, and deferred together.
 """
 
 import asyncio
@@ -36,8 +36,8 @@ TTL_S = 60
 # The fence must outlive the slowest reader that holds a row from before the bust. Reads have a deadline of seconds. A
 # fill replaces the fence and lives shorter, but still far longer than that.
 _FENCE_S = 300
-# Busts owed during an outage, 100 bytes each. The TTL covers what no longer fits.
-_MAX_OWED = 10_000
+# Busts deferred during an outage, 100 bytes each. The TTL covers what no longer fits.
+_MAX_DEFERRED = 10_000
 
 # Another program's value under our key counts as missing, and is deleted.
 _VERSION_AT = """
@@ -105,19 +105,19 @@ class CachedProduct(NamedTuple):
 class ProductCache:
     """Reads, fills and busts. None of them raises for Redis, the network, or another program's values.
 
-    While Redis is away, every read is a miss, and busts are owed until it is back.
+    While Redis is away, every read is a miss, and busts are deferred until it is back.
     """
 
     def __init__(self, redis: Redis, namespace: str = "") -> None:
         """`namespace`: the deployment's. "" in tests that have a Redis of their own."""
         self._redis, self._namespace = redis, namespace
-        self._owed: dict[str, int] = {}
+        self._deferred: dict[str, int] = {}
         self._breaker = redis_breaker(redis)
         self._epoch: bytes | None = None
 
     async def read(self, product_id: str) -> CachedProduct | None:
-        """The cached product, or None: not cached, busted, owed a bust, or Redis is away."""
-        if product_id in self._owed or not self._breaker.may_try():
+        """The cached product, or None: not cached, busted, with a deferred bust, or Redis is away."""
+        if product_id in self._deferred or not self._breaker.may_try():
             metrics.CACHE_READS.labels("error").inc()
             return None
         try:
@@ -137,7 +137,7 @@ class ProductCache:
 
     async def read_many(self, product_ids: Iterable[str]) -> dict[str, CachedProduct]:
         """Those of the products that are cached, in one round trip. Otherwise as `read`."""
-        asked = [it for it in product_ids if it not in self._owed]
+        asked = [it for it in product_ids if it not in self._deferred]
         if not asked or not self._breaker.may_try():
             metrics.CACHE_READS.labels("error").inc(len(asked))
             return {}
@@ -172,44 +172,44 @@ class ProductCache:
         metrics.CACHE_FILLS.labels("stored" if stored else "fenced").inc()
         return bool(stored)
 
-    async def bust_or_owe(self, versions: Iterable[tuple[str, int]]) -> bool:
-        """Bust all bodies older than the given (product id, committed version), and those owed from before.
+    async def bust_or_defer(self, versions: Iterable[tuple[str, int]]) -> bool:
+        """Bust all bodies older than the given (product id, committed version), and those deferred before.
 
-        Takes one round trip a thousand products. False: Redis is away, and the busts are owed until the next call, or
-        until `pay_owed`.
+        Takes one round trip a thousand products. False: Redis is away, and the busts wait until the next call, or
+        until `bust_deferred`.
         """
         new = 0
         for product_id, version in versions:
-            self._owe(product_id, version)
+            self._defer(product_id, version)
             new += 1
-        if await self.pay_owed():
+        if await self.bust_deferred():
             return True
         metrics.CACHE_BUSTS.labels("owed").inc(new)
         return False
 
-    async def pay_owed(self) -> bool:
-        """Send the busts that are owed. True if none is left. Costs nothing if there were none."""
-        if not self._owed:
+    async def bust_deferred(self) -> bool:
+        """Send the deferred busts. True if none is left. Costs nothing if there were none."""
+        if not self._deferred:
             return True
         if not self._breaker.may_try():
             return False
-        # Owed until done: a reader of one of these meanwhile gets no body, rather than an old one.
-        paying = dict(self._owed)
+        # Deferred until done: meanwhile a reader of one of these gets no body, rather than an old one.
+        sending = dict(self._deferred)
         try:
-            await self._bust(paying)
+            await self._bust(sending)
         except (RedisError, OSError) as error:
             self._breaker.failed(error)
             return False
         self._breaker.worked(wrote=True)
-        for product_id, version in paying.items():
-            if self._owed.get(product_id) == version:
-                del self._owed[product_id]
+        for product_id, version in sending.items():
+            if self._deferred.get(product_id) == version:
+                del self._deferred[product_id]
         return True
 
     async def watch(self, health: Health, part: str) -> None:
-        """Report to `health` every second whether Redis can do the work, writes included; send owed busts once it can.
+        """Report to `health` every second whether Redis can do the work, writes included.
 
-        Runs until cancelled.
+        Sends deferred busts as soon as it can. Runs until cancelled.
         """
         self._breaker.is_watched = True
         while True:
@@ -220,10 +220,10 @@ class ProductCache:
                 health.down(part, f"Redis: {describe(error)}")
             else:
                 self._breaker.worked(wrote=True)
-                if await self.pay_owed():
+                if await self.bust_deferred():
                     health.up(part)
                 else:
-                    health.down(part, "Redis: it refuses the busts that are owed to it")
+                    health.down(part, "Redis: it refuses the deferred busts")
             await asyncio.sleep(PROBE_EVERY_S)
 
     async def _look_at_epoch(self) -> None:
@@ -252,11 +252,11 @@ class ProductCache:
     def _key(self, product_id: str) -> str:
         return f"{self._namespace}product:{product_id}"
 
-    def _owe(self, product_id: str, version: int) -> None:
-        if len(self._owed) >= _MAX_OWED and product_id not in self._owed:
-            del self._owed[next(iter(self._owed))]
+    def _defer(self, product_id: str, version: int) -> None:
+        if len(self._deferred) >= _MAX_DEFERRED and product_id not in self._deferred:
+            del self._deferred[next(iter(self._deferred))]
             metrics.CACHE_BUSTS.labels("forgotten").inc()
-        self._owed[product_id] = max(version, self._owed.get(product_id, 0))
+        self._deferred[product_id] = max(version, self._deferred.get(product_id, 0))
 
 
 def _product(version: bytes | None, body: bytes | None, age_ms: int | None = None) -> CachedProduct | None:

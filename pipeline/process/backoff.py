@@ -6,7 +6,7 @@ Whatever is away is tried again for as long as it takes: nothing in hand is ackn
 import asyncio
 import random
 
-from pipeline.process.lifecycle import LetGo
+from pipeline.process.lifecycle import Abandoned
 
 _FIRST_RETRY_S, _LAST_RETRY_S = 0.1, 5.0
 
@@ -21,7 +21,7 @@ def backoff_s(attempt: int, first_s: float = _FIRST_RETRY_S, last_s: float = _LA
 
 
 async def wait_to_retry(stop: asyncio.Event, seconds: float) -> None:
-    """Wait before another attempt at the batch in hand. Raises LetGo as soon as `stop` is set.
+    """Wait before another attempt at the batch in hand. Raises Abandoned as soon as `stop` is set.
 
     A stopping process should not wait for a database that may be away for hours. It need not: nothing in hand was
     acknowledged.
@@ -31,4 +31,4 @@ async def wait_to_retry(stop: asyncio.Event, seconds: float) -> None:
             await stop.wait()
     except TimeoutError:
         return
-    raise LetGo
+    raise Abandoned

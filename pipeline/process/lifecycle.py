@@ -18,7 +18,7 @@ from pipeline.process.settings import EXIT_BAD_SETTINGS, PipelineSettings, load_
 S = TypeVar("S", bound=PipelineSettings)
 
 
-class LetGo(Exception):
+class Abandoned(Exception):
     """The process stops, and its batch cannot be done now: the broker redelivers it to another."""
 
 
@@ -57,7 +57,7 @@ def run(service: str, settings_type: type[S], main: Callable[[S, asyncio.Event],
 
 
 async def _main(settings: S, main: Callable[[S, asyncio.Event], Awaitable[None]]) -> None:
-    _spare_the_collector()
+    _reduce_garbage_collection()
     log = structlog.get_logger()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -67,7 +67,7 @@ async def _main(settings: S, main: Callable[[S, asyncio.Event], Awaitable[None]]
     log.info("stopped")
 
 
-def _spare_the_collector() -> None:
+def _reduce_garbage_collection() -> None:
     """Hide imported modules, which stay to the end, from the cycle collector, and let it run less often."""
     gc.collect()
     gc.freeze()
@@ -114,7 +114,7 @@ async def work_until_stopped(
     """Run batch after batch until `stop` is set. Then call `drain`, and give the batches in hand `grace_s` to finish.
 
     `run_once`: processes one batch; None when drained. `drain`: after it, `run_once` waits for no new batch. A batch
-    that is not finished in time, or raises LetGo, is dropped unacknowledged, and the broker redelivers it. Raises
+    that is not finished in time, or raises Abandoned, is dropped unacknowledged, and the broker redelivers it. Raises
     anything else that `run_once` raises.
     """
     working, stopping = asyncio.create_task(_work(run_once)), asyncio.create_task(stop.wait())
@@ -134,7 +134,7 @@ async def _work(run_once: Callable[[], Awaitable[int | None]]) -> None:
     try:
         while await run_once() is not None:
             pass
-    except LetGo:
+    except Abandoned:
         _tell_of_the_batch_in_hand("cannot be done now")
 
 

@@ -242,7 +242,7 @@ BROKER_RECONNECTS = _counter("broker_connection_losses", "Connections to the bro
 BROKER_REFUSES_WITH_ROOM = _gauge(
     "broker_refuses_with_room",
     "1 while the broker refuses messages although the queue is empty: no overload, but a fault that only a restart of"
-    " the broker mends.",
+    " the broker repairs.",
     "connection",
 )
 REDECLARATIONS = _counter(

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from web.documents.json_schema import schemas_of
 from web.requests.http_fields import IF_MATCH
-from web.requests.readable_text import has_visible, spoils_others
+from web.requests.readable_text import breaks_text, has_visible
 
 
 class Sent(NamedTuple):
@@ -81,7 +81,7 @@ def _has_weak_tag(refusal: Refusal) -> bool:
 
 
 def _is_unreadable(refusal: Refusal) -> bool:
-    return isinstance(refusal.value, str) and (not has_visible(refusal.value) or spoils_others(refusal.value.strip()))
+    return isinstance(refusal.value, str) and (not has_visible(refusal.value) or breaks_text(refusal.value.strip()))
 
 
 def _has_key(refusal: Refusal) -> bool:

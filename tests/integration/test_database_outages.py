@@ -12,7 +12,7 @@ from persist_worker import worker as worker_module
 from pipeline.broker import batches
 from pipeline.broker.batches import DeclareQueue
 from pipeline.contract import topology
-from pipeline.process.lifecycle import LetGo
+from pipeline.process.lifecycle import Abandoned
 from tests.support.brokers.batches import hold_for_ever
 from tests.support.brokers.broker import plain_channel, send_orders, unsettled
 from tests.support.data.metrics import grown, sample
@@ -193,7 +193,7 @@ async def test_p9_a_batch_that_is_held_is_left_to_the_broker_as_soon_as_the_work
         await outage.send(1)
         working = await outage.hold_a_batch()
         outage.worker.stop.set()
-        with pytest.raises(LetGo):
+        with pytest.raises(Abandoned):
             async with asyncio.timeout(5):
                 await working
     await eventually(lambda: _is(lambda: unsettled(environment["AMQP_URL"], stage.queue), 1))

@@ -88,7 +88,7 @@ async def test_p4_failed_may_change_until_the_letter_is_discarded_and_is_final_t
 async def test_p4_what_comes_of_a_discarded_order_later_changes_nothing(
     environment: dict[str, str], connection: Connection, ingest: Ingest, stage: str
 ) -> None:
-    """A redelivery, or the client's retry with the same key: the cause of the parking is mended by then."""
+    """A redelivery, or the client's retry with the same key: the cause of the parking is fixed by then."""
     it = order(A)
     if stage == "stock":
         await write(connection, [it], [])

@@ -268,7 +268,7 @@ async def _waits_for_a_lock(database_url: str, who: Connection) -> bool:
 
 
 async def test_what_is_parked_meanwhile_is_left_for_the_next_time(connection: Connection, database_url: str) -> None:
-    """Or a replay of what is not mended would never end."""
+    """Or a replay of what is not fixed would never end."""
     await park_orders(connection, "persist", order(A), order(A))
     new: list[Order] = []
 

@@ -178,7 +178,7 @@ async def test_p7_a_reader_that_is_overtaken_by_a_verdict_does_not_put_the_old_p
     await eventually(lambda: reads.orders.selected == 1)
     reads.orders.holding = None
     await decide_order(database_url, order_id, _ID)
-    assert await ProductCache(redis, NAMESPACE).bust_or_owe([(_ID, 2)])
+    assert await ProductCache(redis, NAMESPACE).bust_or_defer([(_ID, 2)])
     later = asyncio.create_task(_statuses(reads))  # shares nothing with the one before the bust
     held.set()
     assert await overtaken == ["PENDING"]
@@ -215,10 +215,10 @@ async def test_p7_a_bust_that_is_owed_takes_the_lists_with_it(redis_url: str, ca
     async with proxy_to(redis_url) as proxy, connect(proxy.url(redis_url)) as client:
         far_cache = ProductCache(client, NAMESPACE)
         proxy.go_away()
-        assert not await far_cache.bust_or_owe([(_ID, 2)])
+        assert not await far_cache.bust_or_defer([(_ID, 2)])
         lease = await _lease(cache)
         proxy.come_back()
-        assert await eventually(far_cache.pay_owed)
+        assert await eventually(far_cache.bust_deferred)
         assert not await cache.fill(lease, b"old")
 
 
@@ -235,7 +235,7 @@ async def test_p7_who_has_waited_for_a_verdict_finds_it_in_the_list_although_nob
         waiting = asyncio.create_task(reads.get(f"{ORDERS}/{it.id}?wait=20"))
         await eventually(lambda: reads.orders.selected == 1)
         assert await _statuses(reads) == ["PENDING"]
-        await worker.die_before(worker.service._cache, "bust_or_owe")
+        await worker.die_before(worker.service._cache, "bust_or_defer")
         assert await _statuses(reads) == ["PENDING"]  # cached
         await notify(database_url)  # of another batch
         assert (await waiting).json()["status"] == "PROCESSED"

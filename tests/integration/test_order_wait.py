@@ -216,7 +216,7 @@ async def test_a_consumer_that_cannot_notify_settles_its_batch_all_the_same(envi
     async with connected(environment["DATABASE_URL"]) as connection:
         await add_product(connection, _A, 10)
     async with product_consumer(environment) as worker:
-        busted = worker.service._cache.bust_or_owe
+        busted = worker.service._cache.bust_or_defer
 
         async def cut_off(versions: object) -> bool:
             assert worker.database._connection is not None
@@ -224,7 +224,7 @@ async def test_a_consumer_that_cannot_notify_settles_its_batch_all_the_same(envi
             worker.database._url = "postgresql://nobody@127.0.0.1:1/nothing"
             return bool(await busted(versions))
 
-        worker.service._cache.bust_or_owe = cut_off
+        worker.service._cache.bust_or_defer = cut_off
         url = worker.database._url
         await _send(environment, topology.ORDER_CREATED, order(_A))
         assert await worker.run_once() == 1

@@ -17,7 +17,7 @@ from pipeline.broker import batches
 from pipeline.contract import topology
 from pipeline.contract.orders import SCHEMA, Order, encode_order, join_orders
 from pipeline.contract.reasons import ID_CONFLICT, INVALID_DATA, UNKNOWN_SCHEMA, UNREADABLE
-from pipeline.process.lifecycle import LetGo
+from pipeline.process.lifecycle import Abandoned
 from tests.conftest import Servers
 from tests.support.brokers.broker import Management, plain_channel, send, send_orders, take, unsettled
 from tests.support.data.metrics import grown, sample
@@ -357,7 +357,7 @@ async def test_p9_stored_orders_that_cannot_be_forwarded_are_left_to_the_broker_
         batch = asyncio.create_task(worker.run_once())
         await eventually(lambda: "not confirmed: unroutable" in str(worker.database._health.summary()))
         worker.stop.set()
-        with pytest.raises(LetGo):
+        with pytest.raises(Abandoned):
             async with asyncio.timeout(5):
                 await batch
     async with persist_worker(environment) as worker:

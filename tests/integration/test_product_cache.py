@@ -55,7 +55,7 @@ async def test_many_are_read_at_once_and_what_is_not_there_or_not_ours_is_left_o
 ) -> None:
     there, busted, strange, absent = (f"{_ID[:-1]}{place}" for place in range(4))
     await cache.fill(there, 3, _OLD)
-    await cache.bust_or_owe([(busted, 2)])
+    await cache.bust_or_defer([(busted, 2)])
     await redis.set(f"product:{strange}", "no hash")
     found = await cache.read_many([absent, there, busted, strange])
     assert {id_: (it.version, it.body) for id_, it in found.items()} == {there: (3, _OLD)}
@@ -67,38 +67,38 @@ async def test_many_are_none_while_redis_is_away_or_owed_a_bust(far_cache: Produ
     await far_cache.fill(_ID, 1, _OLD)
     proxy.go_away()
     assert await far_cache.read_many([_ID]) == {}
-    await far_cache.bust_or_owe([(_ID, 2)])
+    await far_cache.bust_or_defer([(_ID, 2)])
     proxy.come_back()
     assert await far_cache.read_many([_ID]) == {}
 
 
 async def test_a_slow_reader_cannot_put_an_old_value_back_after_a_bust(cache: ProductCache) -> None:
-    await cache.bust_or_owe([(_ID, 2)])
+    await cache.bust_or_defer([(_ID, 2)])
     assert not await cache.fill(_ID, 1, _OLD)
     assert await cache.read(_ID) is None
 
 
 async def test_a_bust_takes_away_what_was_filled_before_it(cache: ProductCache) -> None:
     await cache.fill(_ID, 1, _OLD)
-    await cache.bust_or_owe([(_ID, 2)])
+    await cache.bust_or_defer([(_ID, 2)])
     assert await cache.read(_ID) is None
     assert not await cache.fill(_ID, 1, _OLD)
 
 
 async def test_a_bust_keeps_a_fill_of_the_same_version(cache: ProductCache) -> None:
     await cache.fill(_ID, 2, _NEW)
-    await cache.bust_or_owe([(_ID, 2)])
+    await cache.bust_or_defer([(_ID, 2)])
     assert await cache.read(_ID) == CachedProduct(2, _NEW)
 
 
 async def test_a_late_bust_keeps_a_newer_fill(cache: ProductCache) -> None:
     await cache.fill(_ID, 3, _NEW)
-    await cache.bust_or_owe([(_ID, 2)])
+    await cache.bust_or_defer([(_ID, 2)])
     assert await cache.read(_ID) == CachedProduct(3, _NEW)
 
 
 async def test_a_fill_after_the_bust_is_kept_and_the_slow_one_after_it_is_not(cache: ProductCache) -> None:
-    await cache.bust_or_owe([(_ID, 2)])
+    await cache.bust_or_defer([(_ID, 2)])
     assert await cache.fill(_ID, 2, _NEW)
     assert not await cache.fill(_ID, 1, _OLD)
     assert await cache.read(_ID) == CachedProduct(2, _NEW)
@@ -111,7 +111,7 @@ async def test_whatever_the_order_of_fills_and_busts_nothing_older_than_the_last
     for round_ in range(100):
         product_id = f"{_ID}-{round_}"
         work = [cache.fill(product_id, version, b"%d" % version) for version in (1, 2, 3, 4)]
-        work += [cache.bust_or_owe([(product_id, version)]) for version in (2, 3, 4)]
+        work += [cache.bust_or_defer([(product_id, version)]) for version in (2, 3, 4)]
         random.shuffle(work)
         await asyncio.gather(*work)
         assert await cache.read(product_id) in (None, CachedProduct(4, b"4"))
@@ -121,13 +121,13 @@ async def test_one_call_busts_a_whole_batch(cache: ProductCache) -> None:
     ids = [f"{_ID}-{number}" for number in range(100)]
     for product_id in ids:
         await cache.fill(product_id, 1, _OLD)
-    assert await cache.bust_or_owe((product_id, 2) for product_id in ids)
+    assert await cache.bust_or_defer((product_id, 2) for product_id in ids)
     assert [await cache.read(product_id) for product_id in ids] == [None] * 100
 
 
 async def test_nothing_stays_for_ever(cache: ProductCache, redis: Redis) -> None:
     await cache.fill("filled", 1, _OLD)
-    await cache.bust_or_owe([("busted", 2)])
+    await cache.bust_or_defer([("busted", 2)])
     assert 0 < await redis.ttl("product:filled") <= TTL_S
     assert TTL_S < await redis.ttl("product:busted") <= 300
 
@@ -143,7 +143,7 @@ async def test_a_version_that_is_none_is_a_miss_and_makes_way(cache: ProductCach
         assert await cache.fill(_ID, 2, _NEW)
         assert await cache.read(_ID) == CachedProduct(2, _NEW)
     await redis.hset(f"product:{_ID}", mapping={"version": version, "body": _OLD})
-    assert await cache.bust_or_owe([(_ID, 3)])
+    assert await cache.bust_or_defer([(_ID, 3)])
     assert not await cache.fill(_ID, 2, _NEW)
 
 
@@ -158,7 +158,7 @@ async def test_a_key_of_another_type_is_a_miss_of_that_product_and_makes_way(
     assert await cache.read(_ID) == CachedProduct(1, _OLD)
     await redis.delete(f"product:{_ID}")
     await redis.rpush(f"product:{_ID}", "a list")
-    assert await cache.bust_or_owe([(_ID, 2), ("another", 2)])
+    assert await cache.bust_or_defer([(_ID, 2), ("another", 2)])
     assert [await cache.read(_ID), await cache.read("another")] == [None, None]
     assert not await cache.fill(_ID, 1, _OLD)
 
@@ -173,7 +173,7 @@ async def test_without_redis_nothing_raises_and_nothing_waits() -> None:
         for _ in range(100):
             assert await cache.read(_ID) is None
             assert not await cache.fill(_ID, 1, _OLD)
-            assert not await cache.bust_or_owe([(_ID, 2)])
+            assert not await cache.bust_or_defer([(_ID, 2)])
         assert time.monotonic() - began < 1
 
 
@@ -182,10 +182,10 @@ async def test_a_bust_that_failed_is_made_up_for_by_the_next(
 ) -> None:
     await cache.fill(_ID, 1, _OLD)
     proxy.go_away()
-    assert not await far_cache.bust_or_owe([(_ID, 2)])
+    assert not await far_cache.bust_or_defer([(_ID, 2)])
     proxy.come_back()
     assert await cache.read(_ID) == CachedProduct(1, _OLD)  # nobody else can know
-    await eventually(lambda: far_cache.bust_or_owe([("another", 2)]))
+    await eventually(lambda: far_cache.bust_or_defer([("another", 2)]))
     assert await cache.read(_ID) is None
     assert not await cache.fill(_ID, 1, _OLD)
 
@@ -195,11 +195,11 @@ async def test_who_owes_a_bust_does_not_read_the_old_value_itself(
 ) -> None:
     await cache.fill(_ID, 1, _OLD)
     proxy.go_away()
-    await far_cache.bust_or_owe([(_ID, 2)])
+    await far_cache.bust_or_defer([(_ID, 2)])
     proxy.come_back()
     assert await eventually(lambda: far_cache.fill("another", 1, _NEW))  # Redis is back for this cache
     assert await far_cache.read(_ID) is None
-    assert await far_cache.pay_owed()
+    assert await far_cache.bust_deferred()
 
 
 async def test_the_watch_pays_what_is_owed_and_tells_health(
@@ -210,7 +210,7 @@ async def test_the_watch_pays_what_is_owed_and_tells_health(
     await eventually(lambda: health.is_up("redis"))
     await cache.fill(_ID, 1, _OLD)
     proxy.go_away()
-    await far_cache.bust_or_owe([(_ID, 2)])
+    await far_cache.bust_or_defer([(_ID, 2)])
     await eventually(lambda: not health.is_up("redis"))
     proxy.come_back()
     await eventually(lambda: health.is_up("redis"))
@@ -226,12 +226,12 @@ async def test_a_redis_that_answers_and_refuses_to_write_is_not_said_to_be_there
         await eventually(lambda: health.is_up("redis"))
         await redis.replicaof("127.0.0.1", "1")
         try:
-            await far_cache.bust_or_owe([(_ID, 2)])
+            await far_cache.bust_or_defer([(_ID, 2)])
             await eventually(lambda: not health.is_up("redis"))
         finally:
             await redis.replicaof("NO", "ONE")
         await eventually(lambda: health.is_up("redis"))
-        assert await far_cache.pay_owed()
+        assert await far_cache.bust_deferred()
 
 
 async def test_a_redis_that_has_forgotten_everything_is_told_of_once(far_cache: ProductCache, redis: Redis) -> None:
@@ -292,7 +292,7 @@ async def test_while_a_redis_that_hangs_is_watched_nobody_else_waits_for_it_twic
 
         async def has_gone_on_for_long() -> bool:
             asked = time.monotonic()
-            await far_cache.bust_or_owe([(_ID, 2)])
+            await far_cache.bust_or_defer([(_ID, 2)])
             waits.append(time.monotonic() - asked)
             return asked > began + 5
 
@@ -300,7 +300,7 @@ async def test_while_a_redis_that_hangs_is_watched_nobody_else_waits_for_it_twic
         assert sum(it > 0.3 for it in waits) <= 1
         assert max(waits) < 2.5
         proxy.come_back()
-        await eventually(lambda: far_cache.bust_or_owe([(_ID, 3)]))
+        await eventually(lambda: far_cache.bust_or_defer([(_ID, 3)]))
 
 
 async def test_after_an_outage_the_cache_is_used_again(far_cache: ProductCache, proxy: Proxy) -> None:
@@ -313,8 +313,8 @@ async def test_after_an_outage_the_cache_is_used_again(far_cache: ProductCache, 
 
 async def test_what_is_owed_is_bounded(far_cache: ProductCache, proxy: Proxy) -> None:
     proxy.go_away()
-    await far_cache.bust_or_owe((f"product-{number}", 2) for number in range(10_100))
-    assert len(far_cache._owed) == 10_000
-    assert "product-10099" in far_cache._owed
+    await far_cache.bust_or_defer((f"product-{number}", 2) for number in range(10_100))
+    assert len(far_cache._deferred) == 10_000
+    assert "product-10099" in far_cache._deferred
     proxy.come_back()
-    assert await eventually(far_cache.pay_owed)
+    assert await eventually(far_cache.bust_deferred)

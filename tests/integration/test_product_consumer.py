@@ -223,7 +223,7 @@ async def test_p7_a_death_before_each_step_leaves_nothing_stale_and_nobody_untol
     async with product_consumer(environment) as worker:
         owner, method = {
             "commit": (worker.database, "until_it_works"),
-            "bust": (worker.service._cache, "bust_or_owe"),
+            "bust": (worker.service._cache, "bust_or_defer"),
             "announce": (worker.publisher, "publish"),
             "ack": (worker.consumer, "settle"),
         }[point]
@@ -247,7 +247,7 @@ async def test_p7_what_is_busted_late_does_not_cost_what_was_filled_since(
     await add_product(connection, A, 5)
     await create(environment, [order(A)])
     async with product_consumer(environment) as worker:
-        await worker.die_before(worker.service._cache, "bust_or_owe")
+        await worker.die_before(worker.service._cache, "bust_or_defer")
     await cache.fill(A, 2, b"as it is")
     async with product_consumer(environment) as worker:
         await worker.run_once()

@@ -59,7 +59,7 @@ async def _change(products: Products, cache: ProductCache, product_id: str, qty:
     """As a writer does: commit, then bust. Returns the new version."""
     change = await products.change(product_id, "correction", lambda old: old.values._replace(qty=qty))
     assert change is not None
-    await cache.bust_or_owe([(product_id, change.after.version)])
+    await cache.bust_or_defer([(product_id, change.after.version)])
     return change.after.version
 
 

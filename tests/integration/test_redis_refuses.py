@@ -131,7 +131,7 @@ async def test_p12_a_redis_that_refuses_is_away_for_all_who_use_it_and_told_once
                     assert await lists.read(product, "") is None
                     assert isinstance((await claims.begin(f"key {number}", ["f" * 32], "x", ""))[0], Claim)
                     await asyncio.sleep(0.1)
-                assert not await cache.bust_or_owe([(product, 2)])
+                assert not await cache.bust_or_defer([(product, 2)])
                 assert told == ["redis is away; going on without"]
                 assert counted() > before
             async with asyncio.timeout(SOON_S):

@@ -80,7 +80,7 @@ async def use_as_product_api(redis: Redis, admin: Redis) -> None:
 async def use_as_product_consumer(redis: Redis, admin: Redis) -> None:
     cache = ProductCache(redis, NAMESPACE)
     await admin.set(f"{NAMESPACE}product:{new_product_id()}", "somebody else's")
-    await cache.bust_or_owe([(PRODUCT, 2), (new_product_id(), 1)])
+    await cache.bust_or_defer([(PRODUCT, 2), (new_product_id(), 1)])
     await look_at_epoch(cache)
 
 

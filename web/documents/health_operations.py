@@ -49,7 +49,7 @@ HEALTH_OPERATIONS = (
         PUBLIC,
         TAG,
         "Is the process alive?",
-        "Asks nothing outside the process: restarting it would not mend a broker that is away. Any query is ignored.",
+        "Asks nothing outside the process: a restart would not bring a lost broker back. Any query is ignored.",
         answers=(Answer(200, "It is.", (Content(Alive, {"Alive": Alive("alive")}),)),),
         ignores_query=True,
     ),

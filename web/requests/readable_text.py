@@ -51,7 +51,7 @@ def has_visible(text: str) -> bool:
     return any(map(is_visible, text))
 
 
-def spoils_others(text: str) -> bool:
+def breaks_text(text: str) -> bool:
     """Whether text with this in it breaks or reads as something else.
 
     - controls, line and paragraph separators, and lone surrogates: a name is one line

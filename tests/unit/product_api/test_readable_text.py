@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from product_api.requests import MAX_NAME_CHARACTERS, decode_patch, decode_product
 from tests.support.data.problems import pointer_of
 from web.problems.problems import Problem
-from web.requests.readable_text import has_visible, is_visible, spoils_others, with_escapes
+from web.requests.readable_text import breaks_text, has_visible, is_visible, with_escapes
 
 _DECODERS: dict[str, Callable[[bytes], object]] = {"product": decode_product, "patch": decode_patch}
 
@@ -112,7 +112,7 @@ _WELCOME = _named(
 @pytest.mark.parametrize("name", _WELCOME)
 def test_a_name_that_people_read_is_taken_as_it_is(name: str, decoder: str) -> None:
     assert _is_taken(name, _DECODERS[decoder])
-    assert not spoils_others(name)
+    assert not breaks_text(name)
 
 
 @given(
@@ -120,12 +120,12 @@ def test_a_name_that_people_read_is_taken_as_it_is(name: str, decoder: str) -> N
 )
 def test_one_visible_character_is_enough_unless_something_spoils_the_text(before: str, seen: str, after: str) -> None:
     name = before + seen + after
-    assert _is_taken(name) == (has_visible(name) and not spoils_others(name.strip()))
+    assert _is_taken(name) == (has_visible(name) and not breaks_text(name.strip()))
 
 
 @given(st.text(st.characters(categories=["L", "N", "P", "S", "Mn", "Mc", "Me", "Zs"]), max_size=MAX_NAME_CHARACTERS))
 def test_text_without_format_characters_spoils_nothing(text: str) -> None:
-    assert not spoils_others(text)
+    assert not breaks_text(text)
 
 
 # ── what spoils the text around it
@@ -157,8 +157,8 @@ def test_a_name_that_would_spoil_the_text_around_it_is_refused(name: str, decode
 @given(st.text(_CHARACTERS, max_size=10), st.text(_CHARACTERS, max_size=10))
 def test_two_texts_that_spoil_nothing_spoil_nothing_side_by_side(one: str, other: str) -> None:
     """A direction that one leaves open would turn the other."""
-    if not spoils_others(one) and not spoils_others(other):
-        assert not spoils_others(one + other)
+    if not breaks_text(one) and not breaks_text(other):
+        assert not breaks_text(one + other)
 
 
 @pytest.mark.parametrize("name", ["\\ud800", "\\udc00", "a\\ud83d", "\\udc00\\ud83d"])
@@ -166,7 +166,7 @@ def test_half_of_a_surrogate_pair_is_no_json_that_all_readers_understand(name: s
     with pytest.raises(Problem) as refused:
         decode_product(f'{{"name": "{name}", "price": 1, "qty": 1}}'.encode())
     assert refused.value.status == 400
-    assert spoils_others("a\ud800")
+    assert breaks_text("a\ud800")
 
 
 # ── what the answer says

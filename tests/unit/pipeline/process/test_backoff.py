@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from pipeline.process.backoff import backoff_s, wait_to_retry
-from pipeline.process.lifecycle import LetGo
+from pipeline.process.lifecycle import Abandoned
 
 
 @pytest.mark.parametrize(("attempt", "longest_s"), [(0, 0.1), (1, 0.2), (3, 0.8), (6, 5.0), (10_000, 5.0)])
@@ -24,5 +24,5 @@ async def test_p9_a_stopping_process_does_not_wait_for_what_is_away() -> None:
     waiting = asyncio.create_task(wait_to_retry(stop, 3600))
     await asyncio.sleep(0)
     stop.set()
-    with pytest.raises(LetGo):
+    with pytest.raises(Abandoned):
         await asyncio.wait_for(waiting, 5)
