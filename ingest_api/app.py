@@ -61,7 +61,7 @@ def make_app(settings: IngestSettings, stop: asyncio.Event) -> Starlette:
         partial(_running, settings, health, keys, stop),
         StoreUnavailable,
         keys,
-        documents(settings.accepted_status, settings.public_path),
+        documents(settings.accepted_status, settings.public_path, settings.products_url),
         hosts_of(settings, keys),
     )
 

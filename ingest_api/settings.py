@@ -5,7 +5,7 @@ from typing import Self
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from web.access.settings import ApiSettings
+from web.access.settings import WEB_ADDRESS, ApiSettings
 from web.serving.server import MAX_CONNECTIONS
 
 
@@ -16,6 +16,8 @@ class IngestSettings(ApiSettings):
     health_port: int = Field(default=9103, ge=0, le=65535)
     # Idle ones included. Past it, 503. Each is an open file, which the system must allow.
     max_connections: int = Field(default=MAX_CONNECTIONS, ge=1)
+    # Where people find product_api: a link on the page at `/`. ./headrace up and docker-compose.yml set it.
+    products_url: str = Field(default="", pattern=WEB_ADDRESS)
 
     # The service that this one replaces answered 201. 202 is the truth: accepted, not yet decided.
     accepted_status: int = Field(default=202, ge=201, le=202)

@@ -38,7 +38,8 @@ def make_app(settings: ProductSettings) -> Starlette:
     # Without the broker or Redis every request is still answered: without events, or more slowly.
     health = Health("product_api", DATABASE, optional=(BROKER, REDIS))
     running = partial(_running, settings, health, keys)
-    return make_api(health, running, StoreUnavailable, keys, documents(settings.public_path), hosts_of(settings, keys))
+    pages = documents(settings.public_path, settings.orders_url)
+    return make_api(health, running, StoreUnavailable, keys, pages, hosts_of(settings, keys))
 
 
 @asynccontextmanager

@@ -3,7 +3,7 @@
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from web.access.settings import ApiSettings
+from web.access.settings import WEB_ADDRESS, ApiSettings
 from web.serving.server import MAX_CONNECTIONS
 
 
@@ -14,6 +14,8 @@ class ProductSettings(ApiSettings):
     health_port: int = Field(default=9104, ge=0, le=65535)
     # Idle ones included. Past it, 503. Each is an open file, which the system must allow.
     max_connections: int = Field(default=MAX_CONNECTIONS, ge=1)
+    # Where people find ingest_api: a link on the page at `/`. ./headrace up and docker-compose.yml set it.
+    orders_url: str = Field(default="", pattern=WEB_ADDRESS)
 
     # The largest product that is allowed takes about 2 KiB: 200 characters of name, each escaped.
     max_body_bytes: int = Field(default=64 * 1024, ge=1024)

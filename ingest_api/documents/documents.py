@@ -7,23 +7,29 @@ from starlette.routing import Route
 
 from ingest_api.documents.asyncapi import asyncapi_document
 from ingest_api.documents.operations import ACCEPTED, OPERATIONS, TAG, TAG_TEXT
-from web.documents.docs import docs_routes, document_of
+from web.documents.docs import Api, docs_routes, document_of
 from web.requests.operations import Operation
 
-_ABOUT = """\
-Takes orders: a 202 means that the order is on disk, and will be decided once. Products are another service's, with a
-page like this one.
-"""
+_ABOUT = (
+    "Takes orders. A 202 means that the order is on disk, and will be decided once. Another service has the products,"
+    " with a page like this one."
+)
 
 
 def openapi(accepted_status: int = ACCEPTED, public_path: str = "") -> dict[str, Any]:
     """The OpenAPI document. `accepted_status`: the status that the service is set to answer to an order."""
+    return document_of(_api(accepted_status, public_path))
+
+
+def documents(accepted_status: int, public_path: str, products_url: str) -> list[Route]:
+    """The routes. `products_url`: where people find product_api; empty: not known."""
+    return docs_routes(_api(accepted_status, public_path, products_url), {"/asyncapi.json": asyncapi_document()})
+
+
+def _api(accepted_status: int, public_path: str, products_url: str = "") -> Api:
     operations = [_answering(accepted_status, it) for it in OPERATIONS]
-    return document_of("Headrace: orders", _ABOUT, {TAG: TAG_TEXT}, operations, public_path)
-
-
-def documents(accepted_status: int, public_path: str) -> list[Route]:
-    return docs_routes(openapi(accepted_status, public_path), OPERATIONS, {"/asyncapi.json": asyncapi_document()})
+    others = {"products": products_url} if products_url else {}
+    return Api("ingest_api", "Headrace: orders", _ABOUT, {TAG: TAG_TEXT}, operations, public_path, others)
 
 
 def _answering(accepted_status: int, operation: Operation) -> Operation:

@@ -131,7 +131,11 @@ class Services:
         for name, port in HEALTH_PORTS.items():
             own[f"{name.upper()}_HEALTH_HOST"] = LOOPBACK
             own[f"{name.upper()}_HEALTH_PORT"] = str(self.ports.choose(_health_of(name), port))
-        return {**os.environ, **own}
+        links = {
+            "INGEST_API_PRODUCTS_URL": f"http://localhost:{self.ports.chosen['product_api']}",
+            "PRODUCT_API_ORDERS_URL": f"http://localhost:{self.ports.chosen['ingest_api']}",
+        }
+        return {**links, **os.environ, **own}
 
     async def _choose_user(self, environment: dict[str, str], external: dict[str, str]) -> dict[str, str]:
         """Who runs migrations and services; returns the environment as that user needs it."""

@@ -19,14 +19,15 @@ from tests.contract.conftest import TOKENS
 from tests.contract.excuses import excuses_for
 from tests.contract.schemathesis_run import Report, Target, all_checks, run_schemathesis
 from tests.support.services.processes import running
+from web.documents.front_page import FRONT_PAGE
 from web.documents.health_operations import HEALTH_OPERATIONS
 from web.requests.operations import as_asgi
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 
 OPERATIONS = {
-    "orders": (*INGEST_OPERATIONS, *HEALTH_OPERATIONS),
-    "products": (*PRODUCT_OPERATIONS, *HEALTH_OPERATIONS),
+    "orders": (*INGEST_OPERATIONS, FRONT_PAGE, *HEALTH_OPERATIONS),
+    "products": (*PRODUCT_OPERATIONS, FRONT_PAGE, *HEALTH_OPERATIONS),
 }
 EACH = pytest.mark.parametrize("api", OPERATIONS)
 

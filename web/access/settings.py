@@ -7,6 +7,9 @@ from pydantic import Field
 
 from pipeline.process.settings import PipelineSettings
 
+# An address for a person to follow, or nothing.
+WEB_ADDRESS = r"^(https?://[^\s/?#@<>\"']+(/[^\s?#<>\"']*)?)?$"
+
 
 class ApiSettings(PipelineSettings):
     host: str = "127.0.0.1"

@@ -23,21 +23,23 @@ _POLICY = (
 class Resource:
     """An ASGI application that answers GET and HEAD with static content."""
 
-    def __init__(self, gzipped: bytes, media_type: str) -> None:
+    def __init__(
+        self, gzipped: bytes, media_type: str, *, policy: str = _POLICY, vary: str = "Accept-Encoding"
+    ) -> None:
         self._gzipped, self._media_type = gzipped, media_type
         self._headers = {
             # Weak: compressed or not, the content is the same in other bytes.
             "ETag": f'W/"{sha256(gzipped).hexdigest()[:20]}"',
             "Cache-Control": "no-cache",
-            "Vary": "Accept-Encoding",
+            "Vary": vary,
             "X-Content-Type-Options": "nosniff",
             "Referrer-Policy": "no-referrer",
-            "Content-Security-Policy": _POLICY,
+            "Content-Security-Policy": policy,
         }
 
     @classmethod
-    def of(cls, content: bytes, media_type: str) -> "Resource":
-        return cls(gzip.compress(content, mtime=0), media_type)
+    def of(cls, content: bytes, media_type: str, *, policy: str = _POLICY, vary: str = "Accept-Encoding") -> "Resource":
+        return cls(gzip.compress(content, mtime=0), media_type, policy=policy, vary=vary)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._answer(Request(scope))(scope, receive, send)

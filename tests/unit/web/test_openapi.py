@@ -26,6 +26,7 @@ from product_api.products import encode as encode_product
 from product_api.requests import decode_patch, decode_product, decode_restock
 from tests.support.data.json_schema import as_sent, check, is_valid
 from web.access.clients import ANY_KEY, PUBLIC, SCOPES
+from web.documents.front_page import FRONT_PAGE
 from web.documents.health_operations import HEALTH_OPERATIONS
 from web.documents.openapi import ANYWHERE, problems_of
 from web.documents.problem_examples import example_of
@@ -38,7 +39,7 @@ Json = Any
 ORDERS: Json = as_sent(ingest_documents.openapi())
 PRODUCTS: Json = as_sent(product_api.documents.openapi())
 DOCUMENTS = pytest.mark.parametrize("document", [ORDERS, PRODUCTS], ids=["orders", "products"])
-OPERATIONS = (*operations.OPERATIONS, *PRODUCT_OPERATIONS, *HEALTH_OPERATIONS)
+OPERATIONS = (*operations.OPERATIONS, *PRODUCT_OPERATIONS, FRONT_PAGE, *HEALTH_OPERATIONS)
 
 ID = "01a20267-97ad-8199-a6a6-540000cf26ec"
 NOW = datetime(2026, 1, 5, 9, 30, tzinfo=UTC)
@@ -160,7 +161,7 @@ def test_every_link_leads_to_an_operation_and_a_parameter_of_it(document: Json) 
 
 def test_access_is_told() -> None:
     for document, table in ((ORDERS, operations.OPERATIONS), (PRODUCTS, PRODUCT_OPERATIONS)):
-        for operation in (*table, *HEALTH_OPERATIONS):
+        for operation in (*table, FRONT_PAGE, *HEALTH_OPERATIONS):
             described = operation_of(document, operation.id)
             assert (described["security"] == []) == (operation.needs == PUBLIC)
             assert ("401" in described["responses"]) == (operation.needs != PUBLIC)
@@ -216,13 +217,14 @@ def test_no_body_has_members_that_are_not_described(document: Json) -> None:
 
 
 @DOCUMENTS
-def test_every_operation_but_a_probe_refuses_a_query_that_it_does_not_take(document: Json) -> None:
+def test_every_operation_but_a_probe_and_the_page_refuses_a_query_that_it_does_not_take(document: Json) -> None:
     refusing = {
         it["operationId"]
         for it in operations_of(document)
         if example_of(problem_kinds.INVALID_QUERY)["type"] in str(it["responses"].get("400"))
     }
-    assert {it["operationId"] for it in operations_of(document)} - refusing == {"getLiveness", "getReadiness"}
+    ignoring = {it["operationId"] for it in operations_of(document)} - refusing
+    assert ignoring == {"describeService", "getLiveness", "getReadiness"}
 
 
 def test_the_examples_of_orders_are_taken() -> None:
