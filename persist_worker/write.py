@@ -11,24 +11,23 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from database.connection import Connection
-from database.copy_text import NULL, copy_lines
+from database.copy_text import copy_rows
 from database.dead_letters import DeadLetter, count_parked, park
 from database.faults import Fault, describe, fault_of
-from pipeline.contract.orders import Order
+from pipeline.contract.columns import names_of
+from pipeline.contract.orders import COLUMNS, Order
 from pipeline.contract.reasons import ID_CONFLICT, INVALID_DATA
 from pipeline.process import metrics
 
 STAGE = "persist"
 
-_COLUMNS = ("id", "product_id", "quantity", "unit_price", "total_price", "accepted_at", "request_hash", "client")
-_COLUMN_LIST = ", ".join(_COLUMNS)
-
 # The staging table has the constraints of `orders`, so it refuses the same rows, and halving finds them here.
 _CREATE_STAGING = """
     CREATE TEMPORARY TABLE orders_staging (LIKE orders INCLUDING DEFAULTS INCLUDING CONSTRAINTS) ON COMMIT DELETE ROWS
 """
+_NAMES = names_of(COLUMNS)
 _FROM_STAGING = f"""
-    INSERT INTO orders ({_COLUMN_LIST}) SELECT {_COLUMN_LIST} FROM orders_staging ON CONFLICT (id) DO NOTHING
+    INSERT INTO orders ({_NAMES}) SELECT {_NAMES} FROM orders_staging ON CONFLICT (id) DO NOTHING
     RETURNING id::text, product_id::text, quantity
 """
 # Another order is stored under the same id: a clash of ids, not a redelivery. See pipeline.contract.order_ids.
@@ -63,7 +62,7 @@ async def write(connection: Connection, orders: list[Order], dead: list[DeadLett
     path = "staging"
     if not dead:
         try:
-            await _copy(connection, "orders", orders)
+            await copy_rows(connection, "orders", COLUMNS, orders)
             return _counted(Written("direct", orders))
         except Exception as error:
             if (fault := fault_of(error)) not in (Fault.DUPLICATE, Fault.DATA):
@@ -91,24 +90,7 @@ def _identity(order: Order) -> _Identity:
     return order.id, order.product_id, order.quantity
 
 
-def copy_line(order: Order) -> str:
-    """One order in the text format of COPY, encoded before the COPY begins: see database.copy_text."""
-    request_hash = NULL if order.request_hash is None else rf"\\x{order.request_hash}"
-    client = NULL if order.client is None else order.client
-    return (
-        f"{order.id}\t{order.product_id}\t{order.quantity}\t{order.unit_price}\t{order.total_price}"
-        f"\t{order.created_at.isoformat()}\t{request_hash}\t{client}\n"
-    )
-
-
 # ── I/O below
-
-
-async def _copy(connection: Connection, table: str, orders: list[Order]) -> None:
-    # Backslashes in a line: two begin a hash, and one is in each NULL.
-    hashes, unowned = sum(it.request_hash is not None for it in orders), sum(it.client is None for it in orders)
-    lines = [copy_line(order) for order in orders]
-    await copy_lines(connection, table, _COLUMNS, lines, backslashes=len(orders) + hashes + unowned)
 
 
 async def _write_staged(connection: Connection, path: str, orders: list[Order], dead: list[DeadLetter]) -> Written:
@@ -133,7 +115,7 @@ async def _stage(connection: Connection, orders: list[Order]) -> list[tuple[Orde
         return []
     try:
         async with connection.transaction():  # a savepoint
-            await _copy(connection, "orders_staging", orders)
+            await copy_rows(connection, "orders_staging", COLUMNS, orders)
         return []
     except Exception as error:
         if fault_of(error) is not Fault.DATA:

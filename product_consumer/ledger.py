@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from database.connection import Connection
-from database.copy_text import NULL, copy_lines
+from database.copy_text import copy_rows
 from database.dead_letters import DeadLetter, park
+from pipeline.contract.columns import Column
 from pipeline.contract.orders import Order
 from pipeline.contract.product_events import ProductEvent
 from pipeline.contract.reasons import INVALID_DATA
@@ -34,7 +35,14 @@ _TAKE = """
     FROM unnest($1::uuid[], $2::bigint[]) AS t(id, quantity) WHERE p.id = t.id
     RETURNING p.id::text, p.version, p.price, p.qty
 """
-_COLUMNS = ("order_id", "product_id", "quantity", "outcome", "reason")
+# Of stock_ledger, without the time, which PostgreSQL sets. A row is a Verdict.
+_COLUMNS = (
+    Column("order_id", "uuid"),
+    Column("product_id", "uuid"),
+    Column("quantity", "integer"),
+    Column("outcome", "text"),
+    Column("reason", "text"),
+)
 _MAX_QUANTITY = 2**31 - 1
 
 
@@ -79,12 +87,6 @@ def sort_out(orders: Iterable[Order]) -> tuple[list[Order], list[DeadLetter]]:
     return good, dead
 
 
-def ledger_line(verdict: Verdict) -> str:
-    """One verdict in the text format of COPY."""
-    reason = verdict.reason or NULL
-    return f"{verdict.order_id}\t{verdict.product_id}\t{verdict.quantity}\t{verdict.outcome}\t{reason}\n"
-
-
 # ── I/O below
 
 
@@ -116,9 +118,7 @@ async def _already_decided(connection: Connection, orders: list[Order]) -> set[s
 
 async def _write(connection: Connection, decision: Decision) -> list[ProductEvent]:
     if decision.verdicts:
-        nulls = sum(verdict.reason is None for verdict in decision.verdicts)
-        lines = [ledger_line(verdict) for verdict in decision.verdicts]
-        await copy_lines(connection, "stock_ledger", _COLUMNS, lines, backslashes=nulls)
+        await copy_rows(connection, "stock_ledger", _COLUMNS, decision.verdicts)
     if not decision.taken:
         return []
     rows = await connection.fetch(_TAKE, list(decision.taken), list(decision.taken.values()))

@@ -13,6 +13,7 @@ import resource
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from benchmarks.contenders.contender import Contender
@@ -23,15 +24,15 @@ from benchmarks.report.results import Run, percentiles
 from benchmarks.run.deployment import Deployment, deployed
 from benchmarks.run.measure import Place
 from benchmarks.run.servers import Servers, products_of
-from persist_worker.write import copy_line
+from database.copy_text import copy_text
+from pipeline.contract.columns import names_of
+from pipeline.contract.orders import COLUMNS
 from stack.servers import binaries
 
 GROUP_ORDERS = 128
 IN_FLIGHT = 2
 COPIED_ROWS_PER_S = 20_000
 _PRODUCTS = 1_000
-# Of a line of persist_worker's, in its order.
-_COLUMNS = "id, product_id, quantity, unit_price, total_price, accepted_at, request_hash, client"
 
 
 @dataclass(frozen=True)
@@ -127,10 +128,12 @@ async def publish_groups(deployment: Deployment, seconds: float) -> Done:
 async def copy_file(deployment: Deployment, seconds: float) -> Done:
     rows, file = int(seconds * COPIED_ROWS_PER_S), deployment.directory / "rows"
     orders = accepted_orders(await products_of(deployment.connection, _PRODUCTS))
-    with file.open("w") as output:
-        output.writelines(copy_line(next(orders)) for _ in range(rows))
+    wanted = islice(orders, rows)
+    with file.open("wb") as output:
+        while some := list(islice(wanted, 1_000)):
+            output.write(copy_text(COLUMNS, some))
     begun = time.perf_counter()
-    await _psql(deployment.environment["DATABASE_URL"], f"\\copy orders ({_COLUMNS}) FROM '{file}'")
+    await _psql(deployment.environment["DATABASE_URL"], f"\\copy orders ({names_of(COLUMNS)}) FROM '{file}'")
     return Done(rows, time.perf_counter() - begun, [])
 
 

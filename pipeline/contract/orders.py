@@ -13,6 +13,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from pipeline.contract.columns import Column
 from pipeline.contract.fields import Moment, OrderId, ProductId, TotalPrice, UnitPrice
 
 # The version of the message body. A reader parks what it does not know; it never guesses.
@@ -41,6 +42,26 @@ class Order(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Hex digest of the request of an order with an Idempotency-Key."""
     client: str | None = None
     """The owner of the API key that sent the order, which decides who may read it; None while the service is open."""
+
+
+ANSWERED = (
+    Column("id", "uuid"),
+    Column("product_id", "uuid"),
+    Column("quantity", "integer"),
+    Column("unit_price", "numeric"),
+    Column("total_price", "numeric"),
+    Column("accepted_at", "timestamptz", named="created_at"),
+)
+"""The columns of `orders` that a client sees in its order."""
+INTERNAL = (
+    Column("request_hash", "bytea"),
+    Column("client", "text"),
+)
+"""The columns of `orders` that only our processes read."""
+COLUMNS = (*ANSWERED, *INTERNAL)
+"""The table `orders`, which stores every member of Order but `status` and `traceparent`. PostgreSQL itself sets
+`persisted_at`. COPY and each SELECT of a whole order derive from this.
+"""
 
 
 class InvalidOrder(ValueError):

@@ -9,7 +9,8 @@ from structlog.testing import capture_logs
 from database import connection as database_connection
 from database import sessions
 from database.connection import Connection, Database
-from database.copy_text import copy_lines
+from database.copy_text import copy_rows
+from pipeline.contract.columns import Column
 from pipeline.process import backoff
 from pipeline.process import health as health_module
 from pipeline.process.health import Health
@@ -18,6 +19,9 @@ from tests.support.data.metrics import sample
 from tests.support.faults.faults import proxy_to
 from tests.support.services.workers import connected
 from tests.support.time.conditions import eventually
+
+NUMBERS = [Column("id", "integer", named="real")]
+"""A table whose rows are whole numbers: each is its own real part."""
 
 
 @pytest.fixture(autouse=True)
@@ -266,7 +270,7 @@ async def test_p12_a_batch_that_waits_for_long_says_for_what_and_is_not_ready_me
         async def copy(connection: Connection) -> None:
             await connection.execute("CREATE TEMPORARY TABLE t (id int)")
             proxy.hold()
-            await copy_lines(connection, "t", ("id",), ["1\n"], backslashes=0)
+            await copy_rows(connection, "t", NUMBERS, [1])
 
         with capture_logs() as lines:
             working = asyncio.create_task(database.until_it_works(copy, "orders.accepted"))
@@ -296,7 +300,7 @@ async def test_p12_a_session_that_breaks_off_in_a_copy_is_told_in_words(
                 await connection.execute("CREATE TEMPORARY TABLE t (id int)")
                 if holds:
                     holds.pop()()
-                await copy_lines(connection, "t", ("id",), ["1\n"], backslashes=0)
+                await copy_rows(connection, "t", NUMBERS, [1])
 
         with capture_logs() as lines:
             working = asyncio.create_task(database.until_it_works(copy, "orders.accepted"))

@@ -1,0 +1,47 @@
+"""Columns of a table: declared once, so that what COPY writes and what SELECT reads cannot differ.
+
+A row is a struct or a dataclass, and each column stores one member of it. PostgreSQL's type decides how:
+
+    type         the member                       COPY writes              SELECT reads
+    uuid         its canonical text, a str        as it is                 id::text
+    integer      int                              its digits               as it is
+    numeric      Decimal                          its digits               as it is
+    timestamptz  datetime with a time zone        ISO 8601                 as it is
+    bytea        hex digits, a str; or None       \\x and the digits          encode(x, 'hex')
+    text         any str without NUL; or None     with escapes             as it is
+
+database/copy_text.py does the writing. The workers use text where PostgreSQL has a type of its own, because the path of
+an order never needs the object.
+"""
+
+from collections.abc import Iterable
+from typing import Literal, NamedTuple
+
+Type = Literal["uuid", "integer", "numeric", "timestamptz", "bytea", "text"]
+
+# SQL that reads a column of these types as its member; the others are read as they are.
+_READ: dict[Type, str] = {"uuid": "{}::text", "bytea": "encode({}, 'hex')"}
+
+
+class Column(NamedTuple):
+    name: str
+    type: Type
+    named: str = ""
+    """The member's name, if it is not the column's."""
+
+    @property
+    def member(self) -> str:
+        """The member of a row that this column stores."""
+        return self.named or self.name
+
+
+def names_of(columns: Iterable[Column]) -> str:
+    """The columns as a list in SQL: `id, accepted_at`."""
+    return ", ".join(column.name for column in columns)
+
+
+def selected(columns: Iterable[Column], table: str) -> str:
+    """A SELECT list that reads `columns` as members: `o.id::text AS id, o.accepted_at AS created_at`."""
+    return ", ".join(
+        f"{_READ.get(column.type, '{}').format(f'{table}.{column.name}')} AS {column.member}" for column in columns
+    )
