@@ -12,7 +12,9 @@ from web.serving.server import MAX_CONNECTIONS
 class IngestSettings(ApiSettings):
     model_config = SettingsConfigDict(env_prefix="INGEST_API_", frozen=True, extra="ignore")
 
+    # The port for clients. 0: any free port.
     port: int = Field(default=8080, ge=0, le=65535)
+    # The health listener's, for probes and Prometheus.
     health_port: int = Field(default=9103, ge=0, le=65535)
     # Idle ones included. Past it, 503. Each is an open file, which the system must allow.
     max_connections: int = Field(default=MAX_CONNECTIONS, ge=1)
@@ -21,6 +23,7 @@ class IngestSettings(ApiSettings):
 
     # The service that this one replaces answered 201. 202 is the truth: accepted, not yet decided.
     accepted_status: int = Field(default=202, ge=201, le=202)
+    # An order takes 65 bytes. The rest is room for white space.
     max_body_bytes: int = Field(default=64 * 1024, ge=1024)
     # 1,000 orders of 65 bytes, with a great deal of white space.
     max_bulk_bytes: int = Field(default=1024**2, ge=1024)
@@ -89,6 +92,7 @@ class IngestSettings(ApiSettings):
     database_retry_connections: int = Field(default=1, ge=1)
     # For lists: two keep a core of PostgreSQL, or this process, busy.
     database_list_connections: int = Field(default=2, ge=1)
+    # For one question, waiting for a connection included. Then 503.
     database_timeout_s: float = Field(default=2.0, gt=0)
 
     @property

@@ -10,7 +10,9 @@ from web.serving.server import MAX_CONNECTIONS
 class ProductSettings(ApiSettings):
     model_config = SettingsConfigDict(env_prefix="PRODUCT_API_", frozen=True, extra="ignore")
 
+    # The port for clients. 0: any free port.
     port: int = Field(default=3000, ge=0, le=65535)
+    # The health listener's, for probes and Prometheus.
     health_port: int = Field(default=9104, ge=0, le=65535)
     # Idle ones included. Past it, 503. Each is an open file, which the system must allow.
     max_connections: int = Field(default=MAX_CONNECTIONS, ge=1)

@@ -12,7 +12,9 @@ class ConsumerSettings(WorkerSettings):
 
     # A batch holds the locks on its products while it runs: some 60 ms for this many orders.
     batch_max_orders: Count = 4_000
+    # Two of persist_worker's largest messages.
     batch_max_bytes: SizeBytes = 2 * 1024**2
+    # Each is a batch of persist_worker, so they are few and large.
     batch_max_deliveries: Count = 16
     # At 1 MiB a delivery, persist_worker's largest, at most 32 MB are prefetched.
     prefetch: Prefetch = 32

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from stack.commands import bench, dead, demo, doctor, down, keys, logs, servers, status, test, up, verify
+from stack.commands import bench, dead, demo, docs, doctor, down, keys, logs, servers, status, test, up, verify
 from stack.errors import HeadraceError, disk_full
 from stack.home.directory import ROOT, Home
 from stack.process.logfile import open_log
@@ -31,6 +31,7 @@ for command in (
     demo.demo,
     verify.verify,
     bench.bench,
+    docs.docs,
 ):
     app.command()(command)
 app.command("test", context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})(test.run_tests)

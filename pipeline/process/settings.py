@@ -115,6 +115,7 @@ class BrokerSettings(_Settings):
 class DatabaseSettings(_Settings):
     """Settings for PostgreSQL."""
 
+    # One host, or all servers of which one takes writes, comma-separated: a process connects to the one that does.
     database_url: Annotated[
         str, Field(validation_alias="DATABASE_URL"), AfterValidator(check_database), AfterValidator(check_libpq)
     ]
@@ -127,9 +128,10 @@ class PipelineSettings(BrokerSettings, DatabaseSettings):
     does not start.
     """
 
+    # A cache: with it away, orders are accepted, stored and decided.
     redis_url: Annotated[str, Field(validation_alias="REDIS_URL"), AfterValidator(check_redis)]
     # Signs order ids. Several keys, comma-separated, while one is replaced: the first mints, all recognise ids and find
-    # the orders of retries. A key changed without that makes a retry a second order: see docs/operations.md.
+    # the orders of retries. A key changed without that makes a retry a second order: see docs/operate/order-id-key.md.
     order_id_key: Annotated[
         SecretStr, Field(validation_alias="ORDER_ID_KEY", min_length=32), AfterValidator(_check_order_id_keys)
     ]
@@ -137,6 +139,7 @@ class PipelineSettings(BrokerSettings, DatabaseSettings):
     # ORDER_ID_KEY. Several keys need it set: the digest would change while they are replaced. It could also change back
     # to what Redis remembered before, which by then has a gap.
     redis_namespace: Annotated[str | None, Field(validation_alias="REDIS_NAMESPACE", pattern=NAMESPACE_PATTERN)] = None
+    # `debug` adds a line for each batch.
     log_level: Annotated[str, Field(validation_alias="LOG_LEVEL", pattern="(?i)^(debug|info|warning|error)$")] = "info"
 
     # How long shutdown may take after SIGTERM before unfinished work is dropped. It was never acknowledged, so it costs

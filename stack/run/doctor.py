@@ -138,7 +138,7 @@ def _policies(home: Home, state: StackState) -> list[Finding]:
         return []
     found = read_policies(home, state, url)
     if found is None:
-        text = "not to be read: no management API answers; docs/operations.md says which ones remove orders"
+        text = "not to be read: no management API answers; docs/operate/broker.md says which ones remove orders"
         return [Finding("policies", text, "note")]
     told = [Finding("policies", text, "note") for text in dangers(found)]
     return told or [Finding("policies", "none of the broker's removes orders")]

@@ -213,7 +213,7 @@ async def test_p8_redis_holds_no_more_of_a_client_than_its_share(redis: Redis) -
 
 
 async def test_p8_a_key_takes_no_more_of_redis_than_operators_are_told(redis: Redis) -> None:
-    """docs/operations.md: 400 bytes, and of a bulk request of 1,000 orders 33 kB at the most."""
+    """docs/operate/idempotency.md: 400 bytes, and of a bulk request of 1,000 orders 33 kB at the most."""
     for orders, keys, most in ((1, 4_000, 400), (1_000, 50, 33_000)):
         async with claiming(redis, max_bytes=64 * 2**20) as claims:
             await memory_of(claims)

@@ -12,6 +12,7 @@ WEB_ADDRESS = r"^(https?://[^\s/?#@<>\"']+(/[^\s?#<>\"']*)?)?$"
 
 
 class ApiSettings(PipelineSettings):
+    # Where clients connect. Another address than the loopback needs API keys.
     host: str = "127.0.0.1"
 
     # The path under which clients reach the service, if a proxy in front strips it: with `/shop`, a Location is

@@ -1,13 +1,10 @@
-"""docs/scaling.md says what was measured, and names tests that are there."""
-
-import re
+"""docs/scaling.md says what was measured."""
 
 import pytest
 
 from benchmarks.report import scaling
 from benchmarks.report.scaling import RATES, Scale, Stage, cost, measured, reckoned
 from stack.home.directory import ROOT
-from tests.support.data.documents import assert_they_are_there
 
 DOCUMENT = ROOT / "docs" / "scaling.md"
 CPU_US = {"ingest_api": 100.0, "rabbitmq": 20.0, "persist_worker": 15.0, "product_consumer": 25.0, "postgres": 40.0}
@@ -55,15 +52,3 @@ def test_what_is_reckoned_leaves_room_and_rounds_up() -> None:
 def test_a_marker_that_nobody_knows_is_an_error() -> None:
     with pytest.raises(ValueError, match="no table of 'x'"):
         scaling.rewritten("<!-- scale:x from benchmarks/results/audit_time.json -->\n<!-- /scale -->", scaling.table_of)
-
-
-def test_what_is_said_to_hold_is_held_by_tests_that_are_there() -> None:
-    rows = [row for row in re.findall(r"^\|.*$", DOCUMENT.read_text(), re.MULTILINE) if "../tests/" in row]
-    assert len(rows) == 5
-    for row in rows:
-        assert_they_are_there(row, DOCUMENT)
-
-
-def test_every_link_leads_somewhere() -> None:
-    targets = re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", DOCUMENT.read_text())
-    assert [it for it in targets if not (DOCUMENT.parent / it).exists()] == []

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from stack.home.directory import ROOT
+from tests.support.data.documents import named_in
 
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
@@ -40,12 +41,27 @@ def test_every_link_leads_somewhere(document: Path) -> None:
 
 
 def test_a_link_to_nothing_is_found() -> None:
-    assert is_good(ROOT / "README.md", "docs/concepts.md#glossary")
+    assert is_good(ROOT / "README.md", "docs/concepts.md#ids")
     assert not is_good(ROOT / "README.md", "docs/concepts.md#nonsense")
     assert not is_good(ROOT / "README.md", "docs/nonsense.md")
 
 
-def test_the_site_and_the_overview_have_every_page() -> None:
-    pages = {it.name for it in (ROOT / "docs").glob("*.md")}
-    assert set(re.findall(r"^ +- .*: (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)) == pages
-    assert set(re.findall(r"\]\((\w+\.md)\)", (ROOT / "docs/README.md").read_text())) == pages - {"README.md"}
+def test_every_page_is_in_the_overview() -> None:
+    """docs/README.md leads to every page, so that a reader of the repository finds it."""
+    pages = {it.relative_to(ROOT / "docs").as_posix() for it in (ROOT / "docs").rglob("*.md")}
+    assert set(re.findall(r"\]\(([\w/-]+\.md)\)", (ROOT / "docs/README.md").read_text())) == pages - {"README.md"}
+
+
+def documents_that_name_tests() -> list[Path]:
+    return [it for it in documents() if "tests/" in it.read_text() and it.name != "CHANGELOG.md"]
+
+
+@pytest.mark.parametrize("document", documents_that_name_tests(), ids=lambda it: it.relative_to(ROOT).as_posix())
+def test_every_test_that_is_named_is_there(document: Path) -> None:
+    for name, path in named_in(document.read_text()):
+        if is_a_sentence(name):
+            assert f"def test_{name.replace(' ', '_')}(" in (document.parent / path).read_text(), f"{path}: {name!r}"
+
+
+def is_a_sentence(name: str) -> bool:
+    return " " in name

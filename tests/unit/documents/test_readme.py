@@ -26,9 +26,8 @@ def test_it_shows_the_path_that_the_concepts_page_shows() -> None:
     assert path.partition("\n\n<!-- /path -->")[0] + "\n" in README
 
 
-def test_it_leads_to_every_page_of_the_documentation() -> None:
-    pages = [it.relative_to(ROOT).as_posix() for it in (ROOT / "docs").glob("*.md") if it.name != "README.md"]
-    assert [it for it in pages if f"]({it})" not in README] == []
+def test_it_leads_to_the_documentation() -> None:
+    assert "](docs/README.md)" in README
 
 
 def test_the_answer_to_an_order_is_that_of_the_openapi_document() -> None:

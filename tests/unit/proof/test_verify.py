@@ -91,13 +91,13 @@ def test_a_report_in_words(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_every_check_is_explained() -> None:
-    explained = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "operations.md").read_text(), re.MULTILINE)
+    explained = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/operate/verify.md").read_text(), re.MULTILINE)
     assert [it for it in explained if it in CHECKS] == list(CHECKS)
 
 
 def test_what_is_said_of_the_time_is_what_was_measured() -> None:
     results = json.loads((ROOT / "benchmarks" / "results" / "audit_time.json").read_text())["results"]
-    said = (ROOT / "docs" / "operations.md").read_text()
+    said = (ROOT / "docs/operate/verify.md").read_text()
     rows = re.findall(
         r"^\| ([a-z ]+) \| ([0-9.]+) s \| ([0-9.]+) s \| ([0-9.]+) s \| ([0-9,]+) MB \|$", said, re.MULTILINE
     )

@@ -1,4 +1,4 @@
-"""docs/operations.md says how much memory Redis needs: with the figures of the code."""
+"""docs/operate/idempotency.md says how much memory Redis needs: with the figures of the code."""
 
 import re
 
@@ -6,7 +6,7 @@ from ingest_api.settings import IngestSettings
 from stack.home.directory import ROOT
 from stack.servers.redis_server import CACHE_CONFIGURATION
 
-_TEXT = (ROOT / "docs/operations.md").read_text()
+_TEXT = (ROOT / "docs/operate/idempotency.md").read_text()
 SIZING = _TEXT[_TEXT.index("**How much memory Redis needs.**") : _TEXT.index("**A client's share**")]
 KEY_BYTES = 400
 ROOM = 16e6
