@@ -29,7 +29,11 @@ _NEW = {"name": "Laptop Demo", "price": 1500, "qty": 50}
 
 # ── parameters and headers
 
-_ID = Parameter("product_id", "path", ProductId, "The product's id.", EXAMPLE_PRODUCT, is_required=True)
+# Of a demo product, so that the example works as it is. To delete it, one has to mean it.
+_ID = Parameter(
+    "product_id", "path", ProductId, "The product's id.", EXAMPLE_PRODUCT, is_required=True, is_filled_in=True
+)
+_ID_TO_DELETE = replace(_ID, is_filled_in=False)
 _LOCATION = Header("Location", str, "Where the product can be read.", f"{PRODUCTS}/{EXAMPLE_PRODUCT}", True)
 
 _KEY = key_parameter(
@@ -148,7 +152,7 @@ OPERATIONS = (
         "Take a product off sale",
         "It can no longer be read or ordered. Orders of it that were accepted and are not decided yet fail with"
         " `product_deleted`.",
-        parameters=(_ID, http_fields.IF_MATCH, http_fields.IF_NONE_MATCH_CHANGE),
+        parameters=(_ID_TO_DELETE, http_fields.IF_MATCH, http_fields.IF_NONE_MATCH_CHANGE),
         answers=(Answer(204, "Deleted."),),
         problems=_CHANGE_PROBLEMS,
     ),

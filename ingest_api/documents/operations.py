@@ -96,7 +96,10 @@ _SOURCE = Header(
     "store",
     True,
 )
-_PRODUCT_ID = Parameter("product_id", "path", ProductId, "The product's id.", EXAMPLE_PRODUCT, is_required=True)
+# Of a demo product, so that the example works as it is.
+_PRODUCT_ID = Parameter(
+    "product_id", "path", ProductId, "The product's id.", EXAMPLE_PRODUCT, is_required=True, is_filled_in=True
+)
 _ORDER_ID = Parameter("order_id", "path", OrderId, "The order's id.", EXAMPLE_ORDER, is_required=True)
 _WAIT = Parameter(
     "wait",

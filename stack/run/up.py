@@ -165,7 +165,7 @@ def demo_product(state: StackState, home: Home | None) -> str | None:
 
 
 def choose_product(found: list[dict[str, Any]]) -> str | None:
-    names = [product["name"] for product in PRODUCTS]
+    names = [product.name for product in PRODUCTS]
     in_stock = [product for product in found if product["qty"] >= EXAMPLE_QUANTITY]
     in_stock.sort(key=lambda product: (product["name"] not in names, -product["qty"]))
     return str(in_stock[0]["id"]) if in_stock else None

@@ -1,41 +1,66 @@
-"""Two products to try the first orders on, made through the front door like anybody's.
+"""Two products to try the first orders on. The first has the id that every example of the documents names.
 
-python -m stack.services.seeds       the job `seeds` of docker-compose.yml; reads PRODUCT_API_URL
+python -m stack.services.seeds       the job `seeds` of docker-compose.yml; reads DATABASE_URL
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
-import os
 import sys
-from typing import Any
+from decimal import Decimal
+from typing import Any, NamedTuple
 
+import asyncpg
+
+from pipeline.contract.fields import EXAMPLE_PRODUCT
 from stack.errors import HeadraceError
-from stack.home.directory import Home
-from stack.home.key_file import own_token
-from stack.process.http import get, post_json
+from stack.home.environment import external_urls
+from stack.process.http import get
 
-PRODUCTS = (
-    {"name": "Laptop Demo", "price": 1500.00, "qty": 50},
-    {"name": "Mechanical Keyboard", "price": 89.90, "qty": 200},
-)
 TIMEOUT_S = 10
 
 
-def plant(product_api: str, token: str | None) -> str:
-    """Create the demo products unless there are products already; says what it did. `token`: see key_file.own_token.
+class Seed(NamedTuple):
+    id: str
+    name: str
+    price: Decimal
+    qty: int
 
-    Raises HeadraceError.
+
+PRODUCTS = (
+    Seed(EXAMPLE_PRODUCT, "Laptop Demo", Decimal("1500.00"), 50),
+    Seed("01a20261-5c40-7b6e-9f0a-3d5c1e8a7b43", "Mechanical Keyboard", Decimal("89.90"), 200),
+)
+
+# With SQL, because product_api mints the ids of its products. The stock has its adjustment, as that of every product.
+_PLANT = """
+    WITH planted AS (
+        INSERT INTO products (id, name, price, qty)
+        SELECT * FROM unnest($1::uuid[], $2::text[], $3::numeric[], $4::bigint[])
+        WHERE NOT EXISTS (SELECT FROM products)
+        RETURNING id, qty
+    )
+    INSERT INTO stock_adjustments (product_id, delta, reason)
+    SELECT id, qty, 'creation' FROM planted
+"""
+
+
+async def plant(database_url: str) -> str:
+    """Create the demo products, unless there are or were products; says what it did.
+
+    `database_url`: as product_api's role, which may create products. Raises HeadraceError.
     """
-    if products(product_api, token):
-        return "demo products: there are products already"
-    for product in PRODUCTS:
-        status, body = post_json(f"{product_api}/products", product, TIMEOUT_S, token)
-        if status != 201:
-            raise HeadraceError(
-                f"product_api refused a demo product with {status}", body[:300], "./headrace logs product_api"
-            )
-    return f"{len(PRODUCTS)} demo products"
+    try:
+        connection = await asyncpg.connect(database_url, timeout=TIMEOUT_S)
+        try:
+            done = await connection.execute(_PLANT, *zip(*PRODUCTS, strict=True), timeout=TIMEOUT_S)
+        finally:
+            connection.terminate()
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise HeadraceError("the demo products were not stored", f"PostgreSQL: {error or 'no answer'}") from error
+    planted = int(done.rpartition(" ")[2])  # of `INSERT 0 2`
+    return f"{planted} demo products" if planted else "demo products: there are products already"
 
 
 def products(product_api: str, token: str | None) -> list[dict[str, Any]]:
@@ -52,7 +77,9 @@ def products(product_api: str, token: str | None) -> list[dict[str, Any]]:
 
 def main() -> None:
     try:
-        print(plant(os.environ["PRODUCT_API_URL"], own_token(Home.current())))
+        if (database_url := external_urls().get("postgres")) is None:
+            raise HeadraceError("DATABASE_URL is not set", "this job is started by docker-compose.yml")
+        print(asyncio.run(plant(database_url)))
     except HeadraceError as error:
         sys.exit("\n".join(error.lines()))
 

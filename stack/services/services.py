@@ -60,7 +60,7 @@ class Services:
         await wait_for_former_services({name: self.former[name].pid for name in SERVICES if name in self.former})
         # Before the APIs read the keys: they do not start without the file, and learn the stack's own key from it.
         ensure_file(self.home)
-        token = own_token(self.home)
+        own_token(self.home)
         databases, brokers, caches = self._accounts(urls, external)
         self.operator = {"database": databases["operator"], "broker": brokers["operator"]}
         environment = await self._choose_user(
@@ -80,7 +80,7 @@ class Services:
             for name in SERVICES
         )
         with self.events.step("seeds", "demo products") as step:
-            step.text = await asyncio.to_thread(seeds.plant, self.parts["product_api"].url, token)
+            step.text = await seeds.plant(databases["product_api"])
 
     async def stop(self) -> None:
         """All at once: each finishes what it has in hand, and none waits for another."""

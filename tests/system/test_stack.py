@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from redis.asyncio import Redis
 
@@ -62,6 +63,41 @@ def test_the_printed_curl_works_when_pasted(stack: Stack) -> None:
     url, body = re.findall(r"curl -s (\S+) .* -d '(.*)'", shown)[0]
     status, answer = post_json(url, json.loads(body), 10)
     assert (status, json.loads(answer)["quantity"]) == (202, 2)
+
+
+def test_the_examples_of_the_documents_work_as_they_are(stack: Stack) -> None:
+    """What the page at /docs sends at the first click: the examples that it fills in, and no optional parameter."""
+    stack.up()
+    asked_for = set()
+    for name in ("ingest_api", "product_api"):
+        with httpx.Client(base_url=stack.status()["services"][name]["url"], timeout=10) as client:
+            for method, path, operation in operations_of(client.get("/openapi.json").json()):
+                if missing := [it["name"] for it in operation["parameters"] if it["required"] and "example" not in it]:
+                    asked_for.add((operation["operationId"], *missing))
+                    continue
+                for request in first_clicks(client, method, path, operation):
+                    assert client.send(request).is_success, (request.method, request.url, request.content)
+    # A reader has to say which order, which version, and which product is to go.
+    assert asked_for == {("getOrder", "order_id"), ("replaceProduct", "If-Match"), ("deleteProduct", "product_id")}
+
+
+def operations_of(document: Any) -> Iterator[tuple[str, str, Any]]:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            yield method, path, operation
+
+
+def first_clicks(client: httpx.Client, method: str, path: str, operation: Any) -> Iterator[httpx.Request]:
+    """One request for each media type of a body, with its first example."""
+    url = path.format(**{it["name"]: it["example"] for it in operation["parameters"] if it["in"] == "path"})
+    bodies = operation.get("requestBody", {}).get("content")
+    if bodies is None:
+        yield client.build_request(method, url)
+        return
+    for media_type, content in bodies.items():
+        value = next(iter(content["examples"].values()))["value"]
+        body = value if isinstance(value, str) else json.dumps(value)
+        yield client.build_request(method, url, content=body, headers={"Content-Type": media_type})
 
 
 def test_up_again_says_that_it_runs_and_changes_nothing(stack: Stack) -> None:

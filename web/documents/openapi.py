@@ -172,14 +172,15 @@ def _access(needs: str) -> str:
 
 
 def _parameter(parameter: Parameter, schemas: _Schemas) -> dict[str, Any]:
-    return {
+    described = {
         "name": parameter.name,
         "in": parameter.place,
         "required": parameter.is_required,
         "description": parameter.description,
-        # The example is the schema's: the page would fill in the parameter's own, and then send it.
         "schema": schemas.of(parameter.type) | {"examples": [parameter.example]},
     }
+    # The page sends the parameter's own example without being asked, and the schema's never.
+    return described | {"example": parameter.example} if parameter.is_filled_in else described
 
 
 def _contents(contents: Iterable[Content], schemas: _Schemas) -> dict[str, Any]:

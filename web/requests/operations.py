@@ -29,6 +29,8 @@ class Parameter:
     """Markdown, like all descriptions."""
     example: Any
     is_required: bool = False
+    is_filled_in: bool = False
+    """Whether the page at /docs fills the example in, because it works as it is."""
 
 
 @dataclass(frozen=True, slots=True)
