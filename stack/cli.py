@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-import tomllib
 import traceback
 from typing import Annotated
 
 import typer
 
+from pipeline.process.version import NAME, project_version
 from stack.commands import bench, dead, demo, docs, doctor, down, keys, logs, servers, status, test, up, verify
 from stack.errors import HeadraceError, disk_full
-from stack.home.directory import ROOT, Home
+from stack.home.directory import Home
 from stack.process.logfile import open_log
 
 app = typer.Typer(
@@ -79,8 +79,7 @@ def _unexpected(error: Exception) -> HeadraceError:
 
 def _print_version(asked: bool) -> None:
     if asked:
-        project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-        typer.echo(f"{project['name']} {project['version']}")
+        typer.echo(f"{NAME} {project_version()}")
         raise typer.Exit
 
 

@@ -12,8 +12,8 @@ from pipeline.contract import topology
 from pipeline.contract.fields import EXAMPLE_ORDER, EXAMPLE_PRODUCT
 from pipeline.contract.orders import SCHEMA, Order, encode_order, join_orders
 from pipeline.contract.product_events import ProductEvent, encode_event
+from pipeline.process.version import project_version
 from web.documents.json_schema import schemas_of
-from web.documents.version import project_version
 
 Json = dict[str, Any]
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from stack.home.directory import Home
+from stack.home.directory import Home, require_checkout
 
 
 def bench(
@@ -20,6 +20,7 @@ def bench(
     ] = False,
 ) -> None:
     """Measure how fast it is, beside what, at what price, on servers of its own. Exit code 1: a run was void."""
+    require_checkout("bench")
     from stack.develop.bench import bench as run
 
     raise typer.Exit(run(Home.current(), quick=quick, as_json=as_json, only=only, document=document))

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from stack.home.directory import Home
+from stack.home.directory import Home, require_checkout
 
 
 def docs(
@@ -15,6 +15,7 @@ def docs(
     build: Annotated[bool, typer.Option("--build", help="Only build it, into .headrace/site.")] = False,
 ) -> None:
     """Build the documentation as a site and show it until Ctrl-C. Exits 1 if a link or a page is broken."""
+    require_checkout("docs")
     from stack.develop.docs import build_site, serve_site
 
     home = Home.current()

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from stack.develop.suites import available_suites, by_default
-from stack.home.directory import Home
+from stack.home.directory import Home, require_checkout
 
 
 def run_tests(
@@ -21,6 +21,7 @@ def run_tests(
     ] = None,
 ) -> None:
     """Format, lint, types, layers, then the tests, on servers of their own."""
+    require_checkout("test")
     from stack.develop.checks import run_suites
 
     raise typer.Exit(run_suites(Home.current(), sys.argv[2:]))

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from stack.errors import HeadraceError
-from stack.home.directory import Home
+from stack.home.directory import Home, require_checkout
 
 
 def up(
@@ -26,6 +26,7 @@ def up(
         cause = "the containers publish the two APIs and nothing else"
         raise HeadraceError("--ui is not for --docker", cause, "./headrace up --docker, or ./headrace up --ui")
     if docker:
+        require_checkout("up --docker")
         raise typer.Exit(containers.up(Home.current(), detach=detach))
     if containers.is_used(Home.current()):
         raise HeadraceError("headrace is running already, in containers", fix="./headrace down, then again")

@@ -16,7 +16,9 @@ from stack.errors import HeadraceError
 from stack.process import proc
 
 ROOT = Path(__file__).resolve().parents[2]
-DEFAULT = ROOT / ".headrace"
+# The container image has it too. Where pip has installed Headrace, it is missing.
+IS_CHECKOUT = (ROOT / "pyproject.toml").exists()
+DEFAULT = ROOT / ".headrace" if IS_CHECKOUT else Path.home() / ".headrace"
 # Directories below a state directory that are state directories themselves: those of `test` and of `servers`.
 TEST_RUNS = ("test-*", "servers")
 # Says that the directory is Headrace's, and whether Headrace made it. `headrace` (the script) writes it as well.
@@ -34,7 +36,7 @@ FALLBACK_BASE = Path("/var/tmp")  # noqa: S108 - `make_fallback` checks who owns
 
 @dataclass(frozen=True)
 class Home:
-    """Paths under one state directory (`.headrace/` beside the code, or HEADRACE_HOME)."""
+    """Paths under one state directory: HEADRACE_HOME, or `.headrace/` beside the code or in the home directory."""
 
     path: Path
 
@@ -234,6 +236,16 @@ class Home:
             )
         self.fallback.chmod(0o711)
         return self.fallback
+
+
+def require_checkout(command: str) -> None:
+    """Raise HeadraceError where pip has installed Headrace. `command` needs files that only the repository has."""
+    if not IS_CHECKOUT:
+        raise HeadraceError(
+            f"`{command}` needs a clone of the repository",
+            "pip installs the services and this command, without tests, benchmarks, documents and docker-compose.yml",
+            f"in a clone: ./headrace {command}",
+        )
 
 
 def _is_own(entry: Path) -> bool:

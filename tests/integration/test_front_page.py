@@ -10,10 +10,10 @@ import httpx
 import pytest
 
 from pipeline.contract.api_keys import new_token
+from pipeline.process.version import project_version
 from tests.support.data.api_keys import key_of, write_keys
 from tests.support.data.json_schema import check
 from tests.support.services.processes import service_process
-from web.documents.version import project_version
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
 OTHER = {"ingest_api": ("products", "PRODUCTS"), "product_api": ("orders", "ORDERS")}

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 from starlette.routing import Route
 
+from pipeline.process.version import project_version
 from web.documents import front_page
 from web.documents.front_page import FRONT_PAGE, FrontPage, ServiceDescription, links_of
 from web.documents.health_operations import HEALTH_OPERATIONS
@@ -21,7 +22,6 @@ from web.documents.health_operations import TAG_TEXT as HEALTH_TEXT
 from web.documents.openapi import openapi_document
 from web.documents.problem_pages import index_page, kind_page
 from web.documents.resources import CSS, HTML, JAVASCRIPT, JSON, Resource
-from web.documents.version import project_version
 from web.problems.kinds import KINDS, TYPES
 from web.requests.operations import Operation, make_routes, unguarded
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import msgspec
 
+from pipeline.process.version import project_version
 from web.access.clients import ANY_KEY, PUBLIC
 from web.documents.json_schema import REF, Schema, schemas_of
 from web.documents.problem_examples import example_of, other_examples_of
-from web.documents.version import project_version
 from web.problems import kinds
 from web.problems.kinds import Kind
 from web.problems.problems import MEDIA_TYPE, FieldError
