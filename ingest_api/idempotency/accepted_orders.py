@@ -8,22 +8,22 @@ import asyncpg
 import structlog
 
 from database.sessions import Pool, StoreUnavailable, reading
-from pipeline.contract.orders import InvalidOrder, Order, decode_body
+from pipeline.contract.columns import selected
+from pipeline.contract.orders import ANSWERED, InvalidOrder, Order, decode_body
 from pipeline.process.breaker import Breaker
 
 log = structlog.get_logger()
 
 PENDING = "PENDING"
-_COLUMNS = ("id", "product_id", "quantity", "unit_price", "total_price", "created_at")
+_MEMBERS = [it.member for it in ANSWERED]
 _MAX_AT_ONCE = 5_000
 
 # A dead letter of an order that is not stored holds the order as accepted, and a replay stores exactly that.
-_ACCEPTED = """
-    SELECT id::text, product_id::text, quantity, unit_price, total_price, accepted_at AS created_at, NULL AS body
-    FROM orders WHERE id = ANY($1::uuid[])
+_ACCEPTED = f"""
+    SELECT {selected(ANSWERED, "orders")}, NULL AS body FROM orders WHERE id = ANY($1::uuid[])
     UNION ALL
-    SELECT order_id::text, NULL, NULL, NULL, NULL, NULL, body
-    FROM dead_letters WHERE order_id = ANY($1::uuid[]) AND stage = 'persist' AND reason <> 'id_conflict'
+    SELECT {", ".join("NULL" for _ in ANSWERED)}, body FROM dead_letters
+    WHERE order_id = ANY($1::uuid[]) AND stage = 'persist' AND reason <> 'id_conflict'
 """
 
 
@@ -115,14 +115,13 @@ def _is_stored(row: asyncpg.Record) -> bool:
 
 
 def _order(row: asyncpg.Record) -> Order | None:
-    *values, body = row.values()
-    if body is None:
-        return Order(**dict(zip(_COLUMNS, values, strict=True)), status=PENDING)
+    if row["body"] is None:
+        return Order(**{name: row[name] for name in _MEMBERS}, status=PENDING)
     try:
-        (order,) = decode_body(body)
+        (order,) = decode_body(row["body"])
     except (InvalidOrder, ValueError):
         return None  # it must be repaired by hand before a replay
-    return Order(**{name: getattr(order, name) for name in _COLUMNS}, status=PENDING)
+    return Order(**{name: getattr(order, name) for name in _MEMBERS}, status=PENDING)
 
 
 def _take(questions: list[_Question]) -> list[_Question]:

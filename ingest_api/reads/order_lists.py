@@ -77,4 +77,4 @@ def _owner(client: Client) -> str | None:
 
 
 def _cursor(row: Row) -> Cursor:
-    return Cursor(row["accepted_at"], row["id"])
+    return Cursor(row["created_at"], row["id"])

@@ -1,6 +1,7 @@
 """An order as it is answered."""
 
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Annotated
 
 import msgspec
@@ -48,21 +49,13 @@ class OrderView(msgspec.Struct, omit_defaults=True):
     reason: Reason | None = None
 
 
+# A row has each of them, by its name.
+_values = itemgetter(*OrderView.__struct_fields__)
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
 
 def view(row: Row) -> OrderView:
-    return OrderView(
-        id=row["id"],
-        status=row["status"],
-        final=row["is_final"],
-        product_id=row["product_id"],
-        quantity=row["quantity"],
-        unit_price=row["unit_price"],
-        total_price=row["total_price"],
-        created_at=row["accepted_at"],
-        reason=row["reason"],
-    )
+    return OrderView(*_values(row))
 
 
 def encode(order: OrderView) -> bytes:

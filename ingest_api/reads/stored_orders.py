@@ -15,14 +15,16 @@ import asyncpg
 
 from database.sessions import Pool, StoreUnavailable, reading
 from ingest_api.rounds import Rounds
+from pipeline.contract.columns import selected
+from pipeline.contract.orders import ANSWERED
 from pipeline.process.breaker import Breaker
 from pipeline.process.shares import Busy, Shares
 from pipeline.process.turns import Turns
 from web.requests.paging import Page
 
 Row: TypeAlias = asyncpg.Record
-"""id, status, reason, is_final, is_stored; and the columns of `orders`, all null for an order that is not stored. Then
-`parked` is the body of its dead letter, if it has one: it says whose order it is.
+"""id, status, reason, final, is_stored; and `client` with the members that a client sees, all null for an order that is
+not stored. Then `parked` is the body of its dead letter, if it has one: it says whose order it is.
 """
 
 PENDING = "PENDING"
@@ -36,13 +38,15 @@ _BUSY_S = 0.1
 
 T = TypeVar("T")
 
+# The id comes from what was asked.
+_MEMBERS = selected((it for it in ANSWERED if it.name != "id"), "o")
+
 
 def _columns(order_id: str) -> str:
     return f"""
-    {order_id}::text AS id, o.id IS NOT NULL AS is_stored, o.client,
-    o.product_id::text, o.quantity, o.unit_price, o.total_price, o.accepted_at,
+    {order_id}::text AS id, o.id IS NOT NULL AS is_stored, o.client, {_MEMBERS},
     coalesce(l.outcome, CASE WHEN d.reason IS NULL THEN 'PENDING' ELSE 'FAILED' END) AS status,
-    coalesce(l.reason, d.reason) AS reason, l.order_id IS NOT NULL AS is_final,
+    coalesce(l.reason, d.reason) AS reason, l.order_id IS NOT NULL AS final,
     CASE WHEN o.id IS NULL AND octet_length(d.body) <= {_MAX_PARKED_BYTES} THEN d.body END AS parked
 """
 

@@ -14,7 +14,8 @@ from aio_pika.abc import AbstractChannel
 
 from pipeline.broker.publisher import Outcome, Publisher
 from pipeline.contract import topology
-from pipeline.contract.orders import Order, encode_order, join_orders
+from pipeline.contract.columns import selected
+from pipeline.contract.orders import COLUMNS, Order, encode_order, join_orders
 from proof.accounting_sql import Connection
 from proof.audit_sql import late_ids
 from stack.errors import HeadraceError
@@ -27,11 +28,7 @@ BACKLOG_MESSAGES = 100
 
 AGAIN = "./headrace verify --repair, again: an order that is sent twice is decided once"
 
-_ORDERS = """
-    SELECT id::text, product_id::text, quantity, unit_price, total_price, accepted_at AS created_at,
-           encode(request_hash, 'hex') AS request_hash, client
-    FROM orders WHERE id = ANY($1::uuid[]) ORDER BY accepted_at, id
-"""
+_ORDERS = f"SELECT {selected(COLUMNS, 'orders')} FROM orders WHERE id = ANY($1::uuid[]) ORDER BY accepted_at, id"
 
 
 def order_of(row: asyncpg.Record) -> Order:

@@ -3,7 +3,8 @@
 import msgspec
 
 from pipeline.contract import topology
-from pipeline.contract.orders import Order
+from pipeline.contract.columns import selected
+from pipeline.contract.orders import COLUMNS, Order
 from tests.golden import ACCEPTED, CREATED, ORDERS, PROPERTIES
 from tests.support.brokers.broker import plain_channel, send, take
 from tests.support.data.orders import by_id
@@ -16,11 +17,7 @@ from tests.support.services.workers import (
     verdicts,
 )
 
-_STORED = """
-    SELECT id::text, product_id::text, quantity, unit_price, total_price, accepted_at AS created_at,
-           encode(request_hash, 'hex') AS request_hash, client
-    FROM orders
-"""
+_STORED = f"SELECT {selected(COLUMNS, 'orders')} FROM orders"
 
 
 async def test_golden_messages_are_stored_and_decided(environment: dict[str, str]) -> None:
