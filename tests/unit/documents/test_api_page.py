@@ -1,4 +1,4 @@
-"""docs/api.md: its client retries as it says, its figures were measured, and its facts are those of the code."""
+"""docs/api: its client retries as it says, its figures were measured, and its facts are those of the code."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from stack.home.directory import ROOT
 from web.access.clients import SCOPES
 from web.problems.kinds import KINDS
 
-PAGE = (ROOT / "docs" / "api.md").read_text()
+PAGE = "\n".join(it.read_text() for it in sorted((ROOT / "docs" / "api").glob("*.md")))
 KEY = "01a20267-9000-7c3d-8a1e-2b4c6d8e0f11"
 ORDER = {"id": "01a20267-97ad-8199-a6a6-540000cf26ec", "status": "PENDING"}
 UNKNOWN = httpx.Response(
@@ -51,7 +51,7 @@ def code() -> dict[str, Any]:
     """The client of the page."""
     (text,) = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     names: dict[str, Any] = {"__name__": "client"}
-    exec(compile(text, "docs/api.md", "exec"), names)
+    exec(compile(text, "docs/api/retries.md", "exec"), names)
     return names
 
 

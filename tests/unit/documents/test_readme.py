@@ -11,7 +11,7 @@ from stack.home.directory import ROOT
 
 README = (ROOT / "README.md").read_text()
 CONCEPTS = (ROOT / "docs" / "concepts.md").read_text()
-API = (ROOT / "docs" / "api.md").read_text()
+API = (ROOT / "docs" / "api" / "orders.md").read_text()
 MAX_LINES = 130
 MAX_BYTES = 6_144
 

@@ -71,7 +71,7 @@ def report(of: Run) -> list[str]:
 def test_the_readme_quotes_the_verdict_of_a_good_run() -> None:
     orders = inspect.signature(demo).parameters["orders"].default
     _, _, result = verdict(run(answered((202, ID)))).partition(": ")
-    assert f"    $ ./headrace demo\n    {counted(orders, 'order')}: {result}\n" in (ROOT / "README.md").read_text()
+    assert f"$ ./headrace demo\n{counted(orders, 'order')}: {result}\n" in (ROOT / "README.md").read_text()
 
 
 def test_one_is_not_many() -> None:
