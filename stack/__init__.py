@@ -1,1 +1,1 @@
-"""The one command: finds or installs the servers, runs private instances, starts and supervises the four services."""
+"""The `./headrace` command: installs or finds the servers, starts the stack, supervises it, and operates it."""

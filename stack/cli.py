@@ -1,4 +1,4 @@
-"""The command line. Each command is a module of stack.commands and a line here; its work is imported when it runs."""
+"""The command line. Each command is a module in stack.commands and a line here. It imports its work when it runs."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ app.add_typer(dead.dead, name="dead")
 
 
 def main() -> None:
-    """Run the command line; every failure leaves in one shape (see errors), tracebacks go to a log."""
+    """Run the command line. Prints every failure as a HeadraceError, and writes tracebacks to the log `cli`."""
     try:
         app(prog_name="headrace")
     except HeadraceError as error:
@@ -71,9 +71,11 @@ def _unexpected(error: Exception) -> HeadraceError:
         with open_log(log) as file:
             file.write(traceback.format_exc().encode())
     except (OSError, HeadraceError):
-        return HeadraceError(f"{type(error).__name__}: {error}", "a bug", "HEADRACE_DEBUG=1 shows the traceback")
+        return HeadraceError(
+            f"{type(error).__name__}: {error}", "a bug in Headrace", "HEADRACE_DEBUG=1 shows the traceback"
+        )
     return HeadraceError(
-        f"{type(error).__name__}: {error}", "a bug, or a machine that we did not think of", "", str(log)
+        f"{type(error).__name__}: {error}", "a bug in Headrace, or a machine that it was never tried on", "", str(log)
     )
 
 

@@ -1,4 +1,4 @@
-"""The one shape in which every failure reaches the user."""
+"""HeadraceError: every failure that a user sees. Says what failed, the likely cause, the fix, and the log."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ TAIL_LINES = 12
 
 @dataclass(eq=False)
 class HeadraceError(Exception):
-    """What failed, the likely cause, the command that fixes it, and where to read more (path of a log)."""
+    """What failed, the likely cause, what to do about it, and the path of the log with the details."""
 
     what: str
     cause: str = ""
@@ -22,7 +22,7 @@ class HeadraceError(Exception):
         return self.what
 
     def lines(self) -> list[str]:
-        """The error as it is printed, the log's last lines included."""
+        """The error as printed, with the last lines of its log."""
         parts = [f"error: {self.what}"]
         parts += [f"  cause: {self.cause}"] if self.cause else []
         parts += [f"  fix:   {self.fix}"] if self.fix else []
@@ -34,7 +34,7 @@ class HeadraceError(Exception):
 
 
 def disk_full(error: BaseException, directory: Path) -> HeadraceError | None:
-    """What to say when `error` is that of a full disk, or of a user's quota; None when it is another."""
+    """The error to show when `error` means a full disk or an exhausted quota; None for any other error."""
     if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return None
     return HeadraceError(

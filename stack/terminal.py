@@ -1,4 +1,4 @@
-"""How the command speaks: steps with their times, errors, colours and spinners only on a terminal."""
+"""Terminal output: steps with their times, tables, errors. Colours and spinners appear only on a terminal."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STEP_COLUMN = 46
 def make_console(*, stderr: bool = False) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else PIPE_WIDTH
-    # rich takes NO_COLOR to the letter and keeps bold and dim; whoever sets it wants none of that.
+    # rich drops only colours for NO_COLOR and keeps bold and dim. A user who sets it wants plain text.
     plain = {"color_system": None} if os.environ.get("NO_COLOR") else {}
     return Console(stderr=stderr, highlight=False, width=width, **plain)  # type: ignore[arg-type]
 
@@ -47,7 +47,7 @@ def say(text: str = "") -> None:
 
 
 def show_table(table: Table, width: int | None = None) -> None:
-    """rich fills the last column with blanks up to its width: nothing that a file or a program wants."""
+    """Print a table. Outside a terminal, drop the blanks that rich appends to each line."""
     if out.is_terminal:
         out.print(table, width=width, crop=False)
         return
@@ -71,7 +71,7 @@ def print_error(error: HeadraceError) -> None:
 
 @contextmanager
 def spinner(text: str) -> Iterator[Status | None]:
-    """A line that moves while the block runs; nothing at all when standard output is no terminal."""
+    """Show a spinner while the block runs; nothing if standard output is no terminal."""
     if not out.is_terminal:
         yield None
         return

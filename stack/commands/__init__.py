@@ -1,1 +1,1 @@
-"""The commands of `./headrace`: what each takes, and what it starts."""
+"""The commands of `./headrace`: a module for each, with its options and its help. The work is elsewhere in stack."""

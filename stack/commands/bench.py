@@ -1,4 +1,4 @@
-"""`bench`."""
+"""`./headrace bench`: runs the benchmarks."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from stack.home.directory import Home, require_checkout
 
 
 def bench(
-    quick: Annotated[bool, typer.Option("--quick", help="6 minutes instead of 45: fewer and shorter runs.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="The verdict as JSON on standard output.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer and shorter runs: 6 minutes instead of 45.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON.")] = False,
     only: Annotated[
-        str | None, typer.Option(metavar="NAME", help="One experiment or contender; a wrong name lists them.")
+        str | None, typer.Option(metavar="NAME", help="Run one experiment or contender. A wrong name lists them.")
     ] = None,
     document: Annotated[
-        bool, typer.Option("--document", help="Quote the result in README.md and docs/, and draw the plots anew.")
+        bool, typer.Option("--document", help="Write the result into README.md and docs/, and redraw the plots.")
     ] = False,
 ) -> None:
-    """Measure how fast it is, beside what, at what price, on servers of its own. Exit code 1: a run was void."""
+    """Benchmark Headrace against other designs on private servers. Exits 1 if a run was void."""
     require_checkout("bench")
     from stack.develop.bench import bench as run
 

@@ -1,4 +1,4 @@
-"""The commands of `dead`: what each takes. Their work is in stack.operate.dead, imported when they run."""
+"""`./headrace dead`: list, show, replay and discard dead letters. The work is in stack.operate.dead."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import typer
 from stack.commands.options import Json
 from stack.home.directory import Home
 
-dead = typer.Typer(help="Dead letters: orders that could not be stored or decided.", no_args_is_help=True)
+dead = typer.Typer(
+    help="List, replay or discard dead letters: orders that could not be stored or decided.", no_args_is_help=True
+)
 
 
 class Stage(StrEnum):
@@ -19,15 +21,18 @@ class Stage(StrEnum):
     STOCK = "stock"
 
 
-OfStage = Annotated[Stage | None, typer.Option("--stage", help="Parked by persist_worker, or by product_consumer.")]
-OfReason = Annotated[str | None, typer.Option("--reason", help="As the list shows it: invalid_data and so on.")]
-OfOrder = Annotated[UUID | None, typer.Option("--order", help="Of this order.")]
-OfProduct = Annotated[UUID | None, typer.Option("--product", help="With this product in the body.")]
-Since = Annotated[
-    str | None, typer.Option("--since", help="Parked then or later: 2026-01-31T09:00, or 2h for 2 h ago.")
+OfStage = Annotated[
+    Stage | None,
+    typer.Option("--stage", help="The stage that failed: persist (persist_worker) or stock (product_consumer)."),
 ]
-Until = Annotated[str | None, typer.Option("--until", help="Parked before then.")]
-Ids = Annotated[list[int], typer.Option("--id", help="This letter; may be given again.")]
+OfReason = Annotated[str | None, typer.Option("--reason", help="The reason that `list` shows, such as invalid_data.")]
+OfOrder = Annotated[UUID | None, typer.Option("--order", help="Letters of this order.")]
+OfProduct = Annotated[UUID | None, typer.Option("--product", help="Letters with this product in the body.")]
+Since = Annotated[
+    str | None, typer.Option("--since", help="Parked at this time or later: 2026-01-31T09:00, or 2h for 2 hours ago.")
+]
+Until = Annotated[str | None, typer.Option("--until", help="Parked before this time.")]
+Ids = Annotated[list[int], typer.Option("--id", help="This letter. May be repeated.")]
 
 
 @dead.command("list")
@@ -39,14 +44,14 @@ def dead_list(
     since: Since = None,
     until: Until = None,
     ids: Ids = [],  # noqa: B006 - typer copies it
-    replayed: Annotated[bool, typer.Option("--replayed", help="Also those that were replayed.")] = False,
-    discarded: Annotated[bool, typer.Option("--discarded", help="Also those that were discarded.")] = False,
+    replayed: Annotated[bool, typer.Option("--replayed", help="Include replayed letters.")] = False,
+    discarded: Annotated[bool, typer.Option("--discarded", help="Include discarded letters.")] = False,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="At most so many, the latest. Default: 50; all with --json.")
+        int | None, typer.Option(min=1, help="Show at most this many, newest first. Default: 50; with --json: all.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Show what waits for its replay, and why it was parked."""
+    """List the dead letters that wait for an operator, and why each was parked."""
     from stack.operate.dead import filters_of
     from stack.operate.dead import show_list as run
     from stack.operate.dead_sql import Also
@@ -57,8 +62,8 @@ def dead_list(
 
 
 @dead.command("show")
-def dead_show(letter_id: Annotated[int, typer.Argument(metavar="ID", help="As the list shows it.")]) -> None:
-    """Show one dead letter wholly: why it was parked, and its body, with what a terminal must not see escaped."""
+def dead_show(letter_id: Annotated[int, typer.Argument(metavar="ID", help="The id that `list` shows.")]) -> None:
+    """Show one dead letter: its reason and its body. Control characters are escaped."""
     from stack.operate.dead import show_one as run
 
     raise typer.Exit(run(Home.current(), letter_id))
@@ -74,14 +79,14 @@ def dead_replay(
     until: Until = None,
     ids: Ids = [],  # noqa: B006 - typer copies it
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many there are.")] = False,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many, the oldest first.")] = None,
-    rate: Annotated[float, typer.Option(min=0.1, max=1e6, help="At most so many a second.")] = 100.0,
+    limit: Annotated[int | None, typer.Option(min=1, help="Replay at most this many, oldest first.")] = None,
+    rate: Annotated[float, typer.Option(min=0.1, max=1e6, help="Replay at most this many a second.")] = 100.0,
     as_json: Json = False,
 ) -> None:
-    """Send what waits once more, to the queue that it came from. Exit code 1: the broker did not confirm all of it.
+    """Send dead letters back to the queue that they came from. Exits 1 if the broker did not confirm all of them.
 
-    All that waits, if no filter says otherwise. Fix the cause first: what fails again is parked again, with a new id.
-    It may be done twice, and at once: what is sent twice is one order.
+    Without filters, all waiting letters. Fix the cause first: an order that fails again is parked again, with a new id.
+    Replaying is idempotent: an order that is sent twice, even by two operators at once, is one order.
     """
     from stack.operate.dead import filters_of
     from stack.operate.dead import replay_letters as run
@@ -92,24 +97,24 @@ def dead_replay(
 
 @dead.command("discard")
 def dead_discard(
-    letters: Annotated[list[int] | None, typer.Argument(metavar="[ID]...", help="As the list shows them.")] = None,
-    why: Annotated[str, typer.Option("--reason", help="Why it is given up; kept with the letter, and the time.")] = "",
+    letters: Annotated[list[int] | None, typer.Argument(metavar="[ID]...", help="The ids that `list` shows.")] = None,
+    why: Annotated[str, typer.Option("--reason", help="Why; stored with the letter.")] = "",
     stage: OfStage = None,
     parked_for: Annotated[
-        str | None, typer.Option("--parked-for", help="Parked for this reason: invalid_data and so on.")
+        str | None, typer.Option("--parked-for", help="Parked for this reason, such as invalid_data.")
     ] = None,
     order: OfOrder = None,
     product: OfProduct = None,
     since: Since = None,
     until: Until = None,
     ids: Ids = [],  # noqa: B006 - typer copies it
-    everything: Annotated[bool, typer.Option("--all", help="All that waits.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Discard all waiting letters.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many there are.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Give up what waits: its orders are FAILED for ever, whatever of them still comes. There is no way back.
+    """Give dead letters up: their orders stay FAILED, even if they are delivered again. This cannot be undone.
 
-    By id, or by filters that all hold; all that waits must be asked for with --all.
+    Name letters by id, or by filters that must all match. To discard all waiting letters, pass --all.
     """
     from stack.errors import HeadraceError
     from stack.operate.dead import discard_letters as run
@@ -118,6 +123,6 @@ def dead_discard(
 
     filters = filters_of([*(letters or []), *ids], stage, parked_for, order, product, since, until)
     if filters == Filters() and not everything:
-        cause = "there is no way back from it"
-        raise HeadraceError("it is not said what to discard", cause, "name ids or filters, or say --all")
+        cause = "discarding cannot be undone"
+        raise HeadraceError("nothing says which letters to discard", cause, "pass ids, filters or --all")
     raise typer.Exit(run(Home.current(), filters, why, dry_run=dry_run, as_json=as_json))

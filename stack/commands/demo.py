@@ -1,4 +1,4 @@
-"""`demo`."""
+"""`./headrace demo`: drives orders through the running stack."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from stack.home.directory import Home
 
 def demo(
     orders: Annotated[int, typer.Option(min=1, help="How many orders to send.")] = 20_000,
-    clients: Annotated[int, typer.Option(min=1, max=10_000, help="How many connections send them.")] = 64,
-    products: Annotated[int, typer.Option(min=1, help="Over how many products.")] = 100,
+    clients: Annotated[int, typer.Option(min=1, max=10_000, help="How many connections to send them on.")] = 64,
+    products: Annotated[int, typer.Option(min=1, help="How many products to spread them over.")] = 100,
     as_json: Json = False,
 ) -> None:
-    """Drive real orders through the running stack and account for every one. Exit code 1: lost, twice or oversold."""
+    """Send real orders to the running stack and account for each. Exits 1 if one was lost, duplicated or oversold."""
     from stack.home.key_file import own_token
     from stack.operate.demo import demo as run
     from stack.run.status import running_urls

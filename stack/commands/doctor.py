@@ -1,4 +1,4 @@
-"""`doctor`."""
+"""`./headrace doctor`: checks whether `up` would work."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from stack.home.directory import Home
 
 
 def doctor() -> None:
-    """What is installed, which ports, and what `up` would do. Exit code 0: `up` would work."""
+    """Show what is installed, which ports are free, and what `up` would do. Exits 0 if `up` would work."""
     from stack.containers import containers
     from stack.run.doctor import doctor as run
 

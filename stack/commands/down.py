@@ -1,4 +1,4 @@
-"""`down`."""
+"""`./headrace down`: stops the stack."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stack.home.directory import Home
 
 
 def down(
-    purge: Annotated[bool, typer.Option("--purge", help="Also remove data, credentials, API keys and logs.")] = False,
+    purge: Annotated[bool, typer.Option("--purge", help="Also delete data, credentials, API keys and logs.")] = False,
 ) -> None:
     """Stop everything that `up` started."""
     from stack.containers import containers

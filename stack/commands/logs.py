@@ -1,4 +1,4 @@
-"""`logs`."""
+"""`./headrace logs`: shows the logs of services and servers."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from stack.home.directory import Home
 
 
 def logs(
-    service: Annotated[str | None, typer.Argument(help="One service or server; all of them by default.")] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines come.")] = False,
+    service: Annotated[str | None, typer.Argument(help="One service or server. Default: all.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing new lines.")] = False,
 ) -> None:
-    """Show the logs."""
+    """Show the logs of the services and servers."""
     from stack.containers import containers
     from stack.run.logs import logs as run
 

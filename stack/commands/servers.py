@@ -1,4 +1,4 @@
-"""`servers`, which no help shows: the three servers alone, as tests use them."""
+"""`./headrace servers`, hidden from help: runs the three servers alone, for tests."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from stack.home.directory import Home
 
 
 def servers() -> None:
-    """Run the three servers alone, as tests use them, until Ctrl-C; print the variables that tests read."""
+    """Run private servers for tests until Ctrl-C. Prints the variables that tests read."""
     from stack.develop.checks import hold_servers
 
     raise typer.Exit(hold_servers(Home.current()))

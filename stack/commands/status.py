@@ -1,4 +1,4 @@
-"""`status`."""
+"""`./headrace status`: shows what runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from stack.home.directory import Home
 
 
 def status(as_json: Json = False) -> None:
-    """What runs, and where. Exit code 0: all ready; 1: something is not; 3: not running."""
+    """Show what runs, and at which address. Exits 0 if all is ready, 1 if something is not, 3 if nothing runs."""
     from stack.containers import containers
     from stack.run.status import status as run
 

@@ -1,4 +1,4 @@
-"""`up`."""
+"""`./headrace up`: starts the stack."""
 
 from __future__ import annotations
 
@@ -12,19 +12,21 @@ from stack.home.directory import Home, require_checkout
 
 
 def up(
-    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once all is ready; it runs on.")] = False,
-    ui: Annotated[
-        bool, typer.Option("--ui", help="With RabbitMQ's management UI (starts 3 s, stops 5 s slower).")
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Return once everything is ready. The stack keeps running.")
     ] = False,
-    docker: Annotated[bool, typer.Option("--docker", help="In containers, as docker-compose.yml says.")] = False,
+    ui: Annotated[
+        bool, typer.Option("--ui", help="Run RabbitMQ's management UI too (3 s more to start, 5 s more to stop).")
+    ] = False,
+    docker: Annotated[bool, typer.Option("--docker", help="Run in containers, from docker-compose.yml.")] = False,
 ) -> None:
-    """Start PostgreSQL, RabbitMQ, Redis and the four services; install what is missing."""
+    """Start PostgreSQL, RabbitMQ, Redis and the four services. Installs missing servers."""
     from stack.containers import containers
     from stack.run.up import up as run
 
     if docker and ui:
         cause = "the containers publish the two APIs and nothing else"
-        raise HeadraceError("--ui is not for --docker", cause, "./headrace up --docker, or ./headrace up --ui")
+        raise HeadraceError("--ui does not work with --docker", cause, "./headrace up --docker, or ./headrace up --ui")
     if docker:
         require_checkout("up --docker")
         raise typer.Exit(containers.up(Home.current(), detach=detach))

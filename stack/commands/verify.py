@@ -1,4 +1,4 @@
-"""`verify`."""
+"""`./headrace verify`: audits the database."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from stack.home.directory import Home
 
 
 def verify(
-    lag: Annotated[
-        float, typer.Option(min=0, max=1e9, help="How many seconds an order may be without a verdict.")
-    ] = 60,
+    lag: Annotated[float, typer.Option(min=0, max=1e9, help="Seconds that an order may wait for its verdict.")] = 60,
     repair: Annotated[
-        bool, typer.Option("--repair", help="First send once more what has no verdict, and wait for the verdicts.")
+        bool, typer.Option("--repair", help="First resend orders without a verdict, and wait for their verdicts.")
     ] = False,
     database_url: Annotated[
         str | None,
-        typer.Option(help="Another database than the running stack's, without a password: else DATABASE_URL."),
+        typer.Option(
+            help="Audit this database. No password in it; for that, set DATABASE_URL. Default: the running stack's."
+        ),
     ] = None,
     amqp_url: Annotated[
-        str | None, typer.Option(help="The broker of that database, for --repair. As above: else AMQP_URL.")
+        str | None,
+        typer.Option(help="That database's broker, for --repair. No password in it; for that, set AMQP_URL."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Audit the database of a running system: each order, verdict and product. Exit code 1: something is wrong."""
+    """Audit every order, verdict and product in the database of a running system. Exits 1 if something is wrong."""
     from stack.operate.verify import verify as run
 
     servers = {"database_url": database_url, "amqp_url": amqp_url}

@@ -1,1 +1,1 @@
-"""The stack in containers: Compose, its passwords, its replicas."""
+"""Runs the stack in containers: Compose, its passwords, its replicas."""

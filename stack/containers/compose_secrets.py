@@ -1,11 +1,11 @@
-"""The passwords of a stack in containers: made once, and put where those who need them look.
+"""Creates the passwords of a stack in containers, and writes each where its reader looks.
 
 python -m stack.containers.compose_secrets                           the job `secrets` of docker-compose.yml
 python -m stack.containers.compose_secrets rotate-ids [--drop-old]   replaces ORDER_ID_KEY, as ./headrace keys does
 
-Each directory is a volume of its own, which only its reader mounts. So a file may be readable to all: the servers'
-images run as users whose numbers are theirs to choose. What is made first, and only once, is `credentials.json`; all
-else follows from it, and is written again each time, so that a job that was killed half way is made up for by the next.
+Each directory is a volume of its own, mounted only by its reader. So a file may be readable for all: the images of the
+servers choose their own user ids. `credentials.json` is created first, and only once. All other files derive from it
+and are written again each time, so the next run completes one that was killed halfway.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ ROOT = Path("/secrets")
 
 
 def files(made: Credentials, brokers: str = "rabbitmq") -> dict[str, str]:
-    """Path below the root → what stands in it. `brokers`: host names, with commas between."""
+    """Path below the root → content. `brokers`: host names, separated by commas."""
     admin = f"postgresql://{postgres.USER}:{made.postgres}@postgres:5432/{postgres.DATABASE}"
     databases = database_urls(admin, made)
     nodes = broker_urls(",".join(f"amqp://{host}:5672/%2F" for host in brokers.split(",")), made)
@@ -71,7 +71,7 @@ def write(root: Path, environment: Mapping[str, str]) -> None:
         path = root / name
         write_private(path, text.rstrip("\n") + "\n")
         path.chmod(0o444)
-    # Until services had accounts of their own, they all mounted this directory.
+    # Services mounted this directory until they had accounts of their own.
     for name in ("DATABASE_URL", "AMQP_URL", "REDIS_URL", "ORDER_ID_KEY"):
         (root / "services" / name).unlink(missing_ok=True)
 

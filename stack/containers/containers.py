@@ -1,6 +1,7 @@
-"""`up --docker`: the stack of docker-compose.yml, started, shown and stopped with the same commands as the other one.
+"""`up --docker`: starts, shows and stops the stack of docker-compose.yml.
 
-What needs the servers, which are not published, runs inside: `./headrace demo` becomes `docker compose run tools demo`.
+A command that needs the servers runs inside, because they are not published: `./headrace demo` becomes
+`docker compose run tools demo`.
 """
 
 from __future__ import annotations
@@ -32,21 +33,21 @@ from stack.run.table import as_dict, print_next, print_table
 from stack.run.up import demo_product
 from stack.terminal import out, say, spinner
 
-# Commands that run in the container `tools`, as they would here.
+# Commands that run in the container `tools`.
 INSIDE = ("demo", "verify", "dead", "keys")
-# What names another stack, see stack.home.environment. Keys are this one's, whatever else is named.
+# Variables and options that name another stack, see stack.home.environment. `keys` always means this stack.
 _ELSEWHERE = ("INGEST_API_URL", "PRODUCT_API_URL", "DATABASE_URL", "AMQP_URL", "SECRETS_DIRECTORY")
 _ELSEWHERE_OPTIONS = ("--database-url", "--amqp-url")
 _FILE = ROOT / "docker-compose.yml"
-# Files in the state directory: the stack is in containers; it was, and its volumes are left.
+# Files in the state directory. MARK: the stack is in containers. DATA_MARK: it was, and its volumes are left.
 MARK, DATA_MARK = "containers", "containers-stopped"
-# Service of docker-compose.yml → what its name is to everybody else.
+# Our service → the port that the proxy has for it inside its container.
 PUBLISHED = {"ingest_api": "8080", "product_api": "3000"}
 INTERRUPTED = 130
 
 
 def is_inside(command: str, arguments: Sequence[str], environment: Mapping[str, str]) -> bool:
-    """Whether a command is for the container `tools`, once there is one: not if other servers are named."""
+    """Whether a command runs in the container `tools`: not if the user names other servers."""
     is_elsewhere = any(environment.get(name) for name in _ELSEWHERE) or any(
         it.startswith(_ELSEWHERE_OPTIONS) for it in arguments
     )
@@ -54,33 +55,36 @@ def is_inside(command: str, arguments: Sequence[str], environment: Mapping[str, 
 
 
 def is_used(home: Home) -> bool:
-    """Whether the stack that the commands mean is the one in containers."""
+    """Whether the commands mean the stack in containers."""
     return (home.path / MARK).exists()
 
 
 def has_data(home: Home) -> bool:
-    """Whether `down` has left volumes of containers, with data, passwords and keys, for the next `up --docker`."""
+    """Whether `down` left volumes of containers, with data, passwords and keys, for the next `up --docker`."""
     return (home.path / DATA_MARK).exists()
 
 
 def _mark(home: Home) -> Path:
-    """The file that says which files the stack is made of: another one while it is down and its volumes are left."""
+    """The state file that names the Compose files; DATA_MARK while the stack is down and its volumes are left."""
     return home.path / (DATA_MARK if has_data(home) and not is_used(home) else MARK)
 
 
 def _set_mark(home: Home, files: list[str]) -> None:
-    """That the stack is one of these files, until `down`: without the second, the nodes in it would be removed as
-    strangers, and their data left behind. Raises HeadraceError if it is one of others.
+    """Note the stack's Compose files until `down`. Raises HeadraceError if it is made of other files.
+
+    Without the cluster's file, Compose would remove the other nodes as orphans, and leave their data.
     """
     mark = home.path / MARK
     if mark.exists() and _files_of(mark) != files:
         cause = f"it is made of {', '.join(_files_of(mark))}"
-        raise HeadraceError("another stack of containers is in use", cause, "./headrace down, then again")
+        raise HeadraceError(
+            "another stack of containers is in use", cause, "./headrace down, then the same command again"
+        )
     mark.write_text("".join(f"{os.path.relpath(it, ROOT)}\n" for it in files))
 
 
 def state_of(containers: Sequence[dict[str, Any]]) -> StackState:
-    """What `docker compose ps --format json` tells, as the table wants it: of several replicas the worst."""
+    """The state from `docker compose ps --format json`. A service with replicas has the state of the worst."""
     state = StackState(phase="ready")
     published = {port: it for it in containers for port in map(str, _inner_ports(it))}
     for name in (*SERVICES, *SERVERS):
@@ -96,7 +100,7 @@ def state_of(containers: Sequence[dict[str, Any]]) -> StackState:
 
 
 def _part(container: dict[str, Any]) -> str:
-    """Whose replica it is. The nodes of deploy/cluster are services of their own: rabbitmq, rabbitmq-2, rabbitmq-3."""
+    """The service that a container is a replica of. The cluster's nodes are rabbitmq, rabbitmq-2, rabbitmq-3."""
     name: str = container["Service"]
     return name.partition("-")[0]
 
@@ -110,7 +114,7 @@ def _inner_ports(container: dict[str, Any]) -> list[int]:
 
 
 def _url(name: str, published: dict[str, dict[str, Any]]) -> str:
-    """Where it is reached from here; or its name inside, where nothing is published."""
+    """The address on this machine; for an unpublished service, its name inside."""
     inner = PUBLISHED.get(name, "")
     if inner not in published:
         return f"in the network of the containers, as {name}"
@@ -122,9 +126,9 @@ def _url(name: str, published: dict[str, dict[str, Any]]) -> str:
 
 
 def compose(*arguments: str, home: Home | None = None) -> list[str]:
-    """A command of Docker Compose on the files that `up` was told of, which it has left in `home`; else on ours.
+    """A Docker Compose command on the stack's files, which `up` noted in `home`; default: docker-compose.yml.
 
-    Raises HeadraceError when there is no Compose, or no engine.
+    Raises HeadraceError if there is no Compose.
     """
     mark = _mark(home or Home.current())
     files = _files_of(mark) if mark.exists() else [str(_FILE)]
@@ -138,18 +142,19 @@ def _files_of(mark: Path) -> list[str]:
 
 
 def wanted_files(environment: Mapping[str, str]) -> list[str]:
-    """Those that COMPOSE_FILE names, if the first is ours; deploy/cluster is a second one. Else it is about something
-    else, and ours is the only one.
+    """The files that COMPOSE_FILE names, if the first is docker-compose.yml; deploy/cluster is a second one.
+
+    Otherwise COMPOSE_FILE is about another project, so docker-compose.yml is the only file.
     """
     files = [Path(it).resolve() for it in environment.get("COMPOSE_FILE", "").split(os.pathsep) if it]
     if files and files[0] != _FILE.resolve():
-        say(f"COMPOSE_FILE is not regarded: its first file is not {_FILE}")
+        say(f"ignoring COMPOSE_FILE: its first file is not {_FILE}")
         return [str(_FILE)]
     return [str(it) for it in files] or [str(_FILE)]
 
 
 def _program() -> list[str]:
-    """Docker's plugin, or Compose as a program of its own, from version 2 on: version 1 does not know our file."""
+    """Docker's plugin, or Compose as a program of its own. Version 1 cannot read our file."""
     for program in (["docker", "compose"], ["docker-compose"]):
         if _version_of(program, "--short").startswith(("2", "v2", "5", "v5")):
             return program
@@ -168,11 +173,11 @@ def _version_of(program: list[str], *options: str) -> str:
 
 
 def up(home: Home, *, detach: bool) -> int:
-    """Build what is not built, start, and wait until all is ready; then stay, or return. Returns the exit code."""
+    """Build missing images, start, and wait until all is ready; then stay or detach. Returns the exit code."""
     if home.is_held():
-        raise HeadraceError("headrace is running already, without containers", fix="./headrace down, then again")
+        raise HeadraceError("headrace is running already, without containers", fix="./headrace down, then try again")
     _check_engine()
-    _program()  # before the mark is set: what cannot be started could not be stopped either
+    _program()  # before the mark: `down` could not stop a stack without Compose either
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     home.create()
     _check_ports(home)
@@ -196,7 +201,7 @@ def up(home: Home, *, detach: bool) -> int:
 
 
 def _check_ports(home: Home) -> None:
-    """Raise HeadraceError when a port that the proxy is published on is taken by something else than this stack."""
+    """Raise HeadraceError if another process has a port that the proxy is published on."""
     if not os.environ.get("DOCKER_HOST", "unix://").startswith("unix://"):
         return  # the ports are another machine's
     host = os.environ.get("HEADRACE_PUBLISH") or LOOPBACK
@@ -210,12 +215,12 @@ def _check_ports(home: Home) -> None:
             raise HeadraceError(
                 f"port {port}, on which {name} is published, is taken",
                 f"{holder} listens there",
-                f"end it, or take another port: {name.upper()}_PORT={free} ./headrace up --docker",
+                f"stop it, or choose another port: {name.upper()}_PORT={free} ./headrace up --docker",
             )
 
 
 def _check_engine() -> None:
-    """Raises HeadraceError when nobody would answer. Asked of docker's own client if there is one: it says why."""
+    """Raise HeadraceError if no Docker engine answers. Asks docker's own client, if there is one: it says why."""
     if not shutil.which("docker"):
         return
     done = subprocess.run(["docker", "version"], capture_output=True, text=True, check=False)
@@ -226,35 +231,36 @@ def _check_engine() -> None:
 
 
 def _run_logged(home: Home, command: list[str], failed: str, fix: str) -> None:
-    """Run it, its output in a log. Raises HeadraceError with the end of that when it fails: what `failed`, and how to
-    `fix` says what to do.
+    """Run a command with its output in the log `docker`. Raises HeadraceError if it fails.
+
+    `failed`: what the error says. `fix`: what it suggests.
     """
     log = home.log("docker")
-    with open_log(log) as output, spinner("at work on the containers"):
+    with open_log(log) as output, spinner("working on the containers"):
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=_environment(), check=False
         )
     if done.returncode != 0:
-        raise HeadraceError(failed, "see the log's last lines", fix, str(log))
+        raise HeadraceError(failed, "see the last lines of the log", fix, str(log))
 
 
 def _environment() -> dict[str, str]:
-    """With the builder that every engine has where the newer one is missing: a plugin that Debian's package lacks."""
+    """The environment, with the legacy builder if buildx is missing: Debian's package lacks that plugin."""
     has_newer = _version_of(["docker", "buildx"]) != ""
     return {**os.environ, **({} if has_newer else {"DOCKER_BUILDKIT": os.environ.get("DOCKER_BUILDKIT", "0")})}
 
 
 def down(home: Home, *, purge: bool) -> int:
-    """Stop and remove the containers; with `purge` the volumes, and so data, passwords and keys, as well. Returns 0."""
+    """Stop and remove the containers; with `purge` also the volumes: data, passwords and keys. Returns 0."""
     since = time.monotonic()
     everything = ["--volumes"] if purge else []
     files = _all_files(home)
     if purge and files:
         (home.path / MARK).write_text(files)
-    # What has a profile of its own, such as a demo that still runs, holds on to the network.
+    # A container with a profile, such as a demo that still runs, would keep the network.
     stop = compose("--profile", "*", "down", "--remove-orphans", *everything, home=home)
     _run_logged(
-        home, stop, "the containers were not stopped", "is the engine there? docker info; then: ./headrace down"
+        home, stop, "the containers were not stopped", "check the engine with `docker info`, then: ./headrace down"
     )
     say(f"stopped in {time.monotonic() - since:.1f} s")
     if purge:
@@ -267,7 +273,7 @@ def down(home: Home, *, purge: bool) -> int:
 
 
 def _all_files(home: Home) -> str:
-    """The lines of both marks: what a stack of other files left before this one goes with the same purge."""
+    """The lines of both marks: a purge also removes what an earlier stack of other files left."""
     marks = [home.path / MARK, home.path / DATA_MARK]
     lines = [line for mark in marks if mark.exists() for line in mark.read_text().splitlines()]
     return "".join(f"{line}\n" for line in dict.fromkeys(lines))
@@ -279,7 +285,7 @@ def tell_data_kept() -> None:
 
 
 def _tell_purged(home: Home) -> None:
-    """The volumes are gone; the state directory goes too, unless it holds the data of a stack without containers."""
+    """Report the purge. The state directory goes too, unless it holds the data of a stack without containers."""
     for name in (MARK, DATA_MARK):
         (home.path / name).unlink(missing_ok=True)
     say("removed    the volumes of the containers: data, passwords and keys")
@@ -291,7 +297,7 @@ def _tell_purged(home: Home) -> None:
 
 
 def describe(home: Home) -> str | None:
-    """What `doctor` says of containers; None when there are none of this state directory."""
+    """What `doctor` says about containers; None if this state directory never had any."""
     if not is_used(home):
         return "not running; their volumes are left: ./headrace down --purge removes them" if has_data(home) else None
     try:
@@ -299,13 +305,13 @@ def describe(home: Home) -> str | None:
     except HeadraceError as error:
         return f"in use, but {error}: {error.cause}"
     if not state.parts:
-        return "in use, but none is there: ./headrace up --docker, or ./headrace down"
+        return "in use, but no container exists: ./headrace up --docker, or ./headrace down"
     unwell = [name for name, part in state.parts.items() if not part.state.startswith("ready")]
     return f"running, but not ready: {', '.join(unwell)}" if unwell else "running: ./headrace status"
 
 
 def status(*, as_json: bool) -> int:
-    """Print it. Returns 0 when all is ready, 1 when something is not, 3 when nothing runs."""
+    """Print the status. Returns 0 if all is ready, 1 if something is not, 3 if nothing runs."""
     containers = _containers()
     state = state_of(containers)
     waiting = _ask_services(state, containers) if state.parts else None
@@ -322,7 +328,7 @@ def status(*, as_json: bool) -> int:
 
 
 def _ask_services(state: StackState, containers: Sequence[dict[str, Any]]) -> list[Waiting] | None:
-    """Those that are not ready say why. Returns how many orders wait; None if that is not known."""
+    """Set `why` of each service that is not ready. Returns the backlog; None if it is unknown."""
     running = [it for it in containers if it["State"] == "running"]
     run = compose("exec", "-T")
     for name in SERVICES:
@@ -336,7 +342,7 @@ def show() -> None:
     say()
     print_table(state, "./headrace logs")
     say()
-    # The keys are inside: once there are any, this finds no product, and shows no example.
+    # API keys live inside the containers. Once there are any, this request finds no product, and no example is shown.
     print_next(state, demo_product(state, None), needs_key=False)
 
 
@@ -352,13 +358,13 @@ def _containers(home: Home | None = None) -> list[dict[str, Any]]:
 
 
 def logs(name: str | None, *, follow: bool) -> int:
-    """Become `docker compose logs`."""
+    """Replace this process by `docker compose logs`."""
     command = compose("logs", "--tail", "200" if name else "20", *(["--follow"] if follow else []))
     return _become([*command, *([name] if name else [])])
 
 
 def run_inside(arguments: Sequence[str]) -> int:
-    """Become the same command in the container `tools`."""
+    """Replace this process by the same command in the container `tools`."""
     has_terminal = sys.stdin.isatty() and sys.stdout.isatty()
     return _become(compose("run", "--rm", "--no-deps", *([] if has_terminal else ["-T"]), "tools", *arguments))
 

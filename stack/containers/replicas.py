@@ -1,5 +1,6 @@
-"""What the replicas in containers say of themselves. Their health listeners are published nowhere, so each is asked
-inside its own container, by the program that is its health check.
+"""Asks replicas in containers for their health and backlog.
+
+Their health listeners are not published, so their health check program asks each inside its container.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ from typing import Any
 from stack.run import backlog
 from stack.run.backlog import NO_ANSWER, Waiting
 
-# Docker starts a process, which asks for 1.5 s at the most. A container that is frozen never answers.
+# Docker starts a process, which waits at most 1.5 s for an answer. A frozen container never answers.
 TIMEOUT_S = 10.0
 _AT_ONCE = 8
 _ASK = ("python", "-IS", "/app/stack/services/healthcheck.py")
 
 
 def added_up(replicas: Sequence[Sequence[Waiting] | None]) -> list[Waiting] | None:
-    """What waits, by queue; None if one of them does not say, or there is none: less than all is no sum."""
+    """The sum of the replicas' backlogs; None if there is no replica, or one of them does not answer."""
     if not replicas or not all(replicas):
         return None
     by_queue: dict[str, list[Waiting]] = {}
@@ -32,7 +33,7 @@ def added_up(replicas: Sequence[Sequence[Waiting] | None]) -> list[Waiting] | No
 
 
 def _index_of(container: Mapping[str, Any]) -> str:
-    """Which one of its service: the end of its name, as Compose makes them."""
+    """The replica's number within its service: the end of the name that Compose gives it."""
     return str(container["Name"]).rpartition("-")[2]
 
 
@@ -40,13 +41,13 @@ def _index_of(container: Mapping[str, Any]) -> str:
 
 
 def waiting_in(ingest_apis: Sequence[Mapping[str, Any]], run: Sequence[str]) -> list[Waiting] | None:
-    """How many orders wait, as these say together. `run`: what runs a command in a container; a service follows."""
+    """Ask all ingest_apis for their backlog, and add it up. `run`: the command that runs a program in a container."""
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         return added_up([*pool.map(lambda it: _waiting_in(it, run), ingest_apis)])
 
 
 def why_not_ready(containers: Sequence[Mapping[str, Any]], run: Sequence[str]) -> str:
-    """What the first says that has something to say; "" if none has."""
+    """The first cause that a container names; "" if none names any."""
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         return next(filter(None, pool.map(lambda it: _why(it, run), containers)), "")
 
@@ -62,7 +63,7 @@ def _why(container: Mapping[str, Any], run: Sequence[str]) -> str:
 
 
 def _ask(container: Mapping[str, Any], run: Sequence[str], path: str) -> tuple[int, str]:
-    """Exit code, which is 0 for a page with status 200, and the page."""
+    """Exit code (0: the page has status 200) and page."""
     command = [*run, "--index", _index_of(container), container["Service"], *_ASK, path]
     try:
         done = subprocess.run(

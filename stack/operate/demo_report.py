@@ -143,9 +143,9 @@ def verdict(run: Run) -> str:
     if not run.sent.accepted_count:
         return f"{subject}: none was accepted."
     lost = f"{account.lost_count:,} LOST" if account.lost_count else "nothing lost"
-    twice = f"{account.duplicated:,} DUPLICATED" if account.duplicated else "nothing twice"
+    duplicated = f"{account.duplicated:,} DUPLICATED" if account.duplicated else "nothing duplicated"
     oversold = f"{counted(len(account.oversold), 'product')} OVERSOLD" if account.oversold else "nothing oversold"
-    return f"{subject}: {lost}, {twice}, {oversold}."
+    return f"{subject}: {lost}, {duplicated}, {oversold}."
 
 
 def _print_table(run: Run, console: Console) -> None:

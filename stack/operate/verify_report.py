@@ -98,7 +98,7 @@ class Report:
 
     def _verdict(self) -> str:
         if self.is_clean:
-            return "nothing lost, nothing twice, nothing oversold"
+            return "nothing lost, nothing duplicated, nothing oversold"
         found = ", ".join(f"{count:,} {check}" for check, count in self._found.items())
         return f"{many(self._found.total(), 'offender')}: {found}"
 

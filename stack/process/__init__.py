@@ -1,1 +1,1 @@
-"""What the operating system gives: child processes, /proc, users, ports, log files, HTTP on the loopback."""
+"""What stack needs from the operating system: child processes, /proc, users, ports, log files, local HTTP."""

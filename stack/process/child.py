@@ -1,4 +1,4 @@
-"""One child process: started in a session of its own, gated on readiness, kept alive, stopped within a bound."""
+"""One child process: started in its own session, ready only when its probe says so, restarted, stopped in time."""
 
 from __future__ import annotations
 
@@ -19,36 +19,34 @@ from stack.process.logfile import open_log
 
 State = Literal["starting", "ready", "restarting", "stopping", "stopped", "external"]
 
-# A process that dies is started again after 0.5 s, so that a single crash is hardly noticed. One that fails by itself
-# before it is ready waits twice as long each time: such a crash loop costs little.
+# A process that dies is started again after 0.5 s, so a single crash is hardly noticed. The back-off doubles for a
+# process that fails by itself before it is ready, so a crash loop costs little.
 BACKOFF_FIRST_S = 0.5
 BACKOFF_MAX_S = 30.0
-# One that was ready, or that somebody killed, works: what ended it may be over. It waits this long at most.
+# A process that was ready, or was killed, works; what ended it may be over. Its back-off ends here.
 BACKOFF_MAX_WORKING_S = 4.0
-# A process that served for so long starts with the first delay again.
+# A process that served for this long starts with the first delay again.
 SERVED_S = 1.0
 PROBE_INTERVAL_S = 0.05
-# What answers and does no work is looked for so often, and started again when it has lasted so long.
+# How often to look for a process that answers but does no work, and after how long to restart it.
 FAULT_LOOK_EVERY_S = 2.0
 FAULT_PATIENCE_S = 10.0
 PROBE_TIMEOUT_S = 5.0
-# A process that never got ready holds nothing: it gets little time (RabbitMQ ignores SIGTERM for seconds as it boots).
+# A process that never got ready holds no work, so it gets little time. (RabbitMQ ignores SIGTERM while it boots.)
 UNREADY_GRACE_S = 2.0
 
 log = logging.getLogger(__name__)
 
 
 async def _nothing() -> None:
-    """What most processes need before they start."""
+    """The default `before`: nothing to do."""
 
 
 @dataclass(frozen=True)
 class Spec:
-    """How to run one process. `probe` returns when the process serves and raises anything while it does not.
-    `before` runs before each start, and raises HeadraceError when the process cannot be started now.
-
-    `stop_signal` asks it to finish in order, within `stop_grace_s`; `death_signal` is what the kernel sends when the
-    supervisor dies.
+    """How to run one process. `probe` returns once the process serves, and raises any exception before.
+    `before` runs before each start, and raises HeadraceError if the process cannot be started now. `stop_signal` asks
+    for a graceful stop within `stop_grace_s`. The kernel sends `death_signal` when the supervisor dies.
     """
 
     name: str
@@ -64,11 +62,11 @@ class Spec:
     stop_grace_s: float = 30.0
     death_signal: signal.Signals = signal.SIGTERM
     fault: Callable[[], Awaitable[str | None]] | None = None
-    """Why it does no work although it answers, if only a restart helps; None: nothing of that kind. Must not raise."""
+    """Why the process does no work although it answers, if only a restart helps; None: no such fault. Never raises."""
 
 
 async def together(starts: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Run them at once. The first that fails stops the others, and its error is the one that is raised."""
+    """Run all at once. If one fails, the others are cancelled, and its error is raised."""
     try:
         async with asyncio.TaskGroup() as group:
             for start in starts:
@@ -79,10 +77,9 @@ async def together(starts: Iterable[Coroutine[Any, Any, None]]) -> None:
 
 
 def back_off(last_s: float, served_s: float | None, *, was_killed: bool) -> float:
-    """Seconds until the next start, after a delay of `last_s` before the last one (0: it was the first).
+    """Seconds until the next start. `last_s`: the delay before the last start, 0 for the first.
 
-    `served_s`: how long it was ready, None if it never was. `was_killed`: it ended by SIGKILL, which nobody sends
-    itself.
+    `served_s`: how long the process was ready; None: never. `was_killed`: it ended by SIGKILL, so from outside.
     """
     if served_s is not None and served_s >= SERVED_S:
         return BACKOFF_FIRST_S
@@ -110,20 +107,20 @@ class Process:
         return self._child.pid if self._child and self._child.returncode is None else None
 
     async def start(self) -> None:
-        """Start it, wait until it is ready, then keep it alive. Raises HeadraceError when it does not get ready."""
+        """Start the process, wait until it is ready, then keep it alive. Raises HeadraceError if it fails."""
         await self._launch()
         self._keeping = asyncio.create_task(self._keep(), name=f"keep {self.spec.name}")
         if self.spec.fault is not None:
             self._watching = asyncio.create_task(self._watch(self.spec.fault), name=f"watch {self.spec.name}")
 
     async def stop(self) -> None:
-        """Stop it: the signal it likes, its grace, then SIGKILL to its whole session. Notes the exit code."""
+        """Stop the process: its stop signal, its grace period, then SIGKILL to its session. Keeps the exit code."""
         for task in (self._watching, self._keeping):
             if task:
                 task.cancel()
                 await asyncio.wait({task})
                 if not task.cancelled() and (error := task.exception()):
-                    # A bug of ours. The process is to be stopped all the same.
+                    # A bug of ours. Stop the process all the same.
                     log.error("%s was not looked after to the end", self.spec.name, exc_info=error)
         if self.pid:
             self._become("stopping")
@@ -135,7 +132,7 @@ class Process:
         self._ready_at = None
         await self.spec.before()
         self._child = await self._spawn()
-        self._become("starting")  # once more: now it has a pid
+        self._become("starting")  # again, now with a pid
         try:
             await self._until_ready(self._child)
         except BaseException:
@@ -153,14 +150,14 @@ class Process:
                 stderr=output,
                 env=self.spec.env,
                 cwd=self.spec.cwd,
-                start_new_session=True,  # Ctrl-C on the terminal is the supervisor's to handle, in order
+                start_new_session=True,  # so that the supervisor handles a terminal's Ctrl-C, in the right order
             )
 
     async def _until_ready(self, child: asyncio.subprocess.Process) -> None:
         deadline = time.monotonic() + self.spec.start_timeout_s
         while True:
             if child.returncode is not None:
-                raise self._failed(f"it ended by itself with exit code {child.returncode}")
+                raise self._failed(f"it ended with exit code {child.returncode}")
             try:
                 async with asyncio.timeout(PROBE_TIMEOUT_S):
                     return await self.spec.probe()
@@ -169,7 +166,7 @@ class Process:
                     cause = f"not ready after {self.spec.start_timeout_s:.0f} s: {error or type(error).__name__}"
                     raise self._failed(cause) from error
             with contextlib.suppress(TimeoutError):
-                # Not wait_for: before Python 3.12 it loses a cancellation that comes as its future ends.
+                # Not wait_for: before Python 3.12 it loses a cancellation that coincides with its future's end.
                 async with asyncio.timeout(PROBE_INTERVAL_S):
                     await child.wait()
 
@@ -198,13 +195,13 @@ class Process:
             await self._launch()
         except (HeadraceError, OSError) as error:
             log.warning("%s: %s", self.spec.name, getattr(error, "cause", error))
-        except Exception:  # a bug of ours; still, who would start it if not we?
+        except Exception:  # a bug of ours, but nothing else would start the process again
             log.exception("%s was not started again", self.spec.name)
         else:
             log.info("%s is ready again, pid %s", self.spec.name, self.pid)
 
     async def _watch(self, fault: Callable[[], Awaitable[str | None]]) -> None:
-        """Kill it when it has had the same kind of fault for long enough; `_keep` starts it again."""
+        """Kill the process once its fault has lasted for FAULT_PATIENCE_S. `_keep` starts it again."""
         since: float | None = None
         while True:
             await asyncio.sleep(FAULT_LOOK_EVERY_S)
@@ -222,7 +219,7 @@ class Process:
     async def _fault(self, fault: Callable[[], Awaitable[str | None]]) -> str | None:
         try:
             return await fault()
-        except Exception:  # a bug of ours; the next look may tell
+        except Exception:  # a bug of ours; try again at the next look
             log.exception("%s was not looked at", self.spec.name)
             return None
 

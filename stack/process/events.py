@@ -1,7 +1,7 @@
-"""What the supervisor tells whoever started it: one JSON object a line on its standard output.
+"""The supervisor's events for the command that started it: one JSON object a line on standard output.
 
-`begin` and `done` (a step, with its seconds), `note`, then `ready` or `failed` (the fields of HeadraceError), and
-`stopped`. `busy` means that another process holds the state directory.
+`begin` and `done` (a step, with its seconds), `note`, then `ready` or `failed` (with the fields of HeadraceError), and
+`stopped`. `busy`: another process holds the state directory.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Step:
-    """`text` is what the finished step is called; set it once more is known (a version, a port)."""
+    """`text`: what to call the finished step. Change it when more is known, such as a version or a port."""
 
     text: str
 
 
 class Events:
     def emit(self, event: str, **fields: object) -> None:
-        """Never fails: after a detach nobody reads any more, and the log has it too."""
+        """Write one event, and log it. Never fails: after a detach nobody reads."""
         log.info("%s %s", event, json.dumps(fields))
         with contextlib.suppress(OSError):
             os.write(STDOUT, (json.dumps({"event": event, **fields}) + "\n").encode())
 
     @contextlib.contextmanager
     def step(self, key: str, doing: str) -> Iterator[Step]:
-        """Time one step; it is only reported as done when it does not raise."""
+        """Time one step. It is reported as done unless the block raises."""
         self.emit("begin", key=key, text=doing)
         since = time.monotonic()
         step = Step(doing)

@@ -1,4 +1,4 @@
-"""Two HTTP calls to our own services, with the standard library alone."""
+"""HTTP calls to our own services, with the standard library alone."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import json
 import urllib.error
 import urllib.request
 
-# Without proxies: a proxy of the environment has no business on the loopback.
+# Ignores the environment's proxies: these calls stay on the loopback.
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def get(url: str, timeout_s: float, token: str | None = None) -> tuple[int, str]:
-    """Status and body, whatever the status. `token`: of an API key, if need be. Raises OSError when nobody answers."""
+    """Status and body, whatever the status. `token`: of an API key. Raises OSError if nobody answers."""
     return _exchange(urllib.request.Request(url, headers=_with(token)), timeout_s)  # noqa: S310 - our own http:// URLs
 
 
 def post_json(url: str, body: object, timeout_s: float, token: str | None = None) -> tuple[int, str]:
-    """As get."""
+    """POST a JSON body; otherwise as `get`."""
     headers = {"Content-Type": "application/json", **_with(token)}
     return _exchange(urllib.request.Request(url, json.dumps(body).encode(), headers), timeout_s)  # noqa: S310
 

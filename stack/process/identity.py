@@ -1,4 +1,4 @@
-"""Who runs a server: root hands each one to its own user, anyone else runs them all."""
+"""Which user runs a process: as root, each server gets its own user; otherwise all run as the caller."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class Identity:
     uid: int
     gid: int
     capability: str | None = None
-    """The one thing of root's that it may do, as capabilities(7) calls it, in small letters and without `cap_`."""
+    """The one capability of root's that it keeps, named as in capabilities(7), lower case, without `cap_`."""
 
 
 def identity_for(user: str) -> Identity | None:
-    """The user to run a server as; None for the caller's own. A server that came without its user runs as nobody."""
+    """The user to run a server as; None: the caller. If the user does not exist, nobody."""
     if os.geteuid() != 0:
         return None
     try:
@@ -31,15 +31,15 @@ def identity_for(user: str) -> Identity | None:
 
 
 def services_identity() -> Identity | None:
-    """The user to run services as, if it can (see service_user); None for the caller's own."""
+    """The user to run services as, if they can (see stack.services.user); None: the caller."""
     return identity_for("headrace")
 
 
 def wrap(argv: list[str], identity: Identity | None, death_signal: signal.Signals | None = None) -> list[str]:
-    """The command that becomes `argv`: as `identity`, and told `death_signal` by the kernel when its parent dies.
+    """The command that runs `argv` as `identity`. The kernel sends it `death_signal` when its parent dies.
 
-    setpriv (util-linux, essential in Debian) rather than preexec_fn: the kernel forgets the death signal at a change
-    of user, setpriv sets it after that change, and no Python runs between fork and exec.
+    Uses setpriv (util-linux, essential in Debian), not preexec_fn: a change of user clears the death signal. setpriv
+    sets it after the change, and no Python runs between fork and exec.
     """
     options = [f"--pdeathsig={death_signal.name.removeprefix('SIG')}"] if death_signal else []
     if identity:
@@ -50,12 +50,12 @@ def wrap(argv: list[str], identity: Identity | None, death_signal: signal.Signal
 
 
 def can_enter(identity: Identity | None, directory: Path) -> bool:
-    """Whether that user can pass through `directory` and all that is above it."""
+    """Whether the user can pass through `directory` and its parents."""
     probe = wrap(["test", "-x", str(directory)], identity)
     return identity is None or subprocess.run(probe, cwd="/", check=False, stderr=subprocess.DEVNULL).returncode == 0
 
 
 def give(path: Path, identity: Identity | None) -> None:
-    """Hand a file or directory to the user of a server."""
+    """Make the user the owner of a file or directory."""
     if identity:
         os.chown(path, identity.uid, identity.gid, follow_symlinks=False)

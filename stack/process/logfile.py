@@ -1,4 +1,4 @@
-"""Log files: read by their owner alone, bounded, also while somebody writes to them."""
+"""Log files: readable only by their owner, and bounded even while a process writes to them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 ROTATE_BYTES = 20_000_000
-# A server that says 10 MB of it a second is 10 MB over the bound.
+# A server that writes 10 MB/s exceeds the bound by 10 MB.
 LOOK_EVERY_S = 1.0
 
 log = logging.getLogger(__name__)
 
 
 def open_log(path: Path) -> BinaryIO:
-    """Open for appending, mode 0600. A big one is set aside first: two files for each name, and no more."""
+    """Open for appending, mode 0600. A long log is renamed first: at most two files for each name."""
     if _is_long(path):
         with contextlib.suppress(FileNotFoundError), _locked(path) as file:
             if file is not None:
@@ -30,12 +30,12 @@ def open_log(path: Path) -> BinaryIO:
 
 
 async def keep_bounded(directory: Path) -> None:
-    """Cut back whichever log in `directory` has grown too long, until cancelled."""
+    """Cut back logs in `directory` that have grown too long, until cancelled."""
     while True:
         await asyncio.sleep(LOOK_EVERY_S)
         try:
             await asyncio.to_thread(cut_back_what_is_long, directory)
-        except Exception:  # of threads, say: a log that grows is no reason to end, nor to look no more
+        except Exception:  # no thread to be had, say: keep looking
             log.exception("the logs were not looked at")
 
 
@@ -45,12 +45,12 @@ def cut_back_what_is_long(directory: Path) -> None:
 
 
 def cut_back(path: Path) -> None:
-    """Move what the log holds to its second file, and go on with an empty one. Never raises OSError.
+    """Copy the log to its second file, and empty it. Never raises OSError.
 
-    Copied and emptied, not renamed: whoever writes has the file open, and PostgreSQL, RabbitMQ and Redis would never
-    open another. All of them append, so they go on at the beginning of what is empty then. What is written between
-    the end of the copy and the emptying is lost, as with logrotate's copytruncate; our services write few
-    lines (pipeline.process.logs.floods). Without room for the copy all of it is lost: the bound is worth more.
+    Not renamed: PostgreSQL, RabbitMQ and Redis keep the file open, and would never open another. All of them append,
+    so they continue at the start of the emptied file. Lines written between the copy and the emptying are lost, as
+    with logrotate's copytruncate; our services write few lines (pipeline.process.logs.floods). Without room for the
+    copy, the whole log is lost: the bound matters more.
     """
     former = _former(path)
     try:
@@ -70,9 +70,9 @@ def cut_back(path: Path) -> None:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[FileIO | None]:
-    """The log, for whoever is to set it aside; None while another does, in whatever process, or has just done it.
+    """The open log, locked; None if another process cuts it back now, or has just done so.
 
-    A log that was renamed while its copy was made would be emptied under its new name, and both files be lost.
+    Without the lock, a log that is renamed while it is copied would be emptied under its new name: both copies lost.
     """
     with path.open("r+b", buffering=0) as file:
         try:

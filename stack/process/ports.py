@@ -1,8 +1,8 @@
-"""Ports that shift when they are taken.
+"""Chooses ports: the usual one, or the next free one if it is taken.
 
-Two stacks that start at once must not both find the same port free. So a chosen port is also reserved among stacks by
-an abstract Unix socket named after it: like TCP ports, such names belong to the network namespace, and the kernel frees
-them when their holder dies. Against strangers there is only the probe.
+Two stacks that start at once must not choose the same port. So a stack also reserves each port with an abstract Unix
+socket named after it. Like TCP ports, such names belong to the network namespace, and the kernel frees them when their
+holder dies. Other programs do not know the reservation; against them there is only the probe.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TRIES = 200
 
 
 class Ports:
-    """The ports of one stack; `remembered` are those of its last run, so that URLs stay."""
+    """The ports of one stack. `remembered`: those of its last run, so that URLs stay the same."""
 
     def __init__(self, remembered: dict[str, int] | None = None) -> None:
         self._remembered = remembered or {}
@@ -28,7 +28,7 @@ class Ports:
 
     @property
     def remembered(self) -> dict[str, int]:
-        """For the next run: what this one chose, and what an earlier one chose and this one did not need."""
+        """The ports for the next run to try first: this run's, and earlier ones that this run did not need."""
         return {**self._remembered, **self.chosen}
 
     def choose(self, name: str, default: int) -> int:
@@ -36,14 +36,14 @@ class Ports:
         return self._first_free(name, default, [self._remembered.get(name, default)])
 
     def choose_near(self, name: str, wanted: int) -> int:
-        """As `choose` for a port that people type: `wanted` itself comes first, and `why` tells what kept it."""
+        """As `choose`, for a port that people type: tries `wanted` before the remembered one. `why` says who has it."""
         port = self._first_free(name, wanted, [wanted, self._remembered.get(name, wanted)])
         if port != wanted:
             self._taken[name] = f" ({wanted} is taken{_by(listener_of(wanted))})"
         return port
 
     def why(self, name: str) -> str:
-        """Who has the port that `name` wanted, in brackets; empty when `name` has it."""
+        """Who has the port that `name` wanted, in parentheses; empty if `name` has it."""
         return self._taken.get(name, "")
 
     def _first_free(self, name: str, default: int, first: list[int]) -> int:
@@ -77,12 +77,12 @@ def _by(holder: str | None) -> str:
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could listen on this port of the loopback address now."""
+    """Whether a server could listen on this port of the loopback address."""
     return _why_not(port, LOOPBACK) is None
 
 
 def is_taken(port: int, host: str) -> bool:
-    """Whether somebody listens on this port of `host`, an address of this machine. Not, if it is none."""
+    """Whether a process listens on this port of `host`. False if `host` is no address of this machine."""
     error = _why_not(port, host)
     return error is not None and error.errno == errno.EADDRINUSE
 
@@ -90,7 +90,7 @@ def is_taken(port: int, host: str) -> bool:
 def _why_not(port: int, host: str) -> OSError | None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
-        # As servers do: connections of a former listener in TIME_WAIT do not count.
+        # As servers do: a former listener's connections in TIME_WAIT do not count.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host.strip("[]"), port))

@@ -1,4 +1,4 @@
-"""What /proc tells of processes: who descends from whom, and whether a pid is still the one we mean."""
+"""Reads /proc: descendants of a process, listeners of a port, and whether a pid is still the same process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PROC = Path("/proc")
 
 @dataclass(frozen=True)
 class Stat:
-    """One process: its pid, its name as the kernel keeps it, its parent, and its start (clock ticks since boot)."""
+    """One process: pid, name as the kernel keeps it, state, parent's pid, and start in clock ticks since boot."""
 
     pid: int
     name: str
@@ -21,7 +21,7 @@ class Stat:
 
 
 def stat_of(pid: int) -> Stat | None:
-    """None for a process that is gone."""
+    """The process of this pid; None if it is gone."""
     try:
         text = (PROC / str(pid) / "stat").read_text(errors="replace")
     except OSError:
@@ -32,7 +32,7 @@ def stat_of(pid: int) -> Stat | None:
 
 
 def arguments_of(pid: int) -> list[str]:
-    """The command line; empty for a process that is gone, and for a zombie."""
+    """The command line; empty if the process is gone or a zombie."""
     try:
         return (PROC / str(pid) / "cmdline").read_text(errors="replace").split("\0")[:-1]
     except OSError:
@@ -40,19 +40,19 @@ def arguments_of(pid: int) -> list[str]:
 
 
 def is_alive(pid: int, started: int) -> bool:
-    """Whether this very process runs: a reused pid has another start, and a zombie runs no more."""
+    """Whether this process runs. A reused pid has another start; a zombie does not run."""
     found = stat_of(pid)
     return found is not None and found.started == started and found.state != "Z"
 
 
 def identify(pid: int) -> tuple[int, int]:
-    """A process as (pid, start): unlike the pid alone, that is never another one's."""
+    """The process as (pid, start), which is never reused."""
     found = stat_of(pid)
     return (pid, found.started if found else 0)
 
 
 def descendants(root: int) -> list[Stat]:
-    """Everything below `root`, parents before children, zombies left out."""
+    """All descendants of `root`, parents before children, without zombies."""
     children: dict[int, list[Stat]] = defaultdict(list)
     for entry in PROC.iterdir():
         if entry.name.isdigit() and (found := stat_of(int(entry.name))):
@@ -69,7 +69,7 @@ LISTENING = "0A"
 
 
 def listener_of(port: int) -> str | None:
-    """Who listens on this TCP port, as "name, pid N"; None when nobody does, or when it is hidden from this user."""
+    """The listener of this TCP port as "name, pid N"; None if there is none, or this user may not see it."""
     inodes = _listening_inodes(port)
     for entry in PROC.iterdir():
         if entry.name.isdigit() and _holds(entry, inodes) and (found := stat_of(int(entry.name))):

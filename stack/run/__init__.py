@@ -1,1 +1,1 @@
-"""Start a stack on this machine, look at it, stop it."""
+"""`up`, `down`, `status`, `logs` and `doctor`, on this machine without containers."""

@@ -1,4 +1,4 @@
-"""What the services say of themselves, for `status` and `verify`: why one is not ready, and how many orders wait."""
+"""Reads the services' health and backlog for `status` and `verify`: why one is not ready, how many orders wait."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from stack.process.http import get
 TIMEOUT_S = 2.0
 NO_ANSWER = f"does not answer within {TIMEOUT_S:g} s"
 WORKERS = {"orders.accepted": "persist_worker", "orders.created": "product_consumer"}
-"""Who empties a queue."""
+"""Queue → the worker that consumes it."""
 _WAITS_FOR = {"orders.accepted": "row", "orders.created": "verdict"}
 _SAMPLE = re.compile(r'^headrace_backlog_(orders|messages|oldest_seconds)\{queue="([^"]+)"\} (\S+)$', re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Accepted orders that wait in a queue, or with the worker that has taken them, as ingest_api counts them."""
+    """The accepted orders that wait in a queue or are in its worker's hands, as ingest_api counts them."""
 
     queue: str
     orders: int
@@ -28,7 +28,7 @@ class Waiting:
 
 
 def read_waiting(page: str) -> list[Waiting]:
-    """From ingest_api's /metrics. [] if it does not say."""
+    """Parse ingest_api's /metrics page. Returns [] if it has no backlog."""
     found: dict[str, dict[str, float]] = {}
     for what, queue, value in _SAMPLE.findall(page):
         found.setdefault(queue, {})[what] = float(value)
@@ -40,7 +40,7 @@ def read_waiting(page: str) -> list[Waiting]:
 
 
 def read_why(status: int, body: str) -> str:
-    """Why a service is not ready, from its /health; "" if it is. `status`: of the answer."""
+    """Why a service is not ready, from its answer to /health; "" if it is ready."""
     try:
         health = json.loads(body)
         if status == 200 and health["status"] == "ready":
@@ -52,7 +52,7 @@ def read_why(status: int, body: str) -> str:
 
 
 def sentence(it: Waiting, troubles: Mapping[str, str]) -> str:
-    """`troubles`: of services that are not ready, why."""
+    """One line about a queue. `troubles`: service → why it is not ready."""
     what = f"{many(it.orders, 'order')} in {many(it.messages, 'message')} wait for their {_WAITS_FOR[it.queue]}"
     if not it.orders:
         return f"no order waits for its {_WAITS_FOR[it.queue]}"
@@ -66,7 +66,7 @@ def many(count: int, what: str) -> str:
 
 
 def as_json(waiting: Sequence[Waiting] | None) -> dict[str, dict[str, float]] | None:
-    """By queue; None if it is not known."""
+    """The backlog by queue; None if it is unknown."""
     if waiting is None:
         return None
     return {it.queue: {"orders": it.orders, "messages": it.messages, "oldest_s": it.oldest_s} for it in waiting}
@@ -80,7 +80,7 @@ def _short(why: str) -> str:
 
 
 def why_not_ready(url: str, token: str | None) -> str:
-    """ "" for a service that is ready. `token`: of a key that has the scope `ops`, where there are keys."""
+    """Ask a service why it is not ready; "" if it is. `token`: of a key with the scope `ops`, if there are keys."""
     try:
         return read_why(*get(f"{url}/health", TIMEOUT_S, token))
     except TimeoutError:
@@ -90,12 +90,12 @@ def why_not_ready(url: str, token: str | None) -> str:
 
 
 def _is_timeout(error: OSError) -> bool:
-    """urllib wraps the one of connecting."""
+    """urllib wraps a timeout of connecting in a URLError."""
     return isinstance(getattr(error, "reason", None), TimeoutError)
 
 
 def waiting_at(url: str, token: str | None) -> list[Waiting] | None:
-    """What the ingest_api at `url` has accepted and what waits. None if it does not answer, or does not say."""
+    """Ask an ingest_api for its backlog. None if it does not answer, or does not know."""
     try:
         status, page = get(f"{url}/metrics", TIMEOUT_S, token)
     except OSError:

@@ -1,4 +1,4 @@
-"""`doctor`: what this machine has, what `up` would do, and what stands in its way."""
+"""`doctor`: checks servers, ports, disk, memory, keys and policies, and says whether `up` would work."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from stack.terminal import say, show_table
 
 # A small run fits into this: WAL up to 2 GB, the broker's limit, logs.
 NEEDED_DISK_BYTES = 3_000_000_000
-# A new cluster of PostgreSQL takes 100 MB; and below 50 MB (its disk_free_limit) RabbitMQ refuses every order.
+# A new PostgreSQL cluster takes 100 MB. Below 50 MB (its disk_free_limit) RabbitMQ refuses every order.
 LEAST_DISK_BYTES = 200_000_000
 # PostgreSQL's buffers, the Erlang VM, Redis' limit and four Python processes.
 NEEDED_MEMORY_BYTES = 1_000_000_000
@@ -40,7 +40,7 @@ DEFAULT_SERVER_PORTS = {
 
 @dataclass(frozen=True)
 class Finding:
-    """`verdict`: ok; note, `up` copes with it; problem, `up` would fail."""
+    """One line of the report. `verdict`: "ok", "note" (`up` copes with it) or "problem" (`up` would fail)."""
 
     subject: str
     text: str
@@ -48,7 +48,7 @@ class Finding:
 
 
 def doctor(home: Home, containers: str | None, *, is_in_containers: bool) -> int:
-    """Print the findings; 0 when `up` would work, 1 when not. `containers`: what there is to say of them."""
+    """Print the findings. Returns 0 if `up` would work, else 1. `containers`: a sentence about them, if any."""
     state = states.load(home)
     findings = [Finding("python", f"{platform.python_version()} on {platform.platform()}")]
     findings += [_server(server) for server in SERVERS]
@@ -70,7 +70,7 @@ def doctor(home: Home, containers: str | None, *, is_in_containers: bool) -> int
 
 def _server(server: str) -> Finding:
     if server in external_urls():
-        return Finding(TITLES[server], f"the one that {VARIABLES[server]} names")
+        return Finding(TITLES[server], f"external: {VARIABLES[server]} names it")
     if binary := binaries.find(server):
         return Finding(TITLES[server], f"{binary.version} in {binary.path}")
     if _can_install():
@@ -115,7 +115,7 @@ def _memory() -> Finding:
 def _writable(home: Home) -> Finding:
     directory = _nearest(home.path)
     if home.path.exists() and not home.can_be_used():
-        return Finding("state", f"{home.path} holds files that are not Headrace's: correct HEADRACE_HOME", "problem")
+        return Finding("state", f"{home.path} holds other files than Headrace's: correct HEADRACE_HOME", "problem")
     if os.access(directory, os.W_OK | os.X_OK):
         return Finding("state", f"{home.path} can be written")
     return Finding("state", f"{directory} cannot be written: set HEADRACE_HOME", "problem")
@@ -132,20 +132,20 @@ def _keys(home: Home) -> Finding:
 
 
 def _policies(home: Home, state: StackState) -> list[Finding]:
-    """Policies of the broker that is in use, or named, and that remove accepted orders."""
+    """Policies of the broker, ours or the one that AMQP_URL names, that would remove accepted orders."""
     url = external_urls().get("rabbitmq") or (state.parts["rabbitmq"].url if state.is_running else "")
     if not url:
         return []
     found = read_policies(home, state, url)
     if found is None:
-        text = "not to be read: no management API answers; docs/operate/broker.md says which ones remove orders"
+        text = "unknown: no management API answers; docs/operate/broker.md says which policies remove orders"
         return [Finding("policies", text, "note")]
     told = [Finding("policies", text, "note") for text in dangers(found)]
-    return told or [Finding("policies", "none of the broker's removes orders")]
+    return told or [Finding("policies", "none of the broker's policies removes orders")]
 
 
 def _nearest(path: Path) -> Path:
-    """The path itself, or the first directory above it that exists."""
+    """The path itself, or its nearest parent that exists."""
     return next(each for each in (path, *path.parents) if each.exists())
 
 

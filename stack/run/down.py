@@ -1,4 +1,4 @@
-"""`down`: stop what runs, wait until nothing of it is left, and with --purge remove its data."""
+"""`down`: stops the stack, waits until none of its processes is left, and with --purge deletes its data."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from stack.home.directory import MARKER, Home
 from stack.run.up import kill_supervisor, supervisor_or_keeper
 from stack.terminal import say, spinner
 
-# Services have 30 s to finish what they hold, the servers 20 s after them.
+# Services have 30 s to finish the work in hand, then the servers have 20 s.
 ORDERLY_S = 60.0
 KILLED_S = 10.0
 POLL_S = 0.05
 
 
 def down(home: Home, *, purge: bool, but: tuple[str, ...] = ()) -> int:
-    """Returns 0: nothing runs any more. A test run below `home` is left alone, and so is its directory; a purge also
-    keeps what has a name in `but`.
+    """Stop the stack. Returns 0. A test run below `home` goes on, and keeps its directory.
+
+    A purge keeps the files named in `but`.
     """
     since = time.monotonic()
     if home.is_held():
@@ -44,14 +45,14 @@ def _stop(home: Home) -> None:
 
 
 def _does_not_end(home: Home) -> HeadraceError:
-    what = "something of the stack does not end"
+    what = "a process of the stack does not end"
     if keeper := home.holder():
         return HeadraceError(what, f"see the children of process {keeper}", f"kill -9 {keeper}")
-    return HeadraceError(what, f"a process without a name holds {home.lock}", "see which: lslocks")
+    return HeadraceError(what, f"an unknown process holds the lock {home.lock}", "find it: lslocks")
 
 
 def _wait(home: Home, timeout_s: float, *, ask: bool) -> bool:
-    """Wait until the lock is free. The supervisor is told once; by its keeper when the state file does not name it."""
+    """Wait until the lock is free. With `ask`, signal the supervisor once, or its keeper if no state file names it."""
     deadline = time.monotonic() + timeout_s
     while home.is_held():
         if ask and (pid := supervisor_or_keeper(home)):
@@ -65,9 +66,9 @@ def _wait(home: Home, timeout_s: float, *, ask: bool) -> bool:
 
 
 def remove_data(home: Home, but: tuple[str, ...] = ()) -> None:
-    """Remove what Headrace keeps in `home`, except what has a name in `but`; say what is kept, and why.
+    """Delete what Headrace keeps in `home`, except the names in `but`. Prints what stays, and why.
 
-    Raises HeadraceError when `home` is not a directory of Headrace, or cannot be removed.
+    Raises HeadraceError if `home` is not Headrace's directory, or cannot be deleted.
     """
     if not os.path.lexists(home.path):
         return
@@ -88,7 +89,7 @@ def _tell_what_is_left(home: Home, known: set[Path]) -> None:
         return
     strangers = home.strangers()
     for stranger in strangers:
-        say(f"kept {stranger}: Headrace did not put it there")
+        say(f"kept {stranger}: Headrace did not create it")
     left = set(home.path.iterdir()) - known - set(strangers) - {home.path / MARKER}
     if left:
         raise HeadraceError(

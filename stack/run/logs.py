@@ -1,4 +1,4 @@
-"""`logs`: what the services and servers have written."""
+"""`logs`: prints the log files of the services and servers."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from stack.errors import HeadraceError
 from stack.home.directory import Home
 from stack.home.state import SERVERS, SERVICES
 
-# Of what `up` starts: what is shown without a name.
+# Logs of what `up` starts: shown when no name is given.
 STACK = (*SERVICES, *SERVERS, "epmd", "migrations", "supervisor", "keeper")
-# Of what was done once, pip's output for one: shown when asked for by name. Why there may be none.
+# Logs of one-time work, such as pip's: shown only by name. The text says why there may be none.
 OTHERS = {
     "apt": "nothing had to be installed by apt-get",
     "venv": "this .venv was made by other means, or for another HEADRACE_HOME",
@@ -22,16 +22,16 @@ LINES = 200
 
 
 def logs(home: Home, name: str | None, *, follow: bool) -> int:
-    """Become `tail` on one log or the stack's. Raises HeadraceError if the name is wrong, or there is none."""
+    """Replace this process by `tail` on one log, or on the stack's logs. Raises HeadraceError for a wrong name."""
     if name and name not in NAMES:
         raise HeadraceError(f"no log of {name!r}", f"the names are: {', '.join(NAMES)}", "./headrace logs ingest_api")
     paths = [home.log(each) for each in ([name] if name else STACK)]
     found = [str(path) for path in paths if path.exists()]
     if not found:
         raise _none(home, name)
-    # Python ignores SIGPIPE, and what it executes inherits that: tail would complain of `| head`.
+    # Python ignores SIGPIPE, and an executed program inherits that: tail would complain about `| head`.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    # -F: goes on when the log is emptied (see logfile), or another file takes its place.
+    # -F: continues when the log is emptied (see logfile), or replaced.
     os.execvp("tail", ["tail", "-n", str(LINES if name else 20), *(["-F"] if follow else []), "--", *found])  # noqa: S606 - no shell wanted
 
 

@@ -1,4 +1,4 @@
-"""`status`, and the addresses of what runs for other commands."""
+"""`status`: prints what runs. Other commands take the addresses of the running stack from here."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NOT_RUNNING = 3
 
 
 def status(home: Home, *, as_json: bool) -> int:
-    """Print it. Returns 0 when all is ready, 1 when something is not, NOT_RUNNING when nothing runs."""
+    """Print the status. Returns 0 if all is ready, 1 if something is not, NOT_RUNNING if nothing runs."""
     state = states.load(home)
     is_running = state.is_running
     waiting = _ask_services(home, state) if is_running else None
@@ -38,8 +38,9 @@ def status(home: Home, *, as_json: bool) -> int:
 
 
 def _ask_services(home: Home, state: StackState) -> list[Waiting] | None:
-    """The supervisor knows which processes live; only they themselves know whether they can work now. Returns how many
-    orders wait, which ingest_api knows; None if it does not say.
+    """Set `why` of each service that is not ready. Returns the backlog; None if ingest_api does not know it.
+
+    The supervisor knows which processes live. Only a service knows whether it can work.
     """
     token = _token(home)
     parts = [state.parts[name] for name in SERVICES if name in state.parts]
@@ -58,16 +59,16 @@ def _token(home: Home) -> str | None:
     try:
         return own_token(home)
     except HeadraceError:
-        return None  # then it is the key file that is wrong, and the services say so
+        return None  # the key file is broken, and the services report that
 
 
 def print_troubles(state: StackState, waiting: list[Waiting] | None) -> None:
-    """Why services are not ready, and what waits."""
+    """Print why services are not ready, and how many orders wait."""
     troubles = {name: part.why for name in SERVICES if (part := state.parts.get(name)) and part.why}
     for name, why in troubles.items():
         say(f"{name} is not ready: {why}")
     if waiting is None:
-        say("how many orders wait is not known: ingest_api does not say")
+        say("the number of waiting orders is unknown: ingest_api does not report it")
     for it in waiting or ():
         if it.orders:
             say(f"{it.queue}: {backlog.sentence(it, troubles)}")
@@ -78,9 +79,10 @@ def _all_ready(state: StackState) -> bool:
 
 
 def running_urls(home: Home) -> dict[str, str]:
-    """`ingest_api`, `product_api`, `database` and `broker`: of the stack that the environment names, or of the one that
-    `up` started, and then also `health`, where its ingest_api tells of itself. Raises HeadraceError when that does not
-    run.
+    """The URLs of `ingest_api`, `product_api`, `database` and `broker`.
+
+    They are those that the environment names, else those of the stack that `up` started. Those include `health`, the
+    address of ingest_api's own health listener. Raises HeadraceError if no stack runs.
     """
     if named := named_stack():
         return named

@@ -1,4 +1,4 @@
-"""The table of a running stack, as a person wants it, and its JSON, as a program does."""
+"""The status of a stack as a table for people and as JSON for programs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.table import Table
 from stack.home.state import SERVERS, SERVICES, Part, StackState
 from stack.terminal import PIPE_WIDTH, say, show_table
 
-# In the order in which a user needs them, each with the path worth opening.
+# In the order in which a user needs them, each with the path to open first.
 PATHS = {
     "ingest_api": "/api/v1/orders",
     "product_api": "/products",
@@ -25,7 +25,7 @@ EXAMPLE_QUANTITY = 2
 
 
 def without_password(url: str) -> str:
-    """Or of several, the nodes of a cluster, with commas between."""
+    """The URL, or comma-separated URLs of a cluster's nodes, without passwords."""
     return ",".join(map(_without_password, url.split(",")))
 
 
@@ -38,7 +38,7 @@ def _without_password(url: str) -> str:
     return urlunsplit(parts._replace(netloc=user + host))
 
 
-# What is not known yet, or was never started, has its place all the same: programs read one shape.
+# Parts that never started are listed too: programs read one shape.
 UNKNOWN = {name: Part("") for name in (*SERVICES, *SERVERS)}
 
 
@@ -72,7 +72,7 @@ def _at_rest(state: str) -> str:
 
 
 def print_table(state: StackState, logs: str) -> None:
-    """`logs`: where they are. Fits into 80 columns; where it does not, lines run over rather than lose their ends."""
+    """Print the table. `logs`: where the logs are. Fits into 80 columns; longer lines wrap, and are never cut."""
     table = Table(box=None, padding=(0, 0, 0, 2), show_header=False)
     for name, path in PATHS.items():
         if part := state.parts.get(name):
@@ -93,7 +93,7 @@ def _state(part: Part) -> str:
 
 
 def print_next(state: StackState, product_id: str | None, *, needs_key: bool) -> None:
-    """What to try now: commands that work when pasted. `needs_key`: nobody is let in without one any more."""
+    """Print commands to try, ready to paste. `needs_key`: the APIs ask for a key."""
     say("try        ./headrace demo")
     if product_id:
         body = f'{{"productId":"{product_id}","quantity":{EXAMPLE_QUANTITY}}}'

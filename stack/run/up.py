@@ -1,4 +1,4 @@
-"""`up`: install, start, show; then stay (Ctrl-C stops all) or detach."""
+"""`up`: installs what is missing, starts the stack, shows it, then stays in the foreground or detaches."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from stack.terminal import say, spinner
 
 OTHER_TIMEOUT_S = 300
 POLL_S = 0.1
-# A new supervisor writes its state file at once: a second after the keeper's lock, some more on a busy machine.
+# A new supervisor writes its state file within a second of the keeper's lock; a busy machine takes longer.
 FIRST_STATE_S = 10
 
 
 def up(home: Home, *, detach: bool) -> int:
-    """Returns the exit code: 0 once ready and detached (or stopped in order), 130 when interrupted before."""
+    """Start the stack. Returns the exit code: 0 once ready and detached, or stopped; 130 if interrupted before."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     while True:
         if _is_up(home):
@@ -57,7 +57,9 @@ def _start(home: Home, *, detach: bool) -> int:
     try:
         if follow(launched, until="ready")["event"] == "stopped":
             launched.close()
-            raise HeadraceError("stopped before it was ready", "`headrace down`, or a signal", "./headrace up")
+            raise HeadraceError(
+                "stopped before it was ready", "`headrace down` or a signal stopped it", "./headrace up"
+            )
         say(f"ready in {time.monotonic() - since:.1f} s")
         show(home)
         if detach:
@@ -85,8 +87,8 @@ def _stay(launched: Launched) -> int:
 
 
 def _stop(launched: Launched) -> None:
-    """Stop in order; a second Ctrl-C stops without order (orders that were accepted are safe all the same)."""
-    say("\nstopping (Ctrl-C again: at once)")
+    """Stop gracefully. A second Ctrl-C kills; accepted orders are safe either way."""
+    say("\nstopping (Ctrl-C again: kill)")
     since = time.monotonic()
     launched.stop()
     try:
@@ -101,21 +103,21 @@ def _stop(launched: Launched) -> None:
 
 
 def kill_supervisor(home: Home) -> None:
-    """The keeper then ends whatever it leaves behind."""
+    """Kill the supervisor. The keeper then ends every process that is left."""
     if pid := supervisor_or_keeper(home):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
 
 def supervisor_or_keeper(home: Home) -> int | None:
-    """Whom to signal: the keeper passes SIGTERM on, and when it dies itself the kernel tells the supervisor."""
+    """The pid to signal. The keeper passes SIGTERM on; if the keeper dies, the kernel signals the supervisor."""
     state = states.load(home)
     return state.supervisor[0] if state.is_running else home.holder()
 
 
 def _wait_for_other(home: Home) -> None:
-    """Return when the other command's stack is ready, or gone. Raises HeadraceError when that takes too long."""
-    say("another `headrace up` or `down` is at work here: waiting for it")
+    """Wait until the other command's stack is ready or gone. Raises HeadraceError if that takes too long."""
+    say("waiting for another `headrace up` or `down` on this state directory")
     deadline = time.monotonic() + OTHER_TIMEOUT_S
     known_until = time.monotonic() + FIRST_STATE_S
     with spinner("waiting"):
@@ -124,7 +126,7 @@ def _wait_for_other(home: Home) -> None:
                 known_until = time.monotonic() + FIRST_STATE_S
             if time.monotonic() > known_until:
                 raise HeadraceError(
-                    f"a stack runs here that {home.state} does not tell of",
+                    f"a stack runs that {home.state} does not mention",
                     "the file is damaged, or was removed",
                     "./headrace down, then: ./headrace up",
                 )
@@ -139,7 +141,7 @@ def _wait_for_other(home: Home) -> None:
 
 
 def _is_unknown(home: Home) -> bool:
-    """Whether a keeper lives that the state file does not name."""
+    """Whether a keeper runs that the state file does not name."""
     keeper = home.holder()
     return keeper is not None and states.load(home).keeper[0] != keeper
 
@@ -154,9 +156,9 @@ def show(home: Home) -> None:
 
 
 def demo_product(state: StackState, home: Home | None) -> str | None:
-    """A product to order in the example: one that has what it orders; a demo product, else the one with the most.
+    """The id of a product for the example order: one in stock, a demo product if possible; None if there is none.
 
-    `home`: whose key to ask with; None: ask without one.
+    `home`: the directory whose API key to use; None: ask without a key.
     """
     with contextlib.suppress(HeadraceError, OSError, KeyError):
         token = own_token(home) if home else None

@@ -1,1 +1,1 @@
-"""The processes that keep a stack alive: the keeper, its supervisor, and the command that listens to both."""
+"""The processes that keep a stack alive: the keeper, its child the supervisor, and the command that follows both."""

@@ -1,13 +1,14 @@
-"""The parent of the supervisor: nothing survives it. `python -m stack.supervisor.keeper ROLE HOME`.
+"""The supervisor's parent, which leaves no orphans. `python -m stack.supervisor.keeper ROLE HOME`.
 
-A supervisor that is killed cannot stop its children, and process groups do not hold them: PostgreSQL's backends and
-RabbitMQ's helpers make groups and sessions of their own, and epmd turns into a daemon. The keeper is a child subreaper
-(prctl(2)): whatever below it loses its parent becomes its own child, however it has detached. When the supervisor ends,
-in whatever way, the keeper ends all that is left. When the keeper itself is killed, the kernel tells the supervisor
-(PR_SET_PDEATHSIG), which then stops everything in order; and when both are killed at once, the kernel tells each server
-and service (see identity.wrap).
+A supervisor that is killed cannot stop its children. Process groups do not hold them either: PostgreSQL's backends and
+RabbitMQ's helpers make groups and sessions of their own, and epmd becomes a daemon. So the keeper is a child subreaper
+(prctl(2)): a descendant that loses its parent becomes the keeper's child.
 
-It holds the lock of the state directory and releases it by ending: a free lock means that nothing is left.
+- The supervisor ends, in any way: the keeper ends all processes that are left.
+- The keeper is killed: the kernel signals the supervisor (PR_SET_PDEATHSIG), which stops everything gracefully.
+- Both are killed at once: the kernel signals each server and service (see identity.wrap).
+
+The keeper holds the lock of the state directory until it ends: a free lock means that no process is left.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from stack.supervisor.role import Role
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
-# From the polite signal to SIGKILL. Only after a crash of the supervisor: everything is built to be killed.
+# From the stop signal to SIGKILL. Used only after a crash of the supervisor: every part survives a kill.
 PATIENCE_S = 2.0
 POLL_S = 0.02
 
@@ -39,9 +40,9 @@ def prctl(option: int, value: int) -> None:
 
 
 def main(role: Role, home: Home) -> int:
-    """Hold the lock, run the supervisor as a child, and leave nothing behind. Returns the supervisor's exit code.
+    """Hold the lock, run the supervisor as a child, and end all processes after it. Returns the supervisor's exit code.
 
-    Standard input is the line to whoever asked (see supervisor), standard output takes the events (see events).
+    Standard input connects the supervisor to the command that started it. Standard output carries the events.
     """
     home.create()
     if not _take_lock(home):
@@ -58,7 +59,7 @@ def main(role: Role, home: Home) -> int:
 
 
 def _take_lock(home: Home) -> bool:
-    """Several tries within a moment: `Home.is_held` of another command may hold the lock for microseconds."""
+    """Lock the state directory. Tries several times: `Home.is_held` of another command locks it for microseconds."""
     for _ in range(10):
         if (lock := home.try_lock()) is not None:
             home.sign(lock)
@@ -74,7 +75,7 @@ def _fork_supervisor(role: Role, home: Home) -> int:
         _forward_stop(pid)
         return pid
     prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != keeper:  # it died before the line above: nobody would tell us
+    if os.getppid() != keeper:  # the keeper died before prctl, so no signal will come
         os._exit(1)
     from stack.supervisor import supervisor  # after the fork, so that the keeper stays small
 
@@ -88,14 +89,14 @@ def _forward_stop(supervisor: int) -> None:
 
 
 def _close_standard_streams() -> None:
-    """Let the one who asked see the end of the events when the supervisor ends them, not when the keeper ends."""
+    """Let the command see the end of the events when the supervisor ends, not when the keeper does."""
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(null, 1)
 
 
 def _wait_for(supervisor: int) -> int:
-    """Reap everything that ends until the supervisor has; its exit code (128 + signal when it was killed)."""
+    """Reap children until the supervisor ends. Returns its exit code: 128 + signal if it was killed."""
     while True:
         pid, status = os.wait()
         if pid == supervisor:
@@ -104,7 +105,7 @@ def _wait_for(supervisor: int) -> int:
 
 
 def sweep() -> None:
-    """End everything below this process: politely first, SIGKILL for what is left after PATIENCE_S."""
+    """End all descendants: first with their stop signal, after PATIENCE_S with SIGKILL."""
     for child in proc.descendants(os.getpid()):
         if child.parent == os.getpid():
             _signal(child.pid, _polite_signal(child.name))
@@ -119,7 +120,7 @@ def sweep() -> None:
 
 
 def _polite_signal(name: str) -> signal.Signals:
-    # PostgreSQL's immediate shutdown takes its backends along and frees its shared memory, SIGKILL does neither;
+    # SIGQUIT is PostgreSQL's immediate shutdown: it ends the backends and frees shared memory, which SIGKILL does not.
     # SIGTERM would wait for its clients.
     return signal.SIGQUIT if name == "postgres" else signal.SIGTERM
 

@@ -1,4 +1,4 @@
-"""Starts a keeper with its supervisor, and listens to it: the other end of `events`."""
+"""Starts a keeper with its supervisor, and reads their events. The writing end is stack.process.events."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ class Busy(Exception):
 
 @dataclass
 class Launched:
-    """A stack that lives as long as this object's `keeper.stdin` is open, or until `detach`."""
+    """A stack that runs while this object's `keeper.stdin` is open, or after `detach` on its own."""
 
     home: Home
     keeper: subprocess.Popen[bytes]
 
     def events(self) -> Iterator[Event]:
-        """What the supervisor reports, as it comes; ends when the supervisor does.
+        """The supervisor's events, as they come. Ends with the supervisor.
 
-        Raises Busy, HeadraceError for a failed start, or when it ended without a word.
+        Raises Busy, and HeadraceError if the start failed or the supervisor died.
         """
         assert self.keeper.stdout
         for line in self.keeper.stdout:
@@ -50,24 +50,24 @@ class Launched:
             if event["event"] == "stopped":
                 return
         raise HeadraceError(
-            "the supervisor ended in the middle of its work",
+            "the supervisor died",
             f"it was killed, or it has a bug (exit code {self.keeper.wait()})",
             "./headrace up",
             str(self.home.log("supervisor")),
         )
 
     def detach(self) -> None:
-        """Let it live on when we end."""
+        """Let the stack run on after this process ends."""
         assert self.keeper.stdin
         self.keeper.stdin.write(b"detach\n")
         self.keeper.stdin.close()
 
     def stop(self) -> None:
-        """Ask it to stop in order; returns at once."""
+        """Ask the stack to stop gracefully. Returns at once."""
         self.keeper.send_signal(signal.SIGTERM)
 
     def close(self) -> None:
-        """Stop it and wait until nothing of it is left."""
+        """Stop the stack, and wait until none of its processes is left."""
         assert self.keeper.stdin
         assert self.keeper.stdout
         with contextlib.suppress(OSError):
@@ -77,7 +77,7 @@ class Launched:
 
 
 def launch(role: Role, home: Home) -> Launched:
-    """Start the keeper in a session of its own (a terminal's Ctrl-C is ours to pass on). Raises HeadraceError."""
+    """Start a keeper. It gets a session of its own, so a terminal's Ctrl-C reaches only us. Raises HeadraceError."""
     home.create()
     with open_log(home.log("keeper")) as errors:
         keeper = subprocess.Popen(
@@ -93,7 +93,7 @@ def launch(role: Role, home: Home) -> Launched:
 
 @dataclass(frozen=True)
 class PrivateServers:
-    """URLs of instances that belong to one test run. `database_url` is a superuser's, on the database postgres."""
+    """URLs of servers that belong to one test run. `database_url`: a superuser's, on the database postgres."""
 
     database_url: str
     amqp_url: str
@@ -121,10 +121,10 @@ def read_private_servers(home: Home) -> PrivateServers:
 
 @contextlib.contextmanager
 def private_servers(directory: Path | None = None) -> Iterator[PrivateServers]:
-    """PostgreSQL, RabbitMQ and Redis for the length of the block; removed afterwards, also when we are killed.
+    """Run PostgreSQL, RabbitMQ and Redis for the block. Removes them afterwards, even if this process is killed.
 
-    `directory` (made when missing, removed at the end) is where they live; by default a new temporary one.
-    Raises HeadraceError when one of them does not start.
+    `directory`: where their data lives; created if missing, deleted at the end. Default: a new temporary directory.
+    Raises HeadraceError if a server does not start.
     """
     launched = launch("servers", Home(directory or Path(tempfile.mkdtemp(prefix="headrace-"))))
     try:
@@ -135,7 +135,7 @@ def private_servers(directory: Path | None = None) -> Iterator[PrivateServers]:
 
 
 def wait_ready(launched: Launched) -> None:
-    """Return when all is ready. Raises as Launched.events does."""
+    """Wait until all servers are ready. Raises as Launched.events does."""
     for event in launched.events():
         if event["event"] == "ready":
             return

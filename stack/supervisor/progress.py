@@ -1,4 +1,4 @@
-"""Shows how a stack starts and stops: its steps, as the supervisor tells them."""
+"""Prints the steps of a stack that starts or stops, from the supervisor's events."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from stack.terminal import spinner, step_done
 
 
 def follow(launched: Launched, until: str) -> Event:
-    """Print the steps of a stack as they come; returns the event named `until`. Raises as Launched.events does."""
+    """Print steps as they come. Returns the event named `until`. Raises as Launched.events does."""
     doing: dict[str, str] = {}
     with spinner("starting" if until == "ready" else "stopping") as status:
         for event in launched.events():

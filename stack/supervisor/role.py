@@ -1,6 +1,6 @@
-"""What a keeper is started for."""
+"""What a keeper runs."""
 
 from typing import Literal, TypeAlias
 
 Role: TypeAlias = Literal["up", "servers"]
-"""A whole stack, or the servers of a test run alone."""
+"""`up`: a whole stack. `servers`: only the servers, for a test run."""

@@ -1,4 +1,4 @@
-"""The process that starts a stack, keeps it alive and stops it in order. A child of the keeper."""
+"""The process that starts a stack, restarts what dies, and stops it gracefully. A child of the keeper."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ log = logging.getLogger(__name__)
 
 
 def main(role: Role, home: Home) -> int:
-    """Run a stack until it is told to stop: SIGTERM, SIGINT, or the end of standard input before a `detach` line.
+    """Run a stack until SIGTERM, SIGINT, or the end of standard input without a `detach` line before it.
 
-    Returns 0 after an orderly stop, 1 when the start failed (all that had started is stopped again).
+    Returns 0 after a graceful stop. Returns 1 if the start failed; what had started is stopped again.
     """
     _log_to(home)
     events = Events()
@@ -56,7 +56,7 @@ def _log_to(home: Home) -> None:
     with open_log(home.log("supervisor")) as file:
         os.dup2(file.fileno(), sys.stderr.fileno())
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    # The probes knock at doors that are still shut, again and again: that is no news.
+    # Until a server is ready, its probe fails every few milliseconds. That is not worth a log line.
     for name in ("aiormq", "aio_pika", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
@@ -70,14 +70,14 @@ class Supervisor:
         former = states.load(home)
         self._ports = Ports(former.ports)
         self._credentials = load_or_create(home.credentials)
-        # Tests get instances of their own: what the environment names may hold somebody's data.
+        # Tests get private servers: those that the environment names may hold somebody's data.
         external = external_urls() if role == "up" else {}
         self._servers = Servers(home, events, self._ports, self._credentials, external, self._save, _broker_use(role))
         wanted = wanted_ports() if role == "up" else {}
         self._services = Services(home, events, self._ports, wanted, self._credentials, self._save, former.parts)
 
     async def run(self) -> dict[str, int | None]:
-        """See main; returns the services' exit codes. Raises HeadraceError, with all stopped, when the start fails."""
+        """Run as `main` says. Returns the services' exit codes. Raises HeadraceError if the start fails."""
         self._listen()
         self._write_state()
         bounding = asyncio.create_task(keep_bounded(self.home.logs))
@@ -113,7 +113,7 @@ class Supervisor:
         self._save()
 
     def _save(self) -> None:
-        """A disk that has filled up keeps nothing from running on, from being restarted or from being stopped."""
+        """Write the state file. A full disk must not stop services from running, restarting or stopping."""
         try:
             self._write_state()
         except OSError as error:
@@ -141,7 +141,7 @@ class Supervisor:
         loop.add_reader(STDIN, self._hear)
 
     def _hear(self) -> None:
-        """Whoever started us speaks: `detach` lets us live on alone; its end without that word is our end."""
+        """Read standard input. `detach`: run on alone. Its end without that word: the command died, so stop."""
         heard = os.read(STDIN, 64)
         self._line += heard
         if b"detach\n" in self._line:

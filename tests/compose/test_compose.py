@@ -44,7 +44,7 @@ async def test_the_worked_example_of_the_quickstart(composed: Composed) -> None:
 async def test_the_commands_mean_the_containers(composed: Composed) -> None:
     demo = json.loads(await composed.headrace("demo", "--orders", "5000", "--json"))
     assert (demo["lost"], demo["duplicated"], demo["oversold"]) == (0, 0, 0)
-    assert "nothing lost, nothing twice, nothing oversold" in await composed.headrace("verify")
+    assert "nothing lost, nothing duplicated, nothing oversold" in await composed.headrace("verify")
     assert (await composed.headrace("dead", "list")).strip() == "0 wait for their replay"
     status = await composed.headrace("status")
     assert "running, in containers" in status

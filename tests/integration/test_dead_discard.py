@@ -176,7 +176,7 @@ async def test_nothing_is_discarded_without_a_word_why_or_which(
         (["--all", "--reason", " "], "--reason does not say why"),
         (["--all", "--reason", "x" * 501], "--reason does not say why"),
         (["--all", "--reason", "two\nlines"], "--reason does not say why"),
-        (["--reason", "x"], "it is not said what to discard"),
+        (["--reason", "x"], "nothing says which letters to discard"),
     ):
         _, err = await headrace_dead(environment, "discard", *wrong, code=1)
         assert err.startswith(f"error: {told}")

@@ -89,7 +89,7 @@ async def test_services_run_as_another_user_do_all_their_work_and_heed_new_keys(
         assert users_of(stack) == dict.fromkeys(SERVICES, services.uid)
         account = json.loads(stack.run("demo", "--orders", "300", "--json").splitlines()[-1])
         assert (account["accepted"] + account["refused"], account["lost"]) == (300, 0)
-        assert "nothing lost, nothing twice, nothing oversold" in stack.run("verify")
+        assert "nothing lost, nothing duplicated, nothing oversold" in stack.run("verify")
         urls = {name: service["url"] for name, service in stack.status()["services"].items()}
         products = json.loads(get(f"{urls['product_api']}/products", 5)[1])
         order = {"productId": next(it["id"] for it in products if it["qty"] > 0), "quantity": 1}

@@ -147,7 +147,7 @@ async def test_status_and_verify_tell_what_waits_while_a_worker_is_frozen(stack:
 
 def test_doctor_tells_of_a_policy_that_removes_orders(stack: Stack) -> None:
     stack.up()
-    assert "none of the broker's removes orders" in stack.run("doctor")
+    assert "none of the broker's policies removes orders" in stack.run("doctor")
 
 
 async def test_each_service_is_a_user_of_its_own_in_redis_which_refuses_it_nothing(stack: Stack) -> None:

@@ -83,7 +83,7 @@ def test_a_report_in_words(capsys: pytest.CaptureFixture[str]) -> None:
         "1,234 orders: 1,000 PROCESSED, 200 FAILED, 34 without a verdict, of which 0 for more than 60 s",
         "1 dead letter to replay, 2 discarded, 9 products",
         "one snapshot, 1.2 s",
-        "nothing lost, nothing twice, nothing oversold",
+        "nothing lost, nothing duplicated, nothing oversold",
     ]
 
 

@@ -152,7 +152,7 @@ def test_files_that_are_not_ours_are_about_something_else(
 ) -> None:
     monkeypatch.chdir(ROOT)
     assert containers.wanted_files({"COMPOSE_FILE": named}) == [str(ROOT / "docker-compose.yml")]
-    assert ("COMPOSE_FILE is not regarded" in capsys.readouterr().out) == bool(named)
+    assert ("ignoring COMPOSE_FILE" in capsys.readouterr().out) == bool(named)
 
 
 def test_one_stack_at_a_time(tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_a_sum_without_one_of_them_is_not_shown_as_the_sum(
     second = container("ingest_api")
     (tmp_path / "page").write_text(page("orders.accepted", 7, 1.0) + page("orders.created", 0, 0.0))
     assert running([*ALL, second], {ALL[0]["Name"]: f"cat {tmp_path}/page", second["Name"]: answer}) == 0
-    assert "how many orders wait is not known: ingest_api does not say\n" in capsys.readouterr().out
+    assert "the number of waiting orders is unknown: ingest_api does not report it\n" in capsys.readouterr().out
 
 
 def test_a_container_that_is_not_ready_says_why(running: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -260,7 +260,7 @@ def test_a_container_that_is_not_ready_says_why(running: Any, capsys: pytest.Cap
 def test_of_containers_that_do_not_run_nothing_is_asked(running: Any, capsys: pytest.CaptureFixture[str]) -> None:
     found = [container("ingest_api", state="exited", health=""), *ALL[1:]]
     assert running(found, {}) == 1
-    assert "how many orders wait is not known" in capsys.readouterr().out
+    assert "the number of waiting orders is unknown" in capsys.readouterr().out
     assert running([], {}) == 3
 
 

@@ -89,7 +89,7 @@ def test_what_somebody_put_beside_it_stays_and_is_named(tmp_path: Path) -> None:
     (home.path / "test-notes").mkdir()
     (home.path / "test-notes" / "mine").write_text("mine")
     printed = headrace(home.path, "down", "--purge").stdout
-    assert f"kept {home.path}/notes.txt: Headrace did not put it there\n" in printed
+    assert f"kept {home.path}/notes.txt: Headrace did not create it\n" in printed
     assert f"kept {home.path}/test-notes: " in printed
     assert tree(home.path) == {MARKER, "notes.txt", "test-notes", "test-notes/mine"}
     home.create()

@@ -76,7 +76,7 @@ def test_the_readme_quotes_the_verdict_of_a_good_run() -> None:
 
 def test_one_is_not_many() -> None:
     lines = report(run(answered((202, ID))))
-    assert lines[0] == "1 order: nothing lost, nothing twice, nothing oversold."
+    assert lines[0] == "1 order: nothing lost, nothing duplicated, nothing oversold."
     assert any("1 connection, 1 product, seed 1" in line for line in lines)
     unknown = " ".join(report(run(answered((0, "")))))
     assert "1 request got no answer" in unknown
