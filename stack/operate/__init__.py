@@ -1,1 +1,1 @@
-"""Work on a running system: demo, dead letters, replay, verify, repair, API keys."""
+"""Commands on a running system: demo, dead letters, replay, verify, repair, API keys."""

@@ -1,6 +1,4 @@
-"""`dead`: what could not be stored or decided, one by one; back into the pipeline once its cause is fixed, or given
-up.
-"""
+"""`dead`: lists, shows, replays and discards dead letters: orders that could not be stored or decided."""
 
 from __future__ import annotations
 
@@ -43,14 +41,14 @@ _TABLE_ROWS = 50
 _AGO = re.compile(r"([0-9]{1,9})(s|m|h|d)")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
-AGAIN = "./headrace dead replay, again: what is sent twice is one order"
+AGAIN = "./headrace dead replay, again: an order that is sent twice is one order"
 
 
 def show_list(home: Home, filters: Filters, also: Also, *, limit: int | None, as_json: bool) -> int:
-    """Print the letters that wait, the latest first; with `also`, others too. Returns 0.
+    """Print the waiting letters, newest first; with `also`, settled ones too. Returns 0.
 
-    `limit`: without one, a table has the latest 50, and JSON has all. What is left out is told, for JSON on standard
-    error.
+    `limit`: None shows the newest 50 in a table, and all as JSON. A note says how many are left out; with JSON it goes
+    to standard error.
     """
     shown = limit if limit or as_json else _TABLE_ROWS
 
@@ -61,7 +59,7 @@ def show_list(home: Home, filters: Filters, also: Also, *, limit: int | None, as
             return letters, count, await count_waiting(connection, filters)
 
     letters, count, waiting = _asked(home, ask)
-    left_out = f"shown are the latest {len(letters)} of {count}; more with --limit"
+    left_out = f"showing the newest {len(letters)} of {count}; more with --limit"
     if as_json:
         print(json.dumps([as_dict(letter) for letter in letters]))
         if len(letters) < count:
@@ -70,14 +68,14 @@ def show_list(home: Home, filters: Filters, also: Also, *, limit: int | None, as
     if letters:
         show_table(table(letters))
         say()
-    say(f"{waiting.total()} wait for their replay" + (f": {counts(waiting)}" if waiting else ""))
+    say(f"{waiting.total()} waiting to be replayed" + (f": {counts(waiting)}" if waiting else ""))
     if len(letters) < count:
         say(left_out)
     return 0
 
 
 def show_one(home: Home, letter_id: int) -> int:
-    """Print all there is to know of a letter, its body with nothing left out. Returns 0. Raises HeadraceError."""
+    """Print a letter's fields and its whole body. Returns 0. Raises HeadraceError."""
     found = _asked(home, lambda connection: show_letter(connection, letter_id))
     if found is None:
         raise HeadraceError(
@@ -94,9 +92,9 @@ def show_one(home: Home, letter_id: int) -> int:
 def replay_letters(
     home: Home, filters: Filters, *, dry_run: bool, limit: int | None, rate: float, as_json: bool
 ) -> int:
-    """Send the letters that wait once more, and print how many. `rate`: letters a second.
+    """Replay the waiting letters, and print how many. `rate`: letters a second.
 
-    Returns 0; 1 if the broker did not confirm all that was sent. Raises HeadraceError when a server is away.
+    Returns 0, or 130 after Ctrl-C. Raises HeadraceError if a server is away, or the broker did not confirm all letters.
     """
     if dry_run:
         return _tell_what_would_be(home, filters, limit, as_json=as_json)
@@ -117,11 +115,13 @@ def replay_letters(
 
 
 def discard_letters(home: Home, filters: Filters, why: str, *, dry_run: bool, as_json: bool) -> int:
-    """Give up the letters that wait, for `why`, and print how many. Returns 0. Raises HeadraceError."""
+    """Discard the waiting letters, for the reason `why`, and print how many. Returns 0. Raises HeadraceError."""
     why = why.strip()
     if not why or len(why) > MOST_CHARACTERS or not why.isprintable():
-        cause = f"it is kept for who asks later: 1 to {MOST_CHARACTERS} characters, in one line"
-        raise HeadraceError("--reason does not say why", cause, './headrace dead discard 17 --reason "a test order"')
+        cause = f"the reason is stored with the letter: 1 to {MOST_CHARACTERS} characters, in one line"
+        raise HeadraceError(
+            "--reason is missing or unusable", cause, './headrace dead discard 17 --reason "a test order"'
+        )
     if dry_run:
         return _tell_what_would_be(home, filters, None, as_json=as_json, what="discard")
     done: Discarded = Counter()
@@ -145,7 +145,7 @@ def discard_letters(home: Home, filters: Filters, why: str, *, dry_run: bool, as
     return 0
 
 
-# ── what is asked for
+# ── filters
 
 
 def filters_of(
@@ -157,13 +157,13 @@ def filters_of(
     since: str | None,
     until: str | None,
 ) -> Filters:
-    """As the command line has them. Raises HeadraceError."""
+    """Filters from the command line's options. Raises HeadraceError."""
     order_id, product_id = (None if it is None else str(it) for it in (order, product))
     return Filters(tuple(ids), stage, reason, order_id, product_id, moment(since), moment(until))
 
 
 def moment(text: str | None) -> datetime | None:
-    """An ISO 8601 date and time, UTC if it has no zone, or how long ago: 90s, 15m, 2h, 7d. Raises HeadraceError."""
+    """Parse an ISO 8601 date and time (UTC if it has no zone), or an age: 90s, 15m, 2h, 7d. Raises HeadraceError."""
     if text is None:
         return None
     if ago := _AGO.fullmatch(text):
@@ -171,8 +171,8 @@ def moment(text: str | None) -> datetime | None:
     try:
         given = datetime.fromisoformat(text)
     except ValueError:
-        cause = "a time is 2026-01-31T09:00 (UTC) or 2026-01-31T09:00+01:00, or how long ago: 15m, 2h, 7d"
-        raise HeadraceError(f"{text[:80]!r} is no time", cause, "./headrace dead list --since 2h") from None
+        cause = "a time is 2026-01-31T09:00 (UTC) or 2026-01-31T09:00+01:00, or an age such as 15m, 2h or 7d"
+        raise HeadraceError(f"{text[:80]!r} is not a time", cause, "./headrace dead list --since 2h") from None
     return given if given.tzinfo else given.replace(tzinfo=UTC)
 
 
@@ -203,14 +203,14 @@ def _tell_what_would_be(home: Home, filters: Filters, limit: int | None, *, as_j
     if as_json:
         print(json.dumps(as_list(meant)))
         return 0
-    say(f"would {what} {meant.total()} dead letters of {waiting} that wait" + (f": {counts(meant)}" if meant else ""))
+    say(f"would {what} {meant.total()} of {waiting} waiting dead letters" + (f": {counts(meant)}" if meant else ""))
     return 0
 
 
 def _unconfirmed(done: Replayed) -> HeadraceError:
     causes = "; ".join(CAUSES[outcome] for outcome in Outcome if outcome in done.unconfirmed)
     return HeadraceError(
-        f"{done.unconfirmed.total()} dead letters were not confirmed, and go on waiting", causes, AGAIN
+        f"the broker did not confirm {done.unconfirmed.total()} dead letters, which keep waiting", causes, AGAIN
     )
 
 
@@ -218,7 +218,7 @@ def _lost(url: str, error: Exception, done: Replayed) -> HeadraceError:
     if not done.count:
         return _no_database(url, error)
     what = f"the database was lost after {done.confirmed.total()} dead letters had been replayed"
-    return HeadraceError(what, f"{error}: what was sent last goes on waiting, and may have arrived", AGAIN)
+    return HeadraceError(what, f"{error}: the letters sent last keep waiting, and may have arrived", AGAIN)
 
 
 def _no_database(url: str, error: Exception) -> HeadraceError:
@@ -230,7 +230,7 @@ def _no_database(url: str, error: Exception) -> HeadraceError:
 
 
 def _asked(home: Home, ask: Callable[[Connection], Awaitable[T]]) -> T:
-    """The answer to one question. Raises HeadraceError."""
+    """Run one query on a connection of its own. Raises HeadraceError."""
     url = choose_target(home).database
 
     async def run() -> T:
@@ -246,7 +246,7 @@ def _asked(home: Home, ask: Callable[[Connection], Awaitable[T]]) -> T:
 async def _replay(database: str, broker: str, filters: Filters, done: Replayed, limit: int | None, rate: float) -> None:
     async with _connected(database) as connection:
         if not await count_waiting(connection, filters):
-            return  # and no broker is needed
+            return  # without asking for a broker
         async with publishing(broker, "dead replay", declare) as publisher:
             await replay(connection, send_by(publisher), filters, done, limit=limit, rate=rate)
 

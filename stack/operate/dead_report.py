@@ -1,4 +1,4 @@
-"""How `./headrace dead` shows letters: rows of a table, fields, JSON, counts."""
+"""Formats dead letters for `./headrace dead`: table rows, fields, JSON, counts."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _DETAIL_WIDTH = 80
 
 
 def printable(text: str) -> str:
-    """Text as a terminal may have it: control characters, and what turns its direction, are told and not obeyed.
+    """Text that is safe to print: control characters and changes of direction are escaped.
 
-    Input that nobody could read is in here, and whoever sent it may have meant it for this terminal.
+    A dead letter may hold anything, even input meant to attack this terminal.
     """
     told = "".join(it if it.isprintable() else it.encode("unicode_escape").decode() for it in text)
     encoding = sys.stdout.encoding or "ascii"
@@ -52,7 +52,7 @@ def table(letters: list[Letter]) -> Table:
 
 
 def _settled(it: Letter) -> str:
-    """How it stopped waiting, and when."""
+    """How the letter was settled, and when."""
     if it.discarded_at:
         return f"discarded {_second(it.discarded_at)}"
     return f"replayed {_second(it.replayed_at)}" if it.replayed_at else "-"

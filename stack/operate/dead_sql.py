@@ -1,6 +1,4 @@
-"""Dead letters as `./headrace dead` sees them: which are meant, what they are, and how some are taken for a replay or
-discarded.
-"""
+"""SQL of `./headrace dead`: selects, counts, takes and discards dead letters."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ from proof.accounting_sql import Connection
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Which letters are meant: those for which all of these hold that are given."""
+    """Selects letters: those that match every filter given."""
 
     ids: tuple[int, ...] = ()
     stage: str | None = None
@@ -25,9 +23,9 @@ class Filters:
     order_id: str | None = None
     product_id: str | None = None
     since: datetime | None = None
-    """Parked then or later."""
+    """Parked at this time or later."""
     until: datetime | None = None
-    """Parked before."""
+    """Parked before this time."""
 
     def values(self) -> list[object]:
         """The values of _MEANT, in its order."""
@@ -43,7 +41,7 @@ class Letter:
     reason: str
     detail: str
     schema_version: int | None
-    """As the message said; None: it did not, or in no number."""
+    """As in the message; None: it had none, or not a number."""
     first_seen_at: datetime
     replayed_at: datetime | None
     discarded_at: datetime | None
@@ -53,7 +51,7 @@ class Letter:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A letter that this replay has taken, and no other can have meanwhile."""
+    """A letter that this replay has locked, so no other replay can take it."""
 
     id: int
     stage: str
@@ -61,7 +59,7 @@ class Taken:
     body: bytes
 
 
-# The product's id as its bytes are in the body: a letter has no column for it, and most are of one order.
+# Filters by product search the body's bytes: a letter has no column for it, and most letters hold one order.
 _MEANT = """
     ($1::bigint[] IS NULL OR id = ANY($1)) AND ($2::text IS NULL OR stage = $2) AND ($3::text IS NULL OR reason = $3)
     AND ($4::uuid IS NULL OR order_id = $4) AND ($5::bytea IS NULL OR position($5::bytea IN body) > 0)
@@ -82,9 +80,9 @@ _COUNT = f"""
 """
 _SHOW = f"SELECT {_COLUMNS}, body FROM dead_letters WHERE id = $1"
 _LAST = "SELECT coalesce(max(id), 0) FROM dead_letters"
-# Who parks the same again waits for the end of the transaction that has taken it, and parks it if it was replayed: the
-# unique index has it so. With a lock alone (FOR UPDATE), it would not wait, and find one that still waits for its
-# replay; which is then marked, and the order is nowhere.
+# A worker that parks the same order again waits for this transaction, because of the unique index, and parks it if it
+# was replayed. With FOR UPDATE alone the worker would not wait, and would find a letter that still waits. That letter
+# is then marked as replayed, and the order is lost.
 _TAKE = f"""
     WITH taken AS (
         SELECT id FROM dead_letters WHERE {_MEANT} AND {_WAITS} AND id > $8 AND id <= $9
@@ -93,7 +91,7 @@ _TAKE = f"""
     UPDATE dead_letters d SET replayed_at = clock_timestamp() FROM taken WHERE d.id = taken.id
     RETURNING d.id, d.stage, d.schema_version, d.body
 """
-# Waits for a replay that has taken one of them, and leaves it alone if it was sent.
+# Waits for a replay that has taken one of these letters, and skips the letter if it was sent.
 _DISCARD = f"""
     WITH taken AS (
         SELECT id FROM dead_letters WHERE {_MEANT} AND {_WAITS} AND id <= $8 ORDER BY id LIMIT $9 FOR UPDATE
@@ -107,26 +105,26 @@ _PUT_BACK = "UPDATE dead_letters SET replayed_at = NULL WHERE id = ANY($1::bigin
 
 @dataclass(frozen=True, slots=True)
 class Also:
-    """What a list has besides the letters that wait."""
+    """Which settled letters a list shows besides the waiting ones."""
 
     replayed: bool = False
     discarded: bool = False
 
 
 async def list_letters(connection: Connection, filters: Filters, also: Also, limit: int | None) -> list[Letter]:
-    """The latest first. `limit`: None for all."""
+    """Newest first. `limit`: None for all."""
     values = (*filters.values(), also.replayed, also.discarded)
     return [_letter(row) for row in await connection.fetch(_LIST, *values, limit)]
 
 
 async def count_letters(connection: Connection, filters: Filters, also: Also) -> int:
-    """How many a list without a limit would have."""
+    """The length of the list without a limit."""
     count: int = await connection.fetchval(_HOW_MANY, *filters.values(), also.replayed, also.discarded)
     return count
 
 
 async def count_waiting(connection: Connection, filters: Filters, limit: int | None = None) -> Counter[tuple[str, str]]:
-    """How many wait, by stage and reason; of the oldest `limit`."""
+    """The number of waiting letters, by stage and reason; only the oldest `limit`."""
     rows = await connection.fetch(_COUNT, *filters.values(), limit)
     return Counter({(row["stage"], row["reason"]): row["count"] for row in rows})
 
@@ -138,13 +136,13 @@ async def show_letter(connection: Connection, letter_id: int) -> tuple[Letter, b
 
 
 async def last_letter(connection: Connection) -> int:
-    """The id of the newest. What is parked from now on has a higher one."""
+    """The id of the newest letter. Letters parked later have higher ids."""
     last: int = await connection.fetchval(_LAST)
     return last
 
 
 async def take(connection: Connection, filters: Filters, after: int, last: int, limit: int) -> list[Taken]:
-    """Mark letters as replayed, in the caller's transaction, in their order: none that another replay has taken."""
+    """Mark letters as replayed, in the caller's transaction. Ordered by id; skips letters that another replay took."""
     rows = await connection.fetch(_TAKE, *filters.values(), after, last, limit)
     return sorted((Taken(*row) for row in rows), key=lambda it: it.id)
 
@@ -158,7 +156,7 @@ async def some_to_discard(
 
 
 async def put_back(connection: Connection, letters: list[int]) -> None:
-    """In the transaction that has taken them: they go on waiting."""
+    """Make letters wait again, in the transaction that took them."""
     await connection.execute(_PUT_BACK, letters)
 
 

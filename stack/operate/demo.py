@@ -1,7 +1,7 @@
-"""`./headrace demo`: real orders through the running stack, and an account of every one of them.
+"""`./headrace demo`: sends real orders through the running stack, and accounts for every one of them.
 
-Products are made for the run, so that every row about them is the run's own. One in ten has stock for nine tenths of
-what will be asked of it: only where orders must fail can anything be oversold.
+The demo creates its own products, so every row about them belongs to this run. One product in ten has stock for only
+nine tenths of its orders: overselling shows only where some orders must fail.
 """
 
 from __future__ import annotations
@@ -34,26 +34,26 @@ QUANTITIES = (1, 2, 3)
 SCARCE_EVERY = 10
 SCARCE_SHARE = 0.9
 CREATE_CLIENTS = 4
-# For the first connection to each API. Longer than a service that was killed takes to be back.
+# For the first connection to each API. Longer than a killed service takes to come back.
 CONNECT_PATIENCE_S = 10.0
-# Until the first acceptance, and between two. The first is long for a stack that works; the second is longer than a
-# broker that was killed takes to be back, which may be what this run shows.
+# Seconds until the first acceptance, and between two. The first is ample for a stack that works. The second is longer
+# than a killed broker takes to come back: a demo may be run to show just that.
 ACCEPTANCE_S = (10.0, 60.0)
-# Files that are no clients: the database, standard streams, the event loop, what the interpreter opens.
+# Open files other than connections: the database, standard streams, the event loop, the interpreter's.
 OTHER_FILES = 64
-# After the sending. Longer than a server that was killed takes to be back.
+# After the sending. Longer than a killed server takes to come back.
 DATABASE_PATIENCE_S = 60.0
 _DATABASE_AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 INTERRUPTED = 130
 """The exit code after Ctrl-C: 128 + SIGINT."""
 
 Pick = tuple[int, int]
-"""One order of the plan: the product's place in the list, and the quantity."""
+"""One planned order: the product's index, and the quantity."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What will be asked for, in order, and the stock that each product begins with."""
+    """The orders to send, in order, and the initial stock of each product."""
 
     picks: Sequence[Pick]
     stocks: Sequence[int]
@@ -70,15 +70,15 @@ def demo(
     as_json: bool = False,
     seed: int = 1,
 ) -> int:
-    """Send `orders` orders for `products` new products over `clients` connections, wait until they are decided, report.
+    """Send `orders` orders for `products` new products over `clients` connections, wait for the verdicts, and report.
 
-    `urls`: of `ingest_api`, `product_api` and `database`. `token`: of an API key, if need be. The report, or one JSON
-    object, goes to standard output; a progress bar to the terminal, if there is one. Ctrl-C stops the sending and still
-    accounts for what was sent; a second one stops at once.
+    `urls`: of `ingest_api`, `product_api` and `database`. `token`: of an API key, if keys are in use. Prints the
+    report, or one JSON object; a terminal also shows progress. Ctrl-C stops the sending and still accounts for all sent
+    orders. A second Ctrl-C stops at once.
 
-    Returns 0; 1 when anything was lost, duplicated or oversold, or the stack accepts nothing (any more); 130 after
-    Ctrl-C. Raises HeadraceError when a part of the stack cannot be reached or refuses the products, or the system
-    does not allow so many connections.
+    Returns 0; 1 if an order was lost, duplicated or oversold, or the stack accepts nothing; 130 after Ctrl-C. Raises
+    HeadraceError if an API or the database cannot be reached, product_api refuses the products, or the system does not
+    allow that many connections.
     """
     allow_open_files(clients)
     plan = make_plan(orders, products, seed)
@@ -96,7 +96,7 @@ def demo(
 
 
 def allow_open_files(clients: int) -> None:
-    """Let this process have a file for each client. Raises HeadraceError if the system does not."""
+    """Raise this process's limit of open files to the number of clients. Raises HeadraceError if it must not."""
     needed = clients + OTHER_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < needed:
@@ -107,7 +107,7 @@ def allow_open_files(clients: int) -> None:
 
 
 def make_plan(orders: int, products: int, seed: int) -> Plan:
-    """Mildly skewed: the n-th product is asked for in proportion to 1/√n, so a hundredth by the last of a hundred."""
+    """Draw a mildly skewed plan: the n-th product's share is proportional to 1/√n, so the last of 100 gets a hundredth."""
     kinds = [(product, quantity) for product in range(products) for quantity in QUANTITIES]
     weights = [(product + 1) ** -0.5 for product, _ in kinds]
     picks = random.Random(seed).choices(kinds, weights, k=orders)
@@ -126,7 +126,7 @@ def _stock(product: int, demand: int) -> int:
 
 
 async def _run(urls: dict[str, str], plan: Plan, clients: int, token: str | None, console: Console) -> Run:
-    await (await _connect(urls["database"])).close()  # better known now than after a million orders
+    await (await _connect(urls["database"])).close()  # fail now rather than after a million orders
     product_ids = await _create_products(urls["product_api"], plan, token)
     with _progress(console) as progress, _until_interrupted() as interrupted:
         told = _bar(progress, "sending", len(plan.picks))
@@ -157,7 +157,7 @@ async def _run(urls: dict[str, str], plan: Plan, clients: int, token: str | None
 async def _account_once(
     connection: Connection, sent: Sent, product_ids: Sequence[str], progress: Progress
 ) -> tuple[float, float, Account]:
-    """When the drain was over (time.perf_counter), the offset to the database's clock, and the account."""
+    """The end of the drain (time.perf_counter), the offset to the database's clock, and the account."""
     ids = list(sent.accepted)
     await drain(connection, ids, _bar(progress, "deciding", len(ids)))
     drained_s = time.perf_counter()
@@ -167,7 +167,7 @@ async def _account_once(
 async def _account(
     database_url: str, sent: Sent, product_ids: Sequence[str], progress: Progress
 ) -> tuple[float, float, Account]:
-    """As _account_once; again while the database is away, which may be what this run shows. Raises HeadraceError."""
+    """As _account_once, retried while the database is away, as it may be in this demo. Raises HeadraceError."""
     given_up = time.monotonic() + DATABASE_PATIENCE_S
     while True:
         try:
@@ -192,11 +192,11 @@ async def _connect(database_url: str) -> Connection:
 def _no_database(error: Exception) -> HeadraceError:
     if isinstance(error, HeadraceError):
         return error
-    return HeadraceError(f"the database does not answer: {error}", fix="./headrace status")
+    return HeadraceError(f"the database does not answer: {error}", fix="find out why: ./headrace status")
 
 
 async def _create_products(product_api: str, plan: Plan, token: str | None) -> list[str]:
-    """The ids of the plan's products, in its order. Raises HeadraceError."""
+    """Create the plan's products. Returns their ids, in the plan's order. Raises HeadraceError."""
     url = f"{product_api}/products"
     requests = [Request.post(url, _product(plan, number), number, token) for number in range(len(plan.stocks))]
     try:
@@ -220,7 +220,7 @@ def _product(plan: Plan, number: int) -> bytes:
 
 def _not_created(result: LoadResult[int], failed: int) -> HeadraceError:
     statuses = ", ".join(f"{status}: {body.decode(errors='replace')}" for status, body in result.samples.items())
-    what = f"product_api did not make {failed} of {len(result)} demo products"
+    what = f"product_api did not create {failed} of {len(result)} demo products"
     return HeadraceError(what, statuses or result.gave_up or "no answer", "./headrace logs product_api")
 
 
@@ -253,7 +253,7 @@ def _until(stop: asyncio.Event, requests: Iterator[Request[Order]]) -> Iterator[
 
 @contextmanager
 def _until_interrupted() -> Iterator[asyncio.Event]:
-    """An event that the first Ctrl-C sets; the second one interrupts as it always does."""
+    """An event that the first Ctrl-C sets. The second one interrupts as usual."""
     loop = asyncio.get_running_loop()
     interrupted = asyncio.Event()
 
@@ -276,12 +276,12 @@ def _progress(console: Console) -> Progress:
         TimeElapsedColumn(),
         console=console,
         transient=True,
-        refresh_per_second=5,  # it runs on the cores that it watches
+        refresh_per_second=5,  # it shares the cores with the stack
         disable=not console.is_terminal,
     )
 
 
 def _bar(progress: Progress, name: str, total: int) -> Callable[[int], None]:
-    """A new bar; returns what moves it."""
+    """Add a progress bar. Returns the function that moves it."""
     task = progress.add_task(name, total=total)
     return lambda done: progress.update(task, completed=done)

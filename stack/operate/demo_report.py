@@ -1,4 +1,4 @@
-"""The result of a demo, as figures for programs and as a page for people."""
+"""Reports a demo: figures for programs, a table and sentences for people."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PROSE_COLUMNS = 80
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Run:
-    """One demo. Its moments are time.perf_counter()'s; adding `clock_offset_s` gives the database's Unix time."""
+    """One demo's data. Times are time.perf_counter()'s; plus `clock_offset_s` they are the database's Unix time."""
 
     planned: int
     clients: int
@@ -35,7 +35,7 @@ class Run:
     sent: Sent
     account: Account
     drained_s: float
-    """When every accepted order was seen to be decided, or nothing had moved for too long."""
+    """When all accepted orders were decided, or none was for too long."""
     clock_offset_s: float
 
     @property
@@ -44,9 +44,9 @@ class Run:
 
     @property
     def decided_s(self) -> float:
-        """time.perf_counter() of the last verdict, to the database's clock.
+        """time.perf_counter() of the last verdict, from the database's clock.
 
-        What was seen from here bounds it: if a clock was set in between, the bound is the better answer.
+        The end of the drain, measured here, is the upper bound. If a clock was set meanwhile, the bound is the result.
         """
         last_s = self.account.verdicts.last_s
         if last_s is None or self.account.decided < len(self.sent.accepted):
@@ -56,11 +56,11 @@ class Run:
 
 
 def figures(run: Run) -> dict[str, Any]:
-    """The run in numbers: what issue and README name first, then what helps to read them.
+    """The run in numbers, the most important first.
 
-    orders_per_s is sustained, end to end: decided orders by the time from the first request to the last verdict.
-    drain_s is what of that time came after the last answer. accept_ms is of accepted orders, from send to answer,
-    verdict_ms from acceptance to verdict by the services' and the database's clocks. Null: nothing to measure.
+    orders_per_s is sustained, end to end: decided orders divided by the time from first request to last verdict.
+    drain_s is the part of that time after the last answer. accept_ms covers accepted orders, from send to answer.
+    verdict_ms covers acceptance to verdict, by the services' and the database's clocks. Null: nothing to measure.
     """
     load, sent, account = run.load, run.sent, run.account
     accept_ms = load.accepted_ms()
@@ -111,7 +111,7 @@ def _unknown(load: LoadResult[Order]) -> dict[str, int]:
 
 
 def print_report(run: Run, console: Console) -> None:
-    """The verdict, the figures, and what there is to explain."""
+    """Print the verdict, the figures, and remarks that explain them."""
     colour = "green" if run.is_good else "red"
     width = min(PROSE_COLUMNS, console.width)
     for line in wrapped(verdict(run), width):
@@ -124,7 +124,7 @@ def print_report(run: Run, console: Console) -> None:
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """Broken at spaces only, so that ids and URLs stay whole; what follows the first line is indented as it is."""
+    """Wrap at spaces only, so that ids and URLs stay whole. Later lines keep the first line's indentation."""
     indent = " " * (len(text) - len(text.lstrip()))
     made = textwrap.wrap(text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
     return made or [""]
@@ -152,7 +152,7 @@ def _print_table(run: Run, console: Console) -> None:
     if console.is_terminal:
         console.print(_table(run))
         return
-    with console.capture() as captured:  # rich fills each line up, and a file keeps that
+    with console.capture() as captured:  # rich pads each line with blanks, which a file would keep
         console.print(_table(run))
     for line in captured.get().splitlines():
         console.print(escape(line.rstrip()), soft_wrap=True)
@@ -182,7 +182,7 @@ def _rows(run: Run, of: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
 
 
 def _connections(run: Run) -> str:
-    """How many were asked for, and how many were there if these are not the same."""
+    """The number of connections, and how many were open at once if that is less."""
     asked = counted(run.clients, "connection")
     open_at_once = run.load.open_at_once
     return asked if open_at_once == run.clients else f"{open_at_once:,} of {asked} open at once"
@@ -197,7 +197,7 @@ STATUS_WORDS = {
     "429": "too many requests",
     "503": "unavailable",
     "broker-unavailable": "broker unavailable",
-    "out-of-stock": "sold out at the door",
+    "out-of-stock": "out of stock",
     "outcome-unknown": "outcome unknown",
     "store-unavailable": "database unavailable",
     "unknown-product": "unknown product",
@@ -209,7 +209,7 @@ def _parts(counts: dict[str, int]) -> str:
 
 
 def remarks(run: Run) -> list[str]:
-    """What the figures do not say by themselves, each line with an empty one before the first."""
+    """Sentences that explain the figures, after an empty line; [] if none is needed."""
     lines = [*_stop_remark(run), *_stock_remark(run), *_unknown_remark(run), *_fault_remarks(run)]
     return ["", *lines] if lines else []
 
@@ -217,14 +217,13 @@ def remarks(run: Run) -> list[str]:
 def _stop_remark(run: Run) -> Iterator[str]:
     if run.load.without_acceptance_s:
         said = problem_detail(run.load.last_refusal) or "nothing"
-        yield f"The sending was stopped: no order was accepted for {run.load.without_acceptance_s:.0f} s."
+        yield f"The demo stopped sending: no order was accepted for {run.load.without_acceptance_s:.0f} s."
         yield f"  the last refusal said: {said}"
 
 
 def _stock_remark(run: Run) -> Iterator[str]:
     share = f"{run.scarce} of the {run.products} products" if run.products > 1 else "The product"
-    them = "it" if run.scarce == 1 else "them"
-    yield f"{share} had stock for 90 % of what is asked of {them}: orders for the rest must be refused or fail."
+    yield f"{share} had stock for only 90 % of the quantity ordered, so some orders had to be refused or fail."
 
 
 def _unknown_remark(run: Run) -> Iterator[str]:
@@ -238,7 +237,7 @@ def _unknown_remark(run: Run) -> Iterator[str]:
         if status >= 500:
             yield f"  the first {status} said: {problem_detail(body)}"
     if run.load.gave_up:
-        yield f"A connection could not be made again: {run.load.gave_up}"
+        yield f"A lost connection could not be reopened: {run.load.gave_up}"
 
 
 def _fault_remarks(run: Run) -> Iterator[str]:

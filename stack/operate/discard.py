@@ -1,11 +1,11 @@
-"""`dead discard`: dead letters that an operator gives up. Their orders are FAILED, for ever.
+"""`dead discard`: gives dead letters up. Their orders are FAILED for ever.
 
-For ever, because to discard writes the verdict: a row of `stock_ledger`, whose primary key stops whatever of the order
-still comes (a redelivery, or a client's retry with the same Idempotency-Key). Such an order may be stored later; it is
-decided already and takes no stock. Letter and verdict are one transaction.
+Discarding writes the verdict, a row of `stock_ledger`. Its primary key stops a later redelivery or a client's retry
+with the same Idempotency-Key: such an order may still be stored, but it is decided already and takes no stock. Letter
+and verdict are settled in one transaction.
 
-No verdict is written for an input that does not say whose it is, nor for a letter of another order under an id that is
-stored (id_conflict): that id's order has a verdict of its own.
+No verdict is written for input without a readable order id. None is written for an id_conflict either: the order
+stored under that id has a verdict of its own.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from proof.accounting_sql import Connection
 from stack.operate.dead_sql import Filters, last_letter, some_to_discard
 
 Discarded: TypeAlias = Counter[tuple[str, str]]
-"""How many letters, by stage and reason."""
+"""Number of letters by stage and reason."""
 
-# Letters in one transaction. A worker that parks one of them once more waits for its end.
+# Letters in one transaction. A worker that parks one of them again waits for the transaction.
 _MOST_AT_ONCE = 500
 MOST_CHARACTERS = 500
 
-# What is stored is what was ordered; the input says it of an order that is not. A letter of the first worker is no
-# verdict of an order that is stored.
+# Product and quantity come from the stored order, else from the letter's body. A letter of stage persist is no verdict
+# on an order that is stored.
 _DECIDE = """
     INSERT INTO stock_ledger (order_id, product_id, quantity, outcome, reason)
     SELECT i.id, coalesce(o.product_id, i.product_id), coalesce(o.quantity, i.quantity), 'FAILED', i.reason
@@ -39,7 +39,7 @@ _DECIDE = """
     ON CONFLICT (order_id) DO NOTHING
     RETURNING order_id
 """
-# An order that is decided needs none of its letters.
+# A decided order needs none of its other letters.
 _DISCARD_OTHERS = """
     UPDATE dead_letters SET discarded_at = clock_timestamp(), discard_reason = $2
     WHERE order_id = ANY($1::uuid[]) AND replayed_at IS NULL AND discarded_at IS NULL
@@ -49,7 +49,7 @@ _DISCARD_OTHERS = """
 
 
 def ordered(body: bytes, schema_version: int | None, order_id: str) -> tuple[str, int] | None:
-    """Product and quantity as the input of a letter says them; None if it does not, or not in words that we know."""
+    """Product and quantity from a letter's body; None if it does not hold the order in a schema that we know."""
     if schema_version != SCHEMA:
         return None
     try:
@@ -64,9 +64,9 @@ def ordered(body: bytes, schema_version: int | None, order_id: str) -> tuple[str
 
 
 async def discard(connection: Connection, filters: Filters, why: str, done: Discarded) -> None:
-    """Discard what waits and is meant; what is parked meanwhile is left alone. `done` is kept up to date.
+    """Discard the matching letters that wait now. Keeps `done` up to date.
 
-    Raises asyncpg errors, OSError: what was counted is discarded then, and of the last few nobody knows.
+    Raises asyncpg errors and OSError. The letters in `done` are discarded; the outcome of the last few is unknown.
     """
     last = await last_letter(connection)
     while True:
@@ -79,7 +79,7 @@ async def discard(connection: Connection, filters: Filters, why: str, done: Disc
 
 
 async def _decide(connection: Connection, letters: Sequence[asyncpg.Record], why: str) -> Sequence[asyncpg.Record]:
-    """Write the verdicts of these letters' orders. Returns the other letters of theirs, which it discards."""
+    """Write verdicts on these letters' orders. Returns the orders' other letters, which it discards too."""
     said = [ordered(it["body"], it["schema_version"], it["order_id"]) or (None, None) for it in letters]
     columns = ([it[name] for it in letters] for name in ("order_id", "stage", "reason"))
     products, quantities = ([it[place] for it in said] for place in (0, 1))

@@ -1,4 +1,4 @@
-"""`keys`: who may use the APIs. Both read the file that is written here, within a second, while they run."""
+"""`keys`: adds, lists and revokes API keys. The running APIs read the key file again within a second."""
 
 from __future__ import annotations
 
@@ -31,20 +31,21 @@ EXAMPLE = "./headrace keys add shop --scope orders:write --scope orders:read"
 
 DO_WITHOUT = "./headrace down; ./headrace keys open; ./headrace up -d"
 
-FIRST = "It is the first: from now on nobody gets in without a key."
+FIRST = "It is the first key: from now on the APIs refuse requests without a key."
 FIRST_ORDERS = (
-    "What was sent without a key is no client's. Its orders are read with orders:read and ops alone, and are 404 to all"
-    " others; an Idempotency-Key of then makes a new order now."
+    "Orders sent without a key belong to no client: only a key with orders:read and ops can read them. An"
+    " Idempotency-Key used before now makes a new order."
 )
 
-# The APIs look once a second; on a busy machine they are late.
+# The APIs look at the file once a second; on a busy machine they are late.
 KNOWN_WITHIN_S = 5.0
 POLL_S = 0.05
 
 
 def add(home: Home, client: str, scopes: Sequence[str], orders_per_s: int | None) -> int:
-    """Print a new key's token, alone on standard output, and what it is on standard error. Returns 0 once the running
-    APIs know it. Raises HeadraceError for what no key may be.
+    """Print a new key's token on standard output, remarks on standard error. Returns 0 once the running APIs know it.
+
+    Raises HeadraceError for an invalid client, scope or limit.
     """
     _check(client, orders_per_s)
     chosen = _chosen(scopes)
@@ -52,67 +53,69 @@ def add(home: Home, client: str, scopes: Sequence[str], orders_per_s: int | None
     token = add_key(home, client, chosen, orders_per_s)
     print(token, flush=True)
     limit = "" if orders_per_s is None else f", at most {orders_per_s} orders/s"
-    _tell(f"a key of {client} for {', '.join(chosen)}{limit}. It is shown once, and kept nowhere.")
+    _tell(f"a key of {client} for {', '.join(chosen)}{limit}. It is shown only now: only its hash is stored.")
     _tell("Send it as: Authorization: Bearer KEY")
     for warning in warnings:
         _tell(warning)
     if not _is_known(home, token):
-        _tell("The running services have not read it yet: see ./headrace logs ingest_api")
+        _tell("The running services have not read it yet; find out why: ./headrace logs ingest_api")
     return 0
 
 
 def show(home: Home, *, as_json: bool) -> int:
-    """Print what there is to know of all keys. Returns 0."""
+    """Print all keys, without their secrets. Returns 0."""
     keys = read_keys(home)
     if as_json:
         print(json.dumps([_as_dict(key) for key in keys]))
     elif keys:
         show_table(_table(keys))
     else:
-        say("no keys: who can reach this machine's loopback is let in. The first key changes that:")
+        say("no keys: everybody who reaches this machine's loopback address is let in. The first key changes that:")
         say(f"  {EXAMPLE}")
     return 0
 
 
 def revoke(home: Home, key_id: str) -> int:
-    """Remove a key: the running APIs let it in for another second at the most. Returns 0. Raises HeadraceError.
+    """Remove a key. The running APIs accept it for at most another second. Returns 0. Raises HeadraceError.
 
-    The stack's own may go while another is left: without any, the doors would open.
+    The stack's own key may go while another is left; without any, the APIs would be open.
     """
     found, left = remove_key(home, key_id)
     if found is None:
         raise _not_revoked(key_id, left)
     if found.client == OWN_CLIENT:
-        _tell(f"revoked {key_id}, the stack's own key; the running services know within a second")
-        _tell("Other keys do not bring it back. `up` and `demo` on this machine make a new one when they need it.")
+        _tell(f"revoked {key_id}, the stack's own key; the running services obey within a second")
+        _tell("`up` and `demo` on this machine create a new one when they need it.")
         return 0
-    _tell(f"revoked {key_id} of {found.client}; the running services know within a second")
+    _tell(f"revoked {key_id} of {found.client}; the running services obey within a second")
     if all(key.client != found.client for key in left):
-        _tell(f"{found.client} has no key any more. Its orders stay its own: do not give the name to somebody else.")
+        _tell(f"{found.client} has no key any more. Its orders stay its own: never give the name to another client.")
     if all(key.client == OWN_CLIENT for key in left):
-        _tell("It was the last: nobody but the stack itself gets in now, nor after a restart.")
+        _tell("It was the last key: only the stack itself gets in now, also after a restart.")
         _tell(f"To do without keys: {DO_WITHOUT}")
     return 0
 
 
 def open_door(home: Home) -> int:
-    """Remove all keys, so that the next `up` starts open. Returns 0. Raises HeadraceError while the stack runs: its
-    services have had keys, and stay closed until they end; but the first that crashed would come back open.
+    """Remove all keys, so that the next `up` starts open. Returns 0.
+
+    Raises HeadraceError while the stack runs: its services stay closed until they end, but one that crashes would
+    come back open.
     """
     home.create()
     lock = home.try_lock()
     if lock is None:
-        raise HeadraceError("the stack is running", "its services do not open while they run", DO_WITHOUT)
+        raise HeadraceError("the stack is running", "running services stay closed", DO_WITHOUT)
     try:
         forget_keys(home)
     finally:
         os.close(lock)
-    _tell("no keys: from the next `up` on, who can reach this machine's loopback is let in")
+    _tell("no keys: from the next `up` on, everybody who reaches this machine's loopback address is let in")
     return 0
 
 
 def _warnings(home: Home, client: str) -> list[str]:
-    """What changes with the first key, or who has the name already. What the name was before is not kept here."""
+    """What the operator should know: this is the first key, or the client has others. Revoked names are not kept."""
     if not has_keys(home):
         return [FIRST, FIRST_ORDERS]
     keys = read_keys(home) if home.api_keys.exists() else []
@@ -123,20 +126,22 @@ def _warnings(home: Home, client: str) -> list[str]:
     return []
 
 
-# ── what may be
+# ── checks
 
 
 def _check(client: str, orders_per_s: int | None) -> None:
     if not is_client_name(client):
-        raise HeadraceError(f"{client[:80]!r} is no name for a client", f"a name is {CLIENT_RULE}", EXAMPLE)
+        raise HeadraceError(f"{client[:80]!r} is not a client's name", f"a name is {CLIENT_RULE}", EXAMPLE)
     if client == OWN_CLIENT:
-        raise HeadraceError(f"the client {client} is the stack itself", "its key comes by itself", EXAMPLE)
+        raise HeadraceError(f"the client {client} is the stack itself", "the stack creates its own key", EXAMPLE)
     if orders_per_s is not None and not 1 <= orders_per_s <= MAX_ORDERS_PER_S:
-        raise HeadraceError(f"{orders_per_s} is no limit", f"a limit is from 1 to {MAX_ORDERS_PER_S} orders/s", EXAMPLE)
+        raise HeadraceError(
+            f"{orders_per_s} is not a limit", f"a limit is from 1 to {MAX_ORDERS_PER_S} orders/s", EXAMPLE
+        )
 
 
 def _chosen(scopes: Sequence[str]) -> list[ScopeName]:
-    """Each once, in their usual order."""
+    """The scopes without duplicates, in their usual order."""
     if unknown := [scope for scope in scopes if scope not in SCOPES]:
         raise HeadraceError(f"there is no scope {unknown[0][:80]!r}", f"there are {', '.join(SCOPES)}", EXAMPLE)
     if not scopes:
@@ -147,14 +152,14 @@ def _chosen(scopes: Sequence[str]) -> list[ScopeName]:
 def _not_revoked(key_id: str, keys: Sequence[ApiKey]) -> HeadraceError:
     if any(key.id == key_id for key in keys):
         fix = f"to do without keys: {DO_WITHOUT}"
-        cause = "it is the last one: without any key, the next start is open to everybody"
+        cause = "it is the last key: without any, the next start is open to everybody"
         return HeadraceError(f"{key_id} is the stack's own key", cause, fix)
     shown = parse_token(key_id)
     cause = f"that is a whole key; its id is {shown[0]}" if shown else "the id is the first column of the list"
     return HeadraceError(f"there is no key {'with that id' if shown else key_id[:80]}", cause, "./headrace keys list")
 
 
-# ── how it is shown
+# ── output
 
 
 def _as_dict(key: ApiKey) -> dict[str, Any]:
@@ -179,11 +184,11 @@ def _tell(text: str) -> None:
     err.print(escape(text), soft_wrap=True)
 
 
-# ── whether it is known
+# ── do the running APIs know it?
 
 
 def _is_known(home: Home, token: str) -> bool:
-    """Wait until the running APIs know the key, so that the next command may use it. Whether they do."""
+    """Wait until the running APIs know the key, so that the next command may use it. False if they do not in time."""
     state = states.load(home)
     if not (state.is_running and state.phase == "ready"):
         return True  # they read it when they start
@@ -197,7 +202,7 @@ def _is_known(home: Home, token: str) -> bool:
 
 
 def _knows(url: str, token: str) -> bool:
-    """Whether an API lets the key in, and nobody without one. 403 is good enough. One that is down reads it later."""
+    """Whether an API accepts the key (403 is enough) and refuses requests without one. True if the API is down."""
     try:
         return get(f"{url}/health", 2)[0] == 401 and get(f"{url}/health", 2, token)[0] != 401
     except OSError:

@@ -1,4 +1,4 @@
-"""A publisher for a command: connected, or an error that says why not; gone when the block ends."""
+"""Gives a command a connected publisher for a block, or an error that says why there is none."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ PART = "publisher"
 
 CAUSES = {
     Outcome.REFUSED: "the queue is full",
-    Outcome.BROKEN: "the broker refuses it although the queue has room; if that goes on, restart it",
-    Outcome.UNROUTABLE: "no queue is bound to the key",
-    Outcome.NOT_SENT: "the connection is gone, or the broker takes nothing: memory or disk alarm",
+    Outcome.BROKEN: "the broker refuses messages although the queue has room; if that goes on, restart the broker",
+    Outcome.UNROUTABLE: "no queue is bound to the routing key",
+    Outcome.NOT_SENT: "the connection was lost, or the broker blocks publishers: memory or disk alarm",
     Outcome.UNKNOWN: "the broker did not answer in time",
 }
 
 
 @contextlib.asynccontextmanager
 async def publishing(amqp_url: str, name: str, declare: Declare) -> AsyncIterator[Publisher]:
-    """`name`: of the command, as the broker shows it. Raises HeadraceError when there is no broker to be had."""
+    """`name`: of the command, shown by the broker. Raises HeadraceError if the broker cannot be used."""
     health = Health(name, PART)
     publisher = Publisher(BrokerSettings.model_validate({"AMQP_URL": amqp_url}), health, PART, declare)
     with _errors_to_standard_error:
@@ -46,10 +46,9 @@ async def publishing(amqp_url: str, name: str, declare: Declare) -> AsyncIterato
 
 
 class _ErrorsToStandardError:
-    """What is logged is for people here: standard output may be for programs, and what is warned of the command tells.
+    """Sends errors from the log to standard error, because standard output may be for programs.
 
-    structlog has one configuration for the whole process. So it ends with the block; of several that overlap, with the
-    last of them, whichever began first.
+    structlog has one configuration for the process. It is restored when the last of overlapping blocks ends.
     """
 
     def __init__(self) -> None:
@@ -62,8 +61,7 @@ class _ErrorsToStandardError:
             structlog.configure(
                 processors=[
                     structlog.processors.add_log_level,
-                    # structlog's own choice shows the local variables of each frame, and addresses with passwords among
-                    # them.
+                    # structlog's default shows each frame's local variables, and among them URLs with passwords.
                     structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
                 ],
                 logger_factory=structlog.PrintLoggerFactory(sys.stderr),

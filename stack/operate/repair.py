@@ -1,7 +1,7 @@
-"""`verify --repair`: orders without a verdict are sent to product_consumer once more, and nothing else is touched.
+"""`verify --repair`: sends orders without a verdict to product_consumer again, and changes nothing else.
 
-Safe to repeat, at any time: who has decided an order drops it when it comes again, and the ledger's primary key sees to
-that. What is sent is what persist_worker sent, but for the trace context, which no table has.
+Safe to repeat at any time: product_consumer drops orders that are decided, and the ledger's primary key guarantees it.
+The message is the one that persist_worker sent, without the trace context, which no table has.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from proof.audit_sql import late_ids
 from stack.errors import HeadraceError
 from stack.operate.publishing import CAUSES, publishing
 
-# As many as persist_worker's batches have at most; some 300 kB.
+# The size of persist_worker's largest batches; some 300 kB.
 MESSAGE_ORDERS = 1_000
-# Three times what product_consumer prefetches: whose verdict is late then is in the queue, and would be there twice.
+# Three times product_consumer's prefetch: above it, late orders are still in the queue, and would be there twice.
 BACKLOG_MESSAGES = 100
 
 AGAIN = "./headrace verify --repair, again: an order that is sent twice is decided once"
@@ -32,7 +32,7 @@ _ORDERS = f"SELECT {selected(COLUMNS, 'orders')} FROM orders WHERE id = ANY($1::
 
 
 def order_of(row: asyncpg.Record) -> Order:
-    """An order as it was accepted, from its row."""
+    """The order as it was accepted, from its row."""
     return Order(**row, status="PENDING")
 
 
@@ -40,9 +40,9 @@ def order_of(row: asyncpg.Record) -> Order:
 
 
 async def resend(connection: Connection, amqp_url: str, lag_s: float) -> list[str]:
-    """Send each order that has been without a verdict for longer than the lag. Their ids, at 90 bytes each.
+    """Resend each order that has had no verdict for longer than `lag_s`. Returns their ids, 90 bytes each.
 
-    Raises HeadraceError when the broker does not confirm, or when product_consumer has a backlog to work through first.
+    Raises HeadraceError if the broker does not confirm, or if product_consumer has a backlog to work through first.
     """
     async with (
         connection.transaction(isolation="repeatable_read", readonly=True),
@@ -50,7 +50,7 @@ async def resend(connection: Connection, amqp_url: str, lag_s: float) -> list[st
     ):
         chunk = await anext(chunks, None)
         if chunk is None:
-            return []  # and no broker is needed
+            return []  # without asking for a broker
         sent: list[str] = []
         async with publishing(amqp_url, "verify", _declare_without_backlog) as publisher:
             while chunk is not None:
@@ -74,7 +74,7 @@ async def _declare_without_backlog(channel: AbstractChannel) -> None:
     if waiting > BACKLOG_MESSAGES:
         raise HeadraceError(
             f"{waiting} messages wait in {queue.name}",
-            "product_consumer is behind or away; orders without a verdict may be among them, and would be there twice",
+            "product_consumer is behind or away; orders without a verdict may be among these messages already",
             "./headrace logs product_consumer; once it has caught up: ./headrace verify --repair",
         )
 

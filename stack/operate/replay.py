@@ -1,11 +1,11 @@
-"""`dead replay`: dead letters back into the pipeline, each to the queue that it came from.
+"""`dead replay`: sends dead letters back to the queues that they came from.
 
-Taken and marked, sent and confirmed in one transaction, a few at a time. Whatever dies between, the mark is not there
-and the letter goes on waiting: at the worst it is sent twice, and the primary keys make one order of that. What is
-marked was confirmed. Two replays at once never take the same letter, and one that fails again is parked again.
+A few letters at a time are marked, sent and confirmed in one transaction. If anything dies in between, the mark is gone
+and the letters wait again: at worst an order is sent twice, and the primary keys make it one. A marked letter was
+confirmed. Two replays at once never take the same letter. A letter that fails again is parked again.
 
-Each letter is a message of its own, although a message could hold a thousand: what has brought a worker down would
-bring its neighbours down with it once more.
+Each letter is a message of its own, although a message may hold a thousand orders: one that brought a worker down would
+take its neighbours along again.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from proof.accounting_sql import Connection
 from stack.operate.dead_sql import Filters, Taken, last_letter, put_back, take
 
 KEYS = {"persist": topology.ORDER_ACCEPTED, "stock": topology.ORDER_CREATED}
-"""Where a letter is sent, by its stage."""
+"""Stage → routing key of the replay."""
 
-# As many as are taken at once, and are in flight together.
+# Letters taken at once, all in flight together.
 _MOST_AT_ONCE = 50
-# A worker that parks one of them again waits for our commit: let that be a matter of milliseconds, whatever the rate.
+# A worker that parks one of them again waits for our commit, so a transaction must be short at any rate.
 _AT_ONCE_S = 0.25
 
 Send = Callable[[Taken], Awaitable[Outcome]]
@@ -37,7 +37,7 @@ Send = Callable[[Taken], Awaitable[Outcome]]
 
 @dataclass(slots=True)
 class Replayed:
-    """What became of the letters that were taken. All but the confirmed ones go on waiting."""
+    """The outcomes of a replay. Unconfirmed letters keep waiting."""
 
     confirmed: Counter[str] = field(default_factory=Counter)
     """By stage."""
@@ -49,7 +49,7 @@ class Replayed:
 
 
 def orders_in(letter: Taken) -> int:
-    """How many orders its body has, for the header; 0 if that cannot be said."""
+    """The number of orders in the body, for the message's header; 0 if it is unreadable."""
     try:
         return len(split_body(letter.body)) if letter.schema_version == SCHEMA else 0
     except InvalidOrder:
@@ -57,7 +57,7 @@ def orders_in(letter: Taken) -> int:
 
 
 def at_once(rate: float) -> int:
-    """How many letters to take together at so many a second."""
+    """How many letters to take at once for this rate (letters a second)."""
     return max(1, int(min(_MOST_AT_ONCE, rate * _AT_ONCE_S)))
 
 
@@ -65,7 +65,7 @@ def at_once(rate: float) -> int:
 
 
 async def declare(channel: AbstractChannel) -> None:
-    """The queues that letters go to: the broker may be another than the one that they came from."""
+    """Declare the queues that letters go to. The broker may be another one than before."""
     await topology.declare_accepted(channel)
     await topology.declare_created(channel)
 
@@ -86,11 +86,10 @@ def send_by(publisher: Publisher) -> Send:
 async def replay(
     connection: Connection, send: Send, filters: Filters, done: Replayed, *, limit: int | None, rate: float
 ) -> None:
-    """Replay what waits and is meant, the oldest first, at most `limit` letters and `rate` a second.
+    """Replay the matching letters that wait now, oldest first: at most `limit`, and `rate` a second.
 
-    Ends after the first letters of which one was not confirmed: the next would fare no better. What is parked
-    meanwhile is left alone. `done` is kept up to date. Raises asyncpg errors, OSError: what was taken last goes on
-    waiting then, and may have been sent.
+    Ends after the first group with an unconfirmed letter: the next group would fare no better. Keeps `done` up to date.
+    Raises asyncpg errors and OSError; the letters taken last then keep waiting, and may have been sent.
     """
     last, after = await last_letter(connection), 0
     while True:
@@ -100,7 +99,7 @@ async def replay(
         if done.unconfirmed or len(taken) < size or done.count == limit:
             return
         after = taken[-1].id
-        # From the beginning of these, not of all: a broker that was slow for a while is not hurried afterwards.
+        # Paced from the start of this group: after a slow spell, the broker does not get the backlog in a burst.
         await asyncio.sleep(max(0.0, began_s + size / rate - time.monotonic()))
 
 

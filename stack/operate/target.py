@@ -1,7 +1,7 @@
-"""Which database and broker a command works on: those that it was told, or those of the running stack.
+"""Chooses the database and broker that a command works on: given ones, or the running stack's.
 
-Orders of one system that are sent to the broker of another would take stock there. So a broker is known only when it
-was named together with the database, or when both are the running stack's.
+Orders of one system, sent to another system's broker, would take stock there. So the broker is known only if it was
+given together with the database, or if both are the running stack's.
 """
 
 from __future__ import annotations
@@ -19,24 +19,25 @@ from stack.run.status import running_urls
 class Target:
     database: str
     broker: str | None
-    """None where nobody said which one belongs to this database."""
+    """None: it is unknown which broker belongs to the database."""
     health: str | None = None
-    """Where an ingest_api that accepts orders for this database tells of itself; None where nobody said so."""
+    """Health address of an ingest_api that accepts orders for this database; None: unknown."""
 
     def known_broker(self) -> str:
-        """Raises HeadraceError if it is not known."""
+        """The broker. Raises HeadraceError if it is unknown."""
         if self.broker is None:
             raise HeadraceError(
-                "the broker of this database is not known",
-                "the orders of one system, sent to the broker of another, would take stock there",
-                "name both, DATABASE_URL and AMQP_URL, or neither for the running stack",
+                "the broker of this database is unknown",
+                "orders of one system, sent to another system's broker, would take stock there",
+                "set both DATABASE_URL and AMQP_URL, or neither for the running stack",
             )
         return self.broker
 
 
 def choose_target(home: Home, database_url: str | None = None, amqp_url: str | None = None) -> Target:
-    """From the options, else from the environment, else the running stack's. Raises HeadraceError when there is none,
-    or for what is no URL.
+    """The target from the options, else the environment, else the running stack.
+
+    Raises HeadraceError if there is none, or an option is not a URL.
     """
     if database_url is not None or amqp_url is not None:
         return _from_options(database_url, amqp_url)
@@ -50,7 +51,7 @@ def choose_target(home: Home, database_url: str | None = None, amqp_url: str | N
 
 
 def _health_of(urls: dict[str, str]) -> str | None:
-    """Of a stack that the environment names, only the door for clients is known."""
+    """A health address. If the environment names the stack, only its client address is known."""
     return urls.get("health") or urls.get("ingest_api")
 
 
@@ -60,30 +61,30 @@ def _from_options(database_url: str | None, amqp_url: str | None) -> Target:
             _refuse_password(server, option, url)
             check_url(server, option, url, f"correct {option}")
     if database_url is None:
-        raise HeadraceError("--amqp-url without --database-url", "an audit is of a database", "name both, or neither")
+        raise HeadraceError("--amqp-url without --database-url", "an audit needs a database", "pass both, or neither")
     return Target(database_url, amqp_url)
 
 
 def _refuse_password(server: str, option: str, url: str) -> None:
-    """Raise HeadraceError for an address with a password: whoever lists processes reads the options of each."""
+    """Raise HeadraceError for a URL with a password: every user of the machine can see a command's options."""
     if has_password(url):
         name = VARIABLES[server]
         raise HeadraceError(
             f"{option} with a password",
-            "everybody on this machine can read the options of a command",
-            f"put the address into the variable {name}, or into the file {name} of a directory that SECRETS_DIRECTORY"
+            "every user of this machine can see the options of a command",
+            f"put the URL into the variable {name}, or into the file {name} in the directory that SECRETS_DIRECTORY"
             " names",
         )
 
 
 def _place(url: str) -> tuple[str | None, int, str, str]:
-    """Which database an address means, whoever uses it."""
+    """The database that a URL means, without user and password."""
     parts = urlsplit(url)
     return parts.hostname, parts.port or 5432, parts.path, parts.query
 
 
 def _running_on(home: Home, database_url: str) -> dict[str, str]:
-    """The running stack's addresses, if this is its database: then it was started with the same DATABASE_URL."""
+    """The running stack's URLs, if it was started with the same DATABASE_URL; else {}."""
     try:
         urls = running_urls(home)
     except HeadraceError:

@@ -1,4 +1,4 @@
-"""`./headrace verify`: the conservation audit of a system that runs, or of any database that is Headrace's."""
+"""`./headrace verify`: audits a running system's database, or any Headrace database."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from stack.run.backlog import waiting_at
 from stack.terminal import err
 
 CONNECT_TIMEOUT_S = 10.0
-# After the sending, without a single verdict. Longer than a product_consumer that was killed takes to be back.
+# Seconds without a verdict after a resend. Longer than a killed product_consumer takes to come back.
 DECIDING_PATIENCE_S = 30.0
-FIX = "./headrace status, or look at the database that you named; then again: ./headrace verify"
+FIX = "./headrace status, or check the database that you named; then again: ./headrace verify"
 
 
 def verify(
@@ -36,13 +36,13 @@ def verify(
     repair: bool = False,
     as_json: bool = False,
 ) -> int:
-    """Audit, and print what was found: a line for each offender as it is found, then the counts; or one JSON object.
+    """Audit, and print each offender as it is found, then the counts; or one JSON object.
 
-    With `repair`, send what has no verdict to product_consumer first, and wait for the verdicts: the report, and with
-    it the exit code, is about what is there afterwards. `lag_s`: how long an order may be without a verdict.
+    With `repair`, first resend orders without a verdict and wait for their verdicts; the report and the exit code are
+    about the state afterwards. `lag_s`: how long an order may wait for its verdict.
 
-    Returns 0 when nothing is wrong, 1 when anything is, 130 after Ctrl-C. Raises HeadraceError when the stack does not
-    run and no database was named, or the database or the broker does not answer.
+    Returns 0 if nothing is wrong, 1 if something is, 130 after Ctrl-C. Raises HeadraceError if no stack runs and no
+    database is named, or if the database or the broker does not answer.
     """
     target = choose_target(home, database_url, amqp_url)
     broker = target.known_broker() if repair else None
@@ -60,7 +60,7 @@ def verify(
 
 
 async def _run(database_url: str, report: Report, repair_with: str | None) -> None:
-    """`repair_with`: the broker; None: only look."""
+    """`repair_with`: URL of the broker; None: no repair."""
     async with _connected(database_url) as connection:
         if repair_with:
             report.resent = await _repair(connection, repair_with, report.lag_s)
@@ -70,7 +70,7 @@ async def _run(database_url: str, report: Report, repair_with: str | None) -> No
 
 
 async def _repair(connection: Connection, amqp_url: str, lag_s: float) -> int:
-    """Send what is late, and wait until it is decided or nothing moves any more. How many were sent."""
+    """Resend late orders, and wait until they are decided or nothing moves. Returns how many were sent."""
     _tell("looking for orders without a verdict")
     ids = await resend(connection, amqp_url, lag_s)
     if ids:
@@ -80,14 +80,14 @@ async def _repair(connection: Connection, amqp_url: str, lag_s: float) -> int:
 
 
 def _tell(text: str) -> None:
-    """For who waits before a terminal."""
+    """Show progress on a terminal."""
     if err.is_terminal:
         err.print(f"  {text} ...", markup=False)
 
 
 @asynccontextmanager
 async def _connected(database_url: str) -> AsyncIterator[Connection]:
-    """Raises HeadraceError for whatever the database has against the block."""
+    """A connection. Raises HeadraceError for an error of the database within the block."""
     try:
         connection = await asyncpg.connect(database_url, timeout=CONNECT_TIMEOUT_S, server_settings=SESSION)
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
@@ -95,11 +95,13 @@ async def _connected(database_url: str) -> AsyncIterator[Connection]:
     try:
         yield connection
     except asyncpg.UndefinedTableError as error:
-        what = f"this is no database of Headrace, or not of this version: {error}"
-        raise HeadraceError(what, fix="name another one, or migrate it: ./headrace up -d") from error
+        what = f"this is not a Headrace database, or it is of another version: {error}"
+        raise HeadraceError(what, fix="name another database, or migrate this one: ./headrace up -d") from error
     except BrokenPipeError:
-        raise  # nobody reads what we print
+        raise  # our standard output was closed
     except (ConnectionError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise HeadraceError(f"the database broke off: {error}", "what was printed is not all", FIX) from error
+        raise HeadraceError(
+            f"the connection to the database was lost: {error}", "the report above is incomplete", FIX
+        ) from error
     finally:
         connection.terminate()

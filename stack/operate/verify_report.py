@@ -1,6 +1,6 @@
-"""What an audit prints: each offender as it is found, however many there are, and the counts at the end.
+"""Prints an audit: each offender as it is found, and the counts at the end.
 
-As JSON it is one object, written as it grows; whoever finds it without its end has the output of an audit that failed:
+The JSON is one object, written as it grows. Without its end, it is the output of an audit that failed:
 
     {"offenders": [{"check": "no_verdict", "id": "…", "expected": "…", "found": "…"}, …],
      "checks": {"no_verdict": 1, "two_verdicts": 0, …},
@@ -9,8 +9,8 @@ As JSON it is one object, written as it grows; whoever finds it without its end 
      "lag_s": 60.0, "resent": null, "waiting": {"orders.accepted": {"orders": 0, "messages": 0, "oldest_s": 0.0}, …},
      "seconds": 0.02, "clean": false}
 
-`counts.pending` are the orders without a verdict, the late ones included; `resent` is null without --repair. `waiting`
-is what ingest_api says of the orders that it accepted; null where no ingest_api is known.
+`counts.pending`: orders without a verdict, late ones included. `resent`: null without --repair. `waiting`: the backlog
+that ingest_api reports; null if no ingest_api is known.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Report:
         return not self._found
 
     def add(self, offender: Offender) -> None:
-        """Print it."""
+        """Print an offender."""
         if self._as_json:
             print(f"{',' if self._found else _JSON_BEGIN}\n  {json.dumps(offender._asdict())}", end="")
         else:
@@ -46,7 +46,7 @@ class Report:
         self._found[offender.check] += 1
 
     def waits(self, waiting: list[Waiting] | None) -> None:
-        """What ingest_api says of the orders that it accepted; None: it does not say."""
+        """Take ingest_api's backlog into the report. None: unknown."""
         self._waiting = waiting
         for it in waiting or ():
             if it.queue == ORDERS_ACCEPTED_QUEUE:
@@ -54,7 +54,7 @@ class Report:
                     self.add(offender)
 
     def end(self, counts: Counts, seconds: float) -> None:
-        """Print the counts. Not called for an audit that failed."""
+        """Print the counts. Never called for an audit that failed."""
         if self._as_json:
             self._end_json(counts, seconds)
         else:
@@ -85,11 +85,11 @@ class Report:
         ]
         lines[1:1] = self._not_stored()
         if self.resent is not None:
-            lines.insert(0, f"{many(self.resent, 'order')} sent again")
+            lines.insert(0, f"{many(self.resent, 'order')} resent")
         return [*lines, self._verdict()]
 
     def _not_stored(self) -> list[str]:
-        """What is in no table yet, which no question to the database finds."""
+        """The accepted orders that no table has yet, so no query finds them."""
         return [
             f"{many(it.orders, 'order')} accepted and not stored yet, the oldest for {it.oldest_s:.0f} s"
             for it in self._waiting or ()
@@ -107,5 +107,5 @@ _JSON_BEGIN = '{"offenders": ['
 
 
 def _letters(counts: Counts) -> str:
-    waiting = f"{many(counts.dead_letters, 'dead letter')} to replay"
+    waiting = f"{many(counts.dead_letters, 'dead letter')} waiting"
     return f"{waiting}, {counts.discarded:,} discarded" if counts.discarded else waiting

@@ -45,7 +45,7 @@ async def test_the_commands_mean_the_containers(composed: Composed) -> None:
     demo = json.loads(await composed.headrace("demo", "--orders", "5000", "--json"))
     assert (demo["lost"], demo["duplicated"], demo["oversold"]) == (0, 0, 0)
     assert "nothing lost, nothing duplicated, nothing oversold" in await composed.headrace("verify")
-    assert (await composed.headrace("dead", "list")).strip() == "0 wait for their replay"
+    assert (await composed.headrace("dead", "list")).strip() == "0 waiting to be replayed"
     status = await composed.headrace("status")
     assert "running, in containers" in status
     assert "not known" not in status

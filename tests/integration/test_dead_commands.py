@@ -43,7 +43,7 @@ async def everything(connection: Connection) -> list[object]:
 async def test_the_list_has_what_waits_and_json_has_all_of_it(
     environment: dict[str, str], connection: Connection
 ) -> None:
-    assert await headrace_dead(environment, "list") == ("0 wait for their replay\n", "")
+    assert await headrace_dead(environment, "list") == ("0 waiting to be replayed\n", "")
     first, second = order(A), order(A)
     await park(connection, "persist", [DeadLetter.of_order(first, "invalid_data", "22003 numeric field overflow")])
     await park(connection, "stock", [DeadLetter(second.id, "unknown_schema", "it\x1b[31ms", b"[9]", 9)])
@@ -53,7 +53,7 @@ async def test_the_list_has_what_waits_and_json_has_all_of_it(
     assert second.id in latest
     assert r"it\x1b[31ms" in latest
     assert first.id in oldest
-    assert "2 wait for their replay: 1 persist invalid_data, 1 stock unknown_schema\n" in shown
+    assert "2 waiting to be replayed: 1 persist invalid_data, 1 stock unknown_schema\n" in shown
     (letter,) = json.loads((await headrace_dead(environment, "list", "--json", "--stage", "stock"))[0])
     assert letter.pop("id")
     assert letter.pop("first_seen_at").endswith("+00:00")
@@ -93,7 +93,7 @@ async def test_a_dry_run_counts_and_changes_nothing(environment: dict[str, str],
     before = await everything(connection)
     nowhere = {**environment, "AMQP_URL": "amqp://nobody@127.0.0.1:1/"}
     shown, _ = await headrace_dead(nowhere, "replay", "--dry-run", "--limit", "2")
-    assert shown == "would replay 2 dead letters of 3 that wait: 2 persist invalid_data\n"
+    assert shown == "would replay 2 of 3 waiting dead letters: 2 persist invalid_data\n"
     limited = json.loads((await headrace_dead(nowhere, "replay", "--dry-run", "--limit", "2", "--json"))[0])
     assert limited == [{"stage": "persist", "reason": "invalid_data", "count": 2}]
     assert json.loads((await headrace_dead(nowhere, "replay", "--dry-run", "--json"))[0]) == [
@@ -117,12 +117,12 @@ async def test_replay_sends_what_waits_says_how_many_and_may_be_done_again(
 
 async def test_what_is_asked_for_in_the_wrong_way_is_an_error_that_says_how(environment: dict[str, str]) -> None:
     _, err = await headrace_dead(environment, "list", "--since", "yesterday", code=1)
-    assert err.startswith("error: 'yesterday' is no time\n  cause: a time is 2026-01-31T09:00")
+    assert err.startswith("error: 'yesterday' is not a time\n  cause: a time is 2026-01-31T09:00")
     for wrong in (["--stage", "x"], ["--product", "x"], ["--limit", "0"], ["--id", "x"]):
         await headrace_dead(environment, "list", *wrong, code=2)
     alone = {"DATABASE_URL": environment["DATABASE_URL"], "AMQP_URL": ""}
     _, err = await headrace_dead(alone, "replay", code=1)
-    assert err.startswith("error: the broker of this database is not known\n")
+    assert err.startswith("error: the broker of this database is unknown\n")
     _, err = await headrace_dead({"DATABASE_URL": "postgresql://u:secret@127.0.0.1:1/x"}, "list", code=1)
     assert err.startswith("error: cannot read the dead letters in postgresql://u@127.0.0.1:1/x\n")
 
@@ -164,7 +164,9 @@ async def test_what_the_broker_does_not_confirm_is_exit_1_and_waits(
         await eventually(lambda: is_full(channel))
     shown, err = await headrace_dead(environment, "replay", code=1)
     assert shown == "replayed 0 dead letters\nnot confirmed: 2 refused\n"
-    assert err.startswith("error: 2 dead letters were not confirmed, and go on waiting\n  cause: the queue is full\n")
+    assert err.startswith(
+        "error: the broker did not confirm 2 dead letters, which keep waiting\n  cause: the queue is full\n"
+    )
     assert await _waiting(environment) == 2
 
 

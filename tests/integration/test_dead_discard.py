@@ -172,23 +172,23 @@ async def test_nothing_is_discarded_without_a_word_why_or_which(
 ) -> None:
     await park(connection, "persist", [DeadLetter.of_order(order(A), INVALID_DATA, "")])
     for wrong, told in (
-        (["--all"], "--reason does not say why"),
-        (["--all", "--reason", " "], "--reason does not say why"),
-        (["--all", "--reason", "x" * 501], "--reason does not say why"),
-        (["--all", "--reason", "two\nlines"], "--reason does not say why"),
+        (["--all"], "--reason is missing or unusable"),
+        (["--all", "--reason", " "], "--reason is missing or unusable"),
+        (["--all", "--reason", "x" * 501], "--reason is missing or unusable"),
+        (["--all", "--reason", "two\nlines"], "--reason is missing or unusable"),
         (["--reason", "x"], "nothing says which letters to discard"),
     ):
         _, err = await headrace_dead(environment, "discard", *wrong, code=1)
         assert err.startswith(f"error: {told}")
     out, _ = await headrace_dead(environment, "discard", "--all", "--reason", "x", "--dry-run")
-    assert out == "would discard 1 dead letters of 1 that wait: 1 persist invalid_data\n"
+    assert out == "would discard 1 of 1 waiting dead letters: 1 persist invalid_data\n"
     assert await letters(connection) == [(INVALID_DATA, None, False)]
 
 
 async def test_what_was_discarded_is_listed_when_asked_for(environment: dict[str, str], connection: Connection) -> None:
     await park(connection, "persist", [DeadLetter.of_order(order(A), INVALID_DATA, "")])
     await headrace_dead(environment, "discard", "--all", "--reason", "a test order")
-    assert (await headrace_dead(environment, "list"))[0] == "0 wait for their replay\n"
+    assert (await headrace_dead(environment, "list"))[0] == "0 waiting to be replayed\n"
     assert "discarded 20" in (await headrace_dead(environment, "list", "--discarded"))[0]
     (letter,) = json.loads((await headrace_dead(environment, "list", "--discarded", "--json"))[0])
     assert (letter["discard_reason"], letter["replayed_at"]) == ("a test order", None)
@@ -204,10 +204,10 @@ async def test_a_thousand_letters_are_discarded_and_listed_whole(
     out, err = await headrace_dead(environment, "list", "--json")
     assert (len(json.loads(out)), err) == (1_001, "")
     out, err = await headrace_dead(environment, "list", "--json", "--limit", "7")
-    assert (len(json.loads(out)), err) == (7, "shown are the latest 7 of 1001; more with --limit\n")
+    assert (len(json.loads(out)), err) == (7, "showing the newest 7 of 1001; more with --limit\n")
     out, _ = await headrace_dead(environment, "list")
     assert out.endswith(
-        "\n1001 wait for their replay: 1001 persist invalid_data\nshown are the latest 50 of 1001; more with --limit\n"
+        "\n1001 waiting to be replayed: 1001 persist invalid_data\nshowing the newest 50 of 1001; more with --limit\n"
     )
     out, _ = await headrace_dead(environment, "discard", "--all", "--reason", "too many")
     assert out == "discarded 1001 dead letters: 1001 persist invalid_data\n"

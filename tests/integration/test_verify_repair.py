@@ -93,7 +93,7 @@ async def test_a_stuck_order_is_decided_once_however_often_it_is_sent_again(
     async with service_process("product_consumer", environment):
         both = await asyncio.gather(*(verify(environment, "--repair") for _ in range(2)))
     assert [it.code for it in both] == [0, 0], both
-    assert any("4 orders sent again" in it.out for it in both)
+    assert any("4 orders resent" in it.out for it in both)
     outcomes = {it.id: None for it in stuck[:3]} | {stuck[3].id: "out_of_stock"}
     assert await verdicts(connection) == outcomes
     assert await qty_of(connection, A) == 3
@@ -132,7 +132,9 @@ async def test_a_table_that_somebody_holds_ends_an_audit_with_its_cause(
     monkeypatch.setenv("DATABASE_URL", database_url)
     async with connection.transaction():
         await connection.execute("LOCK TABLE orders")
-        with pytest.raises(HeadraceError, match="the database broke off: canceling statement due to lock timeout"):
+        with pytest.raises(
+            HeadraceError, match="the connection to the database was lost: canceling statement due to lock timeout"
+        ):
             await asyncio.to_thread(verify_here, Home(tmp_path), lag_s=0)
 
 
@@ -146,7 +148,7 @@ async def test_a_report_says_what_is_wrong_and_what_there_is(
     assert sorted(line.split()[:2] for line in lines) == sorted(["no_verdict", it.id] for it in stuck[2:])
     assert all(" expected a verdict within 0 s; found none " in line for line in lines)
     assert orders == "4 orders: 2 PROCESSED, 0 FAILED, 2 without a verdict, of which 2 for more than 0 s"
-    assert rest == "0 dead letters to replay, 1 product"
+    assert rest == "0 dead letters waiting, 1 product"
     assert verdict == "2 offenders: 2 no_verdict"
 
 
@@ -192,9 +194,9 @@ async def test_what_cannot_be_audited_says_so(servers: Any, database_url: str, e
         ([], "postgresql://nobody@127.0.0.1:1/x", "error: the database does not answer"),
         ([], servers.database_url, "error: this is no database of Headrace"),
         (["--database-url", "mysql://x/y"], "", "error: --database-url is not a URL"),
-        (["--repair"], database_url, "error: the broker of this database is not known"),
+        (["--repair"], database_url, "error: the broker of this database is unknown"),
         (["--repair", "--database-url", database_url], "", "error: --database-url with a password"),
-        (["--repair", "--database-url", "postgresql://h/d"], "", "error: the broker of this database is not known"),
+        (["--repair", "--database-url", "postgresql://h/d"], "", "error: the broker of this database is unknown"),
         (["--amqp-url", "amqp://127.0.0.1:1/"], "", "error: --amqp-url without --database-url"),
     ):
         done = await verify({**nothing, "DATABASE_URL": url}, *arguments)

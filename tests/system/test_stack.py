@@ -52,9 +52,9 @@ def test_dead_letters_are_replayed_into_the_stack_that_runs(stack: Stack) -> Non
     columns = "(stage, reason, detail, body, schema_version)"
     insert = f"INSERT INTO dead_letters {columns} VALUES ('persist', 'x', '', '[]', 1)"
     asyncio.run(execute(stack.status()["postgres"]["url"], insert))
-    assert stack.run("dead", "list").endswith("\n1 wait for their replay: 1 persist x\n")
+    assert stack.run("dead", "list").endswith("\n1 waiting to be replayed: 1 persist x\n")
     assert stack.run("dead", "replay") == "replayed 1 dead letters: 1 to order.accepted\n"
-    assert stack.run("dead", "list") == "0 wait for their replay\n"
+    assert stack.run("dead", "list") == "0 waiting to be replayed\n"
 
 
 def test_the_printed_curl_works_when_pasted(stack: Stack) -> None:
@@ -324,7 +324,7 @@ def test_verify_audits_the_running_stack_and_repairs_only_what_has_no_verdict(st
     report = json.loads(stack.run("verify", "--json"))
     assert report["clean"]
     assert report["counts"]["orders"] >= report["counts"]["processed"] > 0
-    assert "0 orders sent again\n" in stack.run("verify", "--repair", "--lag", "5")
+    assert "0 orders resent\n" in stack.run("verify", "--repair", "--lag", "5")
 
 
 def _accepted(url: str) -> float:

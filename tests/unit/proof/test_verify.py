@@ -81,7 +81,7 @@ def test_an_audit_that_fails_has_printed_no_verdict(capsys: pytest.CaptureFixtur
 def test_a_report_in_words(capsys: pytest.CaptureFixture[str]) -> None:
     assert reported([], capsys, as_json=False).splitlines() == [
         "1,234 orders: 1,000 PROCESSED, 200 FAILED, 34 without a verdict, of which 0 for more than 60 s",
-        "1 dead letter to replay, 2 discarded, 9 products",
+        "1 dead letter waiting, 2 discarded, 9 products",
         "one snapshot, 1.2 s",
         "nothing lost, nothing duplicated, nothing oversold",
     ]

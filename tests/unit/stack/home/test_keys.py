@@ -116,13 +116,13 @@ def test_a_clients_name_is_its_identity_and_whoever_uses_it_again_is_told(home: 
     [
         (("shop", [], None), "a key needs a scope"),
         (("shop", ["orders:all"], None), "there is no scope 'orders:all'"),
-        (("Shop", ["ops"], None), "'Shop' is no name for a client"),
-        (("a\nb", ["ops"], None), "is no name for a client"),
-        (("", ["ops"], None), "'' is no name for a client"),
+        (("Shop", ["ops"], None), "'Shop' is not a client's name"),
+        (("a\nb", ["ops"], None), "is not a client's name"),
+        (("", ["ops"], None), "'' is not a client's name"),
         ((OWN_CLIENT, ["ops"], None), "is the stack itself"),
-        (("shop", ["ops"], 0), "0 is no limit"),
-        (("shop", ["ops"], -1), "-1 is no limit"),
-        (("shop", ["ops"], 1_000_001), "1000001 is no limit"),
+        (("shop", ["ops"], 0), "0 is not a limit"),
+        (("shop", ["ops"], -1), "-1 is not a limit"),
+        (("shop", ["ops"], 1_000_001), "1000001 is not a limit"),
     ],
 )
 def test_what_no_key_may_be_is_an_error_with_what_to_do(

@@ -72,7 +72,7 @@ def test_an_option_with_a_password_is_refused_without_saying_it(choose: Any, url
 
 def test_a_broker_alone_is_not_enough(choose: Any) -> None:
     assert choose(AMQP_URL=THEIR_BROKER) == Target(OURS, None), "it is not the stack's"
-    with pytest.raises(HeadraceError, match="broker of this database is not known"):
+    with pytest.raises(HeadraceError, match="broker of this database is unknown"):
         choose().known_broker()
     with pytest.raises(HeadraceError, match="--amqp-url without --database-url"):
         choose(None, THEIR_BROKER)
