@@ -107,7 +107,7 @@ def allow_open_files(clients: int) -> None:
 
 
 def make_plan(orders: int, products: int, seed: int) -> Plan:
-    """Draw a mildly skewed plan: the n-th product's share is proportional to 1/√n, so the last of 100 gets a hundredth."""
+    """Draw a mildly skewed plan. The n-th product has a share proportional to 1/√n: the last of 100, a hundredth."""
     kinds = [(product, quantity) for product in range(products) for quantity in QUANTITIES]
     weights = [(product + 1) ** -0.5 for product, _ in kinds]
     picks = random.Random(seed).choices(kinds, weights, k=orders)

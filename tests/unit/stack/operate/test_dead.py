@@ -24,7 +24,7 @@ def test_a_time_is_iso_8601_or_how_long_ago() -> None:
 
 @pytest.mark.parametrize("text", ["", "yesterday", "2 h", "-2h", "2026-13-01", "1e3s", "2hh"])
 def test_what_is_no_time_is_an_error_with_an_example(text: str) -> None:
-    with pytest.raises(HeadraceError, match="is no time"):
+    with pytest.raises(HeadraceError, match="is not a time"):
         moment(text)
 
 
