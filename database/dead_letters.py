@@ -12,7 +12,8 @@ from uuid import UUID
 from database.connection import Connection
 from pipeline.broker.incoming import Unreadable
 from pipeline.contract.orders import SCHEMA, Order, encode_order, join_orders
-from pipeline.contract.reasons import UNKNOWN_SCHEMA, UNREADABLE
+from pipeline.contract.reasons import Reason
+from pipeline.contract.stages import Stage
 from pipeline.process import metrics
 
 # A redelivered batch brings its poison again. ON CONFLICT skips a letter that already waits for its replay, or was
@@ -29,8 +30,8 @@ _PARK = """
 class DeadLetter:
     order_id: str | None
     """As in the input; it need not be a UUID."""
-    reason: str
-    """One of pipeline.contract.reasons: what GET answers for the order."""
+    reason: Reason
+    """What GET answers for the order."""
     detail: str
     body: bytes
     """A message body: a JSON array of orders, unless the input was unreadable."""
@@ -39,16 +40,16 @@ class DeadLetter:
 
     @classmethod
     def of(cls, unreadable: Unreadable) -> "DeadLetter":
-        reason = UNKNOWN_SCHEMA if unreadable.unknown_schema else UNREADABLE
+        reason = Reason.UNKNOWN_SCHEMA if unreadable.unknown_schema else Reason.UNREADABLE
         return cls(unreadable.order_id, reason, unreadable.detail, unreadable.body, unreadable.schema)
 
     @classmethod
-    def of_order(cls, order: Order, reason: str, detail: str) -> "DeadLetter":
+    def of_order(cls, order: Order, reason: Reason, detail: str) -> "DeadLetter":
         return cls(order.id, reason, detail, join_orders([encode_order(order)]))
 
 
-async def park(connection: Connection, stage: str, letters: Sequence[DeadLetter]) -> list[DeadLetter]:
-    """Write dead letters in the caller's transaction, skipping those already parked. `stage`: persist or stock.
+async def park(connection: Connection, stage: Stage, letters: Sequence[DeadLetter]) -> list[DeadLetter]:
+    """Write dead letters in the caller's transaction, skipping those already parked.
 
     Returns the letters that are new.
     """
@@ -60,7 +61,7 @@ async def park(connection: Connection, stage: str, letters: Sequence[DeadLetter]
     return [it for body_hash, it in by_hash.items() if body_hash in written]
 
 
-def count_parked(stage: str, letters: Sequence[DeadLetter]) -> None:
+def count_parked(stage: Stage, letters: Sequence[DeadLetter]) -> None:
     """Count the letters in the metrics; call it after the commit."""
     for letter in letters:
         metrics.PARKED.labels(stage, letter.reason).inc()

@@ -17,7 +17,7 @@ A fault here must not stop the worker. So this consumer has its own database con
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
@@ -26,13 +26,13 @@ from database.channels import VERDICTS
 from database.connection import PART as DATABASE
 from database.connection import Connection, Database
 from database.dead_letters import DeadLetter, count_parked, park
-from persist_worker.write import STAGE as PERSIST
 from pipeline.broker.batches import BatchConsumer
 from pipeline.broker.deliveries import BatchLimits, Delivery
 from pipeline.broker.publisher import Outcome, Publisher
 from pipeline.contract import topology
 from pipeline.contract.orders import SCHEMA, InvalidOrder, Order, decode_order, id_in, join_bodies, split_body
-from pipeline.contract.reasons import BROKER_REASONS, DEAD_LETTERED
+from pipeline.contract.reasons import BROKER_REASONS, Reason
+from pipeline.contract.stages import Stage
 from pipeline.process.backoff import backoff_s
 from pipeline.process.health import Health
 from pipeline.process.settings import PipelineSettings
@@ -40,19 +40,15 @@ from pipeline.process.settings import PipelineSettings
 log = structlog.get_logger()
 
 PART = "dead letters"
-STOCK = "stock"
-
-FORWARD = "forward"
-"""In place of a stage: forwarded to product_consumer, not parked."""
-_STAGES = {topology.ORDERS_ACCEPTED_QUEUE: PERSIST, topology.ORDERS_CREATED_QUEUE: STOCK}
+_STAGE_OF = {queue: stage for stage, queue in topology.QUEUES.items()}
 
 # Nobody waits for this queue. At 1 MiB a message, persist_worker's largest, at most 8 MB are prefetched.
 LIMITS = BatchLimits(orders=2_000, size_bytes=1024**2, deliveries=4, linger_s=0)
 PREFETCH = 8
 
-_KNOWN = """
+_KNOWN = f"""
     SELECT id::text, orders.product_id::text, orders.quantity, stock_ledger.order_id IS NOT NULL OR EXISTS (
-        SELECT FROM dead_letters d WHERE d.order_id = orders.id AND d.stage = 'stock' AND d.replayed_at IS NULL
+        SELECT FROM dead_letters d WHERE d.order_id = orders.id AND d.stage = '{Stage.STOCK}' AND d.replayed_at IS NULL
     ) AS is_decided
     FROM orders LEFT JOIN stock_ledger ON order_id = id WHERE id = ANY($1::uuid[])
 """
@@ -63,7 +59,7 @@ class XDeath:
     """Why the broker dead-lettered a message, if its x-death header says: anybody can publish to the exchange."""
 
     queue: str
-    reason: str
+    reason: Reason
     detail: str
 
     @classmethod
@@ -71,9 +67,9 @@ class XDeath:
         latest: Mapping[str, Any] = deaths[0] if isinstance(deaths, list) and deaths else {}
         if not isinstance(latest, Mapping):
             latest = {}
-        queue, reason = (str(latest.get(name, "")) for name in ("queue", "reason"))
-        if reason not in BROKER_REASONS:
-            return cls(queue, DEAD_LETTERED, f"the broker does not say why: {latest!r:.300}")
+        queue, reason = str(latest.get("queue", "")), BROKER_REASONS.get(str(latest.get("reason")))
+        if reason is None:
+            return cls(queue, Reason.DEAD_LETTERED, f"the broker does not say why: {latest!r:.300}")
         since = f"{latest.get('count')} time(s), first at {latest.get('time')}"
         return cls(queue, reason, f"the broker gave it up in {queue!r}: {reason}, {since}")
 
@@ -83,7 +79,7 @@ class DeadOrder:
     """One order of a dead-lettered message, or the whole message if it cannot be split."""
 
     letter: DeadLetter
-    stage: str
+    stage: Stage
     """Its queue's. Without a known queue: persist, whose worker stores what is new and forwards the rest."""
     order: Order | None
 
@@ -102,33 +98,42 @@ class Known:
         return (self.product_id, self.quantity) == (order.product_id, order.quantity)
 
 
+@dataclass(frozen=True, slots=True)
+class Sorted:
+    """Dead letters by what becomes of them. Those of decided orders are in neither."""
+
+    parked: dict[Stage, list[DeadLetter]] = field(default_factory=lambda: {stage: [] for stage in Stage})
+    """By the stage that the order still has to pass."""
+    forwarded: list[DeadLetter] = field(default_factory=list)
+    """Of orders that are stored and not decided, and never reached product_consumer."""
+
+
 def split_messages(deliveries: Iterable[Delivery]) -> list[DeadOrder]:
     """Split dead-lettered messages into single orders. Never raises."""
     return [it for delivery in deliveries for it in _split(delivery)]
 
 
-def sort_letters(dead_orders: Iterable[DeadOrder], known: Mapping[str, Known]) -> dict[str, list[DeadLetter]]:
-    """The letters to park, by stage, and under FORWARD those to forward. `known`: their stored orders, by id."""
-    letters: dict[str, list[DeadLetter]] = {PERSIST: [], STOCK: [], FORWARD: []}
+def sort_letters(dead_orders: Iterable[DeadOrder], known: Mapping[str, Known]) -> Sorted:
+    """What to park and what to forward. `known`: their stored orders, by id."""
+    found = Sorted()
     for it in dead_orders:
-        stage = it.stage if it.order is None else _stage_of(it.order, it.stage, known.get(it.order.id))
-        if stage is not None:
-            letters[stage].append(it.letter)
-    return letters
-
-
-def _stage_of(order: Order, stage: str, known: Known | None) -> str | None:
-    """The stage that the order still has to pass, or FORWARD; None: it is decided. `stage`: that of its queue."""
-    if known is None or not known.is_the_same(order):
-        return PERSIST
-    if known.is_decided:
-        return None
-    return STOCK if stage == STOCK else FORWARD
+        stored = known.get(it.order.id) if it.order is not None else None
+        if it.order is None:
+            found.parked[it.stage].append(it.letter)
+        elif stored is None or not stored.is_the_same(it.order):
+            found.parked[Stage.PERSIST].append(it.letter)
+        elif stored.is_decided:
+            continue
+        elif it.stage is Stage.STOCK:
+            found.parked[Stage.STOCK].append(it.letter)
+        else:
+            found.forwarded.append(it.letter)
+    return found
 
 
 def _split(delivery: Delivery) -> list[DeadOrder]:
     x_death = XDeath.of(delivery.deaths)
-    stage = _STAGES.get(x_death.queue, PERSIST)
+    stage = _STAGE_OF.get(x_death.queue, Stage.PERSIST)
     try:
         if delivery.schema != SCHEMA:
             raise InvalidOrder("of another schema")
@@ -139,7 +144,7 @@ def _split(delivery: Delivery) -> list[DeadOrder]:
     return [_dead_order(element, x_death, stage) for element in elements]
 
 
-def _dead_order(element: bytes, x_death: XDeath, stage: str) -> DeadOrder:
+def _dead_order(element: bytes, x_death: XDeath, stage: Stage) -> DeadOrder:
     letter = DeadLetter(id_in(element), x_death.reason, x_death.detail, b"[" + element + b"]")
     try:
         return DeadOrder(letter, stage, decode_order(element))
@@ -191,16 +196,16 @@ class DeadLetterConsumer:
             return None
         dead_orders = split_messages(batch.deliveries)
 
-        async def work(connection: Connection) -> dict[str, list[DeadLetter]]:
+        async def work(connection: Connection) -> Sorted:
             return await _park(connection, dead_orders)
 
-        parked = await self._database.until_it_works(work, self._consumer.queue_name)
-        await self._forward(parked.pop(FORWARD))
-        letters = sum(map(len, parked.values()))
+        found = await self._database.until_it_works(work, self._consumer.queue_name)
+        await self._forward(found.forwarded)
+        letters = sum(map(len, found.parked.values()))
         if letters:
             await self._database.notify(VERDICTS)  # they are FAILED, and no later stage will notify
         await self._consumer.settle(batch)
-        _tell(batch.deliveries, parked)
+        _tell(batch.deliveries, found.parked)
         return letters
 
     async def _forward(self, letters: Sequence[DeadLetter]) -> None:
@@ -223,18 +228,18 @@ async def _prepare(_: Connection) -> None:
     """Nothing: parking needs no temporary tables."""
 
 
-async def _park(connection: Connection, dead_orders: Sequence[DeadOrder]) -> dict[str, list[DeadLetter]]:
-    """Park in one commit. Safe to repeat. Returns the new letters by stage, and under FORWARD those to forward."""
+async def _park(connection: Connection, dead_orders: Sequence[DeadOrder]) -> Sorted:
+    """Park in one commit. Safe to repeat. Returns the letters that are new, and those to forward."""
     ids = [it.order.id for it in dead_orders if it.order is not None]
     async with connection.transaction():
         rows = await connection.fetch(_KNOWN, ids)
         known = {row["id"]: Known(row["product_id"], row["quantity"], row["is_decided"]) for row in rows}
-        letters = sort_letters(dead_orders, known)
-        parked = {stage: await park(connection, stage, letters[stage]) for stage in (PERSIST, STOCK)}
-        return {**parked, FORWARD: letters[FORWARD]}
+        found = sort_letters(dead_orders, known)
+        parked = {stage: await park(connection, stage, letters) for stage, letters in found.parked.items()}
+        return Sorted(parked, found.forwarded)
 
 
-def _tell(deliveries: Sequence[Delivery], parked: Mapping[str, Sequence[DeadLetter]]) -> None:
+def _tell(deliveries: Sequence[Delivery], parked: Mapping[Stage, Sequence[DeadLetter]]) -> None:
     for stage, letters in parked.items():
         count_parked(stage, letters)
         for reason, detail in {(it.reason, it.detail) for it in letters}:

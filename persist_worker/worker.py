@@ -7,13 +7,14 @@ import structlog
 from database.channels import VERDICTS
 from database.connection import Connection, Database
 from database.dead_letters import DeadLetter
-from persist_worker.write import STAGE, Written, each_once, write
+from persist_worker.write import Written, each_once, write
 from pipeline.broker.batches import BatchConsumer
 from pipeline.broker.deliveries import Batch
 from pipeline.broker.incoming import Incoming, read
 from pipeline.broker.publisher import Outcome, Publisher
 from pipeline.contract import topology
 from pipeline.contract.orders import Order, encode_order, join_orders
+from pipeline.contract.stages import Stage
 from pipeline.process import metrics
 from pipeline.process.backoff import backoff_s, wait_to_retry
 from pipeline.process.health import Health
@@ -83,7 +84,7 @@ class PersistWorker:
 
     def _tell(self, batch: Batch, incoming: Incoming, written: Written) -> None:
         repeated = len(incoming.orders) - len(written.stored) - len(written.refused)
-        metrics.DUPLICATES.labels(STAGE).inc(repeated)
+        metrics.DUPLICATES.labels(Stage.PERSIST).inc(repeated)
         log.debug("batch", orders=len(incoming.orders), closed_by=batch.closed_by.value, path=written.path)
         if repeated or written.parked:
             log.info("batch with repetitions", repeated=repeated, parked=len(written.parked), path=written.path)

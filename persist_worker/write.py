@@ -16,10 +16,9 @@ from database.dead_letters import DeadLetter, count_parked, park
 from database.faults import Fault, describe, fault_of
 from pipeline.contract.columns import names_of
 from pipeline.contract.orders import COLUMNS, Order
-from pipeline.contract.reasons import ID_CONFLICT, INVALID_DATA
+from pipeline.contract.reasons import Reason
+from pipeline.contract.stages import Stage
 from pipeline.process import metrics
-
-STAGE = "persist"
 
 # The staging table has the constraints of `orders`, so it refuses the same rows, and halving finds them here.
 _CREATE_STAGING = """
@@ -101,10 +100,10 @@ async def _write_staged(connection: Connection, path: str, orders: list[Order], 
         strangers = [by_identity[tuple(row)] for row in await connection.fetch(_STRANGERS)]
         letters = [
             *dead,
-            *(DeadLetter.of_order(order, INVALID_DATA, detail) for order, detail in bad),
-            *(DeadLetter.of_order(it, ID_CONFLICT, "another order is stored under this id") for it in strangers),
+            *(DeadLetter.of_order(order, Reason.INVALID_DATA, detail) for order, detail in bad),
+            *(DeadLetter.of_order(it, Reason.ID_CONFLICT, "another order is stored under this id") for it in strangers),
         ]
-        parked = await park(connection, STAGE, letters)
+        parked = await park(connection, Stage.PERSIST, letters)
     refused = [*(order for order, _ in bad), *strangers]
     return Written("bisect" if bad else path, stored, parked, refused)
 
@@ -130,5 +129,5 @@ def _counted(written: Written) -> Written:
     metrics.COPY_PATH.labels(written.path).inc()
     metrics.ROWS_STORED.inc(len(written.stored))
     metrics.ACCEPT_TO_STORED.observe_since(order.created_at for order in written.stored)
-    count_parked(STAGE, written.parked)
+    count_parked(Stage.PERSIST, written.parked)
     return written

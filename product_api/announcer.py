@@ -9,6 +9,7 @@ from pipeline.cache.product_cache import ProductCache
 from pipeline.contract import topology
 from pipeline.contract.product_events import ProductEvent, encode_event
 from pipeline.process import metrics
+from product_api.adjustments import Adjustment
 from product_api.products import Change
 
 log = structlog.get_logger()
@@ -21,7 +22,7 @@ def event_key(change: Change) -> str:
     if change.deleted:
         return topology.PRODUCT_DELETED
     before, after = change.before.product.qty, change.after.product.qty
-    if after > before and (change.reason == "restock" or before == 0):
+    if after > before and (change.reason == Adjustment.RESTOCK or before == 0):
         return topology.PRODUCT_RESTOCKED
     return topology.PRODUCT_SOLD_OUT if before > 0 == after else topology.PRODUCT_UPDATED
 

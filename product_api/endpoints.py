@@ -5,10 +5,11 @@ from collections.abc import Awaitable
 from starlette.requests import Request
 from starlette.responses import Response
 
+from product_api.adjustments import Adjustment
 from product_api.announcer import Announcer
 from product_api.answered import Answer, AnsweredBefore, Keyed, digest_of
 from product_api.preconditions import check_if_match, etag, matches_if_none_match, require_if_match
-from product_api.products import C, ChangeUnanswered, Products, Reason, StoredProduct, encode
+from product_api.products import C, ChangeUnanswered, Products, StoredProduct, encode
 from product_api.reader import ProductReader
 from product_api.requests import Edit, ProductValues, decode_patch, decode_product, decode_restock, restocked_in
 from web.access.clients import client_of
@@ -52,18 +53,18 @@ class ProductEndpoints:
 
     async def replace(self, request: Request) -> Response:
         values = decode_product(await self._body(request))
-        return await self._change(request, "correction", lambda _: values, overwrites=True)
+        return await self._change(request, Adjustment.CORRECTION, lambda _: values, overwrites=True)
 
     async def patch(self, request: Request) -> Response:
         patch = decode_patch(await self._body(request))
-        return await self._change(request, "correction", patch.edit, overwrites=patch.sets_qty)
+        return await self._change(request, Adjustment.CORRECTION, patch.edit, overwrites=patch.sets_qty)
 
     async def restock(self, request: Request) -> Response:
         body = await self._body(request)
         restock, product_id = decode_restock(body), id_in_path(request, "product")
         keyed = _keyed(request, 200, "restock", product_id, restocked_in(body))
         try:
-            return await self._change(request, "restock", restock, keyed=keyed)
+            return await self._change(request, Adjustment.RESTOCK, restock, keyed=keyed)
         except AnsweredBefore as before:
             return await self._replay(request, before.answer)
 
@@ -78,7 +79,7 @@ class ProductEndpoints:
         return Response(status_code=204)
 
     async def _change(
-        self, request: Request, reason: Reason, edit: Edit, *, overwrites: bool = False, keyed: Keyed | None = None
+        self, request: Request, reason: Adjustment, edit: Edit, *, overwrites: bool = False, keyed: Keyed | None = None
     ) -> Response:
         """`overwrites`: whether it sets what orders change meanwhile, so that the client must send If-Match."""
         product_id = id_in_path(request, "product")

@@ -8,7 +8,7 @@ commit qty = sum of adjustments - sum of PROCESSED orders, whatever product_cons
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Literal, NamedTuple, TypeVar
+from typing import Annotated, NamedTuple, TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -23,6 +23,7 @@ from pipeline.contract.fields import Moment, ProductId, UnitPrice
 from pipeline.process.shares import Shares
 from pipeline.process.turns import Turns
 from product_api import answered
+from product_api.adjustments import Adjustment
 from product_api.answered import Keyed
 from product_api.requests import ProductValues
 from web.requests.paging import Page
@@ -53,7 +54,6 @@ _MAX_WAITING = 200
 _ANYONE = ""
 
 C = TypeVar("C", bound="Change | None")
-Reason = Literal["creation", "restock", "correction"]
 
 
 class Product(msgspec.Struct, frozen=True, rename="camel"):
@@ -80,7 +80,7 @@ class Change(NamedTuple):
 
     before: StoredProduct | None
     after: StoredProduct
-    reason: Reason
+    reason: Adjustment
     deleted: bool = False
 
     @property
@@ -161,15 +161,15 @@ class Products:
 
         async def work(connection: Connection) -> Change:
             created = _stored(await connection.fetchrow(_INSERT, new_product_id(), *values))
-            await _adjust(connection, created.product.id, values.qty, "creation")
-            return Change(None, created, "creation")
+            await _adjust(connection, created.product.id, values.qty, Adjustment.CREATION)
+            return Change(None, created, Adjustment.CREATION)
 
         return await self._write(_once(work, keyed))
 
     async def change(
         self,
         product_id: str,
-        reason: Reason,
+        reason: Adjustment,
         edit: Callable[[StoredProduct], ProductValues],
         keyed: Keyed | None = None,
     ) -> Change | None:
@@ -205,7 +205,7 @@ class Products:
             before = _stored(row)
             check(before)
             after = _stored(await connection.fetchrow(_DELETE, product_id))
-            return Change(before, after, "correction", deleted=True)
+            return Change(before, after, Adjustment.CORRECTION, deleted=True)
 
         return await self._write(work)
 
@@ -249,7 +249,7 @@ def _to_commit(change: Change | None) -> Change | None:
     return None if change is None or change.changes_nothing else change
 
 
-async def _adjust(connection: Connection, product_id: str, delta: int, reason: Reason) -> None:
+async def _adjust(connection: Connection, product_id: str, delta: int, reason: Adjustment) -> None:
     if delta:
         await connection.execute(_ADJUST, product_id, delta, reason)
 

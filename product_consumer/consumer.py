@@ -20,8 +20,9 @@ from pipeline.cache.product_cache import ProductCache
 from pipeline.contract import topology
 from pipeline.contract.orders import Order
 from pipeline.contract.product_events import ProductEvent, encode_event
+from pipeline.contract.stages import Stage
 from pipeline.process import metrics
-from product_consumer.ledger import STAGE, Recorded, record, sort_out
+from product_consumer.ledger import Recorded, record, sort_out
 
 log = structlog.get_logger()
 
@@ -68,7 +69,7 @@ class ProductConsumer:
             if not refused:
                 raise  # PostgreSQL refuses orders in which we find no fault: a bug, and no order may pay for it
             return await self._record(good, [*dead, *refused])
-        count_parked(STAGE, recorded.parked)
+        count_parked(Stage.STOCK, recorded.parked)
         for letter in recorded.parked:
             log.error("order parked", order_id=letter.order_id, reason=letter.reason, detail=letter.detail)
         return recorded
@@ -100,7 +101,7 @@ class ProductConsumer:
         decided = [orders[verdict.order_id].created_at for verdict in recorded.verdicts]
         metrics.ACCEPT_TO_DECIDED.observe_since(decided)
         repeated += recorded.duplicates
-        metrics.DUPLICATES.labels(STAGE).inc(repeated)
+        metrics.DUPLICATES.labels(Stage.STOCK).inc(repeated)
         if repeated:
             log.info("batch with repetitions", repeated=repeated)
         for (outcome, reason), count in Counter((it.outcome, it.reason) for it in recorded.verdicts).items():

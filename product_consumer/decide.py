@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from pipeline.contract.orders import Order
-from pipeline.contract.reasons import OUT_OF_STOCK, PRODUCT_DELETED, UNKNOWN_PRODUCT
+from pipeline.contract.reasons import Reason
 
 PROCESSED, FAILED = "PROCESSED", "FAILED"
 
@@ -22,7 +22,7 @@ class Verdict:
     order_id: str
     product_id: str
     quantity: int
-    reason: str | None
+    reason: Reason | None
     """Why the order failed; None: it was processed."""
 
     @property
@@ -58,9 +58,9 @@ def _acceptance(order: Order) -> tuple[object, str]:
     return order.created_at, order.id
 
 
-def _refusal(stock: Stock | None, left: Mapping[str, int], order: Order) -> str | None:
+def _refusal(stock: Stock | None, left: Mapping[str, int], order: Order) -> Reason | None:
     if stock is None:
-        return UNKNOWN_PRODUCT
+        return Reason.UNKNOWN_PRODUCT
     if stock.deleted:
-        return PRODUCT_DELETED
-    return None if order.quantity <= left[order.product_id] else OUT_OF_STOCK
+        return Reason.PRODUCT_DELETED
+    return None if order.quantity <= left[order.product_id] else Reason.OUT_OF_STOCK

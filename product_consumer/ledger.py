@@ -15,10 +15,9 @@ from database.dead_letters import DeadLetter, park
 from pipeline.contract.columns import Column
 from pipeline.contract.orders import Order
 from pipeline.contract.product_events import ProductEvent
-from pipeline.contract.reasons import INVALID_DATA
+from pipeline.contract.reasons import Reason
+from pipeline.contract.stages import Stage
 from product_consumer.decide import Decision, Stock, Verdict, decide
-
-STAGE = "stock"
 
 # LockRows sits above the sort, so the locks are taken in this order. A join, because PostgreSQL checks a row that it
 # waited for against all conditions again. With `id = ANY` of a thousand products, for each of a thousand, two consumers
@@ -83,7 +82,7 @@ def sort_out(orders: Iterable[Order]) -> tuple[list[Order], list[DeadLetter]]:
         if fault is None:
             good.append(order)
         else:
-            dead.append(DeadLetter.of_order(order, INVALID_DATA, fault))
+            dead.append(DeadLetter.of_order(order, Reason.INVALID_DATA, fault))
     return good, dead
 
 
@@ -101,7 +100,7 @@ async def record(connection: Connection, orders: list[Order], dead: list[DeadLet
         stock = {it.id: Stock(it.qty, it.deleted) for it in locked}
         decision = decide(stock, (order for order in orders if order.id not in decided))
         changed = await _write(connection, decision)
-        parked = await park(connection, STAGE, dead)
+        parked = await park(connection, Stage.STOCK, dead)
     products = {it.id: it for it in (*locked, *changed)}
     return Recorded(decision.verdicts, list(products.values()), len(decided), parked)
 

@@ -13,7 +13,7 @@ from ingest_api.reads.order_view import OrderView
 from ingest_api.requests import OrderRequest
 from pipeline.contract.fields import EXAMPLE_ORDER, EXAMPLE_PRODUCT, OrderId, ProductId
 from pipeline.contract.orders import Order
-from pipeline.contract.reasons import INVALID_DATA, OUT_OF_STOCK, table_rows
+from pipeline.contract.reasons import Reason, table_rows
 from web.access.clients import ORDERS_READ, ORDERS_WRITE
 from web.documents.openapi import ProblemDetails
 from web.documents.problem_examples import example_of
@@ -74,8 +74,8 @@ _ACCEPTED = Order(
 )
 _VIEW = {name: getattr(_ACCEPTED, name) for name in OrderView.__struct_fields__ if hasattr(_ACCEPTED, name)}
 _PROCESSED = OrderView(**{**_VIEW, "status": "PROCESSED"}, final=True)
-_FAILED = OrderView(**{**_VIEW, "status": "FAILED"}, final=True, reason=OUT_OF_STOCK)
-_PARKED = OrderView(EXAMPLE_ORDER, "FAILED", final=False, reason=INVALID_DATA)
+_FAILED = OrderView(**{**_VIEW, "status": "FAILED"}, final=True, reason=Reason.OUT_OF_STOCK)
+_PARKED = OrderView(EXAMPLE_ORDER, "FAILED", final=False, reason=Reason.INVALID_DATA)
 _NOT_STORED = OrderView(EXAMPLE_ORDER, "PENDING", final=False)
 _REQUEST = {"productId": EXAMPLE_PRODUCT, "quantity": 2}
 _REFUSED = example_of(kinds.OUT_OF_STOCK)

@@ -10,6 +10,8 @@ import structlog
 from database.sessions import Pool, StoreUnavailable, reading
 from pipeline.contract.columns import selected
 from pipeline.contract.orders import ANSWERED, InvalidOrder, Order, decode_body
+from pipeline.contract.reasons import Reason
+from pipeline.contract.stages import Stage
 from pipeline.process.breaker import Breaker
 
 log = structlog.get_logger()
@@ -23,7 +25,7 @@ _ACCEPTED = f"""
     SELECT {selected(ANSWERED, "orders")}, NULL AS body FROM orders WHERE id = ANY($1::uuid[])
     UNION ALL
     SELECT {", ".join("NULL" for _ in ANSWERED)}, body FROM dead_letters
-    WHERE order_id = ANY($1::uuid[]) AND stage = 'persist' AND reason <> 'id_conflict'
+    WHERE order_id = ANY($1::uuid[]) AND stage = '{Stage.PERSIST}' AND reason <> '{Reason.ID_CONFLICT}'
 """
 
 

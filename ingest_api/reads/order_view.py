@@ -8,8 +8,8 @@ import msgspec
 from msgspec import Meta
 
 from ingest_api.reads.stored_orders import Row
+from pipeline.contract import reasons
 from pipeline.contract.fields import Moment, OrderId, ProductId, TotalPrice, UnitPrice
-from pipeline.contract.reasons import OUT_OF_STOCK, REASONS
 
 # For the documents alone.
 Status = Annotated[
@@ -22,8 +22,8 @@ Status = Annotated[
 Reason = Annotated[
     str,
     Meta(
-        description=f"Why it is FAILED: {', '.join(it.name for it in REASONS)}. More may come than there are today.",
-        examples=[OUT_OF_STOCK],
+        description=f"Why it is FAILED: {', '.join(reasons.Reason)}. More may come than there are today.",
+        examples=[reasons.Reason.OUT_OF_STOCK.value],
     ),
 ]
 Final = Annotated[

@@ -17,6 +17,7 @@ from database.sessions import Pool, StoreUnavailable, reading
 from ingest_api.rounds import Rounds
 from pipeline.contract.columns import selected
 from pipeline.contract.orders import ANSWERED
+from pipeline.contract.stages import Stage
 from pipeline.process.breaker import Breaker
 from pipeline.process.shares import Busy, Shares
 from pipeline.process.turns import Turns
@@ -63,7 +64,7 @@ def _verdict(order_id: str) -> str:
     LEFT JOIN LATERAL (
         SELECT reason, body FROM dead_letters
         WHERE order_id = {order_id} AND replayed_at IS NULL
-          AND (o.id IS NULL OR (l.order_id IS NULL AND stage = 'stock'))
+          AND (o.id IS NULL OR (l.order_id IS NULL AND stage = '{Stage.STOCK}'))
         ORDER BY id DESC LIMIT 1
     ) d ON true
 """

@@ -10,12 +10,14 @@ persist_worker parks the messages of orders.dead, as the workers park poison the
 Every queue that holds orders is a quorum queue: a confirm means that the message is fsynced.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from aio_pika import ExchangeType
 from aio_pika.abc import AbstractChannel, AbstractQueue
 from aio_pika.exceptions import ChannelNotFoundEntity
 from pamqp.common import FieldTable
+
+from pipeline.contract.stages import Stage
 
 ORDERS_EXCHANGE = "orders_exchange"
 PRODUCTS_EXCHANGE = "products_exchange"
@@ -34,6 +36,11 @@ PRODUCT_RESTOCKED = "product.restocked"
 ORDERS_ACCEPTED_QUEUE = "orders.accepted"
 ORDERS_CREATED_QUEUE = "orders.created"
 ORDERS_DEAD_QUEUE = "orders.dead"
+
+KEYS: Mapping[str, str] = {Stage.PERSIST: ORDER_ACCEPTED, Stage.STOCK: ORDER_CREATED}
+"""The routing key of the messages that a stage works on."""
+QUEUES: Mapping[Stage, str] = {Stage.PERSIST: ORDERS_ACCEPTED_QUEUE, Stage.STOCK: ORDERS_CREATED_QUEUE}
+"""The queue that holds them."""
 
 # A message holds a batch of orders, so the bytes bind long before the count: 2 GiB are about nine million orders.
 # Past either, the broker refuses publishes, and the refusal travels back to the client as a 503.

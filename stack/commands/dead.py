@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated
 from uuid import UUID
 
 import typer
 
+from pipeline.contract.stages import Stage
 from stack.commands.options import Json
 from stack.home.directory import Home
 
 dead = typer.Typer(
     help="List, replay or discard dead letters: orders that could not be stored or decided.", no_args_is_help=True
 )
-
-
-class Stage(StrEnum):
-    PERSIST = "persist"
-    STOCK = "stock"
 
 
 OfStage = Annotated[

@@ -16,6 +16,7 @@ from uuid import UUID
 import asyncpg
 
 from pipeline.broker.publisher import Outcome
+from pipeline.contract import topology
 from proof.accounting_sql import Connection
 from proof.sessions import COMMAND_SETTINGS
 from stack.errors import HeadraceError
@@ -24,7 +25,7 @@ from stack.operate.dead_report import as_dict, as_list, counts, fields, printabl
 from stack.operate.dead_sql import Also, Filters, Letter, count_letters, count_waiting, list_letters, show_letter
 from stack.operate.discard import MOST_CHARACTERS, Discarded, discard
 from stack.operate.publishing import CAUSES, publishing
-from stack.operate.replay import KEYS, Replayed, declare, replay, send_by
+from stack.operate.replay import Replayed, declare, replay, send_by
 from stack.operate.target import choose_target
 from stack.run.table import without_password
 from stack.terminal import say, show_table, spinner
@@ -188,7 +189,7 @@ def _tell(done: Replayed, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"replayed": dict(done.confirmed), "unconfirmed": unconfirmed}))
         return
-    where = ", ".join(f"{count} to {KEYS[stage]}" for stage, count in sorted(done.confirmed.items()))
+    where = ", ".join(f"{count} to {topology.KEYS[stage]}" for stage, count in sorted(done.confirmed.items()))
     say(f"replayed {done.confirmed.total()} dead letters" + (f": {where}" if where else ""))
     if unconfirmed:
         say("not confirmed: " + ", ".join(f"{count} {outcome}" for outcome, count in unconfirmed.items()))

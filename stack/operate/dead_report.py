@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.contract import topology
 from stack.operate.dead_sql import Letter
-from stack.operate.replay import KEYS
 
 _DETAIL_WIDTH = 80
 
@@ -66,7 +66,7 @@ def fields(letter: Letter) -> dict[str, str]:
     return {
         "letter": str(letter.id),
         "order": letter.order_id or "- (the input does not say)",
-        "stage": f"{letter.stage}: a replay sends it to {KEYS[letter.stage]}",
+        "stage": f"{letter.stage}: a replay sends it to {topology.KEYS[letter.stage]}",
         "reason": letter.reason,
         "detail": letter.detail,
         "schema": "- (the message did not say)" if letter.schema_version is None else str(letter.schema_version),

@@ -17,6 +17,8 @@ from typing import TypeAlias
 import asyncpg
 
 from pipeline.contract.orders import SCHEMA, InvalidOrder, decode_order, split_body
+from pipeline.contract.reasons import Reason
+from pipeline.contract.stages import Stage
 from proof.accounting_sql import Connection
 from stack.operate.dead_sql import Filters, last_letter, some_to_discard
 
@@ -29,21 +31,21 @@ MOST_CHARACTERS = 500
 
 # Product and quantity come from the stored order, else from the letter's body. A letter of stage persist is no verdict
 # on an order that is stored.
-_DECIDE = """
+_DECIDE = f"""
     INSERT INTO stock_ledger (order_id, product_id, quantity, outcome, reason)
     SELECT i.id, coalesce(o.product_id, i.product_id), coalesce(o.quantity, i.quantity), 'FAILED', i.reason
     FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::integer[])
         AS i (id, stage, reason, product_id, quantity)
     LEFT JOIN orders o ON o.id = i.id
-    WHERE i.stage = 'stock' OR o.id IS NULL
+    WHERE i.stage = '{Stage.STOCK}' OR o.id IS NULL
     ON CONFLICT (order_id) DO NOTHING
     RETURNING order_id
 """
 # A decided order needs none of its other letters.
-_DISCARD_OTHERS = """
+_DISCARD_OTHERS = f"""
     UPDATE dead_letters SET discarded_at = clock_timestamp(), discard_reason = $2
     WHERE order_id = ANY($1::uuid[]) AND replayed_at IS NULL AND discarded_at IS NULL
-      AND NOT (stage = 'persist' AND reason = 'id_conflict')
+      AND NOT (stage = '{Stage.PERSIST}' AND reason = '{Reason.ID_CONFLICT}')
     RETURNING stage, reason
 """
 

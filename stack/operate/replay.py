@@ -24,9 +24,6 @@ from pipeline.contract.orders import SCHEMA, InvalidOrder, split_body
 from proof.accounting_sql import Connection
 from stack.operate.dead_sql import Filters, Taken, last_letter, put_back, take
 
-KEYS = {"persist": topology.ORDER_ACCEPTED, "stock": topology.ORDER_CREATED}
-"""Stage → routing key of the replay."""
-
 # Letters taken at once, all in flight together.
 _MOST_AT_ONCE = 50
 # A worker that parks one of them again waits for our commit, so a transaction must be short at any rate.
@@ -74,7 +71,7 @@ def send_by(publisher: Publisher) -> Send:
     async def send(letter: Taken) -> Outcome:
         return await publisher.publish(
             topology.ORDERS_EXCHANGE,
-            KEYS[letter.stage],
+            topology.KEYS[letter.stage],
             letter.body,
             orders=orders_in(letter),
             schema=letter.schema_version,

@@ -12,6 +12,8 @@ from aiormq.exceptions import DeliveryError
 from database.connection import Connection
 from database.dead_letters import DeadLetter, park
 from pipeline.contract import topology
+from pipeline.contract.reasons import Reason
+from pipeline.contract.stages import Stage
 from stack.errors import HeadraceError
 from stack.home.directory import Home
 from stack.operate import publishing
@@ -45,8 +47,10 @@ async def test_the_list_has_what_waits_and_json_has_all_of_it(
 ) -> None:
     assert await headrace_dead(environment, "list") == ("0 waiting to be replayed\n", "")
     first, second = order(A), order(A)
-    await park(connection, "persist", [DeadLetter.of_order(first, "invalid_data", "22003 numeric field overflow")])
-    await park(connection, "stock", [DeadLetter(second.id, "unknown_schema", "it\x1b[31ms", b"[9]", 9)])
+    await park(
+        connection, Stage.PERSIST, [DeadLetter.of_order(first, Reason.INVALID_DATA, "22003 numeric field overflow")]
+    )
+    await park(connection, Stage.STOCK, [DeadLetter(second.id, Reason.UNKNOWN_SCHEMA, "it\x1b[31ms", b"[9]", 9)])
     shown, _ = await headrace_dead(environment, "list")
     head, latest, oldest, *_ = shown.splitlines()
     assert head.split() == ["id", "order", "stage", "reason", "first", "seen", "settled", "detail"]
@@ -77,7 +81,7 @@ async def test_show_shows_all_of_a_letter_and_nothing_that_a_terminal_obeys(
     environment: dict[str, str], connection: Connection
 ) -> None:
     body = b'\x1b]0;owned\x07\xff [{"id": "\xe2\x80\xae"}]\n' + b"x" * 5000
-    await park(connection, "stock", [DeadLetter(None, "unreadable", "no JSON\x9b2J\nreason     good", body)])
+    await park(connection, Stage.STOCK, [DeadLetter(None, Reason.UNREADABLE, "no JSON\x9b2J\nreason     good", body)])
     (letter_id,) = await connection.fetchrow("SELECT id FROM dead_letters") or [0]
     shown, _ = await headrace_dead(environment, "show", str(letter_id))
     assert all(it.isprintable() for it in shown.splitlines())
@@ -89,7 +93,7 @@ async def test_show_shows_all_of_a_letter_and_nothing_that_a_terminal_obeys(
 
 
 async def test_a_dry_run_counts_and_changes_nothing(environment: dict[str, str], connection: Connection) -> None:
-    await park(connection, "persist", [DeadLetter.of_order(order(A), "invalid_data", "") for _ in range(3)])
+    await park(connection, Stage.PERSIST, [DeadLetter.of_order(order(A), Reason.INVALID_DATA, "") for _ in range(3)])
     before = await everything(connection)
     nowhere = {**environment, "AMQP_URL": "amqp://nobody@127.0.0.1:1/"}
     shown, _ = await headrace_dead(nowhere, "replay", "--dry-run", "--limit", "2")
@@ -106,7 +110,7 @@ async def test_replay_sends_what_waits_says_how_many_and_may_be_done_again(
     environment: dict[str, str], connection: Connection
 ) -> None:
     orders = [order(A) for _ in range(3)]
-    await park(connection, "persist", [DeadLetter.of_order(it, "invalid_data", "") for it in orders])
+    await park(connection, Stage.PERSIST, [DeadLetter.of_order(it, Reason.INVALID_DATA, "") for it in orders])
     shown, err = await headrace_dead(environment, "replay", "--order", orders[1].id)
     assert (shown, err) == ("replayed 1 dead letters: 1 to order.accepted\n", "")
     shown, _ = await headrace_dead(environment, "replay", "--json", "--rate", "1000")
@@ -157,7 +161,7 @@ async def _waiting(environment: dict[str, str]) -> int:
 async def test_what_the_broker_does_not_confirm_is_exit_1_and_waits(
     environment: dict[str, str], connection: Connection, servers: Servers
 ) -> None:
-    await park(connection, "persist", [DeadLetter.of_order(order(A), "invalid_data", "") for _ in range(2)])
+    await park(connection, Stage.PERSIST, [DeadLetter.of_order(order(A), Reason.INVALID_DATA, "") for _ in range(2)])
     async with plain_channel(environment["AMQP_URL"]) as channel:
         await topology.declare_accepted(channel)
         await limit_queues(servers, environment["AMQP_URL"], 1)

@@ -14,7 +14,7 @@ from persist_worker.worker import PUBLISHER
 from pipeline.broker import batches
 from pipeline.contract import topology
 from pipeline.contract.orders import SCHEMA, Order
-from pipeline.contract.reasons import DEAD_LETTERED
+from pipeline.contract.reasons import Reason
 from pipeline.process import lifecycle
 from pipeline.process.health import Health
 from tests.support.brokers.broker import plain_channel, running_task, send, send_orders, unsettled
@@ -191,7 +191,7 @@ async def test_p10_what_nobody_can_read_is_parked_byte_by_byte_with_its_version(
         for body, schema in bodies.items():  # and none of them says where it comes from
             await send(channel, topology.DEAD_EXCHANGE, "x", body, headers={"schema": schema})
     await park_all(environment, len(bodies))
-    assert await dead_letters(connection) == [DeadRow(None, "persist", DEAD_LETTERED, body) for body in bodies]
+    assert await dead_letters(connection) == [DeadRow(None, "persist", Reason.DEAD_LETTERED, body) for body in bodies]
     rows = await connection.fetch("SELECT schema_version FROM dead_letters ORDER BY id")
     assert [row[0] for row in rows] == [SCHEMA, 9, SCHEMA, None]
 

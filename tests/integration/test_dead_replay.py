@@ -20,7 +20,8 @@ from pipeline.broker.incoming import Unreadable
 from pipeline.broker.publisher import Outcome
 from pipeline.contract import topology
 from pipeline.contract.orders import SCHEMA, Order
-from pipeline.contract.reasons import INVALID_DATA
+from pipeline.contract.reasons import Reason
+from pipeline.contract.stages import Stage
 from stack.operate.dead_sql import Filters, Taken
 from stack.operate.publishing import publishing
 from stack.operate.replay import Replayed, Send, at_once, declare, replay, send_by
@@ -71,7 +72,9 @@ async def replay_all(environment: dict[str, str]) -> Replayed:
         return await replayed(connection, send)
 
 
-async def park_orders(connection: Connection, stage: str, *orders: Order, reason: str = INVALID_DATA) -> None:
+async def park_orders(
+    connection: Connection, stage: Stage, *orders: Order, reason: Reason = Reason.INVALID_DATA
+) -> None:
     await park(connection, stage, [DeadLetter.of_order(it, reason, "") for it in orders])
 
 
@@ -102,8 +105,8 @@ async def test_a_letter_goes_to_the_queue_that_it_came_from_as_it_came(
     environment: dict[str, str], connection: Connection
 ) -> None:
     unstored, undecided = order(A), order(A)
-    await park_orders(connection, "persist", unstored)
-    await park_orders(connection, "stock", undecided)
+    await park_orders(connection, Stage.PERSIST, unstored)
+    await park_orders(connection, Stage.STOCK, undecided)
     assert (await replay_all(environment)).confirmed == {"persist": 1, "stock": 1}
     for queue, it in ((ACCEPTED, unstored), (CREATED, undecided)):
         (message,) = await queued(environment, queue)
@@ -118,7 +121,7 @@ async def test_a_body_of_another_version_is_sent_as_that_version(
 ) -> None:
     """Or it would be read as ours, and guessed at."""
     bodies: dict[bytes, Any] = {body_of(order(A)): 9, b"[2]": None, b"\x00": SCHEMA}
-    await park(connection, "persist", [DeadLetter.of(Unreadable(*it)) for it in _unreadable(bodies)])
+    await park(connection, Stage.PERSIST, [DeadLetter.of(Unreadable(*it)) for it in _unreadable(bodies)])
     await replay_all(environment)
     messages = {it.body: said_by(it) for it in await queued(environment, ACCEPTED)}
     assert messages == {body: {} if schema is None else {"schema": schema} for body, schema in bodies.items()}
@@ -133,7 +136,7 @@ def _unreadable(bodies: dict[bytes, Any]) -> list[tuple[bytes, str, Any]]:
 
 async def test_only_what_was_confirmed_is_marked_and_the_first_that_was_not_ends_it(connection: Connection) -> None:
     orders = [order(A) for _ in range(120)]
-    await park_orders(connection, "persist", *orders)
+    await park_orders(connection, Stage.PERSIST, *orders)
     bodies = [body_of(it) for it in orders]
 
     async def send(letter: Taken) -> Outcome:
@@ -148,7 +151,7 @@ async def test_only_what_was_confirmed_is_marked_and_the_first_that_was_not_ends
 async def test_what_no_queue_takes_is_not_marked(
     environment: dict[str, str], connection: Connection, servers: Servers
 ) -> None:
-    await park_orders(connection, "persist", it := order(A))
+    await park_orders(connection, Stage.PERSIST, it := order(A))
     async with sending(environment) as send, Management(servers.rabbitmq_api, environment["AMQP_URL"]) as api:
         await api.delete_queue(ACCEPTED)
         done = await replayed(connection, send)
@@ -160,7 +163,7 @@ async def test_what_no_queue_takes_is_not_marked(
 async def test_p2_twice_is_one_order(environment: dict[str, str], connection: Connection) -> None:
     """The second time there is nothing to send; after a death between the confirm and the mark there is."""
     await add_product(connection, A, 5)
-    await park_orders(connection, "persist", it := order(A, 2))
+    await park_orders(connection, Stage.PERSIST, it := order(A, 2))
     async with sending(environment) as send:
         is_sent = asyncio.Event()
 
@@ -195,7 +198,7 @@ async def run_pipeline(environment: dict[str, str]) -> None:
 
 async def test_p2_two_replays_at_once_send_no_letter_twice(environment: dict[str, str], connection: Connection) -> None:
     orders = [order(A) for _ in range(300)]
-    await park_orders(connection, "persist", *orders)
+    await park_orders(connection, Stage.PERSIST, *orders)
     done = await asyncio.gather(*(replay_all(environment) for _ in range(3)))
     assert sum(it.confirmed["persist"] for it in done) == 300
     messages = Counter(it.body for it in await queued(environment, ACCEPTED))
@@ -219,7 +222,7 @@ async def test_p10_what_is_replayed_without_mending_is_parked_again_and_what_is_
             aio_pika.Message(body_of(good, bad), headers={"schema": SCHEMA}), topology.ORDER_ACCEPTED
         )
     await run_pipeline(environment)
-    letter = DeadRow(bad.id, "persist", INVALID_DATA, body_of(bad))
+    letter = DeadRow(bad.id, "persist", Reason.INVALID_DATA, body_of(bad))
     assert await dead_letters(connection) == [letter]
     for times in (2, 3):
         assert (await replay_all(environment)).confirmed == {"persist": 1}
@@ -245,12 +248,12 @@ async def test_p4_what_fails_again_before_it_is_marked_still_waits_for_a_replay(
     """The worker is quicker than the confirm: were its letter taken for the one that is being replayed, the order would
     be nowhere.
     """
-    await park_orders(connection, "persist", bad := order(A, 0, total_price=Decimal(0)))
+    await park_orders(connection, Stage.PERSIST, bad := order(A, 0, total_price=Decimal(0)))
     async with connected(database_url) as of_the_worker:
         parking: list[asyncio.Task[None]] = []
 
         async def send(letter: Taken) -> Outcome:
-            parking.append(asyncio.create_task(park_orders(of_the_worker, "persist", bad)))
+            parking.append(asyncio.create_task(park_orders(of_the_worker, Stage.PERSIST, bad)))
             await eventually(lambda: _waits_for_a_lock(database_url, of_the_worker))
             return outcome
 
@@ -269,14 +272,14 @@ async def _waits_for_a_lock(database_url: str, who: Connection) -> bool:
 
 async def test_what_is_parked_meanwhile_is_left_for_the_next_time(connection: Connection, database_url: str) -> None:
     """Or a replay of what is not fixed would never end."""
-    await park_orders(connection, "persist", order(A), order(A))
+    await park_orders(connection, Stage.PERSIST, order(A), order(A))
     new: list[Order] = []
 
     async with connected(database_url) as of_the_worker:
 
         async def send(_: Taken) -> Outcome:
             new.append(order(A))
-            await park_orders(of_the_worker, "persist", new[-1])
+            await park_orders(of_the_worker, Stage.PERSIST, new[-1])
             return Outcome.CONFIRMED
 
         done = await replayed(connection, send, rate=4)
@@ -289,7 +292,7 @@ async def test_what_is_parked_meanwhile_is_left_for_the_next_time(connection: Co
 
 async def test_the_oldest_go_first_and_no_more_than_the_limit(connection: Connection) -> None:
     orders = [order(A) for _ in range(70)]
-    await park_orders(connection, "persist", *orders)
+    await park_orders(connection, Stage.PERSIST, *orders)
     for limit, sent, left in ((60, 60, 10), (3, 3, 7), (100, 7, 0)):
         assert (await replayed(connection, confirmed, limit=limit)).count == sent
         assert await waiting(connection) == [it.id for it in orders[70 - left :]]
@@ -297,7 +300,7 @@ async def test_the_oldest_go_first_and_no_more_than_the_limit(connection: Connec
 
 async def test_no_more_are_sent_in_a_second_than_the_rate(connection: Connection) -> None:
     """Nor by a replay that had to wait for the broker, and could make up for it."""
-    await park_orders(connection, "persist", *(order(A) for _ in range(25)))
+    await park_orders(connection, Stage.PERSIST, *(order(A) for _ in range(25)))
     sent_s: list[float] = []
 
     async def send(_: Taken) -> Outcome:
@@ -315,8 +318,8 @@ def test_a_transaction_is_short_at_any_rate() -> None:
 
 async def test_a_filter_is_for_what_it_says(connection: Connection) -> None:
     mine, other = order(A), order(B)
-    await park_orders(connection, "persist", mine)
-    await park_orders(connection, "stock", other, reason="delivery_limit")
+    await park_orders(connection, Stage.PERSIST, mine)
+    await park_orders(connection, Stage.STOCK, other, reason=Reason.DELIVERY_LIMIT)
     moment = await connection.fetchval("SELECT first_seen_at FROM dead_letters ORDER BY id DESC LIMIT 1")
     first, second = [row[0] for row in await connection.fetch("SELECT id FROM dead_letters ORDER BY id")]
     a_day = timedelta(days=1)
@@ -324,13 +327,13 @@ async def test_a_filter_is_for_what_it_says(connection: Connection) -> None:
         (Filters(ids=(first,)), [mine.id]),
         (Filters(ids=(first, second)), [mine.id, other.id]),
         (Filters(stage="stock"), [other.id]),
-        (Filters(reason=INVALID_DATA), [mine.id]),
+        (Filters(reason=Reason.INVALID_DATA), [mine.id]),
         (Filters(order_id=mine.id), [mine.id]),
         (Filters(product_id=B), [other.id]),
         (Filters(since=moment), [other.id]),
         (Filters(until=moment), [mine.id]),
         (Filters(since=datetime.now(UTC) - a_day, until=datetime.now(UTC) + a_day), [mine.id, other.id]),
-        (Filters(stage="stock", reason=INVALID_DATA), []),
+        (Filters(stage="stock", reason=Reason.INVALID_DATA), []),
         (Filters(), [mine.id, other.id]),
     ):
         assert (await replayed(connection, confirmed, filters)).count == len(expected), filters

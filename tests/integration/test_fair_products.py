@@ -12,6 +12,7 @@ import pytest
 from pipeline.cache.product_cache import ProductCache
 from pipeline.cache.redis_link import connect
 from pipeline.process.shares import Busy
+from product_api.adjustments import Adjustment
 from product_api.products import Products, new_product_id
 from product_api.reader import ProductReader
 from product_api.requests import ProductValues
@@ -73,7 +74,7 @@ async def test_p8_changes_that_wait_for_a_lock_are_bounded_and_reads_go_on(
     async with locked(database_url, "stock_adjustments"):
         for _ in range(200):
             change = products.change(
-                created.product.id, "restock", lambda old: old.values._replace(qty=old.values.qty + 1)
+                created.product.id, Adjustment.RESTOCK, lambda old: old.values._replace(qty=old.values.qty + 1)
             )
             changes.append(asyncio.create_task(change))
         await eventually(lambda: products._changes._shares.is_full)

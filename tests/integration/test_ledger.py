@@ -14,7 +14,8 @@ from database.dead_letters import DeadLetter, park
 from database.faults import Fault, fault_of
 from pipeline.contract.orders import Order
 from pipeline.contract.product_events import ProductEvent
-from pipeline.contract.reasons import INVALID_DATA, OUT_OF_STOCK, PRODUCT_DELETED, UNKNOWN_PRODUCT, UNREADABLE
+from pipeline.contract.reasons import Reason
+from pipeline.contract.stages import Stage
 from pipeline.process.health import Health
 from product_consumer.ledger import Recorded, fault_in, record, sort_out
 from tests.support.data.orders import body_of, new_product_id, order
@@ -84,7 +85,12 @@ async def test_p4_every_refusal_has_its_reason(connection: Connection) -> None:
     await connection.execute("UPDATE products SET deleted_at = now(), version = 2 WHERE id = $1", B)
     big, small, deleted, unknown = order(A, 6, at_ms=0), order(A, 5, at_ms=1), order(B), order(UNKNOWN)
     recorded = await record(connection, [unknown, deleted, small, big], [])
-    expected = {big.id: OUT_OF_STOCK, small.id: None, deleted.id: PRODUCT_DELETED, unknown.id: UNKNOWN_PRODUCT}
+    expected = {
+        big.id: Reason.OUT_OF_STOCK,
+        small.id: None,
+        deleted.id: Reason.PRODUCT_DELETED,
+        unknown.id: Reason.UNKNOWN_PRODUCT,
+    }
     assert reasons(recorded) == await verdicts(connection) == expected
     assert [(it.id, it.version, it.qty, it.deleted) for it in recorded.products] == [(A, 2, 0, False), (B, 2, 5, True)]
 
@@ -123,7 +129,7 @@ async def test_p2_what_is_new_in_a_batch_is_decided_and_what_is_not_stays(connec
     new = order(A, 7)
     recorded = await record(connection, [*old, new], [])
     assert (reasons(recorded), recorded.duplicates) == ({new.id: None}, 2)
-    assert await verdicts(connection) == {old[0].id: None, old[1].id: OUT_OF_STOCK, new.id: None}
+    assert await verdicts(connection) == {old[0].id: None, old[1].id: Reason.OUT_OF_STOCK, new.id: None}
 
 
 async def test_p2_a_verdict_stays_although_stock_came_later(connection: Connection) -> None:
@@ -132,7 +138,7 @@ async def test_p2_a_verdict_stays_although_stock_came_later(connection: Connecti
     await record(connection, [it], [])
     await restock(connection, 5)
     assert (await record(connection, [it], [])).verdicts == []
-    assert await verdicts(connection) == {it.id: OUT_OF_STOCK}
+    assert await verdicts(connection) == {it.id: Reason.OUT_OF_STOCK}
 
 
 async def restock(connection: Connection, delta: int) -> None:
@@ -191,7 +197,7 @@ async def test_p2_the_same_orders_for_an_unknown_product_at_once_are_decided_onc
     for _ in range(10):
         orders = [order(UNKNOWN) for _ in range(20)]
         await asyncio.gather(recording(here, orders), recording(there, orders[::-1]))
-    assert list((await verdicts(connection)).values()) == [UNKNOWN_PRODUCT] * 200
+    assert list((await verdicts(connection)).values()) == [Reason.UNKNOWN_PRODUCT] * 200
     await asyncio.gather(here.close(), there.close())
 
 
@@ -205,7 +211,7 @@ async def test_p3_three_times_the_stock_wanted_by_two_at_once_sells_the_stock(
                 *(record(it, [order(A) for _ in range(30)], []) for it in (connection, neighbour)),
             )
     outcomes = list((await verdicts(connection)).values())
-    assert (outcomes.count(None), outcomes.count(OUT_OF_STOCK)) == (100, 200)
+    assert (outcomes.count(None), outcomes.count(Reason.OUT_OF_STOCK)) == (100, 200)
     assert await qty_of(connection, A) == 0
 
 
@@ -241,7 +247,7 @@ def test_p10_poison_is_sorted_out(poison: dict[str, object]) -> None:
     bad = msgspec.structs.replace(before, **{"id": order(A).id, **poison})
     good, dead = sort_out([before, bad, after])
     assert good == [before, after]
-    assert [(it.order_id, it.reason, it.body) for it in dead] == [(bad.id, INVALID_DATA, body_of(bad))]
+    assert [(it.order_id, it.reason, it.body) for it in dead] == [(bad.id, Reason.INVALID_DATA, body_of(bad))]
 
 
 async def test_p10_what_postgresql_refuses_is_what_is_sorted_out(connection: Connection) -> None:
@@ -262,13 +268,13 @@ async def test_p10_what_postgresql_refuses_is_what_is_sorted_out(connection: Con
 
 async def test_p10_dead_letters_are_parked_in_the_same_commit(connection: Connection) -> None:
     await add_product(connection, A, 1)
-    letters = [DeadLetter(None, UNREADABLE, "no JSON", b"\xff")]
-    await park(connection, "persist", letters)  # the same bytes: another story
+    letters = [DeadLetter(None, Reason.UNREADABLE, "no JSON", b"\xff")]
+    await park(connection, Stage.PERSIST, letters)  # the same bytes: another story
     assert (await record(connection, [order(A)], letters)).parked == letters
     assert (await record(connection, [], letters)).parked == []
     assert await dead_letters(connection) == [
-        DeadRow(None, "persist", UNREADABLE, b"\xff"),
-        DeadRow(None, "stock", UNREADABLE, b"\xff"),
+        DeadRow(None, "persist", Reason.UNREADABLE, b"\xff"),
+        DeadRow(None, "stock", Reason.UNREADABLE, b"\xff"),
     ]
     query = "SELECT stage FROM stock_ledger l, dead_letters d WHERE l.xmin = d.xmin"
     assert await connection.fetchval(query) == "stock"
@@ -284,7 +290,7 @@ async def test_p2_all_or_nothing_when_the_backend_is_killed_in_the_middle(
     await add_product(connection, A, 5)
     database, orders = database_of(database_url), [order(A, 2) for _ in range(3)]
     async with locked(database_url, "dead_letters"):
-        work = recording(database, orders, [DeadLetter(None, UNREADABLE, "no JSON", b"\xff")])
+        work = recording(database, orders, [DeadLetter(None, Reason.UNREADABLE, "no JSON", b"\xff")])
         for _ in range(3):
             await eventually(
                 lambda: connection.fetch(

@@ -1,9 +1,10 @@
 """The schema: applied once, however many start together, and never edited afterwards."""
 
 import asyncio
+import re
 import secrets
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -17,6 +18,9 @@ from migrations import __main__ as migrations
 from migrations import progress
 from migrations.__main__ import EditedRevision, migrate, wait_until_migrated
 from migrations.requirements import Refused
+from pipeline.contract.stages import Stage
+from product_api.adjustments import Adjustment
+from product_consumer.decide import FAILED, PROCESSED
 from tests.conftest import Servers
 from tests.support.data.orders import new_product_id
 from tests.support.services.workers import connected
@@ -123,6 +127,27 @@ async def test_letters_that_were_there_before_keep_the_version_of_their_body(
         await migrate(empty_database)
         rows = await connection.fetch("SELECT schema_version FROM dead_letters ORDER BY id")
     assert [row[0] for row in rows] == [schema for _, _, schema in letters]
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "names"),
+    [
+        ("dead_letters", "stage", list(Stage)),
+        ("stock_adjustments", "reason", list(Adjustment)),
+        ("stock_ledger", "outcome", [PROCESSED, FAILED]),
+    ],
+)
+async def test_a_check_allows_exactly_the_names_that_the_code_has(
+    empty_database: str, table: str, column: str, names: Sequence[str]
+) -> None:
+    """An applied revision is never edited, so it cannot derive from the code. A new name needs a revision."""
+    await migrate(empty_database)
+    async with connected(empty_database) as connection:
+        constraint = f"{table}_{column}_check"
+        check = await connection.fetchval(
+            "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = $1", constraint
+        )
+    assert re.findall(r"'(\w+)'::text", check) == names
 
 
 async def _run_migrations(database_url: str | None) -> tuple[int | None, str]:

@@ -16,7 +16,7 @@ from persist_worker import worker as worker_module
 from pipeline.broker import batches
 from pipeline.contract import topology
 from pipeline.contract.orders import SCHEMA, Order, encode_order, join_orders
-from pipeline.contract.reasons import ID_CONFLICT, INVALID_DATA, UNKNOWN_SCHEMA, UNREADABLE
+from pipeline.contract.reasons import Reason
 from pipeline.process.lifecycle import Abandoned
 from tests.conftest import Servers
 from tests.support.brokers.broker import Management, plain_channel, send, send_orders, take, unsettled
@@ -188,11 +188,11 @@ async def test_p10_poison_is_parked_and_the_rest_stored_and_forwarded(environmen
     assert (await stored(environment)).keys() == {first.id, good.id}
     assert await forwarded(environment) == [body_of(first), body_of(good)]
     assert await parked(environment) == [
-        DeadRow(None, "persist", UNREADABLE, noise),
-        DeadRow(None, "persist", UNKNOWN_SCHEMA, unknown),
-        DeadRow(unread.id, "persist", UNREADABLE, b"[" + broken + b"]"),
-        DeadRow(refused.id, "persist", INVALID_DATA, body_of(refused)),
-        DeadRow(stranger.id, "persist", ID_CONFLICT, body_of(stranger)),
+        DeadRow(None, "persist", Reason.UNREADABLE, noise),
+        DeadRow(None, "persist", Reason.UNKNOWN_SCHEMA, unknown),
+        DeadRow(unread.id, "persist", Reason.UNREADABLE, b"[" + broken + b"]"),
+        DeadRow(refused.id, "persist", Reason.INVALID_DATA, body_of(refused)),
+        DeadRow(stranger.id, "persist", Reason.ID_CONFLICT, body_of(stranger)),
     ]
     assert await unsettled(environment["AMQP_URL"], ACCEPTED) == 0
 
@@ -216,7 +216,7 @@ async def test_p10_properties_that_nobody_can_read_cost_only_their_message(
         assert await worker.run_once() == 1
     assert growth() == [0]
     assert (await stored(environment)).keys() == {good.id}
-    assert await parked(environment) == [DeadRow(None, "persist", UNKNOWN_SCHEMA, body_of(bad))]
+    assert await parked(environment) == [DeadRow(None, "persist", Reason.UNKNOWN_SCHEMA, body_of(bad))]
 
 
 async def test_p10_a_client_that_no_index_can_hold_costs_only_itself(environment: dict[str, str]) -> None:
@@ -226,7 +226,7 @@ async def test_p10_a_client_that_no_index_can_hold_costs_only_itself(environment
     async with persist_worker(environment) as worker, asyncio.timeout(10):
         assert await worker.run_once() == 1
     assert (await stored(environment)).keys() == {good.id}
-    assert await parked(environment) == [DeadRow(bad.id, "persist", UNREADABLE, body_of(bad))]
+    assert await parked(environment) == [DeadRow(bad.id, "persist", Reason.UNREADABLE, body_of(bad))]
     assert await unsettled(environment["AMQP_URL"], ACCEPTED) == 0
 
 
@@ -240,7 +240,7 @@ async def test_p10_poison_that_is_delivered_again_is_parked_once_and_never_forwa
     async with persist_worker(environment) as worker:
         await worker.run_once()
     assert await forwarded(environment) == [body_of(good)] * 2
-    assert await parked(environment) == [DeadRow(bad.id, "persist", INVALID_DATA, body_of(bad))]
+    assert await parked(environment) == [DeadRow(bad.id, "persist", Reason.INVALID_DATA, body_of(bad))]
 
 
 async def test_the_metrics_tell_what_became_of_a_batch(environment: dict[str, str]) -> None:
@@ -248,7 +248,7 @@ async def test_the_metrics_tell_what_became_of_a_batch(environment: dict[str, st
         sample("headrace_orders_stored_total"),
         sample("headrace_accept_to_stored_seconds_count"),
         sample("headrace_orders_duplicate_total", stage="persist"),
-        sample("headrace_orders_parked_total", stage="persist", reason=INVALID_DATA),
+        sample("headrace_orders_parked_total", stage="persist", reason=Reason.INVALID_DATA),
         sample("headrace_copy_path_total", path="direct"),
         sample("headrace_copy_path_total", path="staging"),
         sample("headrace_copy_path_total", path="bisect"),

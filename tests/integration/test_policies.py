@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from pipeline.contract import topology
-from pipeline.contract.reasons import EXPIRED, MAXLEN
+from pipeline.contract.reasons import Reason
 from stack.servers.policies import dangers, policies_at
 from tests.conftest import Servers
 from tests.support.brokers.broker import plain_channel
@@ -41,7 +41,7 @@ async def remove_policy(servers: Servers, vhost: str) -> None:
 
 @pytest.mark.parametrize(
     ("reason", "definition"),
-    [(EXPIRED, {"message_ttl": 100}), (MAXLEN, {"max_length": 1, "overflow": "drop-head"})],
+    [(Reason.EXPIRED, {"message_ttl": 100}), (Reason.MAXLEN, {"max_length": 1, "overflow": "drop-head"})],
 )
 async def test_p4_what_a_policy_removes_is_parked_and_becomes_an_order_when_it_is_replayed(
     environment: dict[str, str],

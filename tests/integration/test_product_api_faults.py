@@ -17,9 +17,10 @@ from pipeline.broker.publisher import Publisher
 from pipeline.cache.product_cache import ProductCache
 from pipeline.cache.redis_link import connect
 from product_api import products
+from product_api.adjustments import Adjustment
 from product_api.announcer import Announcer
 from product_api.app import make_app
-from product_api.products import Change, ChangeUnanswered, Product, Products, Reason, StoredProduct
+from product_api.products import Change, ChangeUnanswered, Product, Products, StoredProduct
 from product_api.requests import ProductValues
 from product_api.settings import ProductSettings
 from tests.support.data.products import Audit
@@ -182,7 +183,9 @@ def silent_commits(monkeypatch: pytest.MonkeyPatch) -> list[Proxy]:
     silent: list[Proxy] = []
     adjust = products._adjust
 
-    async def adjust_and_be_silent(connection: PooledConnection, product_id: str, delta: int, reason: Reason) -> None:
+    async def adjust_and_be_silent(
+        connection: PooledConnection, product_id: str, delta: int, reason: Adjustment
+    ) -> None:
         await adjust(connection, product_id, delta, reason)
         for proxy in silent:
             proxy.forget()
@@ -226,7 +229,7 @@ async def test_a_reader_before_a_late_commit_does_not_put_the_old_value_back(
             for qty, version in ((50, 1), (55, 2))
         )
         announcer = Announcer(cache, cast("Publisher", None), wait_s=0)
-        await announcer.doubt(Change(before, after, "restock"))
+        await announcer.doubt(Change(before, after, Adjustment.RESTOCK))
         assert not await cache.fill(UNKNOWN_ID, 1, b"old")
         assert await cache.fill(UNKNOWN_ID, 2, b"new")
 

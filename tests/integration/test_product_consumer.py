@@ -17,14 +17,7 @@ from pipeline.cache.product_cache import CachedProduct, ProductCache
 from pipeline.contract import topology
 from pipeline.contract.orders import SCHEMA, Order, encode_order, join_orders
 from pipeline.contract.product_events import ProductEvent, decode_event
-from pipeline.contract.reasons import (
-    INVALID_DATA,
-    OUT_OF_STOCK,
-    PRODUCT_DELETED,
-    UNKNOWN_PRODUCT,
-    UNKNOWN_SCHEMA,
-    UNREADABLE,
-)
+from pipeline.contract.reasons import Reason
 from tests.support.brokers.broker import plain_channel, send, send_orders, unsettled
 from tests.support.data.metrics import grown, sample
 from tests.support.data.orders import body_of, new_product_id, order
@@ -129,9 +122,9 @@ async def test_metrics_and_log_tell_what_became_of_a_batch(environment: dict[str
     samples = [
         sample("headrace_accept_to_decided_seconds_count"),
         sample("headrace_orders_decided_total", outcome="PROCESSED", reason=""),
-        sample("headrace_orders_decided_total", outcome="FAILED", reason=OUT_OF_STOCK),
+        sample("headrace_orders_decided_total", outcome="FAILED", reason=Reason.OUT_OF_STOCK),
         sample("headrace_orders_duplicate_total", stage="stock"),
-        sample("headrace_orders_parked_total", stage="stock", reason=UNREADABLE),
+        sample("headrace_orders_parked_total", stage="stock", reason=Reason.UNREADABLE),
         sample("headrace_batch_seconds_count", queue=CREATED),
     ]
     async with grown(*samples) as growth, product_consumer(environment) as worker:
@@ -163,9 +156,9 @@ async def test_p4_every_order_of_a_batch_gets_its_verdict(environment: dict[str,
         assert await heard(events) == []
     assert await verdicts(connection) == {
         first.id: None,
-        second.id: OUT_OF_STOCK,
-        deleted.id: PRODUCT_DELETED,
-        unknown.id: UNKNOWN_PRODUCT,
+        second.id: Reason.OUT_OF_STOCK,
+        deleted.id: Reason.PRODUCT_DELETED,
+        unknown.id: Reason.UNKNOWN_PRODUCT,
     }
 
 
@@ -410,11 +403,11 @@ async def test_p10_poison_is_parked_and_the_rest_decided(environment: dict[str, 
         assert await worker.run_once() == 3
     assert await verdicts(connection) == {good.id: None}
     assert await dead_letters(connection) == [
-        DeadRow(None, "stock", UNREADABLE, noise),
-        DeadRow(None, "stock", UNKNOWN_SCHEMA, unknown),
-        DeadRow(unread.id, "stock", UNREADABLE, b"[" + broken + b"]"),
-        DeadRow(nothing.id, "stock", INVALID_DATA, body_of(nothing)),
-        DeadRow(too_many.id, "stock", INVALID_DATA, body_of(too_many)),
+        DeadRow(None, "stock", Reason.UNREADABLE, noise),
+        DeadRow(None, "stock", Reason.UNKNOWN_SCHEMA, unknown),
+        DeadRow(unread.id, "stock", Reason.UNREADABLE, b"[" + broken + b"]"),
+        DeadRow(nothing.id, "stock", Reason.INVALID_DATA, body_of(nothing)),
+        DeadRow(too_many.id, "stock", Reason.INVALID_DATA, body_of(too_many)),
     ]
     assert await unsettled(environment["AMQP_URL"], CREATED) == 0
 

@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.cache.product_cache import ProductCache
 from pipeline.cache.redis_link import connect
+from product_api.adjustments import Adjustment
 from product_api.products import Products, StoredProduct
 from product_api.reader import ProductReader
 from product_api.requests import ProductValues
@@ -57,7 +58,7 @@ async def _create(products: Products) -> StoredProduct:
 
 async def _change(products: Products, cache: ProductCache, product_id: str, qty: int) -> int:
     """As a writer does: commit, then bust. Returns the new version."""
-    change = await products.change(product_id, "correction", lambda old: old.values._replace(qty=qty))
+    change = await products.change(product_id, Adjustment.CORRECTION, lambda old: old.values._replace(qty=qty))
     assert change is not None
     await cache.bust_or_defer([(product_id, change.after.version)])
     return change.after.version

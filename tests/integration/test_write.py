@@ -17,7 +17,7 @@ from persist_worker.write import Written, each_once, prepare, write
 from pipeline.broker.incoming import Unreadable
 from pipeline.contract.columns import Column
 from pipeline.contract.orders import COLUMNS, Order
-from pipeline.contract.reasons import ID_CONFLICT, INVALID_DATA, UNKNOWN_SCHEMA, UNREADABLE
+from pipeline.contract.reasons import Reason
 from tests.support.data.orders import body_of, new_product_id, order
 from tests.support.data.texts import TEXTS
 from tests.support.services.workers import DeadRow, connected, dead_letters, stored_orders
@@ -49,7 +49,7 @@ def changed(good: Order, **changes: object) -> Order:
     return msgspec.structs.replace(good, **changes)
 
 
-def parked(bad: Order, reason: str = INVALID_DATA) -> DeadRow:
+def parked(bad: Order, reason: str = Reason.INVALID_DATA) -> DeadRow:
     return DeadRow(bad.id, "persist", reason, body_of(bad))
 
 
@@ -177,7 +177,7 @@ async def test_another_order_under_the_same_id_is_parked_and_the_first_stays(
     written = await write(connection, [stranger, neighbour], [])
     assert (written.stored, written.refused) == ([neighbour], [stranger])
     assert await connection.fetch("SELECT * FROM orders WHERE id = $1", first.id) == before
-    assert await dead_letters(connection) == [parked(stranger, ID_CONFLICT)]
+    assert await dead_letters(connection) == [parked(stranger, Reason.ID_CONFLICT)]
 
 
 async def test_two_orders_under_one_id_in_one_batch_are_one_row_and_one_dead_letter(connection: Connection) -> None:
@@ -186,7 +186,7 @@ async def test_two_orders_under_one_id_in_one_batch_are_one_row_and_one_dead_let
     written = await write(connection, each_once([first, stranger]), [])
     assert (written.stored, written.refused) == ([first], [stranger])
     assert await stored_orders(connection) == {first.id: (A, 1)}
-    assert await dead_letters(connection) == [parked(stranger, ID_CONFLICT)]
+    assert await dead_letters(connection) == [parked(stranger, Reason.ID_CONFLICT)]
 
 
 # ── P10: poison
@@ -274,9 +274,9 @@ async def test_p10_what_could_not_be_read_is_parked_with_the_good_rows(connectio
     assert (await write(connection, [good], letters)).stored == [good]
     assert await stored_orders(connection) == {good.id: (A, 1)}
     assert await dead_letters(connection) == [
-        DeadRow(None, "persist", UNREADABLE, b"\x00\xff"),
-        DeadRow(known, "persist", UNREADABLE, b"[{}]"),
-        DeadRow(None, "persist", UNKNOWN_SCHEMA, b"[]"),
+        DeadRow(None, "persist", Reason.UNREADABLE, b"\x00\xff"),
+        DeadRow(known, "persist", Reason.UNREADABLE, b"[{}]"),
+        DeadRow(None, "persist", Reason.UNKNOWN_SCHEMA, b"[]"),
     ]
 
 

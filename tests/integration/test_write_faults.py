@@ -11,7 +11,7 @@ from database import connection as database_connection
 from database.connection import Connection, Database
 from persist_worker.write import Written, prepare, write
 from pipeline.contract.orders import Order
-from pipeline.contract.reasons import INVALID_DATA
+from pipeline.contract.reasons import Reason
 from pipeline.process.health import Health
 from tests.support.data.orders import body_of, new_product_id, order
 from tests.support.faults.faults import proxy_to
@@ -38,7 +38,7 @@ def poison() -> Order:
 
 
 def parked(bad: Order) -> DeadRow:
-    return DeadRow(bad.id, "persist", INVALID_DATA, body_of(bad))
+    return DeadRow(bad.id, "persist", Reason.INVALID_DATA, body_of(bad))
 
 
 def database_of(url: str) -> Database:

@@ -6,7 +6,7 @@ import pytest
 
 from docs.generate import alerts, commands, http, metrics, problems, settings
 from docs.generate.settings import PROCESSES, own, shared
-from pipeline.contract.reasons import REASONS
+from pipeline.contract.reasons import Reason
 from pipeline.process.metrics import REGISTRY
 from pipeline.process.settings import BrokerSettings
 from stack.home.directory import ROOT
@@ -71,7 +71,7 @@ def test_every_command_is_listed_with_its_options() -> None:
 
 def test_every_problem_and_every_reason_is_listed() -> None:
     assert [it for it in KINDS if f"\n### {it}\n" not in problems.problems()] == []
-    assert [it.name for it in REASONS if f"| `{it.name}` |" not in problems.reasons()] == []
+    assert [it for it in Reason if f"| `{it}` |" not in problems.reasons()] == []
 
 
 @pytest.mark.parametrize("name", ["orders", "products"])

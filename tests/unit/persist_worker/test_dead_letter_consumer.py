@@ -5,12 +5,12 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from persist_worker.dead_letter_consumer import FORWARD, STOCK, Known, XDeath, sort_letters, split_messages
-from persist_worker.write import STAGE as PERSIST
+from persist_worker.dead_letter_consumer import Known, XDeath, sort_letters, split_messages
 from pipeline.broker.deliveries import Delivery
 from pipeline.contract import topology
 from pipeline.contract.orders import SCHEMA, encode_order
-from pipeline.contract.reasons import DEAD_LETTERED
+from pipeline.contract.reasons import Reason
+from pipeline.contract.stages import Stage
 from tests.support.data.orders import body_of, new_product_id, order
 
 A = new_product_id()
@@ -31,7 +31,9 @@ def known(quantity: int = 1, product_id: str = A, *, is_decided: bool = False) -
 
 def test_p4_each_order_of_a_message_is_a_letter_of_its_own() -> None:
     first, second = order(A), order(A)
-    letters = sort_letters(split_messages([delivery(body_of(first, second), death(ACCEPTED))]), {})[PERSIST]
+    letters = sort_letters(split_messages([delivery(body_of(first, second), death(ACCEPTED))]), {}).parked[
+        Stage.PERSIST
+    ]
     assert [(it.order_id, it.body, it.reason) for it in letters] == [
         (it.id, body_of(it), "delivery_limit") for it in (first, second)
     ]
@@ -54,30 +56,31 @@ def test_p2_what_is_still_to_be_done_says_the_stage_and_not_the_queue() -> None:
         decided.id: known(is_decided=True),
         stranger.id: known(quantity=2, is_decided=True),
     }
-    for queue, fate in ((ACCEPTED, FORWARD), (CREATED, STOCK), ("another", FORWARD)):
-        letters = sort_letters(
+    for queue, is_forwarded in ((ACCEPTED, True), (CREATED, False), ("another", True)):
+        found = sort_letters(
             split_messages([delivery(body_of(unstored, stored, decided, stranger), death(queue))]), has
         )
-        assert {stage: [it.order_id for it in those] for stage, those in letters.items() if those} == {
-            PERSIST: [unstored.id, stranger.id],
-            fate: [stored.id],
+        assert {stage: [it.order_id for it in letters] for stage, letters in found.parked.items()} == {
+            Stage.PERSIST: [unstored.id, stranger.id],
+            Stage.STOCK: [] if is_forwarded else [stored.id],
         }
+        assert [it.order_id for it in found.forwarded] == ([stored.id] if is_forwarded else [])
 
 
 def test_p10_what_cannot_be_split_is_one_letter_of_its_queues_stage() -> None:
     noise, other = b"\x00 no JSON", body_of(order(A))
     deliveries = [delivery(noise, death(CREATED)), delivery(other, death(ACCEPTED), schema=SCHEMA + 1)]
-    letters = sort_letters(split_messages(deliveries), {})
-    assert [(it.order_id, it.body, it.schema) for it in letters[STOCK]] == [(None, noise, SCHEMA)]
-    assert [(it.order_id, it.body, it.schema) for it in letters[PERSIST]] == [(None, other, SCHEMA + 1)]
+    letters = sort_letters(split_messages(deliveries), {}).parked
+    assert [(it.order_id, it.body, it.schema) for it in letters[Stage.STOCK]] == [(None, noise, SCHEMA)]
+    assert [(it.order_id, it.body, it.schema) for it in letters[Stage.PERSIST]] == [(None, other, SCHEMA + 1)]
 
 
 def test_p10_what_is_no_order_costs_only_itself_and_has_its_id() -> None:
     good, bad = order(A), order(A)
     broken = b'{"id":"' + bad.id.encode() + b'"}'
     those = split_messages([delivery(b"[" + broken + b"," + encode_order(good) + b"]", death(CREATED))])
-    letters = sort_letters(those, {good.id: known(), bad.id: known(is_decided=True)})
-    assert [it.order_id for it in letters[STOCK]] == [bad.id, good.id]
+    letters = sort_letters(those, {good.id: known(), bad.id: known(is_decided=True)}).parked
+    assert [it.order_id for it in letters[Stage.STOCK]] == [bad.id, good.id]
 
 
 def test_the_reason_is_the_brokers_word_if_it_is_one() -> None:
@@ -94,7 +97,7 @@ def test_the_reason_is_the_brokers_word_if_it_is_one() -> None:
         [{"reason": "x\0", "queue": 1}],
     ]
     for deaths in strange:
-        assert XDeath.of(deaths).reason == DEAD_LETTERED
+        assert XDeath.of(deaths).reason == Reason.DEAD_LETTERED
         assert "\0" not in XDeath.of(deaths).detail
 
 
@@ -103,4 +106,4 @@ def test_nothing_that_comes_raises_and_nothing_is_dropped(bodies: list[bytes], s
     those = split_messages(delivery(body, death(ACCEPTED), schema=schema) for body in bodies)
     if schema != SCHEMA:
         assert [it.letter.body for it in those] == bodies
-    assert sum(map(len, sort_letters(those, {}).values())) == len(those)
+    assert sum(map(len, sort_letters(those, {}).parked.values())) == len(those)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.contract.orders import Order
-from pipeline.contract.reasons import OUT_OF_STOCK, PRODUCT_DELETED, UNKNOWN_PRODUCT
+from pipeline.contract.reasons import Reason
 from product_consumer.decide import FAILED, PROCESSED, Stock, decide
 from tests.support.data.orders import new_product_id, order
 
@@ -70,11 +70,11 @@ def test_p4_an_order_is_refused_only_when_what_those_before_it_left_does_not_hol
     left = {product_id: it.qty for product_id, it in stock.items()}
     for it in by_acceptance(orders):
         if it.product_id == UNKNOWN:
-            assert reasons[it.id] == UNKNOWN_PRODUCT
+            assert reasons[it.id] == Reason.UNKNOWN_PRODUCT
         elif it.product_id == DELETED:
-            assert reasons[it.id] == PRODUCT_DELETED
+            assert reasons[it.id] == Reason.PRODUCT_DELETED
         elif it.quantity > left[it.product_id]:
-            assert reasons[it.id] == OUT_OF_STOCK
+            assert reasons[it.id] == Reason.OUT_OF_STOCK
         else:
             assert reasons[it.id] is None
             left[it.product_id] -= it.quantity
@@ -92,14 +92,14 @@ def test_p4_the_order_in_which_messages_come_changes_no_verdict(
 def test_a_big_order_that_does_not_fit_does_not_block_a_small_one_behind_it() -> None:
     big, small = order(A, 6, at_ms=0), order(A, 5, at_ms=1)
     decision = decide({A: Stock(5)}, [big, small])
-    assert [it.reason for it in decision.verdicts] == [OUT_OF_STOCK, None]
+    assert [it.reason for it in decision.verdicts] == [Reason.OUT_OF_STOCK, None]
     assert decision.taken == {A: 5}
 
 
 def test_the_first_to_be_accepted_gets_the_last_unit() -> None:
     late, early = order(A, at_ms=1), order(A, at_ms=0)
     decision = decide({A: Stock(1)}, [late, early])
-    assert {it.order_id: it.reason for it in decision.verdicts} == {early.id: None, late.id: OUT_OF_STOCK}
+    assert {it.order_id: it.reason for it in decision.verdicts} == {early.id: None, late.id: Reason.OUT_OF_STOCK}
 
 
 def test_nothing_to_decide_takes_nothing() -> None:
