@@ -17,9 +17,8 @@ import aio_pika
 import aiormq.exceptions
 import structlog
 from aio_pika.abc import AbstractChannel, AbstractConnection
-from pamqp.commands import Basic, Connection
-from pamqp.header import ContentHeader
 
+from pipeline.broker import pamqp_patches
 from pipeline.process import error_text, metrics
 from pipeline.process.backoff import backoff_s
 from pipeline.process.health import Health
@@ -37,33 +36,6 @@ _CLOSE_TIMEOUT_S = 2.0
 # Opening a channel and declaring take milliseconds. A node cut off from its cluster answers the handshake and then
 # nothing: the queue's leader is elsewhere. Its heartbeats continue, so only this timeout notices.
 _ANSWER_TIMEOUT_S = 5.0
-
-_unmarshal = ContentHeader.unmarshal
-
-
-def _unmarshal_what_can_be(header: ContentHeader, data: bytes) -> None:
-    """Decode a message header as pamqp does, but treat undecodable properties as none, so the message has no version.
-
-    pamqp raises, and the client takes that for the end of the connection. So every consumer that is given the message
-    would die, with all that it had prefetched, until the broker dead-letters them all (P10).
-    """
-    try:
-        _unmarshal(header, data)
-    except Exception as error:
-        if len(data) < _HEADER_BYTES:
-            raise
-        header.properties = Basic.Properties()
-        log.error("a message has properties that cannot be read", error=describe(error))
-
-
-# Class, weight and body size, which pamqp has read by then.
-_HEADER_BYTES = 12
-# The client calls this for each message, and has no other hook. pamqp 4.0.
-ContentHeader.unmarshal = _unmarshal_what_can_be  # type: ignore[assignment]
-
-# A broker that refuses a virtual host (missing, forbidden, full) answers Open with Close, which says why. aiormq 7.2
-# expects no Close there: it would raise an InvalidFrameError with an object's address instead of the reason.
-Connection.Open.valid_responses.append("Connection.Close")
 
 Session = Callable[[AbstractConnection], Awaitable[None]]
 
@@ -100,6 +72,7 @@ async def keep_connected(settings: BrokerSettings, health: Health, part: str, se
     takes the next node of a cluster, beginning with a random one. So clients spread over the nodes. A client whose node
     fails, or is cut off from the others, is on the next a moment later.
     """
+    pamqp_patches.apply()
     attempt, nodes = 0, len(settings.amqp_urls)
     for url in _nodes(settings.amqp_urls):
         timeout_s = patience_s(_CONNECT_TIMEOUT_S, attempt, nodes)
