@@ -1,6 +1,5 @@
 """Records what the processes declare at the broker, instead of sending it: for the AsyncAPI document."""
 
-from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -8,6 +7,7 @@ from aio_pika import ExchangeType
 from aio_pika.abc import AbstractChannel
 
 from pipeline.contract import topology
+from pipeline.process.coroutines import run_without_waiting
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Declared:
             topology.declare_created(channel),
             topology.declare_product_events(channel),
         ):
-            _run(declaring)
+            run_without_waiting(declaring)
 
     # The methods of a channel that topology calls.
 
@@ -62,12 +62,3 @@ class Declared:
         arguments: dict[str, Any] | None = None,
     ) -> Queue:
         return self.queues.setdefault(name, Queue(name, durable, exclusive, auto_delete, arguments or {}))
-
-
-def _run(declaring: Coroutine[Any, Any, object]) -> None:
-    """Run `declaring` to its end without an event loop: nothing here makes it wait."""
-    try:
-        declaring.send(None)
-    except StopIteration:
-        return
-    raise AssertionError("topology waited for something that is no declaration")

@@ -21,6 +21,7 @@ from aio_pika.abc import AbstractChannel, AbstractConnection
 from pipeline.broker import pamqp_patches
 from pipeline.process import error_text, metrics
 from pipeline.process.backoff import backoff_s
+from pipeline.process.coroutines import WouldWait, run_without_waiting
 from pipeline.process.health import Health
 from pipeline.process.settings import BrokerSettings
 
@@ -118,6 +119,18 @@ def describe(error: BaseException) -> str:
         if isinstance(word, str) and _BROKERS_WORDS.match(word):
             return word
     return error_text.describe(error)
+
+
+def is_blocked(connection: AbstractConnection) -> bool:
+    """Whether the broker has sent connection.blocked (an alarm for memory or disk) and not yet unblocked."""
+    if connection.transport is None:
+        return True
+    try:
+        # The client shows it only through a coroutine, which returns at once if the connection is not blocked.
+        run_without_waiting(connection.transport.connection.ready())
+    except WouldWait:
+        return True
+    return False
 
 
 def when_lost(connection: AbstractConnection, channel: AbstractChannel) -> asyncio.Future[None]:

@@ -13,9 +13,12 @@ from pamqp.commands import Basic
 from pamqp.commands import Connection as ConnectionFrames
 from structlog.testing import capture_logs
 
+from pipeline.broker import channel_replacement
 from pipeline.broker import connection as broker
 from pipeline.broker import publisher as publisher_module
 from pipeline.broker.publisher import Outcome, Publisher
+from pipeline.broker.publishing_channels import LOOKING_CHANNEL
+from pipeline.broker.refusal_report import RefusalReport
 from pipeline.process.health import Health
 from tests.conftest import Servers
 from tests.support.brokers.broker import Management, broker_settings, plain_channel, running_task, take
@@ -99,7 +102,7 @@ async def test_p8_a_look_takes_no_number_that_another_line_may_need(amqp_url: st
         assert {2, 3}.isdisjoint(connection.transport.connection.channels)
         assert publisher._looking is not None
         await publisher._looking.close()
-        await connection.channel(publisher_module._LOOKING_CHANNEL)
+        await connection.channel(LOOKING_CHANNEL)
         assert await publisher.look() is None  # as if there were no broker, and it ends nothing
         assert await publish(publisher) is Outcome.CONFIRMED
         assert not tasks[0].done()
@@ -117,7 +120,7 @@ async def test_p12_a_queue_that_refuses_while_it_is_empty_is_a_fault_of_the_brok
     async def nothing(*_: object) -> int:
         return 0
 
-    monkeypatch.setattr(Publisher, "_depth", nothing)
+    monkeypatch.setattr(RefusalReport, "_depth", nothing)
     health = Health("test", "publisher")
     publisher = Publisher(broker_settings(amqp_url), health, "publisher", declare_with_its_queue)
     faulty = sample("headrace_broker_refuses_with_room", connection="publisher")
@@ -162,8 +165,8 @@ async def test_p12_a_channel_that_alone_refuses_is_no_fault_of_the_broker(amqp_u
     faulty = sample("headrace_broker_refuses_with_room", connection="publisher")
     async with running_task(publisher.run()):
         await eventually(lambda: publisher.is_open)
-        assert publisher._line is not None
-        publisher._line.underlay.basic_publish = refuse  # type: ignore[method-assign]
+        assert publisher._channel is not None
+        publisher._channel.underlay.basic_publish = refuse  # type: ignore[method-assign]
         outcomes: list[Outcome] = []
 
         async def is_confirmed() -> bool:
@@ -186,7 +189,7 @@ async def test_p8_a_full_queue_whose_depth_is_known_is_no_fault_of_the_broker(am
         await eventually(lambda: publisher.is_open)
 
         async def was_looked_at() -> bool:
-            return await publish(publisher) is Outcome.REFUSED and publisher._refusals.is_full
+            return await publish(publisher) is Outcome.REFUSED and publisher._report.refusals.is_full
 
         with capture_logs() as logs:
             await eventually(was_looked_at)
@@ -202,7 +205,7 @@ async def test_p8_while_a_queue_is_full_channels_come_and_go_and_none_is_left_ov
     amqp_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A channel may be all that refuses; see tests/cluster/test_publisher.py."""
-    monkeypatch.setattr(publisher_module, "_FIRST_REFUSED_S", 0.0)
+    monkeypatch.setattr(channel_replacement, "FIRST_REFUSED_S", 0.0)
     monkeypatch.setattr(publisher_module, "_BLOCKED_INTERVAL_S", 0.02)
     publisher = Publisher(broker_settings(amqp_url), Health("test", "publisher"), "publisher", declare)
     async with running_task(publisher.run()), plain_channel(amqp_url) as channel:
@@ -211,12 +214,12 @@ async def test_p8_while_a_queue_is_full_channels_come_and_go_and_none_is_left_ov
 
         async def have_been_replaced() -> bool:
             if await publish(publisher) is Outcome.REFUSED:
-                seen.add(publisher._line)
+                seen.add(publisher._channel)
             return len(seen) >= 5
 
         await eventually(have_been_replaced)
-        assert publisher._line is not None
-        assert publisher._line.replaced >= 4
+        assert publisher._channel is not None
+        assert publisher._channel.state.replaced >= 4
         assert publisher._connection is not None
         assert publisher._connection.transport is not None
         connection = publisher._connection.transport.connection
@@ -226,22 +229,8 @@ async def test_p8_while_a_queue_is_full_channels_come_and_go_and_none_is_left_ov
 
         await (await channel.get_queue(QUEUE)).purge()
         await eventually(lambda: _is_confirmed(publisher))
-        assert publisher._line.replaced == 0
+        assert publisher._channel.state.replaced == 0
         assert publisher._connection.transport.connection is connection
-
-
-async def test_a_channel_that_refuses_is_replaced_later_each_time(amqp_url: str) -> None:
-    """Each that was replaced costs something until the connection ends, and a queue may be full for days."""
-    async with running_publisher(amqp_url) as publisher:
-        line, now = publisher._line, asyncio.get_running_loop().time()
-        assert line is not None
-        assert not line.is_stuck()
-        for replaced, patience_s in ((0, 1), (1, 2), (2, 4), (5, 32), (6, 60), (10_000, 60)):
-            line.replaced = replaced
-            line.refused_since = now - patience_s + 0.5
-            assert not line.is_stuck()
-            line.refused_since = now - patience_s
-            assert line.is_stuck()
 
 
 async def _is_confirmed(publisher: Publisher) -> bool:
@@ -434,8 +423,8 @@ async def test_p8_a_publish_that_is_blocked_on_its_way_is_unknown_and_keeps_the_
 async def test_the_broker_is_told_how_soon_to_miss_us(amqp_url: str) -> None:
     """60 s, the client's default, takes three minutes to notice a broker that is gone."""
     async with running_publisher(amqp_url, amqp_heartbeat_s=7) as publisher:
-        assert publisher._line is not None
-        assert publisher._line.underlay.connection.connection_tune.heartbeat == 7
+        assert publisher._channel is not None
+        assert publisher._channel.underlay.connection.connection_tune.heartbeat == 7
 
 
 # ── the connection, lost at every moment of its life
