@@ -1,1 +1,1 @@
-"""Work on Headrace itself: checks, test suites, benchmarks."""
+"""Commands for work on Headrace itself: checks, test suites, benchmarks."""

@@ -1,1 +1,1 @@
-"""What a stack leaves on disk: its directory, state, passwords and keys; and what the environment names."""
+"""The state directory of a stack: paths, state, passwords, API keys; and what the environment variables name."""

@@ -1,4 +1,4 @@
-"""Passwords and keys of the private instances: made once, kept in a file that only its owner reads."""
+"""Passwords and keys of a stack: created once, stored in a file that only its owner reads."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from pathlib import Path
 
 from stack.errors import HeadraceError
 
-# As many as the services take, see pipeline.process.settings.
+# The services' maximum, see pipeline.process.settings.
 MAX_ORDER_ID_KEYS = 4
-# The mode of a file that its owner writes, and one group reads.
+# Mode of a file that its owner writes and one group reads.
 SHARED = 0o640
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """`order_id_key`: 64 hex digits, the key of the MAC in order ids; or several with commas between, the one that
-    mints first. Changing it without `rotate_order_ids` makes all earlier ids unknown.
+    """`order_id_key`: 64 hex digits, the key of the MAC in order ids. Several are separated by commas; the first signs
+    new ids. Changing it without `rotate_order_ids` makes all earlier ids unknown.
 
-    `redis_namespace`: set when the key is first replaced, so that Redis keeps its meaning; "": the services derive it.
+    `redis_namespace`: set when the key is first replaced, so that keys in Redis stay valid. "": the services derive it.
     """
 
     postgres: str
@@ -34,7 +34,7 @@ class Credentials:
 
     @property
     def order_ids(self) -> dict[str, str]:
-        """What the services are told about order ids, by variable."""
+        """The services' variables about order ids."""
         told = {"ORDER_ID_KEY": self.order_id_key}
         keys = self.order_id_key.split(",")
         if namespace := self.redis_namespace or (namespace_of(keys[-1]) if len(keys) > 1 else ""):
@@ -43,7 +43,7 @@ class Credentials:
 
     @property
     def namespace(self) -> str:
-        """What keys in Redis begin with, as the services find it."""
+        """The prefix of keys in Redis, as the services derive it."""
         return self.redis_namespace or namespace_of(self.order_id_key.split(",")[-1])
 
 
@@ -58,17 +58,17 @@ def generate() -> Credentials:
 
 
 def namespace_of(order_id_key: str) -> str:
-    """As the services derive it, see pipeline.process.settings."""
+    """The namespace that the services derive from the key, see pipeline.process.settings."""
     return hashlib.blake2b(order_id_key.encode(), digest_size=6, person=b"redis namespace").hexdigest()
 
 
 def derived(secret: str, purpose: str) -> str:
-    """A password of its own for `purpose`, 32 hex digits. It is the same each time, and does not tell the `secret`."""
+    """Derive a password for `purpose`: 32 hex digits, always the same. It does not reveal the `secret`."""
     return hmac.new(secret.encode(), purpose.encode(), "sha256").hexdigest()[:32]
 
 
 def load_or_create(path: Path) -> Credentials:
-    """Read the credentials, or make and store them (mode 0600). Raises HeadraceError for a damaged file."""
+    """Read the credentials, or create and store them (mode 0600). Raises HeadraceError for a damaged file."""
     if not path.exists():
         write_private(path, json.dumps(asdict(generate()), indent=2) + "\n")
     try:
@@ -77,23 +77,25 @@ def load_or_create(path: Path) -> Credentials:
         raise HeadraceError(
             f"cannot read the credentials in {path}",
             f"the file is damaged ({error})",
-            "put the file back from a copy, or start afresh without the old data: ./headrace down --purge",
+            "restore the file from a copy, or delete all data and start afresh: ./headrace down --purge",
         ) from error
 
 
 def rotate_order_ids(path: Path, *, drop_old: bool = False) -> int:
-    """Put a new key of order ids before those in the file, or drop all but the first. Returns how many there are now.
+    """Add a new key of order ids in first place, or drop all keys but the first. Returns the number of keys.
 
-    Raises HeadraceError: no file, a damaged one, or too many keys.
+    Raises HeadraceError if the file is missing or damaged, or if there are too many keys.
     """
     if not path.exists():
-        raise HeadraceError(f"there is no {path}", "this stack was never started", "./headrace up makes the first key")
+        raise HeadraceError(
+            f"there is no {path}", "this stack was never started", "./headrace up creates the first key"
+        )
     made = load_or_create(path)
     keys = made.order_id_key.split(",")
     if not drop_old and len(keys) >= MAX_ORDER_ID_KEYS:
         raise HeadraceError(
             f"there are {len(keys)} keys of order ids already",
-            "each costs every retry a question about another id",
+            "each one costs every retry another look-up",
             "drop the old ones first, a day after the last rotation: ./headrace keys rotate-ids --drop-old",
         )
     namespace = made.redis_namespace or namespace_of(keys[-1])
@@ -104,9 +106,9 @@ def rotate_order_ids(path: Path, *, drop_old: bool = False) -> int:
 
 
 def write_private(path: Path, text: str, *, group: int | None = None) -> None:
-    """Write a file that is never seen half-written, nor by anyone else: made 0600, renamed into place.
+    """Write a file atomically, and readable only by its owner: created 0600, then renamed into place.
 
-    `group`: whose members may read it, too.
+    `group`: its members may read the file too.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.unlink(missing_ok=True)

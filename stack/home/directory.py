@@ -1,4 +1,4 @@
-"""The state directory: where everything that a running stack leaves on disk lies, and who holds it."""
+"""The state directory: paths of all files of a stack, the lock that a running stack holds, and the purge."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ ROOT = Path(__file__).resolve().parents[2]
 # The container image has it too. Where pip has installed Headrace, it is missing.
 IS_CHECKOUT = (ROOT / "pyproject.toml").exists()
 DEFAULT = ROOT / ".headrace" if IS_CHECKOUT else Path.home() / ".headrace"
-# Directories below a state directory that are state directories themselves: those of `test` and of `servers`.
+# State directories of `test` and `servers`, below the stack's own.
 TEST_RUNS = ("test-*", "servers")
-# Says that the directory is Headrace's, and whether Headrace made it. `headrace` (the script) writes it as well.
+# Marks a directory as Headrace's, and says whether Headrace created it. The script `headrace` writes it as well.
 MARKER = "headrace-home"
 MADE = "made by ./headrace\n"
 FOUND = "was there, and empty, when ./headrace began to use it\n"
-# All that Headrace puts into a state directory, and all that a purge removes. Temporary files: see write_private.
+# All that Headrace creates in a state directory, and all that a purge deletes. Temporary files: see write_private.
 _FILES = ("api-keys.json", "credentials.json", "own-api-key", "state.json", "containers", "containers-stopped")
 OWN = (
     *(MARKER, "lock", "api-keys.lock", "logs", "postgres", "rabbitmq", "redis", *_FILES),
     *(f".{name}.*" for name in _FILES),
 )
-FALLBACK_BASE = Path("/var/tmp")  # noqa: S108 - `make_fallback` checks who owns what it finds there
+FALLBACK_BASE = Path("/var/tmp")  # noqa: S108 - `make_fallback` checks its owner
 
 
 @dataclass(frozen=True)
 class Home:
-    """Paths under one state directory: HEADRACE_HOME, or `.headrace/` beside the code or in the home directory."""
+    """The paths of one state directory (`.headrace/` in the checkout, or HEADRACE_HOME)."""
 
     path: Path
 
@@ -50,7 +50,7 @@ class Home:
 
     @property
     def api_keys(self) -> Path:
-        """What the two APIs read: who may do what, with hashes instead of secrets."""
+        """The file of API keys that both APIs read. It holds hashes instead of secrets."""
         return self.path / "api-keys.json"
 
     @property
@@ -72,7 +72,7 @@ class Home:
 
     @property
     def fallback(self) -> Path:
-        """Where server data goes when the server's user cannot reach `path`: private to this user and this path."""
+        """Where a server's data goes if its user cannot reach `path`. Unique for this user and this path."""
         digest = hashlib.sha256(str(self.path).encode()).hexdigest()[:12]
         return FALLBACK_BASE / f"headrace-{os.getuid()}-{digest}"
 
@@ -80,8 +80,9 @@ class Home:
         return self.logs / f"{name}.log"
 
     def create(self) -> None:
-        """Make the directories. 0711: the servers' users pass through, and nobody lists. Raises HeadraceError, also for
-        a directory that holds files of somebody else: a purge could not tell whose is what.
+        """Create the directories. Mode 0711 lets the servers' users pass through, but not list them.
+
+        Raises HeadraceError, also for a directory with foreign files: a purge could not tell them from ours.
         """
         try:
             self._claim()
@@ -96,7 +97,7 @@ class Home:
             ) from error
 
     def _claim(self) -> None:
-        """Make the directory, or take one that is empty, and mark it."""
+        """Create and mark the directory, or mark an empty one."""
         with contextlib.suppress(FileExistsError):
             self.path.mkdir(mode=0o711, parents=True)
             self._mark(MADE)
@@ -117,7 +118,7 @@ class Home:
             marker.write(text)
 
     def is_ours(self) -> bool:
-        """Whether Headrace uses this directory: it is marked, or holds what Headrace left before there were marks."""
+        """Whether the directory is Headrace's: it is marked, or holds the files of a version without marks."""
         if not self.path.is_dir():
             return False
         if (self.path / MARKER).is_file() or self.path == DEFAULT:
@@ -126,35 +127,36 @@ class Home:
         return has_files and (self.path / "logs").is_dir() and not self.strangers()
 
     def can_be_used(self) -> bool:
-        """Whether `create` would take this directory, which exists."""
+        """Whether `create` would accept this existing directory."""
         return self.is_ours() or (self.path.is_dir() and not any(self.path.iterdir()))
 
     def strangers(self) -> list[Path]:
-        """What is in this directory and not Headrace's. A directory that is only called like a test run is none."""
+        """Foreign files in the directory, among them directories that are only named like a test run."""
         return sorted(it for it in self.path.iterdir() if not _is_own(it))
 
     def check_ours(self) -> None:
-        """Raise HeadraceError for a directory that is not Headrace's, and for what is no directory."""
+        """Raise HeadraceError if this is not Headrace's directory."""
         if not self.is_ours():
             raise self._not_ours()
 
     def _not_ours(self) -> HeadraceError:
         if not self.path.is_dir():
             return HeadraceError(
-                f"{self.path} is no directory", "HEADRACE_HOME names it", "HEADRACE_HOME=/a/new/directory ./headrace up"
+                f"{self.path} is not a directory",
+                "HEADRACE_HOME names it",
+                "HEADRACE_HOME=/a/new/directory ./headrace up",
             )
         return HeadraceError(
             f"{self.path} is not a state directory of Headrace",
-            "it holds files, and Headrace did not make it, so nothing in it is touched",
-            "correct HEADRACE_HOME: it names a directory of Headrace, a new one, or an empty one",
+            "it holds files and Headrace did not create it, so it was left untouched",
+            "correct HEADRACE_HOME: name Headrace's directory, a new one, or an empty one",
         )
 
     def purge(self, *, but: tuple[str, ...] = ()) -> list[Home]:
-        """Remove what Headrace put into the state directory and the fallback, and the directory if Headrace made it and
-        nothing else is in it. Only for the holder of the lock, or when nobody holds it.
+        """Delete Headrace's files in the state directory and the fallback, and the directory if Headrace created it.
 
-        Test runs below it that still run are kept, and returned; so is what has a name in `but`. Raises HeadraceError,
-        and removes nothing, when the directory is not Headrace's.
+        The caller holds the lock, or nobody does. Keeps the names in `but`, foreign files, and test runs that still
+        run; returns those runs. Raises HeadraceError, and deletes nothing, if the directory is not Headrace's.
         """
         self.check_ours()
         is_made = not (self.path / MARKER).exists() or (self.path / MARKER).read_text() == MADE
@@ -177,15 +179,15 @@ class Home:
         return kept
 
     def test_runs(self) -> list[Home]:
-        """The state directories of test runs, living and dead, below this one."""
+        """The state directories of test runs below this one, running or not."""
         runs = [Home(path) for pattern in TEST_RUNS for path in self.path.glob(pattern)]
         return [run for run in runs if run.is_ours()]
 
     def try_lock(self) -> int | None:
-        """Take the lock that a running stack holds for its whole life; None when another process has it.
+        """Take the lock that a running stack holds for its whole life. None if another process has it.
 
-        The descriptor is the lock: it goes when the last process that inherited it by fork is gone, so a held lock
-        means that something of that stack still runs, whatever the state file says.
+        The descriptor is the lock, and children inherit it by fork. So while it is held, a process of that stack runs,
+        whatever the state file says.
         """
         while True:
             descriptor = os.open(self.lock, os.O_RDWR | os.O_CREAT, 0o600)
@@ -196,16 +198,16 @@ class Home:
                 return None
             if _same_file(descriptor, self.lock):
                 return descriptor
-            os.close(descriptor)  # a purge removed this file between open and flock: the name means another one now
+            os.close(descriptor)  # a purge deleted this file between open and flock; the path is another file now
 
     def sign(self, descriptor: int) -> None:
-        """Write into the lock who we are, for `holder`."""
+        """Write this process's identity into the lock, for `holder`."""
         pid, started = proc.identify(os.getpid())
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{pid} {started}\n".encode(), 0)
 
     def holder(self) -> int | None:
-        """The pid of the keeper that signed the lock and lives; unlike the state file, this is never out of date."""
+        """The pid of the living keeper that signed the lock. Unlike the state file, it is never out of date."""
         try:
             pid, started = map(int, self.lock.read_text().split())
         except (OSError, ValueError):
@@ -213,7 +215,7 @@ class Home:
         return pid if pid > 1 and proc.is_alive(pid, started) else None
 
     def is_held(self) -> bool:
-        """Whether a stack runs (or starts, or stops) on this directory."""
+        """Whether a stack starts, runs or stops in this directory."""
         if not self.lock.exists():
             return False
         try:
@@ -225,14 +227,14 @@ class Home:
         return descriptor is None
 
     def make_fallback(self) -> Path:
-        """The fallback directory, made on first use. Raises HeadraceError when somebody else has put one there."""
+        """Create the fallback directory if needed. Raises HeadraceError if another user created it."""
         with contextlib.suppress(FileExistsError):
             self.fallback.mkdir(mode=0o711)
         if not _is_private(self.fallback):
             raise HeadraceError(
-                f"{self.fallback} exists and is not ours",
-                "another user made it, or others may write into it",
-                "move the checkout where the users postgres, rabbitmq and redis can reach it, or remove that directory",
+                f"{self.fallback} exists and is not private",
+                "another user created it, or others may write into it",
+                "move the checkout where the users postgres, rabbitmq and redis can reach it, or delete that directory",
             )
         self.fallback.chmod(0o711)
         return self.fallback
@@ -270,6 +272,6 @@ def _same_file(descriptor: int, path: Path) -> bool:
 
 
 def _is_private(directory: Path) -> bool:
-    """A real directory of ours that nobody else may write into (in a shared place anyone can plant a name)."""
+    """Whether it is a real directory of ours that only we may write into: anyone can plant a name in /var/tmp."""
     found = directory.lstat()
     return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022

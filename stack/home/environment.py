@@ -1,4 +1,4 @@
-"""What the caller's environment names: servers that are there already, ports, a stack that runs elsewhere."""
+"""Reads the environment: external servers, ports, and a stack that runs elsewhere."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ GOOD_URLS = {
     "rabbitmq": "amqp://USER:PASSWORD@HOST:5672/%2F",
     "redis": "redis://:PASSWORD@HOST:6379/0",
 }
-# What the services' own settings.py say: the stack imports no service, so a unit test compares them.
+# The defaults in the services' settings.py. The stack imports no service, so a unit test compares them.
 SERVICE_PORTS = {"ingest_api": 8080, "persist_worker": 9101, "product_consumer": 9102, "product_api": 3000}
-# Of the APIs, for probes. A worker serves health pages alone, on the port above.
+# The APIs' ports for probes. A worker serves health pages alone, on the port above.
 HEALTH_PORTS = {"ingest_api": 9103, "product_api": 9104}
 
 
 def external_urls() -> dict[str, str]:
-    """The servers that the environment names, by our name for them. Raises HeadraceError for what is no such URL."""
+    """Server → URL, for servers that the environment names. Raises HeadraceError for an invalid URL."""
     urls = {server: url for server, name in VARIABLES.items() if (url := _secret(name))}
     for server, url in urls.items():
         name = VARIABLES[server]
@@ -34,8 +34,9 @@ def external_urls() -> dict[str, str]:
 
 
 def named_stack() -> dict[str, str] | None:
-    """`ingest_api`, `product_api`, `database` and `broker` of a stack that this command did not start, if the
-    environment names one, as in the containers of docker-compose.yml. Raises HeadraceError if it does so by half.
+    """`ingest_api`, `product_api`, `database` and `broker` → URL, of a stack that the environment names; else None.
+
+    The containers of docker-compose.yml set these variables. Raises HeadraceError if some are missing.
     """
     names = {"ingest_api": "INGEST_API_URL", "product_api": "PRODUCT_API_URL"}
     urls = {service: os.environ[name] for service, name in names.items() if os.environ.get(name)}
@@ -46,20 +47,20 @@ def named_stack() -> dict[str, str] | None:
     missing += [VARIABLES[server] for server in ("postgres", "rabbitmq") if server not in servers]
     if missing:
         raise HeadraceError(
-            f"a stack is named without {' and '.join(missing)}",
-            "INGEST_API_URL and PRODUCT_API_URL say where it is, DATABASE_URL and AMQP_URL what it uses",
+            f"the environment names a stack without {' and '.join(missing)}",
+            "INGEST_API_URL and PRODUCT_API_URL name its APIs, DATABASE_URL and AMQP_URL its servers",
             "set all four, or none",
         )
     return {**urls, "database": servers["postgres"], "broker": servers["rabbitmq"]}
 
 
 def order_ids(credentials: Credentials) -> dict[str, str]:
-    """What `up` tells the services about order ids, by variable: nothing, where the environment has a key."""
+    """The variables about order ids that `up` sets for the services; none if the environment has ORDER_ID_KEY."""
     return {} if os.environ.get("ORDER_ID_KEY") else credentials.order_ids
 
 
 def redis_namespace(credentials: Credentials) -> str:
-    """What keys in Redis begin with, as the services will find it. Raises HeadraceError for what they would refuse."""
+    """The prefix of keys in Redis, as the services will derive it. Raises HeadraceError if they would refuse it."""
     told = order_ids(credentials)
     keys = told.get("ORDER_ID_KEY") or os.environ["ORDER_ID_KEY"]
     namespace = told.get("REDIS_NAMESPACE") or _secret("REDIS_NAMESPACE") or namespace_of(keys.split(",")[0])
@@ -73,7 +74,7 @@ def redis_namespace(credentials: Credentials) -> str:
 
 
 def _secret(name: str) -> str | None:
-    """As the services find it: in the environment, or in a file of SECRETS_DIRECTORY. An empty one is not set."""
+    """A variable as the services read it: from the environment, or a file in SECRETS_DIRECTORY. Empty means unset."""
     if os.environ.get(name) == "":
         return None
     try:
@@ -83,22 +84,22 @@ def _secret(name: str) -> str | None:
 
 
 def has_password(text: str) -> bool:
-    """Whether one of the addresses in `text`, with commas between, holds a password, in whatever place."""
+    """Whether a URL in `text` (comma-separated) holds a password in any place."""
     return re.search(r"//[^/?#@]*:[^/?#]*@|[?&]pass(word|file|wd)?=", text, re.IGNORECASE) is not None
 
 
 def check_url(server: str, name: str, url: str, fix: str) -> None:
-    """Raise HeadraceError for what is no URL of such a server. `name`: what the caller gave it as."""
+    """Raise HeadraceError if `url` is not a URL for this server. `name`: the variable or option it came from."""
     try:
         _CHECKS[server](url)
     except BadAddress as error:
         raise HeadraceError(
-            f"{name} is not a URL that can be used: it {error}", f"a good one looks like {GOOD_URLS[server]}", fix
+            f"{name} is not a usable URL: it {error}", f"a valid one looks like {GOOD_URLS[server]}", fix
         ) from None
 
 
 def wanted_ports() -> dict[str, int]:
-    """The port that each service tries first. Raises HeadraceError for a variable that is no port."""
+    """The port that each service tries first. Raises HeadraceError for an invalid variable."""
     return {name: _port(f"{name.upper()}_PORT", default) for name, default in SERVICE_PORTS.items()}
 
 

@@ -1,10 +1,10 @@
-"""The file of API keys, and the stack's own key in it.
+"""The file of API keys, and the stack's own key.
 
-From the first key on, nobody gets in without one: seeds and the demo are clients like others. So with the first comes a
-key of the client `headrace`, whose token lies beside the file, for its owner alone to read.
+From the first key on, the APIs refuse requests without one, and the seeds and the demo are clients like others. So the
+first key brings another: one of the client `headrace`. Its token lies beside the file, readable only by the owner.
 
-That token also tells that there have been keys. A file that is not there is then not the same as no keys: it got lost,
-and nothing starts until somebody has said what is to be.
+That token also proves that keys existed. If the file is missing then, it was lost, and nothing starts until an operator
+restores it, creates new keys, or opens the APIs.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from stack.home.directory import Home
 from stack.process.identity import services_identity
 
 OWN_CLIENT = "headrace"
-# In the place of the token: somebody has revoked the stack's own key.
+# Instead of the token: the stack's own key was revoked.
 REVOKED = "revoked\n"
 
 
 def read_keys(home: Home) -> list[ApiKey]:
-    """All of them; none if there never were any. Raises HeadraceError for a file that is damaged or got lost."""
+    """All keys; [] if there never were any. Raises HeadraceError if the file is damaged or lost."""
     try:
         return decode_keys(home.api_keys.read_bytes())
     except FileNotFoundError:
@@ -48,12 +48,12 @@ def read_keys(home: Home) -> list[ApiKey]:
         raise HeadraceError(
             f"cannot read the API keys in {home.api_keys}",
             f"the file is damaged ({error})",
-            "put it back from a copy; or remove it, and make all keys anew: ./headrace keys add",
+            "restore it from a copy; or delete it and create all keys again: ./headrace keys add",
         ) from error
 
 
 def has_keys(home: Home) -> bool:
-    """Whether the APIs ask for a key. Also if they cannot be read: whoever has lost them is not open for it."""
+    """Whether the APIs ask for a key. True if the file cannot be read: losing it does not open them."""
     try:
         return bool(read_keys(home))
     except HeadraceError:
@@ -61,10 +61,10 @@ def has_keys(home: Home) -> bool:
 
 
 def add_key(home: Home, client: str, scopes: Sequence[ScopeName], orders_per_s: int | None) -> str:
-    """Add a key, and with the first one the stack's own. Returns the token. Raises HeadraceError."""
+    """Add a key, and with the first one the stack's own key. Returns the token. Raises HeadraceError."""
     home.create()
     with _locked(home):
-        # One that got lost is made anew so, with this key: see _lost.
+        # A lost file is replaced by a new one with this key, see _lost.
         keys = read_keys(home) if home.api_keys.exists() else []
         if not _is_revoked(home):
             keys = with_own_key(home, keys)
@@ -74,10 +74,10 @@ def add_key(home: Home, client: str, scopes: Sequence[ScopeName], orders_per_s: 
 
 
 def remove_key(home: Home, key_id: str) -> tuple[ApiKey | None, list[ApiKey]]:
-    """Remove the key with this id. Returns it and those that are left; None if there is none, or it is the last.
+    """Remove the key with this id. Returns it, and the keys that are left. None: no such key, or it is the last one.
 
-    The stack's own stays revoked: `add_key` does not make it anew. It comes back with `own_token`, for who needs it on
-    this machine, and when the last other key goes: a file without keys opens the doors. Raises HeadraceError.
+    If it is the stack's own key, `add_key` does not create a new one. `own_token` does, and so does the removal of
+    the last other key: a file without keys opens the APIs. Raises HeadraceError.
     """
     if not home.api_keys.exists():
         return None, read_keys(home)
@@ -94,8 +94,9 @@ def remove_key(home: Home, key_id: str) -> tuple[ApiKey | None, list[ApiKey]]:
 
 
 def ensure_file(home: Home) -> None:
-    """See to it that there is a file before the APIs start, which refuse to without one: if there never were keys, one
-    that holds none. Their user can read it then, also one that came from a copy. Raises HeadraceError if it got lost.
+    """Create an empty key file if there never were keys: the APIs do not start without one.
+
+    Lets the services' user read the file, even if it came from a copy. Raises HeadraceError if it was lost.
     """
     with _locked(home):
         if not home.api_keys.exists():
@@ -106,14 +107,14 @@ def ensure_file(home: Home) -> None:
 
 
 def forget_keys(home: Home) -> None:
-    """Remove all keys, the stack's own among them: APIs that start from now on are open."""
+    """Remove all keys, the stack's own included. APIs that start from now on are open."""
     with _locked(home):
         write_keys(home, [])
         home.own_api_key.unlink(missing_ok=True)
 
 
 def own_token(home: Home) -> str | None:
-    """The token of the stack's own key, which is made anew if it got lost; None without keys, when nobody needs one.
+    """The token of the stack's own key; a lost one is replaced. None if there are no keys, so none is needed.
 
     Raises HeadraceError.
     """
@@ -127,7 +128,7 @@ def own_token(home: Home) -> str | None:
 
 
 def with_own_key(home: Home, keys: list[ApiKey]) -> list[ApiKey]:
-    """`keys` if the stack's own is among them, else with a new one in the place of any that it lost the token of."""
+    """`keys` with the stack's own. If its token is lost, a new key replaces the old one."""
     if _is_among(_own_token(home), keys):
         return keys
     token = new_token()
@@ -136,7 +137,7 @@ def with_own_key(home: Home, keys: list[ApiKey]) -> list[ApiKey]:
 
 
 def make_key(token: str, client: str, scopes: Sequence[ScopeName], orders_per_s: int | None) -> ApiKey:
-    """`token`: one of ours."""
+    """The key of a `token` that new_token made."""
     parts = parse_token(token)
     assert parts
     now = datetime.now(UTC).replace(microsecond=0)
@@ -144,7 +145,7 @@ def make_key(token: str, client: str, scopes: Sequence[ScopeName], orders_per_s:
 
 
 def write_keys(home: Home, keys: Sequence[ApiKey]) -> None:
-    """The services' user reads the file by its group, and cannot write it. It holds hashes, and no secret."""
+    """Write the file. The services' user may read it by its group, not write it. It holds hashes, and no secret."""
     identity = services_identity()
     write_private(home.api_keys, encode_keys(keys), group=identity.gid if identity else None)
 
@@ -152,8 +153,8 @@ def write_keys(home: Home, keys: Sequence[ApiKey]) -> None:
 def _lost(home: Home) -> HeadraceError:
     return HeadraceError(
         f"the API keys in {home.api_keys} are gone",
-        f"there have been keys ({home.own_api_key} is the stack's own), and without the file all doors would open",
-        "put it back from a copy; or make new keys: ./headrace keys add; or do without: ./headrace keys open",
+        f"there were keys ({home.own_api_key} is the stack's own), and without the file the APIs would be open",
+        "restore it from a copy; or create new keys: ./headrace keys add; or do without: ./headrace keys open",
     )
 
 
@@ -174,7 +175,7 @@ def _is_among(token: str | None, keys: Sequence[ApiKey]) -> bool:
 
 @contextlib.contextmanager
 def _locked(home: Home) -> Iterator[None]:
-    """To read, change and write is one step: of two commands at once, neither loses its key."""
+    """Hold the lock from reading to writing, so that of two commands at once neither loses its key."""
     descriptor = os.open(home.path / "api-keys.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -1,4 +1,4 @@
-"""The state file: what runs, where, and as which pids; written by the supervisor, read by every other command."""
+"""The state file: what runs, where, and with which pids. The supervisor writes it, all other commands read it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SERVICES = ("ingest_api", "persist_worker", "product_consumer", "product_api")
 
 @dataclass
 class Part:
-    """One server or service. `url` holds the password where there is one: the file is 0600."""
+    """One server or service. `url` may hold a password: the file is 0600."""
 
     url: str
     pid: int | None = None
@@ -25,19 +25,19 @@ class Part:
     restarts: int = 0
     version: str = ""
     why: str = ""
-    """Why a service is not ready, as it says itself when it is asked."""
+    """Why a service is not ready, by its own account."""
     health_url: str = ""
-    """Where an API tells of itself, for connections of clients cannot be taken there. "": where all else is."""
+    """An API's health listener, which works even when client connections are exhausted. "": the same as `url`."""
 
     @property
     def asked_at(self) -> str:
-        """Where its /health and /metrics are."""
+        """The address of /health and /metrics."""
         return self.health_url or self.url
 
 
 @dataclass
 class StackState:
-    """`ports` outlive the run, so that the next one tries them first."""
+    """The state of a stack. `ports` outlive the run: the next one tries them first."""
 
     phase: Phase = "down"
     supervisor: tuple[int, int] = (0, 0)
@@ -45,7 +45,7 @@ class StackState:
     ports: dict[str, int] = field(default_factory=dict)
     parts: dict[str, Part] = field(default_factory=dict)
     management_url: str = ""
-    # `database` and `broker`, as the commands of an operator use them: not as an administrator.
+    # URLs of `database` and `broker` for the operator's commands. Their account is no administrator's.
     operator: dict[str, str] = field(default_factory=dict)
 
     def save(self, home: Home) -> None:
@@ -53,12 +53,12 @@ class StackState:
 
     @property
     def is_running(self) -> bool:
-        """Whether the supervisor that wrote this still runs (a state file may outlive a kill -9)."""
+        """Whether the supervisor that wrote this runs. (The file outlives a kill -9.)"""
         return proc.is_alive(*self.supervisor)
 
 
 def load(home: Home) -> StackState:
-    """The last state written; the state of nothing when there is none or it cannot be read."""
+    """The last state written; an empty one if there is none, or it cannot be read."""
     try:
         raw: dict[str, Any] = json.loads(home.state.read_text())
         raw["parts"] = {name: Part(**part) for name, part in raw["parts"].items()}
@@ -71,7 +71,7 @@ def load(home: Home) -> StackState:
 
 
 def _process(pid: int, started: int) -> tuple[int, int]:
-    """None of ours has a pid below 2, and signals to 1, 0 or less go where nobody wants them: ValueError."""
+    """Check a (pid, start). Raises ValueError for a pid below 2: a signal to it would hit other processes."""
     if (pid, started) != (0, 0) and int(pid) <= 1:
         raise ValueError(f"pid {pid}")
     return int(pid), int(started)

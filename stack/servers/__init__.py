@@ -1,1 +1,1 @@
-"""PostgreSQL, RabbitMQ and Redis: found, installed, started and watched, and who may do what on each."""
+"""PostgreSQL, RabbitMQ and Redis: finding, installing, starting and watching them, and each service's rights."""

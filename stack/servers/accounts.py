@@ -1,7 +1,7 @@
-"""The account that each service has on the servers of `up` and of Compose: its name, its password, its address.
+"""Each service's account on the servers of `up` and of Compose: name, password, URL.
 
-The passwords follow from the stack's own secrets, which no service is told. A server that the environment names is used
-as it is given: by all services, with the one account of its address.
+The passwords derive from the stack's secrets, which no service knows. A server that the environment names is used as it
+is: all services share the account of its URL.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from stack.servers.redis_users import user_name
 
 
 def database_passwords(credentials: Credentials) -> dict[str, str]:
-    """Of the owner of the schema, and of each role in GRANTS."""
+    """Role → password, for the schema's owner and each role in GRANTS."""
     return {role: derived(credentials.postgres, f"postgres {role}") for role in (OWNER, *GRANTS)}
 
 
 def broker_passwords(credentials: Credentials) -> dict[str, str]:
-    """Of each user in RIGHTS."""
+    """User → password, for each user in RIGHTS."""
     return {user: derived(credentials.rabbitmq, f"rabbitmq {user}") for user in RIGHTS}
 
 
 def database_urls(admin_url: str, credentials: Credentials) -> dict[str, str]:
-    """`admin_url`, as each role has it."""
+    """Role → URL. `admin_url`: the administrator's."""
     database = urlsplit(admin_url).path.removeprefix("/")
     passwords = database_passwords(credentials)
     return {role: _as(admin_url, role_name(database, role), password) for role, password in passwords.items()}
 
 
 def broker_urls(admin_urls: str, credentials: Credentials) -> dict[str, str]:
-    """`admin_urls`, of one node or of several with commas between, as each user has them."""
+    """User → URL. `admin_urls`: the administrator's, of one node or several, separated by commas."""
     return {
         user: ",".join(_as(url, user, password) for url in admin_urls.split(","))
         for user, password in broker_passwords(credentials).items()
@@ -41,12 +41,12 @@ def broker_urls(admin_urls: str, credentials: Credentials) -> dict[str, str]:
 
 
 def redis_passwords(credentials: Credentials) -> dict[str, str]:
-    """Of the user of each service."""
+    """Service → password of its Redis user."""
     return {service: derived(credentials.redis, f"redis {service}") for service in REDIS_RIGHTS}
 
 
 def redis_urls(admin_url: str, credentials: Credentials, namespace: str) -> dict[str, str]:
-    """`admin_url`, as each service has it. `namespace`: what its keys begin with."""
+    """Service → URL. `admin_url`: the administrator's. `namespace`: the prefix of keys."""
     return {
         service: _as(admin_url, user_name(namespace, service), password)
         for service, password in redis_passwords(credentials).items()

@@ -1,4 +1,4 @@
-"""Where the servers' programs lie on this machine, which versions they are, and which package brings each."""
+"""Finds the servers' programs on this machine, their versions, and the package of each."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ TITLES = {"postgres": "PostgreSQL", "rabbitmq": "RabbitMQ", "redis": "Redis"}
 
 @dataclass(frozen=True)
 class Binary:
-    """`path`: the program (for PostgreSQL the directory of its programs)."""
+    """An installed server. `path`: its program; for PostgreSQL, the directory of its programs."""
 
     path: Path
     version: str
 
 
 def find(server: str) -> Binary | None:
-    """The installed `postgres`, `rabbitmq` or `redis`; None when the machine has none that we can use."""
+    """The installed `postgres`, `rabbitmq` or `redis`; None if there is none that we can use."""
     return {"postgres": find_postgres, "rabbitmq": find_rabbitmq, "redis": find_redis}[server]()
 
 
@@ -41,7 +41,7 @@ def find_postgres() -> Binary | None:
 
 
 def find_rabbitmq() -> Binary | None:
-    """The version is read from the plugins' directory name: asking the program costs seconds."""
+    """Find RabbitMQ. Reads the version from a directory name: asking the program costs seconds."""
     script = RABBITMQ_SCRIPTS / "rabbitmq-server"
     if not script.exists():
         on_path = shutil.which("rabbitmq-server")

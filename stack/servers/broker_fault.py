@@ -1,4 +1,4 @@
-"""Notices a RabbitMQ that answers and does no work, which only a restart fixes."""
+"""Detects a RabbitMQ that answers but does no work, which only a restart fixes."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from aiormq.exceptions import ConnectionInternalError, DeliveryError, PublishErr
 from pamqp.commands import Basic
 from pamqp.common import FieldTable
 
-# A quorum queue of the supervisor's own, which holds one message and can never be full: what it refuses, and what is
-# asked of it in vain, is the broker's fault.
+# A quorum queue of the supervisor's own, with one message, so it can never be full. If it refuses a message or does not
+# answer, the broker is at fault.
 QUEUE = "headrace.supervisor"
 _ARGUMENTS: FieldTable = {"x-queue-type": "quorum", "x-max-length": 1, "x-overflow": "drop-head"}
 _TIMEOUT_S = 3.0
-# RabbitMQ raises its alarm at 50 MB (rabbitmq.CONFIGURATION). With less than twice that, a restart finds no room.
+# RabbitMQ raises its alarm at 50 MB (rabbitmq.CONFIGURATION). With less than twice that, a restart would not help.
 _ROOM_BYTES = 100_000_000
 
 
 class BrokerFault:
-    """Publishes an empty message and waits for its confirm, which takes a disk that works and a queue that runs."""
+    """Publishes an empty message and waits for its confirm, which proves that disk and queue work."""
 
     def __init__(self, address: str, directory: Path) -> None:
         """`directory`: where the broker keeps its data."""
@@ -32,7 +32,7 @@ class BrokerFault:
         self._channel: aiormq.abc.AbstractChannel | None = None
 
     async def look(self) -> str | None:
-        """Why only a restart helps. None if it works, cannot be reached, is blocked by an alarm, or has no room."""
+        """Why only a restart helps. None if the broker works, is unreachable, is blocked by an alarm or has no room."""
         try:
             async with asyncio.timeout(_TIMEOUT_S):
                 await self._publish()
@@ -42,8 +42,8 @@ class BrokerFault:
             await self.close()
             return f"its quorum queues are down: {why}" if self._has_room() else None
         except (Exception, asyncio.CancelledError) as error:
-            # Silence is another matter: it may be stopped, or at work. What waits on a connection that dies may get a
-            # CancelledError of the client's.
+            # No answer proves nothing: the broker may be stopped, or busy. If the connection dies, the client may raise
+            # a CancelledError of its own.
             await self.close()
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
@@ -51,7 +51,7 @@ class BrokerFault:
             return None
 
     async def close(self) -> None:
-        """A channel from before a fault waits for its confirms for ever: the next look begins anew. Never raises."""
+        """Close the connection: an old channel may wait for its confirms for ever. Never raises."""
         connection, self._connection, self._channel = self._connection, None, None
         if connection is not None:
             with contextlib.suppress(Exception):
@@ -66,9 +66,9 @@ class BrokerFault:
             await self._declare(self._channel)
         properties = Basic.Properties(delivery_mode=2)
         try:
-            # Mandatory: what no queue takes is confirmed too, and would say nothing of queues.
+            # Mandatory: the broker also confirms a message that no queue takes, which would prove nothing.
             await self._channel.basic_publish(b"", routing_key=QUEUE, properties=properties, mandatory=True)
-        except PublishError:  # a DeliveryError too; somebody has deleted the queue
+        except PublishError:  # also a DeliveryError: the queue was deleted
             await self._declare(self._channel)
 
     @staticmethod
@@ -76,7 +76,7 @@ class BrokerFault:
         await channel.queue_declare(QUEUE, durable=True, arguments=_ARGUMENTS)
 
     def _has_room(self) -> bool:
-        """Also False if nobody can say: a broker whose directory cannot be read would not start again."""
+        """Whether the disk has room. False if its directory cannot be read: then the broker would not start again."""
         try:
             return shutil.disk_usage(self._directory).free > _ROOM_BYTES
         except OSError:

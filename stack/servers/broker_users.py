@@ -1,7 +1,7 @@
-"""Who may do what at RabbitMQ: one table, from which the users of `up`, of Compose and of Kubernetes derive.
+"""Permissions in RabbitMQ: one table, from which the users of `up`, of Compose and of Kubernetes derive.
 
-Each service declares what it uses, so it may configure that. To declare a queue with a dead-letter exchange takes
-`read` on the queue and `write` on that exchange; to bind takes `write` on the queue and `read` on the exchange.
+Each service declares what it uses, so it needs `configure` there. Declaring a queue with a dead-letter exchange needs
+`read` on the queue and `write` on that exchange. Binding needs `write` on the queue and `read` on the exchange.
 Nobody here is an administrator: no service needs the management API.
 """
 
@@ -27,15 +27,16 @@ from pipeline.contract.topology import (
     PRODUCTS_EXCHANGE,
 )
 
-# The private queue of product events that each ingest_api has: the broker makes up its name.
+# Each ingest_api has a private queue of product events, named by the broker.
 PRIVATE_QUEUES = "amq.gen-*"
 _ORDERS = (ORDERS_EXCHANGE, DEAD_EXCHANGE, ORDERS_DEAD_QUEUE)
 
 
 @dataclass(frozen=True)
 class Rights:
-    """Exchanges and queues that a user may configure, write and read; the routing keys with which it may publish to
-    orders_exchange, None for those of no order.
+    """Exchanges and queues that a user may configure, write and read.
+
+    `order_keys`: the routing keys with which it may publish to orders_exchange.
     """
 
     configure: tuple[str, ...]
@@ -63,7 +64,7 @@ RIGHTS: Mapping[str, Rights] = {
         read=(ORDERS_EXCHANGE, DEAD_EXCHANGE, ORDERS_CREATED_QUEUE),
     ),
     "product_api": Rights(configure=(PRODUCTS_EXCHANGE,), write=(PRODUCTS_EXCHANGE,), read=()),
-    # `dead replay` and `verify --repair` send orders on their way once more.
+    # `dead replay` and `verify --repair` publish orders again.
     "operator": Rights(
         configure=(*_ORDERS, ORDERS_ACCEPTED_QUEUE, ORDERS_CREATED_QUEUE),
         write=(*_ORDERS, ORDERS_ACCEPTED_QUEUE, ORDERS_CREATED_QUEUE),
@@ -74,7 +75,7 @@ RIGHTS: Mapping[str, Rights] = {
 
 
 def pattern(names: Iterable[str]) -> str:
-    """The regular expression of RabbitMQ that matches these names, in which `*` stands for anything, and no others."""
+    """A RabbitMQ regular expression that matches exactly these names. `*` in a name matches anything."""
     each = [re.escape(name).replace(r"\*", ".*").replace(r"\-", "-") for name in names]
     return f"^({'|'.join(each)})$" if each else "^$"
 
@@ -84,9 +85,9 @@ def permissions(rights: Rights) -> dict[str, str]:
 
 
 def definitions(passwords: Mapping[str, str], vhost: str, administrator: tuple[str, str] | None = None) -> str:
-    """What a node imports when it boots, as JSON. `passwords`: of each user in RIGHTS. It holds hashes of them.
+    """The definitions that a node imports when it boots, as JSON. `passwords`: by user; only their hashes are written.
 
-    `administrator`: name and password of one for people; no service is told it.
+    `administrator`: name and password of an account for people. No service knows it.
     """
     users: list[dict[str, Any]] = [_user(name, passwords[name], []) for name in RIGHTS]
     allowed = [{"user": name, "vhost": vhost, **permissions(rights)} for name, rights in RIGHTS.items()]
@@ -103,7 +104,7 @@ def definitions(passwords: Mapping[str, str], vhost: str, administrator: tuple[s
 
 
 def _user(name: str, password: str, tags: list[str]) -> dict[str, Any]:
-    # The salt follows from the password, so that the same passwords give the same file.
+    # The salt derives from the password, so the same passwords give the same file.
     salt = hashlib.sha256(f"salt {name} {password}".encode()).digest()[:4]
     digest = salt + hashlib.sha256(salt + password.encode()).digest()
     return {

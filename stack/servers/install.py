@@ -1,4 +1,4 @@
-"""Installs what is missing, or says in one message how to."""
+"""Installs missing servers, or says how to."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SCRIPT = Path(__file__).with_name("install.sh")
 
 
 def missing_servers(servers: tuple[str, ...] = SERVERS) -> list[str]:
-    """Those that are neither named by the environment nor found on this machine."""
+    """The servers that neither the environment names nor this machine has."""
     given = external_urls()
     return [server for server in servers if server not in given and binaries.find(server) is None]
 
@@ -30,7 +30,7 @@ def packages_of(servers: list[str]) -> list[str]:
 
 
 def become_root() -> list[str] | None:
-    """The words to put before a command that needs root; None when we cannot become root without a question."""
+    """The prefix that runs a command as root; None if that would need a password."""
     if os.geteuid() == 0:
         return []
     if (
@@ -42,7 +42,7 @@ def become_root() -> list[str] | None:
 
 
 def ensure_servers(home: Home, missing: list[str]) -> None:
-    """Install the packages of the missing servers. Raises HeadraceError when that cannot be done."""
+    """Install the packages of the missing servers. Raises HeadraceError if that fails."""
     if not missing:
         return
     prefix = become_root()
@@ -50,19 +50,19 @@ def ensure_servers(home: Home, missing: list[str]) -> None:
     if prefix is None or shutil.which("apt-get") is None:
         raise cannot_install(missing)
     home.create()
-    say(f"  installing {' '.join(packages)} (no service is started) ...")
+    say(f"  installing {' '.join(packages)} (without starting any service) ...")
     since = time.monotonic()
     with spinner(f"apt-get install {' '.join(packages)}"):
         code = _run([*prefix, "sh", str(SCRIPT), *packages], home.log("apt"))
     if code != 0 or (left := [server for server in missing if binaries.find(server) is None]):
-        cause = f"apt-get ended with exit code {code}" if code else f"no usable program of {', '.join(left)} afterwards"
+        cause = f"apt-get ended with exit code {code}" if code else f"it installed no usable {', '.join(left)}"
         fix = f"{apt_line(missing)}   (as root), then: ./headrace up"
         raise HeadraceError(f"cannot install {' '.join(packages)}", cause, fix, str(home.log("apt")))
     step_done(f"installed {' '.join(packages)}", time.monotonic() - since)
 
 
 def _run(command: list[str], log: Path) -> int:
-    """In a session of its own: a Ctrl-C here must not stop dpkg half-way; it then finishes in the background."""
+    """Run a command in its own session: a Ctrl-C must not stop dpkg halfway, so it finishes in the background."""
     with open_log(log) as output:
         return subprocess.run(
             command,
@@ -85,6 +85,6 @@ def cannot_install(missing: list[str]) -> HeadraceError:
         f"{titles} not installed",
         "this user is not root and has no password-less sudo"
         if shutil.which("apt-get")
-        else "there is no apt-get here",
+        else "this machine has no apt-get",
         f"sudo {apt_line(missing)}   or, with Docker: docker compose up --build",
     )

@@ -1,10 +1,10 @@
 #!/bin/sh
 # Installs Debian packages as root and starts nothing: `sh stack/servers/install.sh PACKAGE...`
 #
-# A package's own scripts would start its server on its well-known port, now and at each boot. Headrace only wants the
-# binaries, so for the length of the installation a policy-rc.d refuses every start, PostgreSQL makes no cluster, and
-# the units that came with it are disabled. What the machine had before is put back, also after a kill in the middle
-# (the next run finds the saved file). Services that were already installed keep their state.
+# A package's scripts would start its server on its well-known port, now and at each boot. Headrace only wants the
+# binaries. So during the installation a policy-rc.d refuses every start, PostgreSQL creates no cluster, and new units are
+# disabled. Afterwards the machine's former files are restored, even after a kill: the next run finds the saved file.
+# Services that were installed before keep their state.
 set -eu
 
 policy=/usr/sbin/policy-rc.d
@@ -31,8 +31,8 @@ forbid_starts() {
     echo 'create_main_cluster = false' >"$no_cluster"
 }
 
-# What makes a unit start at boot is a link in a *.wants directory. Handled as such because systemctl is not everywhere
-# (the packages enable their units in containers too) and deb-systemd-helper works for maintainer scripts alone.
+# A link in a *.wants directory makes a unit start at boot. The links are handled directly: systemctl may be missing
+# (packages enable their units in containers too), and deb-systemd-helper works only for maintainer scripts.
 boot_links() {
     for unit in $units; do
         for link in /etc/systemd/system/*.wants/"$unit"; do
@@ -41,7 +41,7 @@ boot_links() {
     done
 }
 
-disable_new_units() { # those that were there before
+disable_new_units() { # LINKS: those that existed before
     for link in $(boot_links); do
         case " $1 " in
             *" $link "*) ;;
@@ -50,7 +50,7 @@ disable_new_units() { # those that were there before
     done
 }
 
-# A package list that is there but stale names files that the mirror has since replaced: update and try once more.
+# A stale package list names files that the mirror has replaced: update and try again.
 apt_install() {
     apt-get install -y --no-install-recommends -o DPkg::Lock::Timeout=300 "$@"
 }
@@ -64,7 +64,7 @@ if [ "${HEADRACE_INSTALL_LOCKED:-}" != 1 ]; then
     HEADRACE_INSTALL_LOCKED=1 exec flock /run/lock/headrace-install.lock sh "$0" "$@"
 fi
 export DEBIAN_FRONTEND=noninteractive
-# Ctrl-C and a closed terminal stop the one who asked, never dpkg half-way.
+# Ctrl-C and a closed terminal stop the caller, never dpkg halfway.
 trap '' INT HUP TERM
 trap restore EXIT
 restore

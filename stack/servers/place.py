@@ -1,4 +1,4 @@
-"""Where one private server lives: its program, its directory, its user."""
+"""The place of one private server: its program, directory, log and user."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stack.servers.binaries import Binary
 
 @dataclass(frozen=True)
 class Place:
-    """`directory` belongs to `identity`, is 0700, and is a real path that this user can reach."""
+    """`directory`: owned by `identity`, mode 0700, a real path that this user can reach."""
 
     binary: Binary
     directory: Path
@@ -23,7 +23,7 @@ class Place:
     identity: Identity | None
 
     def write(self, name: str, text: str) -> Path:
-        """Put a file there that only the server's user reads."""
+        """Write a file into the directory. Only the server's user can read it."""
         path = self.directory / name
         write_private(path, text)
         give(path, self.identity)
@@ -31,10 +31,10 @@ class Place:
 
 
 def make_place(home: Home, server: str, binary: Binary) -> Place:
-    """The place of `server`, made on first use; under /var/tmp when its user cannot reach the state directory."""
+    """The place of `server`, created if needed; under /var/tmp if its user cannot reach the state directory."""
     identity = identity_for(server)
     link = home.path / server
-    # Paths of another disposition (run as another user, moved) are left alone: the server itself will say so.
+    # An existing path stays, even if the stack was moved or runs as another user: the server itself will say so.
     if not link.exists() and not can_enter(identity, home.path):
         _link_to_fallback(home, server, link)
     directory = link.resolve()
@@ -49,7 +49,7 @@ def _link_to_fallback(home: Home, server: str, link: Path) -> None:
 
 
 def minimal_environment(**extra: str) -> dict[str, str]:
-    """What a server needs and nothing of the caller's shell: PGDATA or RABBITMQ_* set there must not leak in."""
+    """The environment of a server, without the caller's variables: PGDATA or RABBITMQ_* must not leak in."""
     path = os.environ.get("PATH", "/usr/bin:/bin")
     return {"PATH": f"{path}:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", **extra}
 

@@ -1,8 +1,8 @@
-"""Policies of the broker that remove accepted orders. An operator sets them; no argument of a queue keeps them away.
+"""Finds policies of the broker that remove accepted orders. An operator sets them; no queue argument prevents them.
 
-What they do to a queue of ours was tried on RabbitMQ 3.10, as policies and as operator policies. Our dead-letter
-exchange and its strategy outrank theirs, so what is removed from orders.accepted or orders.created is parked, with its
-reason. What is removed from orders.dead, or goes with a queue that is deleted, is gone.
+Their effects were tried on RabbitMQ 3.10, as policies and as operator policies. Our dead-letter exchange and strategy
+take precedence: messages removed from orders.accepted or orders.created are parked with their reason. Messages removed
+from orders.dead, or together with a deleted queue, are lost.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from stack.servers import binaries
 from stack.servers.rabbitmq import NODE, node_environment
 
 QUEUES = (ORDERS_ACCEPTED_QUEUE, ORDERS_CREATED_QUEUE, ORDERS_DEAD_QUEUE)
-# Where a management API listens unless it was told otherwise.
+# The management API's default port.
 _MANAGEMENT_PORT = 15672
 _TIMEOUT_S = 3.0
 # rabbitmqctl starts an Erlang VM: 1 s on an idle machine, ten times that on a busy one.
@@ -37,14 +37,15 @@ _REMOVES: Mapping[str, str] = {
     "expires": "deletes the queue, with its orders, {value} ms after its last consumer has gone",
     "max-length": "removes the oldest messages past {value}",
     "max-length-bytes": "removes the oldest messages past {value} bytes",
-    "delivery-limit": "gives up orders that came back {value} times; Headrace counts on 100",
+    "delivery-limit": "dead-letters orders after {value} deliveries; Headrace expects 100",
 }
 _OUR_DELIVERY_LIMIT = 100
 
 
 def dangers(policies: Iterable[Mapping[str, Any]]) -> list[str]:
-    """What is told of policies that remove orders, as the management API and rabbitmqctl show them: a line for each
-    queue and removal. Of several policies that match a queue only one is in force, but a deletion brings the next.
+    """A line for each queue and way to lose orders. `policies`: as the management API or rabbitmqctl shows them.
+
+    If several match a queue, only one is in force, but deleting it puts the next into force.
     """
     return [
         f"the policy {policy.get('name')!r} on {queue} {what}: {_then(queue, key)}"
@@ -56,7 +57,7 @@ def dangers(policies: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def _definition(policy: Mapping[str, Any]) -> Mapping[str, Any]:
-    """rabbitmqctl writes it as text."""
+    """The policy's definition. rabbitmqctl prints it as JSON text."""
     definition = policy.get("definition", {})
     if isinstance(definition, str):
         definition = json.loads(definition)
@@ -69,7 +70,7 @@ def _removals(definition: Mapping[str, Any]) -> list[tuple[str, str]]:
     for key, what in _REMOVES.items():
         value = definition.get(key)
         if value is None or (key.startswith("max-length") and not drops_head):
-            continue  # without drop-head, orders are refused sooner, and none is removed
+            continue  # without drop-head, the queue refuses orders and removes none
         if key == "delivery-limit" and value >= _OUR_DELIVERY_LIMIT:
             continue
         found.append((key, what.format(value=value)))
@@ -90,15 +91,16 @@ def _is_for(policy: Mapping[str, Any], queue: str) -> bool:
     try:
         return re.search(str(policy.get("pattern", "")), queue) is not None
     except re.error:
-        return True  # a pattern of another dialect; better told once too often
+        return True  # a pattern of another dialect; warn rather than miss one
 
 
 # ── I/O below
 
 
 def read_policies(home: Home, state: StackState, amqp_url: str) -> list[Mapping[str, Any]] | None:
-    """Of the broker's virtual host, from its management API; for a private broker without one, by rabbitmqctl. None if
-    they cannot be read.
+    """The policies of the URL's virtual host; None if they cannot be read.
+
+    From the management API, or by rabbitmqctl for a private broker without one.
     """
     url = urlsplit(amqp_url.split(",")[0])
     vhost = unquote(url.path[1:]) or "/"
@@ -106,14 +108,14 @@ def read_policies(home: Home, state: StackState, amqp_url: str) -> list[Mapping[
     if is_private and not state.management_url:
         return _by_command(home, state, vhost)
     if url.scheme != "amqp" and not state.management_url:
-        return None  # no password goes over a line that is not encrypted when this one is
+        return None  # AMQP is encrypted here, so no password is sent over plain HTTP
     login = f"{unquote(url.username or 'guest')}:{unquote(url.password or 'guest')}"
     base = _without_login(state.management_url) if is_private else f"http://{url.hostname}:{_MANAGEMENT_PORT}"
     return policies_at(base, login, vhost)
 
 
 def policies_at(base: str, login: str, vhost: str) -> list[Mapping[str, Any]] | None:
-    """`base`: of a management API. `login`: USER:PASSWORD. None if it does not answer, or not this user."""
+    """The policies from a management API at `base`. `login`: USER:PASSWORD. None if it does not answer this user."""
     headers = {"Authorization": "Basic " + base64.b64encode(login.encode()).decode()}
     found: list[Mapping[str, Any]] = []
     for kind in ("policies", "operator-policies"):

@@ -1,4 +1,4 @@
-"""A private PostgreSQL: durable, on the loopback, with passwords."""
+"""Runs a private PostgreSQL: durable, on the loopback address, with passwords."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ USER = "headrace"
 DATABASE = "headrace"
 DEFAULT_PORT = 15432
 
-# Everything about durability (fsync, synchronous_commit, full_page_writes) is left at its safe default.
+# Durability (fsync, synchronous_commit, full_page_writes) keeps its safe defaults.
 SETTINGS = {
     "listen_addresses": LOOPBACK,
-    # No Unix socket: TCP with a password is the one way in, and a deep path would not fit into a socket's 107 bytes.
+    # No Unix socket: TCP with a password is the only way in, and a deep path would not fit into a socket's 107 bytes.
     "unix_socket_directories": "",
     # The default 128 MB is from 2005; the tables of a demo and their indexes fit into this.
     "shared_buffers": "256MB",
@@ -31,7 +31,7 @@ SETTINGS = {
     "max_wal_size": "2GB",
     # The services hold about 30 connections; tests and a curious psql take the rest.
     "max_connections": "100",
-    # A statement that waits for a lock is worth a line.
+    # Log a statement that waits for a lock.
     "log_lock_waits": "on",
 }
 
@@ -41,7 +41,7 @@ def url(port: int, password: str, database: str = DATABASE) -> str:
 
 
 async def prepare(place: Place, password: str) -> None:
-    """Make the data directory unless it is there. Raises HeadraceError when another major version wrote it."""
+    """Create the data directory if needed. Raises HeadraceError if another major version wrote it."""
     data = place.directory / "data"
     if not data.exists():
         await _initdb(place, password)
@@ -50,12 +50,12 @@ async def prepare(place: Place, password: str) -> None:
         raise HeadraceError(
             f"PostgreSQL {place.binary.version} cannot read the data in {data}",
             f"PostgreSQL {version} wrote it",
-            f"apt-get install postgresql-{version}, or start afresh without the old data: ./headrace down --purge",
+            f"apt-get install postgresql-{version}, or delete all data and start afresh: ./headrace down --purge",
         )
 
 
 async def _initdb(place: Place, password: str) -> None:
-    # Made under another name and renamed: a directory named `data` is complete, whenever we are killed.
+    # Created under another name, then renamed: a directory named `data` is always complete.
     unfinished = place.directory / "data.unfinished"
     remove_tree(unfinished)
     password_file = place.write("password", password + "\n")
@@ -74,7 +74,7 @@ async def _initdb(place: Place, password: str) -> None:
         finally:
             password_file.unlink()
     if code != 0:
-        cause = "disk full, or a directory that the server's user cannot write"
+        cause = "the disk is full, or the server's user cannot write the directory"
         raise HeadraceError(
             f"initdb ended with exit code {code}",
             cause,
@@ -101,7 +101,7 @@ def spec(place: Place, port: int, password: str) -> Spec:
         env=minimal_environment(),
         before=lambda: free_data(place),
         identity=place.identity,
-        # After a crash with much WAL it replays first: minutes, and it says so in its log.
+        # After a crash, replaying the WAL may take minutes; the log says so.
         start_timeout_s=120,
         stop_signal=signal.SIGINT,  # "fast": roll back, checkpoint, end
         stop_grace_s=20,
@@ -110,7 +110,7 @@ def spec(place: Place, port: int, password: str) -> Spec:
 
 
 async def probe(address: str) -> None:
-    """Return once it accepts a connection with this password."""
+    """Connect and authenticate once. Raises if the server is not ready."""
     connection = await asyncpg.connect(address, timeout=4)
     await connection.close()
 

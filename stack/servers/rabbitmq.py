@@ -1,7 +1,7 @@
-"""A private RabbitMQ node, with a port mapper (epmd) of its own.
+"""Runs a private RabbitMQ node, with its own port mapper (epmd).
 
-epmd is started by the first Erlang node on a machine as a daemon, on a well-known port, and stays for ever. Ours runs
-in the foreground on a port of its own before the node starts, so it is supervised and stopped like everything else.
+The first Erlang node on a machine starts epmd as a daemon on a well-known port, which stays for ever. Ours starts
+before the node, in the foreground and on its own port, so the supervisor stops it like every other process.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from stack.servers.broker_fault import BrokerFault
 from stack.servers.broker_users import definitions
 from stack.servers.place import Place, minimal_environment
 
-# An administrator, for people. No service is told it, but in tests.
+# An administrator, for people. Services use it only in tests.
 USER = "headrace"
 VHOST = "/"
 NODE = "headrace@localhost"
-# plain: AMQP alone; ui: with the management UI; test: with the management API, and killed at the end.
+# plain: AMQP alone. ui: with the management UI. test: with the management API, and killed at the end.
 Use = Literal["plain", "ui", "test"]
 UI_VARIABLE = "HEADRACE_RABBITMQ_UI"
 DEFAULT_PORT = 16672
@@ -35,7 +35,7 @@ DEFAULT_MANAGEMENT_PORT = 16673
 DEFAULT_DISTRIBUTION_PORT = 16674
 DEFAULT_EPMD_PORT = 16675
 
-# Also for the nodes that run in containers, and in the tests of a cluster.
+# Also used by nodes in containers, and by the tests of a cluster.
 USER_CONFIGURATION = """\
 default_user = {user}
 default_pass = {password}
@@ -55,16 +55,16 @@ log.console.level = info
 log.console.use_colors = off
 log.file = false
 """
-# Who may do what: see broker_users. A node that imports definitions makes no default user.
+# Permissions: see broker_users. A node that imports definitions creates no default user.
 WITH_USERS = "load_definitions = {definitions}\n"
-# The management plugin is off unless asked for. Measured on two cores, RabbitMQ 3.10: with it a start takes 7.2 s
-# instead of 4.5 s and an orderly stop 6.1 s instead of 1.1 s. Idle CPU is no reason (0.4 % of a core either way), and
-# busy-waiting schedulers neither: RabbitMQ's own script passes `+sbwt none`.
+# The management plugin is off by default. Measured on two cores, RabbitMQ 3.10: with it a start takes 7.2 s instead
+# of 4.5 s, and a graceful stop 6.1 s instead of 1.1 s. Idle CPU is the same (0.4 % of a core). RabbitMQ's own script
+# passes `+sbwt none`, so schedulers do not busy-wait.
 MANAGEMENT = """\
 management.tcp.ip = {host}
 management.tcp.port = {management}
 """
-# Tests only make and delete vhosts through it: without the figures of queues and connections it starts 1.8 s sooner.
+# Tests only create and delete vhosts through it. Without statistics of queues and connections it starts 1.8 s sooner.
 WITHOUT_STATISTICS = "management_agent.disable_metrics_collector = true\n"
 
 
@@ -100,7 +100,7 @@ def epmd_spec(place: Place, ports: NodePorts) -> Spec:
         log=place.log.with_name("epmd.log"),
         probe=lambda: _probe_tcp(ports.epmd),
         env=minimal_environment(HOME=str(place.directory)),
-        cwd=place.directory,  # by which a later run recognises it, see leftovers
+        cwd=place.directory,
         identity=place.identity,
         start_timeout_s=10,
         stop_grace_s=2,
@@ -109,7 +109,7 @@ def epmd_spec(place: Place, ports: NodePorts) -> Spec:
 
 
 def spec(place: Place, ports: NodePorts, password: str, use: Use, users: Mapping[str, str]) -> Spec:
-    """`password`: of the administrator. `users`: passwords of those in broker_users; a test has the one account."""
+    """`password`: the administrator's. `users`: passwords of those in broker_users, which a test does not use."""
     return Spec(
         name="rabbitmq",
         argv=[str(place.binary.path)],
@@ -120,7 +120,7 @@ def spec(place: Place, ports: NodePorts, password: str, use: Use, users: Mapping
         cwd=place.directory,
         identity=place.identity,
         start_timeout_s=90,
-        # What a test leaves goes anyway; otherwise queues are flushed and connections told.
+        # A test's data is deleted anyway. Otherwise RabbitMQ flushes queues and closes connections.
         stop_signal=signal.SIGKILL if use == "test" else signal.SIGTERM,
         stop_grace_s=15,
     )
@@ -148,7 +148,7 @@ def _configure(place: Place, ports: NodePorts, password: str, use: Use, users: M
 def _environment(place: Place, ports: NodePorts, configuration: str) -> dict[str, str]:
     return node_environment(
         place.directory,
-        NODE,  # not the machine's name: that need not resolve
+        NODE,  # not the machine's name, which may not resolve
         RABBITMQ_NODE_PORT=str(ports.amqp),
         RABBITMQ_DIST_PORT=str(ports.distribution),
         RABBITMQ_CONFIG_FILE=configuration,
@@ -159,7 +159,7 @@ def _environment(place: Place, ports: NodePorts, configuration: str) -> dict[str
 
 
 def node_environment(own: Path, name: str, **more: str) -> dict[str, str]:
-    """Of a node called `name` that keeps all it has in the directory `own`."""
+    """The environment of a node called `name` that keeps all its files in `own`."""
     return minimal_environment(
         HOME=str(own),  # for the Erlang cookie
         RABBITMQ_NODENAME=name,
@@ -167,21 +167,22 @@ def node_environment(own: Path, name: str, **more: str) -> dict[str, str]:
         RABBITMQ_LOG_BASE=str(own / "log"),
         RABBITMQ_PID_FILE=str(own / "rabbitmq.pid"),
         RABBITMQ_ENABLED_PLUGINS_FILE=str(own / "enabled_plugins"),
-        # The machine's own settings in /etc/rabbitmq are not ours: names that do not exist keep them out.
+        # Keeps out the machine's settings in /etc/rabbitmq: these files do not exist.
         RABBITMQ_CONF_ENV_FILE=str(own / "none.conf"),
         RABBITMQ_ADVANCED_CONFIG_FILE=str(own / "none.config"),
         RABBITMQ_GENERATED_CONFIG_DIR=str(own / "config"),
-        # Makes the script become the Erlang VM instead of waiting for it as a shell, so that signals reach the VM.
+        # The script then replaces itself by the Erlang VM, so signals reach the VM.
         RUNNING_UNDER_SYSTEMD="true",
-        # The VM writes a dump of hundreds of MB when it dies; nobody reads it.
+        # A dying VM would write a dump of hundreds of MB that nobody reads.
         ERL_CRASH_DUMP_BYTES="0",
         **more,
     )
 
 
 async def probe(address: str) -> None:
-    """Return once an AMQP handshake with this password succeeds (rabbitmqctl would cost seconds of CPU): with one node
-    of a cluster, whose addresses have commas between. Raises what the last one fails with.
+    """Do one AMQP handshake (rabbitmqctl would cost seconds of CPU). Raises if the server is not ready.
+
+    `address`: of one node, or of a cluster's nodes, separated by commas. One node that answers is enough.
     """
     *others, last = address.split(",")
     for each in others:

@@ -1,4 +1,4 @@
-"""A private Redis: a cache and nothing else. Who may do what in it: see redis_users."""
+"""Runs a private Redis, purely as a cache. Permissions: see redis_users."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from stack.servers.place import Place, minimal_environment
 
 DEFAULT_PORT = 16379
 
-# Redis is never the authority for anything here, so nothing is written to disk. When memory is full, what would end
-# first goes first: cached products (a minute), then the oldest idempotency keys (a day), whose orders are stored since
-# long. `allkeys-lru` would drop the latest keys for the sake of products that are read often. ingest_api notices every
-# eviction, and asks PostgreSQL. Also for the one that runs in a container.
+# Redis is never the authority for anything, so nothing is written to disk. When memory is full, Redis evicts the keys
+# that expire first: cached products (a minute), then the oldest idempotency keys (a day), whose orders are long stored.
+# `allkeys-lru` would evict the newest idempotency keys in favour of popular products. ingest_api notices each eviction,
+# and asks PostgreSQL. The containers use this configuration too.
 CACHE_CONFIGURATION = """\
 requirepass {password}
 dir "{directory}"
@@ -38,13 +38,13 @@ def url(port: int, password: str) -> str:
 
 
 def configure_cache(password: str, directory: str, users: Iterable[str]) -> str:
-    """Also for the one in a container. `password`: of `default`, the operator's user. `users`: see redis_users."""
+    """The configuration, also for containers. `password`: of the operator's user, `default`. `users`: redis_users'."""
     text = CACHE_CONFIGURATION.format(password=password, directory=directory)
     return text + "".join(f"user {user}\n" for user in users)
 
 
 def spec(place: Place, port: int, password: str, users: Iterable[str]) -> Spec:
-    """`password`: of the operator. `users`: see redis_users."""
+    """`password`: the operator's. `users`: see redis_users."""
     text = CONFIGURATION.format(host=LOOPBACK, port=port) + configure_cache(password, str(place.directory), users)
     return Spec(
         name="redis",

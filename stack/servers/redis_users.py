@@ -1,14 +1,14 @@
-"""Who may do what in Redis: one table, from which the users of `up`, of Compose and of other deployments derive.
+"""Permissions in Redis: one table, from which the users of `up`, of Compose and of other deployments derive.
 
-python -m stack.servers.redis_users NAMESPACE DIRECTORY     print the commands that make the users, safe to repeat
+python -m stack.servers.redis_users NAMESPACE DIRECTORY     prints the commands that create the users, safe to repeat
 
-NAMESPACE is the services' REDIS_NAMESPACE. DIRECTORY has a file for each service, with its password; what is printed
-has hashes of them.
+NAMESPACE is the services' REDIS_NAMESPACE. DIRECTORY has a file for each service, with its password. The printed
+commands hold only hashes.
 
-Users belong to a whole Redis, so their names and the patterns of their keys begin with the namespace: two deployments
-on one Redis share neither. Redis checks what a script does as if its user had sent each command alone, so the table
-has the commands and keys of the scripts, too. No service publishes or subscribes, and none needs a command about the
-server but INFO and TIME. Needs Redis 7, the first that tells keys that are read from keys that are written.
+Users belong to a whole Redis server, so their names and key patterns start with the namespace: two deployments on one
+Redis share neither. Redis checks a script's commands like any others, so the table includes them. No service publishes
+or subscribes. Of commands about the server, they need only INFO and TIME. Needs Redis 7, the first version that
+separates permission to read a key from permission to write it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pipeline.process.settings import NAMESPACE_PATTERN
 
 @dataclass(frozen=True)
 class Rights:
-    """Commands, and the keys that a user may read and write with them: behind the namespace, `*` for anything."""
+    """A user's commands, and the keys that it may read and write: without the namespace, `*` matches anything."""
 
     commands: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
@@ -34,11 +34,11 @@ class Rights:
 
 # Claims and their marker, lists of claims by client, cached pages of orders; see ingest_api.idempotency.claims_script.
 _CLAIMS, _PRODUCTS, _PAGES = ("claim:*", "claims:*", "memory"), "product:*", "orders-of-product:*"
-# What tells an emptied cache from a cold one, see pipeline.cache.product_cache.
+# Tells an emptied cache from a cold one, see pipeline.cache.product_cache.
 _EPOCH = "cache-epoch"
 
 RIGHTS: Mapping[str, Rights] = {
-    # It takes prices from the cache, and puts none there.
+    # It reads prices from the cache, and writes none.
     "ingest_api": Rights(
         commands=(
             *("eval", "time", "info", "type"),
@@ -49,9 +49,9 @@ RIGHTS: Mapping[str, Rights] = {
         reads=(*_CLAIMS, _EPOCH, _PAGES, _PRODUCTS),
         writes=(*_CLAIMS, _EPOCH, _PAGES),
     ),
-    # It is told an address, as all services are, and uses none of Redis.
+    # It gets a URL like all services, and never uses Redis.
     "persist_worker": Rights(),
-    # Both drop pages of orders, unread, whenever they drop a product.
+    # Both delete pages of orders without reading them, whenever they bust a product.
     "product_consumer": Rights(
         commands=("eval", "get", "set", "del", "expire", "hget", "hset", "hdel"),
         reads=(_PRODUCTS, _EPOCH),
@@ -70,19 +70,19 @@ def user_name(namespace: str, service: str) -> str:
 
 
 def rules(rights: Rights, namespace: str) -> str:
-    """What Redis calls the rules of a user, but for its password."""
+    """A user's ACL rules, without its password."""
     keys = dict.fromkeys((*rights.writes, *rights.reads))
     may = [*(f"{_access(rights, key)}~{namespace}:{key}" for key in keys), *(f"+{it}" for it in rights.commands)]
     return " ".join(["resetchannels", *may])
 
 
 def definitions(passwords: Mapping[str, str], namespace: str) -> Iterator[str]:
-    """A line for each user: its name and all its rules, as `ACL SETUSER` and `user` in redis.conf take them.
+    """A line for each user: name and rules, as `ACL SETUSER` and `user` in redis.conf take them.
 
-    `passwords`: of each service in RIGHTS. The lines hold hashes of them. Raises ValueError for what is no namespace.
+    `passwords`: service → password; the lines hold hashes. Raises ValueError for an invalid namespace.
     """
     if not re.fullmatch(NAMESPACE_PATTERN, namespace):
-        raise ValueError(f"{namespace!r} is no namespace: 1 to 40 letters, digits and . _ -")
+        raise ValueError(f"{namespace!r} is not a namespace: 1 to 40 letters, digits and . _ -")
     for service, rights in RIGHTS.items():
         hashed = hashlib.sha256(passwords[service].encode()).hexdigest()
         yield f"{user_name(namespace, service)} reset on #{hashed} {rules(rights, namespace)}"
@@ -98,7 +98,7 @@ def _access(rights: Rights, key: str) -> str:
 
 
 def passwords_in(directory: Path) -> dict[str, str]:
-    """Of each service in RIGHTS. Raises OSError for one without a file, ValueError for an empty one."""
+    """Service → password. Raises OSError for a missing file, ValueError for an empty one."""
     passwords = {service: (directory / service).read_text().strip() for service in RIGHTS}
     if empty := [service for service, password in passwords.items() if not password]:
         raise ValueError(f"the file {empty[0]} has no password")
@@ -106,7 +106,7 @@ def passwords_in(directory: Path) -> dict[str, str]:
 
 
 def main(arguments: list[str]) -> int:
-    """The exit code: 0, 1 when a password or the namespace is wrong, 2 for wrong arguments."""
+    """Print the commands. Returns 0; 1 for a wrong password or namespace; 2 for wrong arguments."""
     if len(arguments) != 2:
         print(__doc__, file=sys.stderr)
         return 2

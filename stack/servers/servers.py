@@ -1,4 +1,4 @@
-"""The three servers of a stack: a private instance of each, or the one that the environment names."""
+"""Starts and stops the three servers of a stack: private ones, or external ones that the environment names."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PROBES: dict[str, Callable[[str], Awaitable[None]]] = {
 
 @dataclass
 class Servers:
-    """Starts and stops them. `parts` is what the state file shows; `on_change` is called whenever it has changed."""
+    """Starts and stops the servers. `parts`: for the state file. `on_change` is called when they have changed."""
 
     home: Home
     events: Events
@@ -45,7 +45,7 @@ class Servers:
     _running: list[tuple[str, Process]] = field(default_factory=list)
 
     async def start(self) -> None:
-        """Start all at once; returns when all are ready. Raises HeadraceError for the first that fails."""
+        """Start all at once, and wait until all are ready. Raises the first HeadraceError."""
         starts = {
             "postgres": self._start_postgres,
             "rabbitmq": self._start_rabbitmq,
@@ -56,7 +56,7 @@ class Servers:
         )
 
     async def stop(self) -> None:
-        """Redis, then the node before its port mapper, then PostgreSQL: what the others lean on goes last."""
+        """Stop Redis, then RabbitMQ before its port mapper, then PostgreSQL."""
         for name in ("redis", "rabbitmq", "epmd", "postgres"):
             for _, process in [entry for entry in self._running if entry[0] == name]:
                 await process.stop()
@@ -68,7 +68,7 @@ class Servers:
                 part.pid, part.state, part.restarts = process.pid, process.state, process.restarts
 
     def process(self, name: str) -> Process:
-        """One that `start` started, for who wants to stop it alone. Raises KeyError."""
+        """The process of a private server. Raises KeyError."""
         return dict(self._running)[name]
 
     async def _use_external(self, server: str) -> None:
@@ -80,11 +80,11 @@ class Servers:
             except Exception as error:
                 raise HeadraceError(
                     f"cannot connect to the {TITLES[server]} that {VARIABLES[server]} names",
-                    f"{str(error) or type(error).__name__}; a good one looks like {GOOD_URLS[server]}",
+                    f"{str(error) or type(error).__name__}; a valid one looks like {GOOD_URLS[server]}",
                     f"correct {VARIABLES[server]}, or `unset {VARIABLES[server]}` for a private instance",
                 ) from error
             self.parts[server] = Part(url, state="external")
-            if server != "postgres":  # of that, the step of the migrations says it
+            if server != "postgres":  # for PostgreSQL, the migrations' step says so
                 step.text = f"{TITLES[server]} of {VARIABLES[server]}; services share its account"
 
     async def _start_postgres(self) -> None:
@@ -119,12 +119,12 @@ class Servers:
             step.text = f"Redis {place.binary.version} on {LOOPBACK}:{port}"
 
     async def _place(self, server: str) -> Place:
-        """Its place, free of what an earlier run left: before a port is chosen, so that it is the same one again."""
+        """The server's place, once no process of an earlier run uses it: then the same port is free again."""
         binary = binaries.find(server)
         if binary is None:
             raise HeadraceError(
                 f"{TITLES[server]} is not installed",
-                "it was there a moment ago",
+                "it was installed a moment ago",
                 f"apt-get install {binaries.PACKAGES[server]}",
             )
         place = make_place(self.home, server, binary)

@@ -1,1 +1,1 @@
-"""Our own services: migrated for, started as a user of their own, seeded."""
+"""Our own services: migrations, start, user, demo products, health check."""

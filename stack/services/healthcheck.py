@@ -1,8 +1,9 @@
-"""Exit 0 when the service in this container is ready: what the image's HEALTHCHECK runs. Or, with the path of a page,
-print that page, and exit 0 when its status is 200.
+"""The image's HEALTHCHECK: exits 0 if the service in this container is ready.
 
-With the standard library's sockets alone: it runs every few seconds, and anything that speaks HTTP would take ten times
-the CPU to import.
+With the path of a page, prints the page, and exits 0 if its status is 200.
+
+Uses only the standard library's sockets: it runs every few seconds, and importing an HTTP library would take ten times
+the CPU.
 """
 
 import os
@@ -18,7 +19,7 @@ def main() -> int:
             print(page.decode(errors="replace"))
             return 0 if head.startswith(b"HTTP/1.1 200 ") else 1
         is_ready = _ask(port, "/readyz").startswith(b"HTTP/1.1 200 ")
-        # Shown by `docker inspect`: which part is missing.
+        # `docker inspect` shows this output: it says which part is not ready.
         print(_ask(port, "/health").partition(b"\r\n\r\n")[2].decode(errors="replace"))
     except OSError as error:
         print(f"no answer on port {port}: {error}")

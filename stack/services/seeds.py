@@ -1,4 +1,4 @@
-"""Two products to try the first orders on. The first has the id that every example of the documents names.
+"""Creates two products for the first orders. The first has the id that all examples in the documents use.
 
 python -m stack.services.seeds       the job `seeds` of docker-compose.yml; reads DATABASE_URL
 """
@@ -47,7 +47,7 @@ _PLANT = """
 
 
 async def plant(database_url: str) -> str:
-    """Create the demo products, unless there are or were products; says what it did.
+    """Create the demo products, unless there are or were products. Returns what it did.
 
     `database_url`: as product_api's role, which may create products. Raises HeadraceError.
     """
@@ -60,11 +60,11 @@ async def plant(database_url: str) -> str:
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise HeadraceError("the demo products were not stored", f"PostgreSQL: {error or 'no answer'}") from error
     planted = int(done.rpartition(" ")[2])  # of `INSERT 0 2`
-    return f"{planted} demo products" if planted else "demo products: there are products already"
+    return f"{planted} demo products" if planted else "demo products: skipped, there are products already"
 
 
 def products(product_api: str, token: str | None) -> list[dict[str, Any]]:
-    """What GET /products answers. Raises HeadraceError when it is no list of products."""
+    """The answer to GET /products. Raises HeadraceError if it is no list of products."""
     status, body = get(f"{product_api}/products", TIMEOUT_S, token)
     try:
         found = json.loads(body)

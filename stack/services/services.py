@@ -1,4 +1,4 @@
-"""The four services: migrated for, started, gated on /readyz, seeded."""
+"""Starts and stops the four services: accounts, migrations, services gated on /readyz, demo products."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from stack.services import seeds
 from stack.services.user import choose_user, environment_of, on_port
 
 MIGRATION_LOOK_S = 0.5
-# They say every five seconds what they do, however long that takes.
+# Migrations report their progress every five seconds.
 MIGRATION_SILENT_S = 60
 
 
 @dataclass
 class Services:
-    """As Servers, for the four processes of the pipeline."""
+    """As Servers, for the four services."""
 
     home: Home
     events: Events
@@ -52,13 +52,13 @@ class Services:
     _identity: Identity | None = None
 
     async def start(self, urls: dict[str, str], external: Collection[str] = ()) -> None:
-        """Make the accounts, migrate, start all four at once, seed. Raises HeadraceError.
+        """Create the accounts, migrate, start all services at once, and create demo products. Raises HeadraceError.
 
-        `urls`: of postgres, rabbitmq, redis; of those that are not `external`, as an administrator has them. `former`:
-        what the state file tells of the run before this one.
+        `urls`: of postgres, rabbitmq and redis, an administrator's unless the server is `external`. `former`: the parts
+        of the previous run, from the state file.
         """
         await wait_for_former_services({name: self.former[name].pid for name in SERVICES if name in self.former})
-        # Before the APIs read the keys: they do not start without the file, and learn the stack's own key from it.
+        # Before the APIs start: they need the key file, and it must hold the stack's own key.
         ensure_file(self.home)
         own_token(self.home)
         databases, brokers, caches = self._accounts(urls, external)
@@ -83,7 +83,7 @@ class Services:
             step.text = await seeds.plant(databases["product_api"])
 
     async def stop(self) -> None:
-        """All at once: each finishes what it has in hand, and none waits for another."""
+        """Stop all at once. Each finishes its work in hand, and none waits for another."""
         await asyncio.gather(*(process.stop() for process in self._running))
 
     def refresh(self) -> None:
@@ -97,8 +97,9 @@ class Services:
     def _accounts(
         self, urls: dict[str, str], external: Collection[str]
     ) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
-        """Addresses of PostgreSQL, of RabbitMQ and of Redis, by the service that is told them. Those of the first two
-        are the operator's, too; that of PostgreSQL is also the schema's owner's.
+        """URLs of PostgreSQL, RabbitMQ and Redis, each by service.
+
+        The first two also have the operator's; PostgreSQL also has the schema owner's.
         """
         databases = (
             dict.fromkeys((OWNER, *GRANTS), urls["postgres"])
@@ -120,7 +121,7 @@ class Services:
     def _environment(self) -> dict[str, str]:
         own = {
             **order_ids(self.credentials),
-            # Also while it holds no keys: the APIs see to it that the first one is heeded when it comes.
+            # Even if it holds no keys: the APIs watch the file, and obey the first key as soon as it appears.
             "API_KEYS_FILE": str(self.home.api_keys),
             "PYTHONUNBUFFERED": "1",
         }
@@ -138,7 +139,7 @@ class Services:
         return {**links, **os.environ, **own}
 
     async def _choose_user(self, environment: dict[str, str], external: dict[str, str]) -> dict[str, str]:
-        """Who runs migrations and services; returns the environment as that user needs it."""
+        """Choose the user of migrations and services. Returns the environment for that user."""
         if identity := services_identity():
             with self.events.step("user", "user of the services") as step:
                 choice = await asyncio.to_thread(choose_user, identity, self.home, environment, external)
@@ -159,15 +160,15 @@ class Services:
             )
         code = await self._follow_migration(migration, log)
         if code != 0:
-            cause = _last_of(log).removeprefix("migrations: ") or "it was killed before it could say why"
+            cause = _last_of(log).removeprefix("migrations: ") or "it was killed before it reported a cause"
             raise HeadraceError(
-                f"the migrations ended with exit code {code}", cause, "fix it, then: ./headrace up", str(log)
+                f"the migrations ended with exit code {code}", cause, "remove the cause, then: ./headrace up", str(log)
             )
 
     async def _follow_migration(self, migration: asyncio.subprocess.Process, log: Path) -> int:
-        """Show what it does until it ends; its exit code. It may take long: it says every few seconds what it does.
+        """Show the migrations' progress until they end. Returns the exit code.
 
-        Raises HeadraceError for one that says nothing for MIGRATION_SILENT_S; it is killed.
+        Kills them and raises HeadraceError if they report nothing for MIGRATION_SILENT_S.
         """
         ending = asyncio.create_task(migration.wait())
         told, heard_at = "", time.monotonic()
@@ -178,9 +179,9 @@ class Services:
             if time.monotonic() - heard_at > MIGRATION_SILENT_S:
                 migration.kill()
                 raise HeadraceError(
-                    f"the migrations have said nothing for {MIGRATION_SILENT_S} s",
-                    f"PostgreSQL is frozen, or they are; the last was: {told or 'nothing'}",
-                    "look at the logs of postgres, then: ./headrace up",
+                    f"the migrations reported nothing for {MIGRATION_SILENT_S} s",
+                    f"PostgreSQL or the migrations hang; the last report was: {told or 'none'}",
+                    "read ./headrace logs postgres, then: ./headrace up",
                     str(log),
                 )
         return ending.result()
@@ -218,7 +219,7 @@ def service_spec(
 
 
 def _health_of(name: str) -> str:
-    """The name of its health port among those that were chosen."""
+    """The key of the service's health port in `Ports.chosen`."""
     return f"{name} health"
 
 

@@ -31,7 +31,7 @@ async def test_the_product_of_the_examples_is_there_with_its_stock_in_the_books(
 async def test_they_come_once_and_what_was_deleted_stays_deleted(database_url: str) -> None:
     await plant(database_url)
     await execute(database_url, "UPDATE products SET deleted_at = now()")
-    assert await plant(database_url) == "demo products: there are products already"
+    assert await plant(database_url) == "demo products: skipped, there are products already"
     assert await stored(database_url) == []
 
 

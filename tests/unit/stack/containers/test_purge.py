@@ -59,7 +59,7 @@ def test_a_file_is_no_directory(tmp_path: Path) -> None:
     file.write_text("mine")
     for command in (["down", "--purge"], ["keys", "add", "shop", "--scope", "ops"]):
         done = headrace(file, *command)
-        assert (done.returncode, "is no directory" in done.stderr, "Traceback" in done.stderr) == (1, True, False)
+        assert (done.returncode, "is not a directory" in done.stderr, "Traceback" in done.stderr) == (1, True, False)
     assert file.read_text() == "mine"
 
 

@@ -53,5 +53,5 @@ def test_a_stack_that_is_named_by_half_is_told_what_is_missing(monkeypatch: pyte
     assert named_stack() is None
     monkeypatch.setenv("INGEST_API_URL", STACK["INGEST_API_URL"])
     monkeypatch.setenv("AMQP_URL", BROKER)
-    with pytest.raises(HeadraceError, match="a stack is named without PRODUCT_API_URL and DATABASE_URL"):
+    with pytest.raises(HeadraceError, match="the environment names a stack without PRODUCT_API_URL and DATABASE_URL"):
         named_stack()

@@ -136,7 +136,7 @@ def test_a_damaged_port_is_not_remembered(home: Home) -> None:
 def test_a_fallback_that_somebody_else_planted_is_refused(home: Home, tmp_path: Path) -> None:
     home.fallback.symlink_to(tmp_path)
     try:
-        with pytest.raises(HeadraceError, match="is not ours"):
+        with pytest.raises(HeadraceError, match="is not private"):
             home.make_fallback()
         home.purge()
         assert tmp_path.exists()

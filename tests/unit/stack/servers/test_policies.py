@@ -30,7 +30,7 @@ def policy(pattern: str = ACCEPTED, apply_to: str = "queues", **definition: obje
         (policy(max_length=5, overflow="drop-head"), ["removes the oldest messages past 5: they are parked"]),
         (policy(max_length_bytes=5, overflow="drop-head"), ["removes the oldest messages past 5 bytes"]),
         (policy(overflow="drop-head"), ["removes the oldest messages of a full queue"]),
-        (policy(delivery_limit=3), ["gives up orders that came back 3 times"]),
+        (policy(delivery_limit=3), ["dead-letters orders after 3 deliveries"]),
         (policy(ALL, "all", message_ttl=1), ["orders.accepted", "orders.created", "orders.dead"]),
         (policy("(?<broken", message_ttl=1), ["orders.accepted", "orders.created", "orders.dead"]),
         ({**policy(), "definition": '{"message-ttl": 7}'}, ["for 7 ms"]),

@@ -54,7 +54,7 @@ def test_two_deployments_share_no_user_and_no_key() -> None:
 
 @pytest.mark.parametrize("namespace", ["", "*", "a*", "a b", "shop:", "a\nuser b on nopass ~* +@all", "x" * 41])
 def test_a_namespace_that_means_something_to_redis_is_refused(namespace: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match="is no namespace"):
+    with pytest.raises(ValueError, match="is not a namespace"):
         [*definitions(redis_passwords(MADE), namespace)]
     if namespace:  # an empty variable is one that is not set
         monkeypatch.setenv("REDIS_NAMESPACE", namespace)
