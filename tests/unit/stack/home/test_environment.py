@@ -39,7 +39,7 @@ def test_a_broker_may_be_the_nodes_of_a_cluster(url: str, monkeypatch: pytest.Mo
 )
 def test_what_is_no_list_of_nodes_is_refused(name: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, url)
-    with pytest.raises(HeadraceError, match=f"{name} is not a URL"):
+    with pytest.raises(HeadraceError, match=f"{name} is not a usable URL"):
         external_urls()
 
 
