@@ -22,8 +22,7 @@ stored. So each order that is found stored also shows that everything claimed we
 
 import asyncio
 import secrets
-from collections import OrderedDict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha1
 from itertools import count
@@ -36,6 +35,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from ingest_api.idempotency.claims_script import EXCHANGE, HEAD
+from ingest_api.idempotency.held_claims import HeldClaims, Settled
 from ingest_api.idempotency.records import Claim, Replay, Taken, judge
 from pipeline.cache.redis_link import redis_breaker
 from pipeline.process import metrics
@@ -47,18 +47,10 @@ log = structlog.get_logger()
 _CALL_TIMEOUT_S = 0.5
 # A process without requests calls this often, to learn whether Redis has forgotten and to count evictions.
 _LOOK_EVERY_S = 1.0
-# The most that one call settles. It blocks Redis for 5 ms.
-_SETTLE_AT_ONCE, _SETTLE_BYTES_AT_ONCE = 1_000, 512 * 1024
-# Claims are restored in calls of that size, and Redis is left to others for this long between two of them.
+# Claims are restored in small calls, and Redis is left to others for this long between two of them.
 _RESTORE_EVERY_S = 0.02
 # Calls at shutdown: more than it takes to settle everything. A Redis that forgets over and over cannot delay the stop.
 _MAX_DRAINING_CALLS = 80
-# Of the claims that wait to be settled. Past it, a claim joins those that are restored.
-_MAX_SETTLING_BYTES = 8 * 2**20
-# Claims that this process remembers: 20,000 orders of 0.8 kB each, or 500 bulk requests of 1,000 orders and 31 kB.
-_MAX_HELD, _MAX_HELD_BYTES = 20_000, 16 * 2**20
-# Of one claim, besides its prices (measured).
-_HELD_BYTES_EACH = 700
 # An order is stored within this time of its claim; after that, the claim may be dropped. A worker gives a batch back
 # after 600 s.
 _SETTLES_WITHIN_S = 900.0
@@ -112,28 +104,6 @@ class Asked(NamedTuple):
     """SHA-1 of a value that this deployment did not write, and that may be overwritten."""
 
 
-class Settled(NamedTuple):
-    """The new state of a claim; its fields are in the order that the script expects."""
-
-    name: str
-    order_id: str
-    owner: str
-    state: str
-    """"": the key is free."""
-    made: str
-    priced: str
-    claims: str
-    """Redis name of the list of the client's claims."""
-
-    @property
-    def size(self) -> int:
-        return _HELD_BYTES_EACH + len(self.priced)
-
-    def value(self) -> bytes:
-        """The value as the script would return it."""
-        return "".join((self.order_id, self.state, self.owner, "0" * 13, self.made, self.priced)).encode()
-
-
 def _result(begun: Claim | Taken | Replay) -> str:
     if isinstance(begun, Replay):
         return "replayed"
@@ -167,11 +137,7 @@ class Claims:
         self._max_waiting, self._max_bytes_per_client = max_waiting, max_bytes_per_client
         self._breaker = redis_breaker(redis)
         self._to_begin: list[tuple[Asked, asyncio.Future[tuple[bytes, Memory]]]] = []
-        self._to_settle: deque[Settled] = deque()
-        self._settling_bytes = 0
-        self._held: OrderedDict[str, Settled] = OrderedDict()
-        self._held_bytes = 0
-        self._to_restore: dict[str, None] = {}  # names in `_held`; the last is restored first
+        self._held = HeldClaims(max_waiting)
         self._owners = (f"{process}{number:06x}"[-16:] for process in (secrets.token_hex(5),) for number in count())
         self._arrived = asyncio.Event()
         self._calling = asyncio.Lock()
@@ -209,11 +175,12 @@ class Claims:
         if not held and memory.level == UNSETTLED and (held := self._known(asked)):
             # Redis has forgotten the key, and this process has not restored it yet.
             self._settle(claim, "", "")
-            self._enqueue(self._held[name])
+            if (known := self._held.get(name)) is not None:
+                self._settle_soon(known)
         begun = judge(held, claim, ids)
         if isinstance(begun, Replay):
             made, claims = begun.made, self._list_of(client)
-            self._hold(Settled(name, begun.order_id, claim.owner, "d", made, begun.priced, claims))
+            self._held.hold(Settled(name, begun.order_id, claim.owner, "d", made, begun.priced, claims))
         if not isinstance(begun, bytes):
             _RESULTS[_result(begun)].inc()
         return begun, memory
@@ -238,7 +205,7 @@ class Claims:
         if may_be_accepted or claim.in_doubt:
             self._settle(claim, "?" if is_sure else "!", claim.priced)
         else:
-            self._forget_answer(claim.name)
+            self._held.forget(claim.name)
             self._settle(claim, "", "")
 
     def published_without(self) -> None:
@@ -259,7 +226,7 @@ class Claims:
         await self._exchange()
         while True:
             try:
-                async with asyncio.timeout(_RESTORE_EVERY_S if self._to_restore else _LOOK_EVERY_S):
+                async with asyncio.timeout(_RESTORE_EVERY_S if self._held.restoring else _LOOK_EVERY_S):
                     await self._arrived.wait()
             except TimeoutError:
                 if not self._breaker.may_try():
@@ -270,7 +237,7 @@ class Claims:
     async def drain(self) -> None:
         """Settle what is left, and wait until that is done."""
         for _ in range(_MAX_DRAINING_CALLS):
-            if not await self._exchange() or not (self._to_settle or self._to_restore):
+            if not await self._exchange() or not (self._held.settling or self._held.restoring):
                 return
 
     async def _ask(self, asked: Asked) -> tuple[bytes, Memory]:
@@ -293,51 +260,12 @@ class Claims:
         claims = self._list_of(claim.client)
         settled = Settled(claim.name, claim.order_id, claim.owner, state, made, priced, claims)
         if state:
-            self._hold(settled)
-        self._enqueue(settled)
+            self._held.hold(settled)
+        self._settle_soon(settled)
 
-    def _enqueue(self, settled: Settled) -> None:
-        # While Redis is away nothing queues for it, so the queue never holds more than arrives during one call.
-        has_room = len(self._to_settle) < self._max_waiting and self._settling_bytes < _MAX_SETTLING_BYTES
-        if has_room and not self._breaker.is_away:
-            self._to_settle.append(settled)
-            self._settling_bytes += settled.size
+    def _settle_soon(self, settled: Settled) -> None:
+        if self._held.settle(settled, is_away=self._breaker.is_away):
             self._arrived.set()
-        elif settled.name in self._held:
-            self._to_restore[settled.name] = None
-
-    def _hold(self, settled: Settled) -> None:
-        if (former := self._held.pop(settled.name, None)) is not None:
-            self._held_bytes -= former.size
-        self._held[settled.name] = settled
-        self._held_bytes += settled.size
-        while len(self._held) > _MAX_HELD or self._held_bytes > _MAX_HELD_BYTES:
-            self._forget_answer(next(iter(self._held)))
-
-    def _forget_answer(self, name: str) -> None:
-        if (held := self._held.pop(name, None)) is not None:
-            self._held_bytes -= held.size
-            self._to_restore.pop(name, None)
-
-    def _next_to_settle(self) -> list[Settled]:
-        """What one call settles: new answers first, then restored claims, the latest first."""
-        chosen: list[Settled] = []
-        left = _SETTLE_BYTES_AT_ONCE
-        while left > 0 and len(chosen) < _SETTLE_AT_ONCE and (self._to_settle or self._to_restore):
-            if self._to_settle:
-                settled = self._to_settle.popleft()
-                self._settling_bytes -= settled.size
-            else:
-                settled = self._held[self._to_restore.popitem()[0]]
-            chosen.append(settled)
-            left -= settled.size
-        return chosen
-
-    def _settle_later(self, settling: Iterable[Settled]) -> None:
-        """Restore later what Redis did not take. A key that was to be freed is free after `in_flight_s` anyway."""
-        for it in settling:
-            if self._held.get(it.name) is it:
-                self._to_restore[it.name] = None
 
     async def _exchange(self) -> bool:
         """Make one call. Returns whether Redis works."""
@@ -346,15 +274,14 @@ class Claims:
 
     async def _exchange_all(self) -> bool:
         beginning = [it for it in self._to_begin if not it[1].done()]  # done: its request was cancelled
-        settling = self._next_to_settle()
+        settling = self._held.take()
         self._to_begin = []
         found = await self._call(settling, [it for it, _ in beginning])
         if found is None:  # requests that came meanwhile do not wait for a hanging Redis
             beginning += self._to_begin
-            self._settle_later((*reversed(settling), *self._to_settle))
-            self._to_begin, self._settling_bytes = [], 0
-            self._to_settle.clear()
-        elif self._to_settle:
+            self._held.call_failed(settling)
+            self._to_begin = []
+        elif self._held.settling:
             self._arrived.set()
         for place, (asked, waiter) in enumerate(beginning):
             if not waiter.done():
@@ -414,7 +341,7 @@ class Claims:
                 metrics.IDEMPOTENCY_LOSSES.inc()
         if self._gap_ms and int(gap) != self._gap_ms:
             log.warning("redis has forgotten idempotency keys; asking the store", restoring=len(self._held))
-            self._to_restore = dict.fromkeys(self._held)
+            self._held.restore_all()
         elif self._gap_ms and memory.began_ms != self._memory.began_ms:
             self._log_evictions(loop_time)
         self._run_and_evictions, self._memory, self._gap_ms = (run, evicted), memory, int(gap)

@@ -338,7 +338,7 @@ async def test_those_who_come_while_redis_hangs_do_not_wait_for_a_second_try(red
         await eventually(lambda: claims._breaker.is_away)
         assert await begin(claims, "known", priced=PRICED_LATER) == Replay(ORDER, PRICED)  # what the process knows
         claims.remember(begun[0][0], PRICED)  # type: ignore[arg-type]
-        assert not claims._to_settle
+        assert not claims._held.settling
 
 
 async def test_one_who_leaves_the_queue_takes_no_key(redis: Redis) -> None:

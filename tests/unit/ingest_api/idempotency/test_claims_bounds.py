@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from redis.exceptions import ConnectionError as RedisAway
 
-from ingest_api.idempotency import claims as claims_module
+from ingest_api.idempotency import held_claims
 from ingest_api.idempotency.claims import Claims
 from ingest_api.idempotency.records import Claim
 from tests.support.time.conditions import eventually
@@ -81,8 +81,8 @@ async def test_p8_a_redis_that_always_forgets_costs_no_memory_and_one_small_call
     await claims.drain()
     async with _running(claims):
         await _calls(redis, 20)
-    assert len(claims._to_settle) == 0
-    assert len(claims._to_restore) <= 5_000
+    assert claims._held.settling == 0
+    assert claims._held.restoring <= 5_000
     assert max(len(it) for it in redis.settled) <= 1_000
 
 
@@ -117,13 +117,13 @@ async def test_p5_what_could_not_be_settled_is_settled_later() -> None:
 
 
 async def test_p8_claims_of_bulk_requests_are_bounded_by_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claims_module, "_MAX_HELD_BYTES", 10 * 2**20)
+    monkeypatch.setattr(held_claims, "MAX_HELD_BYTES", 10 * 2**20)
     redis = _Redis()
     claims = _claims(redis)
     for number in range(1_000):
         _answer(claims, number, BULK)
     assert 200 < len(claims._held) < 400
-    assert claims._settling_bytes < claims_module._MAX_SETTLING_BYTES + 2 * len(BULK)
+    assert claims._held.settling_bytes < held_claims.MAX_SETTLING_BYTES + 2 * len(BULK)
     await claims.drain()
     assert max(sum(len(it[5]) for it in call) for call in redis.settled) < 2**20
 
@@ -134,7 +134,7 @@ async def test_p8_what_is_let_go_is_no_longer_counted() -> None:
         claim = Claim(f"{number % 3}", "0" * 32, "o" * 16, BULK, client="c")
         claims.remember(claim, BULK)
         claims.give_up(claim, may_be_accepted=False, is_sure=True)
-    assert claims._held_bytes == 0
+    assert claims._held.held_bytes == 0
 
 
 async def test_a_look_that_is_cancelled_leaves_no_request_without_an_answer() -> None:
