@@ -26,14 +26,14 @@ from database.channels import VERDICTS
 from database.connection import PART as DATABASE
 from database.connection import Connection, Database
 from database.dead_letters import DeadLetter, count_parked, park
+from persist_worker.forward import forward
 from pipeline.broker.batches import BatchConsumer
 from pipeline.broker.deliveries import BatchLimits, Delivery
-from pipeline.broker.publisher import Outcome, Publisher
+from pipeline.broker.publisher import Publisher
 from pipeline.contract import topology
 from pipeline.contract.orders import SCHEMA, InvalidOrder, Order, decode_order, id_in, join_bodies, split_body
 from pipeline.contract.reasons import BROKER_REASONS, Reason
 from pipeline.contract.stages import Stage
-from pipeline.process.backoff import backoff_s
 from pipeline.process.health import Health
 from pipeline.process.settings import PipelineSettings
 
@@ -175,7 +175,7 @@ class DeadLetterConsumer:
                 tasks.create_task(self._consumer.run())
                 tasks.create_task(self._park_all())
         except Exception:
-            log.critical("bug in the second net; what the broker gives up on is not parked any more", exc_info=True)
+            log.critical("bug in the consumer of orders.dead; nothing of it is parked any more", exc_info=True)
             self._health.down(PART, "a bug, see the log: what the broker gives up on stays in orders.dead")
             # The process goes on: orders are stored without this consumer, and a restart would meet the same bug.
             await asyncio.Event().wait()
@@ -209,19 +209,12 @@ class DeadLetterConsumer:
         return letters
 
     async def _forward(self, letters: Sequence[DeadLetter]) -> None:
-        """Publish until confirmed."""
         if not letters:
             return
-        body, attempt = join_bodies([it.body for it in letters]), 0
-        while (outcome := await self._publish(body, len(letters))) is not Outcome.CONFIRMED:
-            wait_s = backoff_s(attempt)
-            log.warning("not passed on; trying again", outcome=outcome.value, retry_in_s=round(wait_s, 2))
-            attempt += 1
-            await asyncio.sleep(wait_s)
+        body, queue = join_bodies([it.body for it in letters]), self._consumer.queue_name
+        never = asyncio.Event()  # `run` ends by being cancelled
+        await forward(self._publisher, body, len(letters), queue=queue, stop=never)
         log.error("given up by the broker, and passed on: stored, and not decided", orders=len(letters))
-
-    async def _publish(self, body: bytes, orders: int) -> Outcome:
-        return await self._publisher.publish(topology.ORDERS_EXCHANGE, topology.ORDER_CREATED, body, orders=orders)
 
 
 async def _prepare(_: Connection) -> None:

@@ -7,6 +7,7 @@ import structlog
 from database.channels import VERDICTS
 from database.connection import Connection, Database
 from database.dead_letters import DeadLetter
+from persist_worker.forward import forward
 from persist_worker.write import Written, each_once, write
 from pipeline.broker.batches import BatchConsumer
 from pipeline.broker.deliveries import Batch
@@ -16,7 +17,6 @@ from pipeline.contract import topology
 from pipeline.contract.orders import Order, encode_order, join_orders
 from pipeline.contract.stages import Stage
 from pipeline.process import metrics
-from pipeline.process.backoff import backoff_s, wait_to_retry
 from pipeline.process.health import Health
 
 log = structlog.get_logger()
@@ -61,26 +61,18 @@ class PersistWorker:
         return len(incoming.orders)
 
     async def _forward(self, body: bytes | None, orders: int) -> None:
-        """Publish order.created until it is confirmed. After a crash, the redelivered batch is forwarded once more.
+        """Forward until confirmed; readiness says meanwhile why not. Raises Abandoned."""
+        if body is None:
+            return
+        queue = self._consumer.queue_name
+        if await forward(
+            self._publisher, body, orders, queue=queue, stop=self._stop, unconfirmed=self._tell_unconfirmed
+        ):
+            self._health.up(PUBLISHER)
 
-        Raises Abandoned.
-        """
-        attempt = 0
-        while body is not None:
-            outcome = await self._publisher.publish(
-                topology.ORDERS_EXCHANGE, topology.ORDER_CREATED, body, orders=orders
-            )
-            if outcome is Outcome.CONFIRMED:
-                if attempt:
-                    self._health.up(PUBLISHER)
-                return
-            if outcome is not Outcome.NOT_SENT:  # there, the publisher itself reports why, and when it is back
-                self._health.down(PUBLISHER, f"{topology.ORDER_CREATED} not confirmed: {outcome.value}")
-            metrics.BATCH_RETRIES.labels(self._consumer.queue_name, outcome.value).inc()
-            wait_s = backoff_s(attempt)
-            log.warning("order.created not confirmed; trying again", outcome=outcome.value, retry_in_s=round(wait_s, 2))
-            attempt += 1
-            await wait_to_retry(self._stop, wait_s)
+    def _tell_unconfirmed(self, outcome: Outcome) -> None:
+        if outcome is not Outcome.NOT_SENT:  # there, the publisher itself reports why, and when it is back
+            self._health.down(PUBLISHER, f"{topology.ORDER_CREATED} not confirmed: {outcome.value}")
 
     def _tell(self, batch: Batch, incoming: Incoming, written: Written) -> None:
         repeated = len(incoming.orders) - len(written.stored) - len(written.refused)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from database import connection as database_connection
-from persist_worker import worker as worker_module
+from persist_worker import forward as forward_module
 from pipeline.broker import batches
 from pipeline.broker.batches import DeclareQueue
 from pipeline.contract import topology
@@ -65,7 +65,7 @@ STAGES = [
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database_connection, "backoff_s", lambda attempt: 0.01)
-    monkeypatch.setattr(worker_module, "backoff_s", lambda attempt: 0.01)
+    monkeypatch.setattr(forward_module, "backoff_s", lambda attempt: 0.01)
     monkeypatch.setattr(batches, "_DEPTH_INTERVAL_S", 0.02)
 
 

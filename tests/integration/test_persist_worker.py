@@ -12,7 +12,7 @@ import pytest
 from aio_pika.abc import AbstractChannel
 
 from database import connection as database_connection
-from persist_worker import worker as worker_module
+from persist_worker import forward as forward_module
 from pipeline.broker import batches
 from pipeline.contract import topology
 from pipeline.contract.orders import SCHEMA, Order, encode_order, join_orders
@@ -42,7 +42,7 @@ ACCEPTED, CREATED = topology.ORDERS_ACCEPTED_QUEUE, topology.ORDERS_CREATED_QUEU
 @pytest.fixture(autouse=True)
 def _fast_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database_connection, "backoff_s", lambda attempt: 0.01)
-    monkeypatch.setattr(worker_module, "backoff_s", lambda attempt: 0.01)
+    monkeypatch.setattr(forward_module, "backoff_s", lambda attempt: 0.01)
 
 
 async def accept(environment: dict[str, str], *messages: list[Order]) -> None:
@@ -350,7 +350,7 @@ async def test_p9_stored_orders_that_cannot_be_forwarded_are_left_to_the_broker_
 ) -> None:
     it = order(A)
     await accept(environment, [it])
-    monkeypatch.setattr(worker_module, "backoff_s", lambda attempt: 3600.0)
+    monkeypatch.setattr(forward_module, "backoff_s", lambda attempt: 3600.0)
     async with persist_worker(environment) as worker, Management(servers.rabbitmq_api, environment["AMQP_URL"]) as api:
         monkeypatch.setattr(worker.publisher, "_declare", nothing)
         await api.delete_queue(CREATED)
