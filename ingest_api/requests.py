@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Annotated
 
 import msgspec
@@ -53,12 +54,13 @@ _PRODUCT_ID = f"a UUID, like {EXAMPLE_PRODUCT}"
 _body = JsonBody(OrderRequest, product_id=Rule(_PRODUCT_ID, _check_product_id))
 
 
-def check_sellable(product_id: str, product: Product) -> None:
-    """Raises Problem: 422 for a product that does not exist, 409 for one that is known to be sold out."""
+def check_sellable(product_id: str, product: Product) -> Decimal:
+    """The product's price. Raises Problem: 422 if it does not exist, 409 if it is known to be sold out."""
     if product.price is None:
         raise problems.unknown_product(product_id)
     if product.sold_out:
         raise problems.out_of_stock(product_id)
+    return product.price
 
 
 def traceparent_of(scope: Scope) -> str | None:
@@ -69,15 +71,14 @@ def traceparent_of(scope: Scope) -> str | None:
     return None
 
 
-def to_order(order_id: str, request: OrderRequest, product_id: str, product: Product, now: datetime) -> Order:
-    """The order, accepted at `now` at the product's price. `product` is sellable."""
-    assert product.price is not None
+def to_order(order_id: str, request: OrderRequest, product_id: str, unit_price: Decimal, now: datetime) -> Order:
+    """The order that a request becomes, accepted at `now`. `product_id`: the request's, canonical."""
     return Order(
         id=order_id,
         product_id=product_id,
         quantity=request.quantity,
-        unit_price=product.price,
-        total_price=product.price * request.quantity,
+        unit_price=unit_price,
+        total_price=unit_price * request.quantity,
         status="PENDING",
         created_at=now,
     )
@@ -98,5 +99,5 @@ async def price(catalogue: Catalogue, order_id: str, request: OrderRequest, clie
             raise problems.store_unavailable(str(error)) from None
         except Busy:
             raise problems.overloaded() from None
-    check_sellable(product_id, product)
-    return to_order(order_id, request, product_id, product, datetime.now(UTC))
+    unit_price = check_sellable(product_id, product)
+    return to_order(order_id, request, product_id, unit_price, datetime.now(UTC))

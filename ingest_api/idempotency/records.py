@@ -13,7 +13,7 @@ from uuid import UUID
 
 import msgspec
 
-from ingest_api.requests import OrderRequest
+from ingest_api.requests import OrderRequest, to_order
 from pipeline.contract.orders import Order
 from web.problems import problems
 from web.problems.kinds import KINDS
@@ -34,6 +34,9 @@ _REFUSALS: dict[str, Callable[[str], Problem]] = {
 
 Request = OrderRequest | Problem
 """One element of a request: the order that it asks for, its product id canonical; or the problem with it."""
+
+# What a client may order besides a product and a quantity.
+_OPTIONAL = OrderRequest.__struct_fields__[2:]
 
 _decoder = msgspec.json.Decoder(tuple[int, list[str], list[int]])
 
@@ -78,9 +81,15 @@ class Replay:
     """As in `Claim`."""
 
 
-def fingerprint_of(product_id: str, quantity: int) -> bytes:
-    """Identifies a request under its key: a hash of what it orders, not of how it is written."""
-    return blake2b(f"{product_id} {quantity}".encode(), digest_size=FINGERPRINT_BYTES).digest()
+def fingerprint_of(ordered: OrderRequest | Order) -> bytes:
+    """Identifies a request under its key: a hash of what it orders, not of how it is written.
+
+    An optional member that is left out is not hashed, so a release that adds one finds the keys of the one before.
+    `ordered`: the request, its product id canonical, or the order that it became.
+    """
+    more = {name: value for name in _OPTIONAL if (value := getattr(ordered, name)) is not None}
+    text = f"{ordered.product_id} {ordered.quantity}".encode()
+    return blake2b(text + msgspec.json.encode(more) if more else text, digest_size=FINGERPRINT_BYTES).digest()
 
 
 def name_of(namespace: str, client: str, key: str, *, is_bulk: bool = False) -> str:
@@ -172,12 +181,4 @@ def _result(noted: str, order_id: str, request: Request) -> Order | Problem:
         unit_price, accepted_at = Decimal(price), _EPOCH + int(microseconds) * _MICROSECOND
     except (InvalidOperation, OverflowError) as error:
         raise ValueError(f"no price or no time: {noted!r}") from error
-    return Order(
-        id=order_id,
-        product_id=request.product_id,
-        quantity=request.quantity,
-        unit_price=unit_price,
-        total_price=unit_price * request.quantity,
-        created_at=accepted_at,
-        status="PENDING",
-    )
+    return to_order(order_id, request, request.product_id, unit_price, accepted_at)

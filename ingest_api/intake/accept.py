@@ -81,7 +81,7 @@ class AcceptOrder:
     async def _answer_keyed(self, key: str, request: OrderRequest, scope: Scope, send: Send) -> None:
         client, catalogue = client_of(scope).name, self._intake.catalogue
         request.product_id = canonical_product_id(request.product_id)
-        fingerprint = fingerprint_of(request.product_id, request.quantity)
+        fingerprint = fingerprint_of(request)
 
         async def price_one(order_ids: Sequence[str], _: Sequence[Request]) -> list[Order | Problem]:
             try:

@@ -88,7 +88,7 @@ def fingerprint_of_all(elements: Sequence[bytes], requests: Sequence[Request]) -
     """
     digest = blake2b(digest_size=FINGERPRINT_BYTES)
     for element, request in zip(elements, requests, strict=True):
-        digest.update(_fingerprint_of_refused(element) if isinstance(request, Problem) else _fingerprint(request))
+        digest.update(_fingerprint_of_refused(element) if isinstance(request, Problem) else fingerprint_of(request))
     return digest.digest()
 
 
@@ -106,10 +106,10 @@ def _to_order(order_id: str, request: Request, products: Mapping[str, Product], 
     try:
         if product is None:
             raise problems.store_unavailable()
-        check_sellable(request.product_id, product)
+        unit_price = check_sellable(request.product_id, product)
     except Problem as problem:
         return problem.with_traceback(None)
-    return to_order(order_id, request, request.product_id, product, now)
+    return to_order(order_id, request, request.product_id, unit_price, now)
 
 
 def answer_of(priced: Order | Problem, place: int) -> bytes:
@@ -133,11 +133,7 @@ def _encode_all(orders: Sequence[Order], trace: str | None, client: str, *, is_k
 
 
 def _request_hash(order: Order) -> str:
-    return fingerprint_of(order.product_id, order.quantity).hex()
-
-
-def _fingerprint(request: OrderRequest) -> bytes:
-    return fingerprint_of(request.product_id, request.quantity)
+    return fingerprint_of(order).hex()
 
 
 def _fingerprint_of_refused(element: bytes) -> bytes:
@@ -151,7 +147,7 @@ def _fingerprint_of_refused(element: bytes) -> bytes:
         ordered = None
     product_id = canonical_id(ordered.product_id) if ordered else None
     if ordered is not None and product_id is not None:
-        return fingerprint_of(product_id, ordered.quantity)
+        return fingerprint_of(OrderRequest(product_id, ordered.quantity))
     return blake2b(_WHITE_SPACE.sub(rb"\1", element), digest_size=FINGERPRINT_BYTES).digest()
 
 

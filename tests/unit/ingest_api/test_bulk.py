@@ -135,6 +135,6 @@ def test_p5_the_ids_of_valid_orders_outlive_releases() -> None:
         "938ba90b-2ed6-8706-9df9-c3940060a62f",
         "938ba90b-2ed6-8706-9df9-c394013444f4",
     ]
-    assert ids.derive("shop", "k1", fingerprint_of(A, 2).hex()) == "d0c9ad44-52d2-8610-b805-31d95821dd43"
+    assert ids.derive("shop", "k1", fingerprint_of(OrderRequest(A, 2)).hex()) == "d0c9ad44-52d2-8610-b805-31d95821dd43"
     mixed = print_of(element(A, 1), b'{"productId": "x"}', b"{")
     assert mixed.hex() == "0c5a85083bb6782167e084cc34a8b1d3"

@@ -24,7 +24,7 @@ from ingest_api.idempotency.records import (
     pack,
     unpack,
 )
-from ingest_api.requests import OrderRequest
+from ingest_api.requests import OrderRequest, to_order
 from pipeline.contract.order_ids import OrderIds
 from pipeline.contract.orders import Order
 from tests.support.data.orders import accepted_at_ms
@@ -145,8 +145,10 @@ def test_other_keys_spread_over_the_whole_range() -> None:
 
 def test_the_same_order_has_one_fingerprint_and_another_has_another() -> None:
     laptop = str(uuid4())
-    assert fingerprint_of(laptop, 2) == fingerprint_of(laptop, 2)
-    assert len({fingerprint_of(laptop, 2), fingerprint_of(laptop, 3), fingerprint_of(str(uuid4()), 2)}) == 3
+    two, three, other = OrderRequest(laptop, 2), OrderRequest(laptop, 3), OrderRequest(str(uuid4()), 2)
+    assert fingerprint_of(two) == fingerprint_of(OrderRequest(laptop, 2))
+    assert fingerprint_of(two) == fingerprint_of(to_order("", two, laptop, Decimal(1), datetime.now(UTC)))
+    assert len({fingerprint_of(two), fingerprint_of(three), fingerprint_of(other)}) == 3
 
 
 ID, OLD_ID, OTHER_ID = "1" * 32, "0" * 32, "e" * 32
