@@ -8,8 +8,8 @@ products that nobody else orders: every row of theirs is then one of ours, or on
                  or accepted without a readable id, so that nobody can ask for it
     duplicated   ids that the API answered twice; ids with two rows in one table; and rows that nobody sent: ids that no
                  202 named, beyond the requests for that product and quantity whose outcome is unknown
-    oversold     products where qty < 0, or qty != Σ stock adjustments − Σ quantity of PROCESSED verdicts, or where the
-                 quantities of the orders behind those verdicts add up to something else
+    oversold     products for which P3 is broken (proof.stock), or where the quantities of the orders behind their
+                 PROCESSED verdicts add up to something else
 
 A replayed dead letter does not count: its order must be in the other two tables.
 """
@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from proof.load_result import LoadResult, is_accepted, is_refused, reason
+from proof.stock import is_balanced
 
 PROCESSED = "PROCESSED"
 STORED = "STORED"
@@ -204,6 +205,4 @@ def unexplained(extra: Mapping[str, Order], unknown: Counter[Order]) -> int:
 
 def is_oversold(stock: Stock) -> bool:
     """Whether P3 is broken for the product."""
-    return (
-        stock.qty is None or stock.qty < 0 or stock.qty != stock.adjusted - stock.taken or stock.taken != stock.ordered
-    )
+    return not is_balanced(stock.qty, stock.adjusted, stock.taken) or stock.taken != stock.ordered

@@ -15,6 +15,7 @@ from typing import TypeAlias
 import asyncpg
 
 from proof.accounting import STORED, Account, Crossing, Row, Sent, Stock, Verdicts, settle
+from proof.stock import balances
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -27,20 +28,15 @@ _LEDGER = """
 _PARKED = """
     SELECT order_id::text FROM dead_letters WHERE order_id IS NOT NULL AND replayed_at IS NULL AND discarded_at IS NULL
 """
-_STOCKS = """
-    SELECT p.id::text, products.qty, coalesce(a.delta, 0)::bigint, coalesce(l.taken, 0)::bigint,
-           coalesce(l.ordered, 0)::bigint
+_STOCKS = f"""
+    SELECT p.id::text, b.qty, coalesce(b.adjusted, 0), coalesce(b.processed, 0), coalesce(o.ordered, 0)::bigint
     FROM unnest($1::uuid[]) AS p(id)
-    LEFT JOIN products ON products.id = p.id
+    LEFT JOIN ({balances("product_id = ANY($1::uuid[])")}) b ON b.product_id = p.id
     LEFT JOIN (
-        SELECT product_id, sum(delta) AS delta FROM stock_adjustments
-        WHERE product_id = ANY($1::uuid[]) GROUP BY product_id
-    ) a ON a.product_id = p.id
-    LEFT JOIN (
-        SELECT stock_ledger.product_id, sum(stock_ledger.quantity) AS taken, sum(orders.quantity) AS ordered
-        FROM stock_ledger LEFT JOIN orders ON orders.id = order_id
+        SELECT stock_ledger.product_id, sum(orders.quantity) AS ordered
+        FROM stock_ledger JOIN orders ON orders.id = order_id
         WHERE outcome = 'PROCESSED' AND stock_ledger.product_id = ANY($1::uuid[]) GROUP BY stock_ledger.product_id
-    ) l ON l.product_id = p.id
+    ) o ON o.product_id = p.id
 """
 _VERDICTS = """
     SELECT percentile_cont(ARRAY[0.5, 0.99])

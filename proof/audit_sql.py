@@ -33,6 +33,7 @@ from proof.offenders import (
     unbalanced,
 )
 from proof.sessions import COMMAND_SETTINGS
+from proof.stock import UNBALANCED, balances
 
 SESSION = {
     **COMMAND_SETTINGS,
@@ -102,17 +103,7 @@ _REPLAYED_ONLY = """
 # The primary keys forbid these, but an audit does not rely on what it audits.
 _STORED_TWICE = "SELECT id::text, count(*) FROM orders GROUP BY id HAVING count(*) > 1"
 _DECIDED_TWICE = "SELECT order_id::text, count(*) FROM stock_ledger GROUP BY order_id HAVING count(*) > 1"
-_BOOKS = """
-    SELECT product_id::text, max(qty), sum(delta)::bigint, sum(processed)::bigint
-    FROM (
-        SELECT id AS product_id, qty, 0 AS delta, 0 AS processed FROM products
-        UNION ALL SELECT product_id, NULL, sum(delta), 0 FROM stock_adjustments GROUP BY product_id
-        UNION ALL SELECT product_id, NULL, 0, sum(quantity) FROM stock_ledger WHERE outcome = 'PROCESSED'
-                  GROUP BY product_id
-    ) AS books
-    GROUP BY product_id
-    HAVING max(qty) IS NULL OR max(qty) < 0 OR max(qty) <> sum(delta) - sum(processed)
-"""
+_BOOKS = f"SELECT product_id::text, qty, adjusted, processed FROM ({balances()}) b WHERE {UNBALANCED}"
 _FETCH_ROWS = 10_000
 
 

@@ -22,6 +22,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from proof.stock import expected_qty
+
 NO_VERDICT = "no_verdict"
 NOT_STORED = "not_stored"
 TWO_VERDICTS = "two_verdicts"
@@ -130,7 +132,7 @@ def unstored(queue: str, orders: int, oldest_s: float, lag_s: float) -> list[Off
 
 
 def unbalanced(books: Books) -> Offender:
-    balance = books.adjusted - books.processed
+    balance = expected_qty(books.adjusted, books.processed)
     below = ", and never below 0" if balance < 0 else ""
     return Offender(
         STOCK,

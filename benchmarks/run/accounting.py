@@ -14,6 +14,7 @@ from typing import TypeAlias
 import asyncpg
 
 from benchmarks.report.results import Percentiles
+from proof.stock import UNBALANCED, balances
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -25,15 +26,11 @@ _LEDGER = f"SELECT order_id FROM stock_ledger WHERE decided_at >= '{FILLED_BEFOR
 _REFUSED = f"SELECT count(*) FROM stock_ledger WHERE outcome <> 'PROCESSED' AND decided_at >= '{FILLED_BEFORE}'"
 # How many products have books that do not add up: P3, and what was ordered against what was taken.
 _WRONG_STOCK = f"""
-    SELECT count(*) FROM products
-    LEFT JOIN (SELECT product_id, sum(delta) AS delta FROM stock_adjustments GROUP BY 1) a ON a.product_id = products.id
-    LEFT JOIN (
-        SELECT product_id, sum(quantity) AS taken FROM stock_ledger WHERE outcome = 'PROCESSED' GROUP BY 1
-    ) l ON l.product_id = products.id
+    SELECT count(*) FROM ({balances()}) b
     LEFT JOIN (
         SELECT product_id, sum(quantity) AS ordered FROM orders WHERE accepted_at >= '{FILLED_BEFORE}' GROUP BY 1
-    ) o ON o.product_id = products.id
-    WHERE qty < 0 OR qty <> coalesce(delta, 0) - coalesce(taken, 0) OR coalesce(taken, 0) <> coalesce(ordered, 0)
+    ) o USING (product_id)
+    WHERE qty IS NOT NULL AND ({UNBALANCED} OR processed <> coalesce(ordered, 0))
 """
 _TIMES = """
     SELECT percentile_disc(ARRAY[0.5, 0.9, 0.99, 1]) WITHIN GROUP (

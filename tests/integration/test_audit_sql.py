@@ -1,6 +1,7 @@
 """The audit's questions to a real database in which one thing at a time is wrong. What it overlooks, nobody sees."""
 
 import asyncio
+import itertools
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -16,6 +17,7 @@ from proof import accounting_sql as audit_module
 from proof.accounting import Account, Sent, Stock
 from proof.accounting import Order as SentOrder
 from proof.accounting_sql import audit, clock_offset_s, drain, undecided
+from proof.stock import UNBALANCED, is_balanced
 from tests.support.data.orders import new_product_id, order
 from tests.support.services.workers import add_product, connected, park, settle
 
@@ -222,6 +224,13 @@ async def test_stock_below_zero_is_oversold(connection: Connection, orders: list
     )
     await connection.execute("UPDATE products SET qty = -1 WHERE id = $1", A)
     assert (await audited(connection, sent(*orders, extra))).oversold == [Stock(A, -1, 10, 11, 11)]
+
+
+async def test_p3_the_formula_in_sql_and_in_python_is_one(connection: Connection) -> None:
+    query = f"SELECT {UNBALANCED} FROM (SELECT $1::bigint AS qty, $2::bigint AS adjusted, $3::bigint AS processed) b"
+    for qty, adjusted, processed in itertools.product((None, -1, 0, 1, 7), (-1, 0, 7, 10), (0, 3, 10, 11)):
+        wrong = await connection.fetchval(query, qty, adjusted, processed)
+        assert wrong is not is_balanced(qty, adjusted, processed), (qty, adjusted, processed)
 
 
 async def test_a_product_that_is_gone_is_oversold(connection: Connection, orders: list[Order]) -> None:

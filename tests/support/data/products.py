@@ -6,6 +6,8 @@ from typing import Any
 import asyncpg
 
 # P3: at every commit, for every product. What comes back is what does not add up.
+# The formula of proof/stock.py, written a second time on purpose: the tests must not believe what they test. All tests
+# take it from here.
 _UNBALANCED = """
     SELECT p.id::text, p.qty, coalesce(a.total, 0) AS adjusted, coalesce(l.total, 0) AS processed
     FROM products p

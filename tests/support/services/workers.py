@@ -25,6 +25,7 @@ from product_consumer.consumer import ProductConsumer
 from product_consumer.ledger import record
 from product_consumer.settings import ConsumerSettings
 from tests.support.brokers.broker import running_task
+from tests.support.data.products import Audit
 from tests.support.services.settings import settings_from
 from tests.support.time.conditions import eventually
 
@@ -216,19 +217,9 @@ async def park(
     )
 
 
-_UNBALANCED = """
-    SELECT p.id::text, p.qty, coalesce(a.delta, 0) - coalesce(l.taken, 0) AS explained
-    FROM products p
-    LEFT JOIN (SELECT product_id, sum(delta) AS delta FROM stock_adjustments GROUP BY 1) a ON a.product_id = p.id
-    LEFT JOIN (SELECT product_id, sum(quantity) AS taken FROM stock_ledger WHERE outcome = 'PROCESSED' GROUP BY 1) l
-      ON l.product_id = p.id
-    WHERE p.qty <> coalesce(a.delta, 0) - coalesce(l.taken, 0)
-"""
-
-
 async def assert_conserved(connection: Connection) -> None:
     """P3: qty = Σ adjustments − Σ quantity of PROCESSED orders, for every product."""
-    assert await connection.fetch(_UNBALANCED) == []
+    assert await Audit(connection).unbalanced() == []
 
 
 async def verdicts(connection: Connection) -> dict[str, str | None]:
