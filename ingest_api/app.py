@@ -17,7 +17,7 @@ from ingest_api.documents.operations import OPERATIONS
 from ingest_api.idempotency.accepted_orders import AcceptedOrders
 from ingest_api.idempotency.claims import Claims
 from ingest_api.idempotency.keyed import KeyedOrders
-from ingest_api.idempotency.memory import BrokerMark, MemoryJudge
+from ingest_api.idempotency.memory_judge import BrokerMark, MemoryJudge
 from ingest_api.intake.accept import AcceptOrder, Intake
 from ingest_api.intake.bulk import AcceptBulk
 from ingest_api.intake.group_commit import GroupCommit

@@ -23,7 +23,6 @@ stored. So each order that is found stored also shows that everything claimed we
 import asyncio
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
 from hashlib import sha1
 from itertools import count
 from time import time
@@ -37,6 +36,7 @@ from redis.exceptions import RedisError
 from ingest_api.idempotency.claims_script import EXCHANGE, HEAD
 from ingest_api.idempotency.held_claims import HeldClaims, Settled
 from ingest_api.idempotency.records import Claim, Replay, Taken, judge
+from ingest_api.idempotency.redis_memory import NO_MEMORY, SETTLES_WITHIN_S, UNSETTLED, Memory, RedisMemory
 from pipeline.cache.redis_link import redis_breaker
 from pipeline.process import metrics
 
@@ -51,14 +51,6 @@ _LOOK_EVERY_S = 1.0
 _RESTORE_EVERY_S = 0.02
 # Calls at shutdown: more than it takes to settle everything. A Redis that forgets over and over cannot delay the stop.
 _MAX_DRAINING_CALLS = 80
-# An order is stored within this time of its claim; after that, the claim may be dropped. A worker gives a batch back
-# after 600 s.
-_SETTLES_WITHIN_S = 900.0
-# When a memory is found settled, every claim made this long before is stored. A request publishes within 10 s, and a
-# frozen worker's messages reach another worker within 60 s.
-_OVERTAKES_S = 60.0
-# This long after that finding, every request that began before it has its answer from the store.
-_LEARNED_FOR_S = 5.0
 _LOG_EVICTIONS_EVERY_S = 60.0
 
 
@@ -68,28 +60,6 @@ _RESULTS = {
     name: metrics.IDEMPOTENT_REQUESTS.labels(name)
     for name in ("first", "doubtful", "in_flight", "reused", "replayed", "unremembered")
 }
-
-UNSETTLED, SETTLED, COMPLETE = 0, 1, 2
-
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """How far a key's absence from Redis can be believed."""
-
-    began_ms: int
-    """Redis time at which its memory began, or at which the newest claim was made that it dropped for this client."""
-    level: int
-    """UNSETTLED: an order from before that time may still be on its way to the store. SETTLED: each such order is
-    stored or parked. COMPLETE: there was none.
-    """
-    now_ms: int
-
-    def age_s(self) -> float:
-        return (self.now_ms - self.began_ms) / 1_000
-
-
-NO_MEMORY = Memory(0, UNSETTLED, 0)
-"""Redis is away."""
 
 
 class Asked(NamedTuple):
@@ -142,23 +112,19 @@ class Claims:
         self._arrived = asyncio.Event()
         self._calling = asyncio.Lock()
         self._looking: asyncio.Task[bool] | None = None
-        self._memory, self._seen_at = NO_MEMORY, 0.0
-        self._run_and_evictions: tuple[bytes, bytes] = (b"", b"")
-        self._gap_ms, self._evictions_logged_at = 0, float("-inf")
-        self._stored_until_ms = 0
-        self._learned: tuple[int, int] | None = None  # Redis time of the finding; until when all is stored
+        self._memory = RedisMemory()
+        self._evictions_logged_at = float("-inf")
         self._is_unregistered = False
-        self._raised: tuple[int, int] = (0, 0)
 
     @property
     def memory(self) -> Memory:
         """Redis's memory as of the latest call."""
-        return NO_MEMORY if self._breaker.is_away else self._memory
+        return NO_MEMORY if self._breaker.is_away else self._memory.current
 
     @property
     def memory_seen_at(self) -> float:
         """Loop time at which this process first heard of the current memory."""
-        return self._seen_at
+        return self._memory.seen_at
 
     async def begin(
         self, name: str, ids: Sequence[str], priced: str, client: str, instead: bytes = b""
@@ -214,12 +180,7 @@ class Claims:
 
     def raise_to(self, memory: Memory, level: int) -> None:
         """Raise `memory` to `level` for all processes. About a client's dropped claims, only this process learns."""
-        overtaken_ms = memory.now_ms - round(1_000 * _OVERTAKES_S)
-        if level > UNSETTLED and self._learned is None and memory.began_ms <= overtaken_ms:
-            self._learned = self._memory.now_ms, overtaken_ms
-        if self._memory.began_ms == memory.began_ms and self._memory.level < level:
-            self._raised = memory.began_ms, level
-            self._memory = Memory(memory.began_ms, level, memory.now_ms)
+        self._memory.raise_to(memory, level)
 
     async def run(self) -> None:
         """Call Redis again and again, until cancelled."""
@@ -256,7 +217,7 @@ class Claims:
 
     def _settle(self, claim: Claim, state: str, priced: str) -> None:
         # Redis's own time would cost a call for each answer; this is the time of the latest call.
-        made = claim.made or f"{self._memory.now_ms or round(time() * 1_000):013d}"
+        made = claim.made or f"{self._memory.current.now_ms or round(time() * 1_000):013d}"
         claims = self._list_of(claim.client)
         settled = Settled(claim.name, claim.order_id, claim.owner, state, made, priced, claims)
         if state:
@@ -285,33 +246,19 @@ class Claims:
             self._arrived.set()
         for place, (asked, waiter) in enumerate(beginning):
             if not waiter.done():
-                waiter.set_result((self._known(asked), NO_MEMORY) if found is None else self._found(found.get(place)))
+                waiter.set_result(
+                    (self._known(asked), NO_MEMORY) if found is None else self._memory.found(found.get(place))
+                )
         return found is not None
-
-    def _found(self, held: bytes | None) -> tuple[bytes, Memory]:
-        """The value at a key, and how far its absence can be believed.
-
-        `held`: that value, or when the newest claim was made that Redis dropped for this client, in ms.
-        """
-        if held is None:
-            return b"", self._memory
-        if len(held) > 20 or not held.isdigit():
-            return held, self._memory
-        dropped_ms, now_ms = int(held), self._memory.now_ms
-        if dropped_ms < self._memory.began_ms:
-            return b"", self._memory
-        is_stored = dropped_ms <= self._stored_until_ms or now_ms - dropped_ms > 1_000 * _SETTLES_WITHIN_S
-        is_settled = self._memory.level > UNSETTLED and is_stored
-        return b"", Memory(dropped_ms, SETTLED if is_settled else UNSETTLED, now_ms)
 
     async def _call(self, settling: list[Settled], beginning: list[Asked]) -> dict[int, bytes] | None:
         """What the script found for the keys to begin, by their place, if anything. None: Redis is away."""
         begun = [value for it in beginning for value in self._arguments(it)]
         settled = [value for it in settling for value in it]
-        limits = self._remember_ms, self._in_flight_ms, round(1_000 * _SETTLES_WITHIN_S), self._max_bytes_per_client
+        limits = self._remember_ms, self._in_flight_ms, round(1_000 * SETTLES_WITHIN_S), self._max_bytes_per_client
         # Reset before the call: the next call reports what is published without Redis during this one.
         is_unregistered, self._is_unregistered = self._is_unregistered, False
-        request = _encode((self._namespace, settled, begun, *limits, is_unregistered, self._raised))
+        request = _encode((self._namespace, settled, begun, *limits, is_unregistered, self._memory.raised))
         try:
             async with asyncio.timeout(_CALL_TIMEOUT_S):
                 found = await self._redis.eval(EXCHANGE, 0, request)
@@ -331,22 +278,17 @@ class Claims:
         return f"{self._namespace}claims:{client}"
 
     def _learn(self, run: bytes, evicted: bytes, began: bytes, level: int, now: bytes, gap: bytes) -> None:
-        memory, loop_time = Memory(int(began), level, int(now)), asyncio.get_running_loop().time()
-        former_run, former = self._run_and_evictions
-        if run == former_run and evicted.isdigit() and former.isdigit() and int(evicted) > int(former):
-            metrics.REDIS_EVICTIONS.inc(int(evicted) - int(former))
-        if memory.began_ms != self._memory.began_ms:
-            self._seen_at = loop_time
-            if self._memory is not NO_MEMORY:
-                metrics.IDEMPOTENCY_LOSSES.inc()
-        if self._gap_ms and int(gap) != self._gap_ms:
+        loop_time = asyncio.get_running_loop().time()
+        lesson = self._memory.learn(run, evicted, began, level, now, gap, loop_time=loop_time)
+        if lesson.evicted:
+            metrics.REDIS_EVICTIONS.inc(lesson.evicted)
+        if lesson.is_loss:
+            metrics.IDEMPOTENCY_LOSSES.inc()
+        if lesson.is_gap:
             log.warning("redis has forgotten idempotency keys; asking the store", restoring=len(self._held))
             self._held.restore_all()
-        elif self._gap_ms and memory.began_ms != self._memory.began_ms:
+        elif lesson.is_loss:
             self._log_evictions(loop_time)
-        self._run_and_evictions, self._memory, self._gap_ms = (run, evicted), memory, int(gap)
-        if self._learned is not None and memory.now_ms - self._learned[0] > 1_000 * _LEARNED_FOR_S:
-            self._stored_until_ms, self._learned = max(self._stored_until_ms, self._learned[1]), None
 
     def _log_evictions(self, now: float) -> None:
         if now - self._evictions_logged_at > _LOG_EVICTIONS_EVERY_S:

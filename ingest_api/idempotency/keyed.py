@@ -8,7 +8,7 @@ Three mechanisms:
     the store    is asked first. An order that is stored, or parked as a dead letter, is the answer while it is there
 
 A key without a claim and without a row was never used, or its claim was lost before its order reached the store.
-`Memory` tells these apart, and ingest_api.idempotency.memory finds out:
+`Memory` tells these apart, and ingest_api.idempotency.memory_judge finds out:
 
     complete     Redis remembers a whole lifetime of keys, or began when there were no orders. The key is new, even
                  while PostgreSQL is away
@@ -46,9 +46,10 @@ from dataclasses import dataclass, replace
 
 from database.sessions import StoreUnavailable
 from ingest_api.idempotency.accepted_orders import AcceptedOrders
-from ingest_api.idempotency.claims import COMPLETE, NO_MEMORY, SETTLED, Claims, Memory
-from ingest_api.idempotency.memory import MemoryJudge
+from ingest_api.idempotency.claims import Claims
+from ingest_api.idempotency.memory_judge import MemoryJudge
 from ingest_api.idempotency.records import Claim, Replay, Request, Taken, id_in, may_be_accepted, name_of, pack, unpack
+from ingest_api.idempotency.redis_memory import COMPLETE, NO_MEMORY, SETTLED, Memory
 from pipeline.contract.order_ids import OrderIds
 from pipeline.contract.orders import Order
 from web.problems import problems, unknown_outcomes

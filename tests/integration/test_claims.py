@@ -12,8 +12,9 @@ from uuid import uuid4
 import pytest
 from redis.asyncio import Redis
 
-from ingest_api.idempotency.claims import COMPLETE, NO_MEMORY, SETTLED, UNSETTLED, Claims, Memory
+from ingest_api.idempotency.claims import Claims
 from ingest_api.idempotency.records import Claim, Replay, Taken, name_of, pack
+from ingest_api.idempotency.redis_memory import COMPLETE, NO_MEMORY, SETTLED, UNSETTLED, Memory
 from pipeline.cache.redis_link import connect
 from pipeline.contract.orders import Order
 from tests.support.faults.faults import proxy_to
@@ -269,8 +270,8 @@ async def test_p8_a_client_past_its_share_waits_for_the_store_only_now_and_then(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One order that is found stored tells that all that was claimed well before it is, so the next need not wait."""
-    monkeypatch.setattr("ingest_api.idempotency.claims._OVERTAKES_S", 0.2)
-    monkeypatch.setattr("ingest_api.idempotency.claims._LEARNED_FOR_S", 0.1)
+    monkeypatch.setattr("ingest_api.idempotency.redis_memory.OVERTAKES_S", 0.2)
+    monkeypatch.setattr("ingest_api.idempotency.redis_memory.LEARNED_FOR_S", 0.1)
     async with claiming(redis) as claims:
         claims.raise_to(await memory_of(claims), SETTLED)
         for number in range(11):

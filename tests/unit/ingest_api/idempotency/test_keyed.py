@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from database.sessions import StoreUnavailable
-from ingest_api.idempotency.claims import COMPLETE, NO_MEMORY, SETTLED, UNSETTLED, Memory
 from ingest_api.idempotency.keyed import Answer, Keyed, KeyedOrders
-from ingest_api.idempotency.memory import BrokerMark, MemoryJudge
+from ingest_api.idempotency.memory_judge import BrokerMark, MemoryJudge
 from ingest_api.idempotency.records import Claim, Replay, Taken, judge, name_of
+from ingest_api.idempotency.redis_memory import COMPLETE, NO_MEMORY, SETTLED, UNSETTLED, Memory
 from ingest_api.requests import OrderRequest
 from pipeline.contract.order_ids import OrderIds
 from pipeline.contract.orders import Order
@@ -364,7 +364,7 @@ async def test_who_never_has_to_look_sleeps(monkeypatch: pytest.MonkeyPatch, mem
         if len(naps) == 20:
             raise asyncio.CancelledError
 
-    monkeypatch.setattr("ingest_api.idempotency.memory.asyncio.sleep", sleep)
+    monkeypatch.setattr("ingest_api.idempotency.memory_judge.asyncio.sleep", sleep)
     with pytest.raises(asyncio.CancelledError):
         await scene.judge.run()
     assert sum(naps) > 10

@@ -21,7 +21,8 @@ from aiormq.exceptions import ChannelAccessRefused
 
 from database.sessions import StoreUnavailable
 from ingest_api.idempotency.accepted_orders import AcceptedOrders
-from ingest_api.idempotency.claims import COMPLETE, NO_MEMORY, SETTLED, Claims, Memory
+from ingest_api.idempotency.claims import Claims
+from ingest_api.idempotency.redis_memory import COMPLETE, NO_MEMORY, SETTLED, Memory
 from pipeline.contract.order_ids import OrderIds
 from pipeline.contract.topology import OpenChannel, begin_intake
 
