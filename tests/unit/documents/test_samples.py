@@ -16,6 +16,7 @@ CHECKED = {
     "json": "parsed here",
     "python": "run here against a service that fails, and by tests/system/test_documented_samples.py",
     "sh": "command by command, see below",
+    "bash": "each as one script, by tests/system/test_documented_samples.py",
     "text": "output or a drawing, nothing to run",
 }
 """How the samples of each language are held to the code. Another language needs a way here first."""
