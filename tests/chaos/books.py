@@ -1,4 +1,4 @@
-"""Looks into the servers, past all services: what is stored, decided, queued and cached."""
+"""Reads the servers directly: what is stored, decided, queued and cached."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ QUEUES = (topology.ORDERS_ACCEPTED_QUEUE, topology.ORDERS_CREATED_QUEUE)
 
 _STORED = "SELECT id::text, product_id::text, quantity, unit_price, total_price FROM orders"
 _DECIDED = "SELECT order_id::text, product_id::text, quantity FROM stock_ledger"
-# One that was replayed is spent: its order has to be somewhere else by now.
+# A replayed letter does not count: its order must be elsewhere by now.
 _PARKED = "SELECT order_id::text FROM dead_letters WHERE order_id IS NOT NULL AND replayed_at IS NULL"
 _UNDECIDED = """
     SELECT count(*) FROM orders WHERE NOT EXISTS (SELECT FROM stock_ledger WHERE order_id = orders.id)
@@ -27,7 +27,7 @@ _PRODUCTS = "SELECT id::text, name, price, qty FROM products WHERE id = ANY($1::
 
 
 async def books_of(connection: Connection, product_ids: Sequence[str], queued: dict[str, int]) -> Books:
-    """When nobody writes any more."""
+    """Read the database. Call it when no process writes any more."""
     return Books(
         [Stored(*row) for row in await connection.fetch(_STORED)],
         [Decided(*row) for row in await connection.fetch(_DECIDED)],
@@ -38,7 +38,7 @@ async def books_of(connection: Connection, product_ids: Sequence[str], queued: d
 
 
 async def decided_histogram(connection: Connection) -> Histogram:
-    """When orders were decided."""
+    """The times of the verdicts."""
     return Histogram({row[0]: row[1] for row in await connection.fetch(_PACE)})
 
 
@@ -48,12 +48,12 @@ async def undecided(connection: Connection) -> int:
 
 
 async def unbalanced(connection: Connection) -> list[str]:
-    """P3 at this moment, in one snapshot."""
+    """Products that break P3 now, in one snapshot."""
     return [str(it) for it in await Audit(connection).unbalanced()]
 
 
 async def queues(amqp_url: str) -> dict[str, tuple[int, int]]:
-    """Messages ready, and consumers, of each queue of orders."""
+    """Queue → (ready messages, consumers), for each queue of orders."""
     found = {}
     async with plain_channel(amqp_url) as channel:
         for queue in QUEUES:
@@ -68,7 +68,7 @@ async def products_in_database(connection: Connection, product_ids: Sequence[str
 
 
 async def products_in_cache(product_api: httpx.AsyncClient, product_ids: Sequence[str]) -> dict[str, object]:
-    """As product_api answers, through the cache."""
+    """Product id → product_api's answer, through the cache."""
     found: dict[str, object] = {}
     for product_id in product_ids:
         response = await product_api.get(f"/products/{product_id}")

@@ -1,7 +1,7 @@
-"""Clients that come at their own pace, whatever becomes of those before them: an open loop.
+"""Open-loop clients: they arrive at their own pace, whatever happens to earlier requests.
 
-Each order is sent when its time has come, on a connection that is free or on a new one. So a service that hangs meets
-more and more of them, as it would outside.
+Each order is sent when it is due, on a free or new connection. So a service that hangs meets more and more of them, as
+in production.
 """
 
 import asyncio
@@ -19,18 +19,18 @@ from tests.chaos.notes import TIMEOUT, Note, Verdict, Wanted, intents_of
 from tests.support.brokers.broker import running_task
 from tests.support.time.conditions import eventually
 
-# Longer than any answer may take (see scene.DEADLINE_S), so that one that is late is seen to be.
+# Longer than any answer may take (scene.DEADLINE_S), so that a late answer is recorded as late.
 _PATIENCE_S = 15.0
-# How exact the pace is: at 1,000 orders/s five leave at a time.
+# Resolution of the pace: at 1,000 orders/s, five leave at a time.
 _TICK_S = 0.005
-# Of orders whose outcome is unknown, all of them.
+# How many orders of unknown outcome are retried at once.
 _RETRY_EVERY_S = 0.5
-# Below the time after which the service closes an idle connection: it must not do so as we send.
+# Less than the service's keep-alive timeout, so that it never closes a connection while we send.
 _REUSE_S = 20.0
 
 
 class Client:
-    """Sends orders at a pace and notes what it was told."""
+    """Sends orders at a pace and records the answers."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -39,15 +39,15 @@ class Client:
         self._address = parts.hostname, parts.port
         self._host = parts.netloc
         self.rests = False
-        """Whether those who come now go again without an order."""
+        """While True, orders that are due are not sent."""
         self.notes: list[Note] = []
         self.open: dict[Note, _Connection | None] = {}
-        """Those without an answer, the oldest first; None: without a connection as yet."""
+        """Requests without an answer, oldest first; None: not connected yet."""
         self._idle: list[_Connection] = []
         self._connecting: set[asyncio.Task[None]] = set()
 
     async def pace(self, orders: Iterator[Wanted], per_s: float) -> None:
-        """Send orders until cancelled, or until there are no more."""
+        """Send orders at `per_s` until cancelled, or until there are no more."""
         started, sent = time.monotonic(), 0
         while True:
             due = int((time.monotonic() - started) * per_s)
@@ -56,7 +56,7 @@ class Client:
                     self.send(wanted)
             sent = due
             self._give_up_on_the_late()
-            await asyncio.sleep(_TICK_S)  # a pace, and nothing that anybody waits for
+            await asyncio.sleep(_TICK_S)  # a pace; no test waits for this
 
     def send(self, wanted: Wanted) -> Note:
         """Send one order now."""
@@ -75,7 +75,7 @@ class Client:
         return note
 
     async def answered(self) -> None:
-        """Wait until each request has its answer, or was given up."""
+        """Wait until each request is answered or given up."""
 
         def all_are() -> bool:
             self._give_up_on_the_late()
@@ -84,7 +84,7 @@ class Client:
         await eventually(all_are, 2 * _PATIENCE_S)
 
     async def retry_the_unknown(self, within_s: float = 30) -> int:
-        """Send each order of unknown outcome again, with its key, until it is known. Returns how many there were."""
+        """Retry each order of unknown outcome with its key until the outcome is known. Returns how many there were."""
         unknown = [it.wanted for it in intents_of(self.notes) if it.verdict is Verdict.UNKNOWN]
         assert all(wanted.key for wanted in unknown), "an order without a key cannot be sent again"
 
@@ -158,7 +158,7 @@ class _Connection(asyncio.Protocol):
         return not self._transport.is_closing() and time.monotonic() - self._used_s < _REUSE_S
 
     def send(self, note: Note, request: bytes) -> None:
-        if note.ended_s is not None:  # it was given up while this was made
+        if note.ended_s is not None:  # given up while this connected
             self.close()
             return
         if self._transport.is_closing():
@@ -193,7 +193,7 @@ class _Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         status = self._parser.get_status_code()
         note, self._note = self._note, None
-        if note is None:  # bytes that answer nothing
+        if note is None:  # bytes that answer no request
             self.abort("reset")
             return
         told = id_of(self._body) if 200 <= status < 300 else problem_name(self._body)
@@ -207,7 +207,7 @@ class _Connection(asyncio.Protocol):
 
 @contextlib.asynccontextmanager
 async def ordering(client: Client, orders: Iterator[Wanted], per_s: float) -> AsyncIterator[None]:
-    """Orders at that pace until the block ends; then what was sent is waited for."""
+    """Send orders at `per_s` for the block, then wait for the answers."""
     async with running_task(client.pace(orders, per_s)):
         yield
     await client.answered()

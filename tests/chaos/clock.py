@@ -1,7 +1,7 @@
-"""The wall clock of one process steps: when it is told to, by SIGUSR2, and by how much, by HEADRACE_CLOCK_STEP_S.
+"""Steps the wall clock of one process, on SIGUSR2, by HEADRACE_CLOCK_STEP_S seconds.
 
-What a loop measures deadlines by is another clock, and stays. Only what is named here steps: the functions of `time`,
-and `datetime` where a service asks it what time it is.
+The event loop's monotonic clock stays. Only the functions named here step: those of `time`, and `datetime` where a
+service reads the time.
 """
 
 import signal
@@ -17,7 +17,7 @@ SIGNAL = signal.SIGUSR2
 
 
 class Clock:
-    """What the time is, and was before it stepped."""
+    """A wall clock that can step."""
 
     def __init__(self) -> None:
         self.step_s = 0.0
@@ -34,7 +34,7 @@ class Clock:
 
 
 def arm(environment: Mapping[str, str], patch: Patch) -> None:
-    """Let the clock of this process step when it gets the signal; nothing, if the variable is not set."""
+    """Step this process's clock when it gets the signal. Does nothing if the variable is not set."""
     if not (text := environment.get(VARIABLE)):
         return
     clock, step_s = Clock(), float(text)
@@ -48,7 +48,7 @@ def arm(environment: Mapping[str, str], patch: Patch) -> None:
 
 
 def ask(clock: Clock, patch: Patch) -> None:
-    """Ask `clock` wherever ingest_api asks the system."""
+    """Replace the system's clock by `clock` wherever ingest_api reads it."""
     from ingest_api import requests
     from pipeline.process import metrics
 

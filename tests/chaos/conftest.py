@@ -1,11 +1,11 @@
-"""Servers that may be killed, a seed, and a row of results for each scenario.
+"""Fixtures of the chaos suite: servers that a scenario may break, a seed, and a row of results for each scenario.
 
     ./headrace test chaos                                    all scenarios
     ./headrace test chaos -- -k broker --chaos-seed 7        some, with the orders of an earlier run
     ./headrace test chaos -- --chaos-record                  and write docs/reliability.json and the table
     ./headrace test soak --minutes 30                        faults at random, see soak.py
 
-Without a name `./headrace test` leaves out those that are marked `deep`.
+By default, `./headrace test` leaves out scenarios that are marked `deep`.
 """
 
 import os
@@ -32,7 +32,7 @@ from tests.support.services.deployment import deployed
 __all__ = ["pytest_terminal_summary", "tell"]
 
 _rows = pytest.StashKey[dict[str, Row]]()
-"""By test."""
+"""Test → row."""
 _seed = pytest.StashKey[int]()
 _left_out = pytest.StashKey[bool]()
 
@@ -44,7 +44,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # Whoever runs pytest without naming this directory has no such option.
+    # A pytest run that does not name this directory has no such option.
     given = config.getoption("--chaos-seed", None)
     config.stash[_seed] = int(given) if given is not None else random.randrange(10**6)
     config.stash[_rows] = {}
@@ -56,7 +56,7 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """One that fails or is skipped has a row too, whether or not it came to its account."""
+    """Add a row for a scenario that failed or was skipped before it recorded one."""
     report = yield
     if not report.passed and item.get_closest_marker("scenario"):
         rows = item.config.stash[_rows]
@@ -75,7 +75,7 @@ def pytest_deselected(items: list[pytest.Item]) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """A run that fails is recorded; one that is not whole is not."""
+    """Record the run, even if it failed. An incomplete run is not recorded."""
     rows = session.config.stash[_rows].values()
     if not session.config.getoption("--chaos-record", False):
         return
@@ -87,13 +87,13 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         return
     machine = f"{cpu_model(Path('/proc/cpuinfo').read_text())}, {os.cpu_count()} cores"
     at = datetime.now(UTC).isoformat(timespec="seconds")
-    # The runs before it are in these two.
+    # These two files hold earlier runs.
     commit = revision(besides=(results.FILE, results.DOCUMENT))
     results.record(results.make_run(session.config.stash[_seed], at, machine, commit, rows))
 
 
 def _scenario_of(item: pytest.Item) -> tuple[str, str]:
-    """Its number, and what it is, with the names of its parameters filled in."""
+    """A scenario's number and description, with its parameters filled in."""
     marker = item.get_closest_marker("scenario")
     assert marker is not None
     number, what = marker.args
@@ -112,7 +112,7 @@ async def killable() -> AsyncIterator[OwnServers]:
 
 @pytest.fixture(scope="session")
 def servers(killable: OwnServers) -> Servers:
-    """In place of the session's: everything that rests on it is on these."""
+    """Servers of this suite, in place of the session's."""
     return killable.urls
 
 
@@ -127,13 +127,13 @@ def template_database(servers: Servers) -> Iterator[str]:
 
 @pytest.fixture
 def own_environment() -> dict[str, dict[str, str]]:
-    """What is different for one service, by its name. For fixtures that a test names before `scene`."""
+    """Service → variables that only it gets. For fixtures that a test names before `scene`."""
     return {}
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def api_broker(environment: dict[str, str], own_environment: dict[str, dict[str, str]]) -> AsyncIterator[Proxy]:
-    """What ingest_api reaches the broker through. A test names it before `scene`."""
+    """A proxy between ingest_api and the broker. A test names this fixture before `scene`."""
     async with proxy_to(environment["AMQP_URL"]) as proxy:
         own_environment.setdefault("ingest_api", {})["AMQP_URL"] = proxy.url(environment["AMQP_URL"])
         yield proxy
@@ -147,8 +147,9 @@ async def scene(
     own_environment: dict[str, dict[str, str]],
     tell: Callable[[str], None],
 ) -> AsyncIterator[BreakableScene]:
-    """The services, ready, with nothing broken. The test is marked `scenario(number, what)`; `what` may name its
-    parameters.
+    """The running services, with nothing broken. A test is marked `scenario(number, what)`.
+
+    `what` may name the test's parameters.
     """
     number, what = _scenario_of(request.node)
     seed = request.config.stash[_seed]

@@ -13,7 +13,7 @@ from tests.chaos.scene import Scene
 from tests.support.services.ingest import execute
 from tests.support.services.workers import connected
 
-# The quantity of one in a thousand of `some_orders`.
+# The quantity that one in a thousand of `some_orders` has.
 _IS_UNWANTED = "quantity % 1000 = 666"
 
 _FORBID = f"ALTER TABLE orders ADD CONSTRAINT unwanted CHECK (NOT {_IS_UNWANTED})"
@@ -60,19 +60,19 @@ async def replay(scene: Scene) -> int:
 
 
 async def replay_twice(scene: Scene) -> None:
-    """The second time, those that were replayed before: somebody has put them back."""
+    """Replay, make the replayed letters wait again, and replay once more."""
     assert await replay(scene) > 0
     await execute(scene.database_url, _PUT_BACK)
     assert await replay(scene) > 0
 
 
 async def waiting(scene: Scene) -> int:
-    """Dead letters that nobody has replayed."""
+    """The number of letters that wait for a replay."""
     return await _count(scene, _WAITING)
 
 
 async def unwanted_orders(scene: Scene) -> int:
-    """Those that are stored after all."""
+    """The number of stored orders that were poison before."""
     return await _count(scene, _UNWANTED)
 
 

@@ -1,4 +1,4 @@
-"""python -m tests.chaos.failing SERVICE: the service, with the failpoint that the environment names."""
+"""python -m tests.chaos.failing SERVICE: runs the service with the failpoint that the environment names."""
 
 import os
 import runpy
@@ -9,7 +9,7 @@ from tests.chaos import clock, failpoints
 
 
 def put(owner: Any, name: str, value: Any) -> None:
-    """Replace what is there. Raises AttributeError when it is not: the code has moved on, and this has to follow."""
+    """Replace an attribute. Raises AttributeError if it does not exist: the code was renamed, so rename it here too."""
     getattr(owner, name)
     setattr(owner, name, value)
 

@@ -1,15 +1,14 @@
-"""Failpoints: exact moments at which a service dies, stops or hangs, or a connection of its is cut.
+"""Failpoints: exact moments at which a service dies, stops or hangs, or one of its connections is cut.
 
-The services know nothing of them. `python -m tests.chaos.failing SERVICE` reaches into a service before it starts and
-wraps the step that a failpoint is named after. What is to happen is in the environment, so that whoever starts services
-in tests need not know either:
+The services do not know about them. `python -m tests.chaos.failing SERVICE` patches a service before it starts, and
+wraps the step that the failpoint is named after. The environment says what happens, so helpers that start services need
+not know either:
 
     HEADRACE_FAILPOINT=persist.after_commit_before_forward:kill      at the first time
     HEADRACE_FAILPOINT=persist.mid_copy:cut:3                        at the third
     HEADRACE_FAILPOINT_ONCE=/a/path                                  this is made then; while it is there, never again
 
-The wrapped names are private, and may be: one that is renamed is an error when the service starts, never a failpoint
-that is silently gone.
+The wrapped names may be private: if one is renamed, the service fails to start, so no failpoint disappears silently.
 """
 
 import asyncio
@@ -28,27 +27,27 @@ from tests.chaos import wire
 VARIABLE, ONCE_VARIABLE = "HEADRACE_FAILPOINT", "HEADRACE_FAILPOINT_ONCE"
 
 Patch = Callable[[Any, str, Any], None]
-"""Replaces an attribute that is there: owner, name, value."""
+"""Replaces an existing attribute: (owner, name, value)."""
 
 
 class FailpointError(ValueError):
-    """There is no such failpoint, or it cannot do that. The text lists what there is."""
+    """The failpoint does not exist, or cannot do this. The text lists those that exist."""
 
 
 class Action(Enum):
     KILL = "kill"
-    """SIGKILL: no handler, no goodbye, no flush."""
+    """SIGKILL: no handler runs and nothing is flushed."""
     STOP = "stop"
-    """SIGSTOP; the step goes on after a SIGCONT."""
+    """SIGSTOP; the step continues after a SIGCONT."""
     HANG = "hang"
-    """The step never ends; everything else in the process goes on. On a wire: no answer is read from it any more."""
+    """The step never ends; the rest of the process goes on. On a wire: no answer is read any more."""
     CUT = "cut"
-    """The connection is gone without a goodbye. On a wire only."""
+    """The connection is reset. Only on a wire."""
 
 
 @dataclass(slots=True)
 class Trigger:
-    """Counts how often a moment comes, and says when it is the one."""
+    """Counts how often the moment comes, and fires at the right one."""
 
     action: Action
     nth: int = 1
@@ -56,7 +55,7 @@ class Trigger:
     hits: int = 0
 
     def is_due(self) -> bool:
-        """To be asked each time the moment comes. True at most once in the life of a process."""
+        """Whether to fire. Called each time the moment comes; True at most once in a process."""
         self.hits += 1
         if self.hits != self.nth:
             return False
@@ -66,7 +65,7 @@ class Trigger:
         return True
 
     async def pull(self) -> None:
-        """Kill, stop or hang."""
+        """Do it: kill, stop or hang."""
         if self.action is Action.KILL:
             os.kill(os.getpid(), signal.SIGKILL)
         elif self.action is Action.STOP:
@@ -89,7 +88,7 @@ class Failpoint:
 
 
 def parse(text: str, once: str | None = None) -> tuple[Failpoint, Trigger]:
-    """What HEADRACE_FAILPOINT and HEADRACE_FAILPOINT_ONCE say. Raises FailpointError."""
+    """Parse HEADRACE_FAILPOINT and HEADRACE_FAILPOINT_ONCE. Raises FailpointError."""
     name, _, rest = text.partition(":")
     action, _, nth = rest.partition(":")
     failpoint = BY_NAME.get(name)
@@ -104,7 +103,7 @@ def parse(text: str, once: str | None = None) -> tuple[Failpoint, Trigger]:
 
 
 def arm(service: str, environment: Mapping[str, str], patch: Patch) -> None:
-    """Wrap what the environment names in `service`. Raises FailpointError, and AttributeError for what has moved."""
+    """Wrap the step that the environment names. Raises FailpointError, and AttributeError if the step was renamed."""
     text = environment.get(VARIABLE)
     if not text:
         return
@@ -119,7 +118,7 @@ def arm(service: str, environment: Mapping[str, str], patch: Patch) -> None:
 
 
 def _before(owner: Callable[[], Any], name: str, trigger: Trigger, patch: Patch) -> None:
-    """At the beginning of a coroutine method."""
+    """Fire at the start of a coroutine method."""
     step = getattr(owner(), name)
 
     async def failing(*arguments: Any, **options: Any) -> Any:
@@ -149,7 +148,7 @@ def _product_cache() -> Any:
 
 
 def _postgres_wire(moment: Callable[[], wire.Moment], trigger: Trigger, patch: Patch) -> None:
-    """Between a service and PostgreSQL, on each of its connections."""
+    """Fire on any of the service's connections to PostgreSQL."""
     from asyncpg.protocol import Protocol
 
     connection_made = Protocol.connection_made
@@ -161,7 +160,7 @@ def _postgres_wire(moment: Callable[[], wire.Moment], trigger: Trigger, patch: P
 
 
 def _broker_wire(moment: Callable[[], wire.Moment], trigger: Trigger, patch: Patch) -> None:
-    """Between a service and RabbitMQ, on each of its connections."""
+    """Fire on any of the service's connections to RabbitMQ."""
     made = asyncio.StreamWriter.__init__
 
     def tapped(writer: asyncio.StreamWriter, transport: asyncio.Transport, *arguments: Any, **options: Any) -> None:
@@ -181,9 +180,9 @@ FAILPOINTS = (
         partial(_before, _persist_worker, "_forward"),
     ),
     Failpoint("persist.after_forward_before_ack", "persist_worker", partial(_before, _batch_consumer, "settle")),
-    # Half of the rows are on their way, and nothing says that there are no more.
+    # Half of the rows are sent, and no end of the COPY.
     Failpoint("persist.mid_copy", "persist_worker", partial(_postgres_wire, lambda: wire.half_a_copy), on_wire=True),
-    # What makes it durable has been sent and taken; the answer is never read.
+    # COMMIT was sent and received; its answer is never read.
     Failpoint("persist.commit_sent", "persist_worker", partial(_postgres_wire, wire.CommitSent), on_wire=True),
     Failpoint("stock.commit_sent", "product_consumer", partial(_postgres_wire, wire.CommitSent), on_wire=True),
     Failpoint("stock.after_commit_before_bust", "product_consumer", partial(_before, _product_cache, "bust_or_defer")),

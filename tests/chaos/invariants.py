@@ -1,12 +1,12 @@
-"""What has to hold after a fault, whatever it was. Pure: each function returns what breaks it, nothing if it holds.
+"""Invariants after any fault. Pure: each function returns the violations; [] if the invariant holds.
 
 I1   every order that was answered OK is stored and decided, or parked
-I2   each id is once in `orders` and once in the ledger, and no two orders were told the same
+I2   each id is once in `orders` and once in the ledger, and no two orders got the same id
 I3   stock adds up at every look, and was never negative
-I4   every stored row equals what was sent; nothing is there of what was refused, or more often than it was sent
-I5   the cache says what the database says, of products that are bought all the time and of those bought once
+I4   every stored row equals a sent order; no refused order is stored, and none more often than it was sent
+I5   the cache agrees with the database, for products that are bought all the time and those bought once
 I6   every request was answered within its deadline, and memory stayed bounded
-I7   throughput is back, and what was left is worked off
+I7   throughput has recovered, and the backlog is empty
 I8   a log and a metric name the fault
 """
 
@@ -20,7 +20,7 @@ from proof.accounting import Stock, is_oversold
 from tests.chaos.notes import TIMEOUT, Intent, Note, Verdict
 from tests.chaos.signs import Counts, Restarts, Says, Sign
 
-# Fewer, and no bust that matters may have been looked at.
+# With fewer, no relevant bust may have been checked.
 LEAST_SINGLES = 20
 
 
@@ -44,19 +44,19 @@ class Decided(NamedTuple):
 
 @dataclass(frozen=True)
 class Books:
-    """What the database holds when nobody writes any more."""
+    """The content of the database when no process writes any more."""
 
     stored: Sequence[Stored]
     decided: Sequence[Decided]
     parked: Sequence[str] = ()
-    """The ids of the orders in dead letters that wait for their replay."""
+    """The ids of orders in waiting dead letters."""
     stocks: Sequence[Stock] = ()
     queued: Mapping[str, int] = field(default_factory=dict)
-    """Messages that are left in queues."""
+    """Queue → messages left in it."""
 
 
 Broken = list[str]
-"""One line for each thing that is wrong."""
+"""One line for each violation."""
 
 
 def i1_no_order_is_lost(intents: Iterable[Intent], books: Books) -> Broken:
@@ -85,7 +85,7 @@ def i2_each_is_there_once(intents: Iterable[Intent], books: Books) -> Broken:
 
 
 def i3_stock_adds_up(books: Books, seen_unbalanced: Iterable[str]) -> Broken:
-    """`seen_unbalanced`: what was found while orders came."""
+    """`seen_unbalanced`: violations seen under load."""
     return [
         *(f"at the end: {stock}" for stock in books.stocks if is_oversold(stock)),
         *(f"meanwhile: {it}" for it in seen_unbalanced),
@@ -93,7 +93,7 @@ def i3_stock_adds_up(books: Books, seen_unbalanced: Iterable[str]) -> Broken:
 
 
 def i4_what_is_stored_was_sent(intents: Sequence[Intent], books: Books, price: Decimal) -> Broken:
-    """By id for what was told. For the rest: a row has to equal an order of unknown outcome, one row each."""
+    """Known ids are compared one by one. Any other row must equal an order of unknown outcome, one row each."""
     wanted = {id_: intent.wanted.what for intent in intents for id_ in intent.ids}
     unknown = Counter(it.wanted.what for it in intents if it.verdict is Verdict.UNKNOWN)
     unasked = Counter({row.id: row[1:3] for row in books.stored if row.id not in wanted}.values()) - unknown
@@ -107,7 +107,7 @@ def i4_what_is_stored_was_sent(intents: Sequence[Intent], books: Books, price: D
 
 
 def i5_the_cache_is_true(cached: Mapping[str, object], in_database: Mapping[str, object]) -> Broken:
-    """Both by product."""
+    """Both arguments: product id → product."""
     products = cached.keys() | in_database.keys()
     return [
         f"{it}: cached {cached.get(it)}, in the database {in_database.get(it)}"
@@ -117,8 +117,9 @@ def i5_the_cache_is_true(cached: Mapping[str, object], in_database: Mapping[str,
 
 
 def i5_no_bust_is_lost(cached: Mapping[str, int], in_database: Mapping[str, int]) -> Broken:
-    """Of products that were cached, then sold once after the fault had come, see tests.chaos.singles: how many are
-    left. `cached`: those that the cache still says anything of.
+    """Compare the stock of products that were cached, then sold once after the fault (see tests.chaos.singles).
+
+    `cached`: the products that the cache still holds.
     """
     few = f"only {len(in_database)} products were cached and then sold once, not {LEAST_SINGLES}"
     stale = sorted(it for it in cached if cached[it] != in_database.get(it))
@@ -131,7 +132,7 @@ def i5_no_bust_is_lost(cached: Mapping[str, int], in_database: Mapping[str, int]
 def i6_nobody_waits_and_nothing_swells(
     notes: Iterable[Note], deadline_s: float, peak_mb: Mapping[str, float], limit_mb: float
 ) -> Broken:
-    """`peak_mb`: the most memory that each service had."""
+    """`peak_mb`: service → peak memory."""
     late = [it for it in notes if it.ended_s is None or it.told == TIMEOUT or it.ended_s - it.sent_s > deadline_s]
     return [
         *([f"{len(late)} requests were not answered within {deadline_s:g} s"] if late else []),
@@ -140,7 +141,7 @@ def i6_nobody_waits_and_nothing_swells(
 
 
 def i7_throughput_is_back(recover_s: Mapping[str, float | None], within_s: float) -> Broken:
-    """`recover_s`: by what was measured."""
+    """`recover_s`: measurement → seconds."""
     return [
         f"{name}: {'not' if it is None else f'after {it:.1f} s, not'} within {within_s:g} s"
         for name, it in recover_s.items()
@@ -149,7 +150,7 @@ def i7_throughput_is_back(recover_s: Mapping[str, float | None], within_s: float
 
 
 def i8_the_fault_is_named(wanted: Iterable[Sign], seen: Iterable[Sign]) -> Broken:
-    """`wanted`: at least one sign in a log and one in metrics; `seen`: those that were."""
+    """`wanted`: must hold a sign in a log and one in metrics. `seen`: those that appeared."""
     signs, found = list(wanted), list(seen)
     return [
         *([] if any(isinstance(it, Says) for it in signs) else ["no log was looked at"]),

@@ -1,4 +1,4 @@
-"""Whether a process holds more and more. Pure, but for the look into /proc."""
+"""Detects processes whose memory or open files keep growing. Pure, except for reading /proc."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 # A leak of 100 bytes an order is 1.8 MB a minute at 300 orders/s.
 MB_PER_MIN = 1.0
-# Python gives little back, and a heap that finds its size does so in steps of some MB: over fewer minutes such a step
+# Python returns little memory, and a heap grows to its final size in steps of some MB. Over fewer minutes such a step
 # looks like a leak.
 LEAST_MIN = 10.0
 LEAST_LOOKS = 50
@@ -19,7 +19,7 @@ class Look(NamedTuple):
 
 
 def mb_per_min(looks: Sequence[Look]) -> float:
-    """How fast memory grows, by the straight line that fits all looks best: one at a bad moment means nothing by it."""
+    """Growth of memory, by a least-squares line, so that one bad sample matters little."""
     count = len(looks)
     if count < 2:
         return 0.0
@@ -29,7 +29,7 @@ def mb_per_min(looks: Sequence[Look]) -> float:
 
 
 def leaks(looks: Mapping[str, Sequence[Look]]) -> list[str]:
-    """By process: which of them leak, and which were not looked at often and long enough to tell."""
+    """Sentences about processes that leak, or that were sampled too rarely or too briefly to tell."""
     found = []
     for name, it in looks.items():
         minutes = (it[-1].at_s - it[0].at_s) / 60 if it else 0.0
@@ -44,5 +44,5 @@ def leaks(looks: Mapping[str, Sequence[Look]]) -> list[str]:
 
 
 def open_files(pid: int) -> int:
-    """File descriptors."""
+    """The number of open file descriptors."""
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))

@@ -1,8 +1,8 @@
-"""What clients want, and what they write down of what they were told. Pure.
+"""The orders that clients want, and their records of the answers. Pure.
 
 OK        2xx                          the order was accepted
 FAIL      4xx                          it was not
-UNKNOWN   5xx, no answer, a reset      nobody knows; so does a 409 that says that the key is in flight elsewhere
+UNKNOWN   5xx, no answer, a reset      unknown; also a 409 because the key is in flight elsewhere
 """
 
 import random
@@ -17,9 +17,9 @@ import msgspec
 from tests.support.services.ingest import ORDERS
 
 PRICE = "12.50"
-# What ingest_api allows. Of 20 products that is 20 million orders that differ: hardly a row is like another's.
+# ingest_api's maximum. With 20 products, 20 million orders differ, so hardly two rows are alike.
 MAX_QUANTITY = 1_000_000
-# One in a hundred orders is none, so that there are some whose absence means something.
+# One in a hundred orders is invalid, so that some must be absent.
 _BAD_SHARE = 0.01
 _IN_FLIGHT = "request-in-flight"
 TIMEOUT = "timeout"
@@ -33,19 +33,19 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One order as its client wants it."""
+    """One order that a client wants."""
 
     product_id: str
     quantity: int
     key: str | None = None
-    """The Idempotency-Key, if it has one."""
+    """The Idempotency-Key, if any."""
 
     @property
     def what(self) -> tuple[str, int]:
         return self.product_id, self.quantity
 
     def request(self, host: str) -> bytes:
-        """An HTTP/1.1 request to ingest_api."""
+        """The HTTP/1.1 request to ingest_api."""
         body = msgspec.json.encode({"productId": self.product_id, "quantity": self.quantity})
         key = f"Idempotency-Key: {self.key}\r\n" if self.key else ""
         head = (
@@ -57,16 +57,16 @@ class Wanted:
 
 @dataclass(slots=True, eq=False)
 class Note:
-    """One request. Times are Unix seconds, which the database's can be compared with."""
+    """The record of one request. Times are Unix seconds, comparable with the database's."""
 
     wanted: Wanted
     sent_s: float = field(default_factory=time.time)
     ended_s: float | None = None
-    """None: it waits for its answer."""
+    """None: no answer yet."""
     status: int = 0
     """0: there was no answer."""
     told: str = ""
-    """The order's id, the problem's name, or what became of the connection: reset, refused, timeout."""
+    """The order's id, the problem's name, or how the connection ended: reset, refused, timeout."""
 
     def end(self, status: int, told: str) -> None:
         self.ended_s, self.status, self.told = time.time(), status, told
@@ -80,18 +80,18 @@ class Note:
 
 @dataclass(slots=True)
 class Intent:
-    """One order, however often it was sent: with a key, all requests with it are one."""
+    """One order with all its requests: those with the same key are one order."""
 
     wanted: Wanted
     verdict: Verdict
     ids: set[str]
-    """Those that it was told. One, if all is well."""
+    """The ids in its answers; exactly one if all is well."""
     was_unknown: bool = False
-    """Whether any of its requests was."""
+    """Whether the outcome of any of its requests was unknown."""
 
 
 def intents_of(notes: Iterable[Note]) -> list[Intent]:
-    """The orders behind the requests. One that was accepted is; otherwise its last answer counts."""
+    """Group requests into orders. An accepted order stays accepted; otherwise its last answer counts."""
     by_key: dict[object, Intent] = {}
     for note in notes:
         intent = by_key.setdefault(note.wanted.key or note, Intent(note.wanted, note.verdict, set()))
@@ -106,15 +106,15 @@ def intents_of(notes: Iterable[Note]) -> list[Intent]:
 def some_orders(
     rng: random.Random, product_ids: Sequence[str], *, keyed: float = 0.0, max_quantity: int = MAX_QUANTITY
 ) -> Iterator[Wanted]:
-    """Orders without end, nearly all of them good. `keyed`: the share of those that have a key.
+    """Endless orders, nearly all valid. `keyed`: the share with a key.
 
-    With so many quantities hardly two are alike, so that a stored row tells which of them it is.
+    Quantities vary so much that a stored row identifies its order.
     """
     while True:
         key = str(uuid.UUID(int=rng.getrandbits(128), version=4)) if rng.random() < keyed else None
         product_id, quantity = rng.choice(product_ids), rng.randint(1, max_quantity)
         if rng.random() < _BAD_SHARE:
-            # Of a product that there is, none; or one of a product that there is not.
+            # Quantity 0 of an existing product, or one of an unknown product.
             product_id, quantity = rng.choice(
                 [(product_id, 0), (str(uuid.UUID(int=rng.getrandbits(128), version=4)), 1)]
             )

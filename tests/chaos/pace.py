@@ -1,4 +1,4 @@
-"""How fast orders are accepted and decided: before a fault, and after how long again."""
+"""Measures throughput (accepted, decided) before a fault, and the time to recover after it."""
 
 import contextlib
 import time
@@ -12,7 +12,7 @@ from tests.support.time.conditions import eventually
 
 NAMES = ("accepted", "decided")
 _ASK_EVERY_S = 0.25
-# Steady before the fault: so long at nine tenths of the pace.
+# Steady means this many seconds at nine tenths of the pace.
 _WARM_UP_S = 30.0
 
 
@@ -24,7 +24,7 @@ class Pace:
         self._measured: list[dict[str, float | None]] = []
 
     async def until_steady(self, per_s: float) -> None:
-        """Wait until orders are accepted and decided as fast as they come, and remember how fast that is."""
+        """Wait until orders are accepted and decided as fast as they are sent, and remember that rate."""
         started = time.time()
 
         async def is_steady() -> bool:
@@ -32,22 +32,22 @@ class Pace:
 
         await eventually(is_steady, _WARM_UP_S, _ASK_EVERY_S)
         now = time.time()
-        # At most what is sent: a moment in which something is caught up with is no pace that could ever be back.
+        # Capped at the rate of sending: a catch-up burst must not become the target.
         self._before_per_s = {
             name: min(per_s, recovery.per_s(found, now - 3, now - 0.5)) for name, found in (await self._paces()).items()
         }
 
     def over(self) -> None:
-        """A fault has ended."""
+        """Note that a fault has ended."""
         self._over_s = time.time()
 
     @property
     def is_over(self) -> bool:
-        """Whether one has, since throughput was back."""
+        """Whether a fault has ended since the last recovery."""
         return self._over_s > 0
 
     async def recovers(self, within_s: float) -> None:
-        """Wait until throughput is back since then, or is taken not to come back."""
+        """Wait until throughput has recovered, at most `within_s`."""
         assert self._over_s, "when was it over?"
         back: dict[str, float | None] = dict.fromkeys(NAMES)
 
@@ -55,19 +55,19 @@ class Pace:
             back.update(await self._back_s(self._before_per_s, self._over_s))
             return None not in back.values()
 
-        with contextlib.suppress(AssertionError):  # I7 says it
+        with contextlib.suppress(AssertionError):  # I7 reports it
             await eventually(is_back, within_s + 5, _ASK_EVERY_S)
         self._measured.append(back)
         self._over_s = 0.0
 
     @property
     def is_back(self) -> bool:
-        """Whether it was, the last time."""
+        """Whether the last recovery succeeded."""
         return bool(self._measured) and None not in self._measured[-1].values()
 
     @property
     def recover_s(self) -> dict[str, float | None]:
-        """The longest of all times so far. None: once it was not back, or nobody has measured."""
+        """The longest recovery so far. None: one failed, or none was measured."""
         return recovery.worst(self._measured, NAMES)
 
     async def _back_s(self, per_s: Mapping[str, float], since_s: float) -> dict[str, float | None]:
@@ -75,7 +75,7 @@ class Pace:
         return {name: recovery.back_s(found, per_s[name], since_s, time.time()) for name, found in paces.items()}
 
     async def _paces(self) -> dict[str, recovery.Histogram]:
-        """Orders that were accepted, by the clients' notes, and decided, by the ledger."""
+        """Accepted orders by the clients' records, decided ones by the ledger."""
         accepted = (it.ended_s for it in self._client.notes if it.verdict is Verdict.OK)
         async with connected(self._database_url) as connection:
             decided = await books.decided_histogram(connection)

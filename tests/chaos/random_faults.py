@@ -1,4 +1,4 @@
-"""One fault after another, of those that the scenarios have one by one. Each returns when it is over."""
+"""The scenarios' faults, for mixing at random. Each function returns when its fault is over."""
 
 import signal
 from collections.abc import Awaitable, Callable

@@ -1,16 +1,16 @@
-"""When throughput was back. Pure."""
+"""Computes when throughput recovered. Pure."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 SLICE_S = 0.05
-"""How exact it is."""
+"""Resolution."""
 SHARE = 0.9
 _STEADY_S = 3
-"""So many seconds in a row have to have that share: one burst is no throughput."""
+"""Throughput counts as recovered after this many good seconds in a row: one burst is not enough."""
 
 Histogram = Counter[int]
-"""How many there were in each slice of time, counted from 1970."""
+"""Slice of time, counted from 1970 → number of orders."""
 
 
 def histogram(moments_s: Iterable[float]) -> Histogram:
@@ -19,15 +19,15 @@ def histogram(moments_s: Iterable[float]) -> Histogram:
 
 
 def per_s(found: Histogram, since_s: float, until_s: float) -> float:
-    """The mean between two moments."""
+    """The mean rate between two times."""
     slices = range(int(since_s // SLICE_S), int(until_s // SLICE_S))
     return sum(found[it] for it in slices) / (len(slices) * SLICE_S) if slices else 0.0
 
 
 def back_s(found: Histogram, before_per_s: float, since_s: float, until_s: float) -> float | None:
-    """How long after `since_s` the first seconds began of which each has `SHARE` of what was before.
+    """Seconds from `since_s` to the first run of seconds that each reach `SHARE` of the former rate.
 
-    None: there were none such up to `until_s`.
+    None: there was no such run before `until_s`.
     """
     a_second = round(1 / SLICE_S)
     first, last = int(since_s // SLICE_S), int(until_s // SLICE_S) - _STEADY_S * a_second
@@ -39,6 +39,6 @@ def back_s(found: Histogram, before_per_s: float, since_s: float, until_s: float
 
 
 def worst(measured: Sequence[Mapping[str, float | None]], names: Iterable[str]) -> dict[str, float | None]:
-    """The longest time of several, by what was measured. None: once it was not back, or nobody has measured."""
+    """The longest time for each measurement. None: one recovery failed, or none was measured."""
     times = {name: [it[name] for it in measured] for name in names}
     return {name: None if None in it or not it else max(s for s in it if s is not None) for name, it in times.items()}

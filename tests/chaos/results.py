@@ -1,6 +1,4 @@
-"""What came of each scenario: rows, the file that keeps them, and the table in docs/reliability.md. Pure, but for the
-files.
-"""
+"""Results of scenarios: rows, their file, and the table in docs/reliability.md. Pure, except for the files."""
 
 import re
 from collections.abc import Iterable
@@ -14,7 +12,7 @@ from stack.home.directory import ROOT
 FILE = ROOT / "docs" / "reliability.json"
 DOCUMENT = ROOT / "docs" / "reliability.md"
 SCENARIOS = 21
-# So many in a row have to pass.
+# This many runs in a row must pass.
 KEPT_RUNS = 3
 
 _BLOCK = re.compile(r"^<!-- chaos -->\n.*?^<!-- /chaos -->$", re.MULTILINE | re.DOTALL)
@@ -25,7 +23,7 @@ _HEAD = (
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One scenario of one run. Counts of orders."""
+    """One scenario of one run. Numbers are orders."""
 
     scenario: str
     what: str
@@ -33,19 +31,19 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     ok: int
     refused: int
     unknown: int
-    """Of unknown outcome at first. Those that were sent again with their key are OK as well."""
+    """Orders of unknown outcome at first. A retry with the key counts them as OK as well."""
     unknown_as: dict[str, int]
-    """What their clients saw, status and word, by how many requests; status 0: no answer."""
+    """Status and problem → number of requests; status 0: no answer."""
     lost: int
     duplicated: int
     oversold: int
     recover_s: float | None
-    """From the end of the fault until throughput was back; None: it was not."""
+    """From the end of the fault to recovery; None: throughput did not recover."""
     broken: list[str]
-    """The invariants that did not hold; "test": what else the scenario asserts, or it never got there."""
+    """Violated invariants; "test": another assertion failed, or the scenario never reached its check."""
 
     def line(self) -> str:
-        """For the terminal."""
+        """One line for the terminal."""
         back = "never back" if self.recover_s is None else f"back after {self.recover_s:.1f} s"
         verdict = f"BROKEN: {', '.join(self.broken)}" if self.broken else "holds"
         seen = ", ".join(f"{count} × {it}" for it, count in self.unknown_as.items())
@@ -62,12 +60,12 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     """UTC, ISO 8601."""
     machine: str
     commit: str
-    """What was tried; with a "+" if there were changes to it."""
+    """The tested commit, with a "+" if the tree had changes."""
     rows: list[Row]
 
 
 class Results(msgspec.Struct, frozen=True):
-    """The last runs, the oldest first."""
+    """The last runs, oldest first."""
 
     runs: list[Run] = []
 
@@ -77,7 +75,7 @@ def with_run(results: Results, run: Run) -> Results:
 
 
 def table(results: Results) -> str:
-    """All runs in one: sums, and the longest time to recover."""
+    """All runs as one table: sums, and the longest recovery."""
     rows = [_cells(list(rows)) for _, rows in _by_scenario(results)]
     seeds = ", ".join(f"{run.seed} ({run.at[:10]}, {run.commit}, {run.machine})" for run in results.runs)
     return markdown(Table(_HEAD, rows, words=(0, 1, 10), below=f"Seeds: {seeds or 'none'}."))
@@ -91,7 +89,7 @@ def _by_scenario(results: Results) -> list[tuple[tuple[str, str], list[Row]]]:
 
 
 def _order(name: tuple[str, str]) -> tuple[int, str, str]:
-    """2 before 10."""
+    """Sort numbers numerically: 2 before 10."""
     number = re.match(r"\d*", name[0])
     assert number is not None
     return int(number[0] or 0), *name
@@ -125,7 +123,7 @@ def load(file: Path = FILE) -> Results:
 
 
 def record(run: Run) -> None:
-    """Into the file, and from there into the document."""
+    """Add a run to the file, and rewrite the document."""
     results = with_run(load(), run)
     FILE.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=2) + b"\n")
     DOCUMENT.write_text(rewritten(DOCUMENT.read_text(), results))
@@ -136,7 +134,7 @@ def make_run(seed: int, at: str, machine: str, commit: str, rows: Iterable[Row])
 
 
 def unfinished(what: str, scenario: str) -> Row:
-    """Of a scenario that never came to its account: it failed before, or was skipped."""
+    """The row of a scenario that was skipped, or failed before its check."""
     return Row(
         scenario=scenario,
         what=what,
@@ -154,6 +152,6 @@ def unfinished(what: str, scenario: str) -> Row:
 
 
 def missing(rows: Iterable[Row]) -> list[str]:
-    """The numbers of the scenarios that are not among the rows."""
+    """The numbers of scenarios without a row."""
     found = {row.scenario for row in rows}
     return [number for number in map(str, range(1, SCENARIOS + 1)) if number not in found]

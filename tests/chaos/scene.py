@@ -1,10 +1,10 @@
-"""One scenario: orders come, something breaks, it is fixed, everything is accounted for.
+"""One scenario: send orders, break something, repair it, and account for every order.
 
-async with scene.under_load():                      orders at a pace; the block begins when it is steady
+async with scene.under_load():                      orders at a pace; the block starts when it is steady
     await scene.servers.kill("rabbitmq")            the fault
-    scene.over()                                    it has ended: from here the time to recover counts
-    await scene.recovers()                          the orders go on until throughput is back; the longest time counts
-await scene.check(Says(...), Counts(...))           drained, stopped, all invariants; the row of the results
+    scene.over()                                    the fault has ended: the recovery time starts
+    await scene.recovers()                          orders continue until throughput has recovered
+await scene.check(Says(...), Counts(...))           drains, stops, checks all invariants, adds the row of results
 """
 
 import contextlib
@@ -49,20 +49,20 @@ from tests.support.time.conditions import eventually
 
 PER_S = 500.0
 PRODUCTS = 20
-# No load orders all of it, unless a scenario wants that.
+# More stock than any load orders, unless a scenario says otherwise.
 QTY = 10**15
-# ingest_api waits 5 s for a confirm, and may have waited for Redis and PostgreSQL before.
+# ingest_api waits 5 s for a confirm, after waiting for Redis and PostgreSQL.
 DEADLINE_S = 10.0
 FAILING = "tests.chaos.failing"
-# What is asked of servers that are busy.
+# For queries to busy servers.
 _ASK_EVERY_S = 0.25
 _RECOVERY_S = 30.0
 _DRAIN_S = 60.0
-# Longer than a worker waits for a lock in PostgreSQL.
+# Longer than a worker's lock timeout in PostgreSQL.
 _TOLD_WITHIN_S = 20.0
-# The busts that product_consumer owes after an outage of Redis are paid within a second of its return.
+# product_consumer sends deferred busts within a second after Redis is back.
 _CACHE_S = 5.0
-# What may wait in ingest_api is bounded by 16 MB, what a worker holds by 64 MB; the rest is connections, and Python.
+# ingest_api's queue is bounded by 16 MB, a worker's batch by 64 MB; the rest is connections, and Python.
 _MEMORY_MB = 256.0
 
 
@@ -74,17 +74,17 @@ class Scene:
     seed: str
     tell: Callable[[Row], None]
     database_url: str
-    """PostgreSQL itself, whatever the services go through."""
+    """The URL of PostgreSQL itself, not of a proxy."""
     amqp_url: str
     products: list[str] = field(default_factory=list)
     memory_mb: float = _MEMORY_MB
-    """The most that a service may have."""
+    """Memory limit of a service."""
     within_s: float = _RECOVERY_S
-    """How long throughput may take to be back."""
+    """Limit of the recovery time."""
     server_logs: Mapping[str, Path] = field(default_factory=dict)
-    """Of servers, by name: they may tell of a fault too."""
+    """Server → log, which may name the fault too."""
     names_fault: bool = True
-    """Whether I8 is asked."""
+    """Whether I8 is checked."""
 
     def __post_init__(self) -> None:
         self.rng = self.random("faults")
@@ -100,7 +100,7 @@ class Scene:
         self._told_besides: list[tuple[str, str]] = []
 
     def random(self, name: str) -> random.Random:
-        """One for each who draws: how often one of them gets to does not change what the others draw."""
+        """A generator of its own for each user, so that one user's draws do not change another's."""
         return random.Random(f"{self.seed} {name}")
 
     # ── the load
@@ -112,7 +112,7 @@ class Scene:
     async def under_load(
         self, orders: Iterator[Wanted] | None = None, *, per_s: float = PER_S, keyed: float = 0.1
     ) -> AsyncIterator[Client]:
-        """Orders at a pace, from when that is steady until the block ends. `orders`: others than `some_orders`."""
+        """Send orders for the block, which starts when throughput is steady. `orders`: instead of `some_orders`."""
         if not self.products:
             await self.make_products()
         orders = self.singles.among(orders or some_orders(self._orders_rng, self.products, keyed=keyed))
@@ -125,19 +125,19 @@ class Scene:
             yield self.client
 
     def readers(self, count: int) -> list[Coroutine[Any, Any, None]]:
-        """Those who read products, again and again, until cancelled."""
+        """Coroutines that read products until cancelled."""
         self._readers += count
         numbers = range(self._readers - count, self._readers)
         return [read_products(self.deployment, self.random(f"reader {it}"), self.products) for it in numbers]
 
     async def goes_on(self, seconds: float) -> None:
-        """Wait until orders have come for that long. A fault that lasts is made of this, and of nothing else."""
+        """Let orders come for this long. A lasting fault consists of this and nothing else."""
         until = time.time() + seconds
         await eventually(lambda: self.client.notes[-1].sent_s >= until, seconds + 10)
 
     @contextlib.asynccontextmanager
     async def nobody_orders(self) -> AsyncIterator[None]:
-        """Nothing is under way anywhere while the block runs: what is broken then has no order to lose."""
+        """Pause sending, and wait until nothing is in flight, so that the block can break things without losing an order."""
         self.client.rests = True
         try:
             await self.client.answered()
@@ -148,7 +148,7 @@ class Scene:
 
     @contextlib.asynccontextmanager
     async def more(self, **counts: int) -> AsyncIterator[list[Service]]:
-        """So many more of a service, by its name. At the end of the block they are stopped in order."""
+        """Start more processes of a service, given by name. They stop gracefully when the block ends."""
         async with contextlib.AsyncExitStack() as stack:
             services = [
                 await stack.enter_async_context(service_process(name, self.deployment.environment))
@@ -161,7 +161,7 @@ class Scene:
             self._told_besides += [(it.name, it.log()) for it in services]
 
     def was_accepted(self, order: Order) -> None:
-        """Note an order that a test has published itself, in place of ingest_api."""
+        """Record an order that the test itself published instead of ingest_api."""
         note = Note(Wanted(order.product_id, order.quantity))
         note.end(202, order.id)
         self.client.notes.append(note)
@@ -171,13 +171,13 @@ class Scene:
         self.pace.over()
 
     async def recovers(self) -> None:
-        """Go on until throughput is back, or is taken not to come back."""
+        """Wait until throughput has recovered, or the limit is reached."""
         await self.pace.recovers(self.within_s)
 
     # ── faults
 
     async def dies_at(self, name: str, failpoint: str) -> None:
-        """Put in a service's place one that kills itself at `failpoint`; when it has, a good one is started again."""
+        """Replace a service by one that kills itself at `failpoint`. After that, start a normal one."""
         await self.deployment.stop(name)
         await self.fails_at(name, f"{failpoint}:kill", ready=None)
         service = self.deployment.services[name]
@@ -186,17 +186,17 @@ class Scene:
         await self.deployment.start(name)
 
     async def fails_at(self, name: str, failpoint: str, ready: str | None = "/readyz") -> None:
-        """Start a service with a failpoint, see tests.chaos.failpoints. The one before it has ended."""
+        """Start a service with a failpoint, see tests.chaos.failpoints. The former one must have ended."""
         await self.deployment.start(name, program=FAILING, ready=ready, HEADRACE_FAILPOINT=failpoint)
 
     async def kill(self, name: str) -> None:
-        """kill -9 a service; it is started again at once."""
+        """kill -9 a service, and start it again at once."""
         assert await self.deployment.stop(name, signal.SIGKILL) == -signal.SIGKILL, "it was dead before"
         self.over()
         await self.deployment.start(name)
 
     async def until_it_says(self, name: str, words: str) -> None:
-        """Wait until the log of the service that runs now has these words."""
+        """Wait until the log of the current service has these words."""
         await eventually(lambda: words in self.deployment.services[name].log(), _TOLD_WITHIN_S, _ASK_EVERY_S)
 
     async def metric(self, name: str, sample: str) -> float:
@@ -205,9 +205,9 @@ class Scene:
     # ── the account
 
     async def check(self, *signs: Sign) -> Row:
-        """Wait until nothing is under way, stop the workers, and hold everything against what clients were told.
+        """Wait until all is drained, stop the workers, and check all invariants against the clients' records.
 
-        `signs`: how the fault shows. Raises AssertionError, with the row recorded, if an invariant is broken.
+        `signs`: how the fault shows. Raises AssertionError, after recording the row, if an invariant is violated.
         """
         unquiet = await self._until_quiet()
         found = await seen(self.deployment, self.server_logs, self._told_besides, self._before, signs)
@@ -234,7 +234,7 @@ class Scene:
         return row
 
     def _tell_the_story(self) -> None:
-        """For whoever has to find out: what clients were told, and what the services said."""
+        """Print the clients' records and the services' logs, for whoever investigates."""
         print(Counter((note.status, note.told if note.status != 202 else "") for note in self.client.notes))
         for service in (*self.deployment.former, *self.deployment.services.values()):
             print(f"── {service.name}, pid {service.process.pid}\n{service.log()[-3000:]}")
@@ -260,7 +260,7 @@ class Scene:
         )
 
     async def _until_quiet(self) -> Broken:
-        """Wait until the queues are empty, each has a consumer, and what is stored is decided. What is still not so."""
+        """Wait until queues are empty, have consumers, and all is decided. Returns what is not so in time."""
         unquiet: Broken = []
 
         async def is_quiet() -> bool:
@@ -277,7 +277,7 @@ class Scene:
         return unquiet
 
     async def _cache(self) -> Broken:
-        """I5, as soon as it holds."""
+        """Check I5, and retry until it holds or the time is up."""
         broken: Broken = []
 
         async def is_true() -> bool:
@@ -292,7 +292,7 @@ class Scene:
         return broken
 
     async def _stop_workers(self) -> dict[str, int]:
-        """P9, on the way: each finishes what it has in hand. Returns what is left in the queues then."""
+        """Stop the workers gracefully (P9). Returns the messages left in the queues."""
         for name in ("persist_worker", "product_consumer"):
             assert await self.deployment.stop(name) == 0, self.deployment.services[name].log()[-2000:]
         return {queue: ready for queue, (ready, _) in (await books.queues(self.amqp_url)).items()}
@@ -300,6 +300,6 @@ class Scene:
 
 @dataclass(kw_only=True)
 class BreakableScene(Scene):
-    """With servers of its own, which a test may break."""
+    """A scene with its own servers, which a test may break."""
 
     servers: OwnServers

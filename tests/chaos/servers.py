@@ -1,7 +1,7 @@
-"""PostgreSQL, RabbitMQ and Redis of the suite's own: a scenario may kill, stop and start them.
+"""PostgreSQL, RabbitMQ and Redis of this suite: a scenario may kill, stop and start them.
 
-They are those of the stack, and so is the supervision: one that is killed is started again half a second later, one
-that is stopped stays away until somebody starts it.
+They run under the stack's own supervision: a killed server is started again after half a second, a stopped one stays
+stopped until a test starts it.
 """
 
 import asyncio
@@ -25,12 +25,12 @@ from stack.servers.servers import Servers as StackServers
 from tests.conftest import Servers
 from tests.support.time.conditions import eventually
 
-# Longer than RabbitMQ takes to start on a busy machine.
+# Longer than RabbitMQ needs to start on a busy machine.
 _START_TIMEOUT_S = 90
 
 
 class _Quiet(Events):
-    """The stack's servers tell a supervisor what they do. There is none."""
+    """Drops the events that the stack's servers send to a supervisor: there is none."""
 
     def emit(self, event: str, **fields: object) -> None:
         pass
@@ -53,7 +53,7 @@ class OwnServers:
         return {name: self._home.log(name) for name in SERVERS}
 
     async def kill(self, name: str) -> None:
-        """kill -9, and wait until its supervisor has it ready again."""
+        """kill -9, and wait until the server is ready again."""
         process = self._servers.process(name)
         assert process.pid is not None
         restarts = process.restarts
@@ -62,21 +62,21 @@ class OwnServers:
         await _until_ready(process)
 
     async def stop(self, name: str, number: signal.Signals) -> None:
-        """Stop it with that signal. It stays away."""
+        """Stop a server with this signal. It stays stopped."""
         process = self._servers.process(name)
         process.spec = replace(process.spec, stop_signal=number)
         await process.stop()
 
     async def start(self, name: str) -> None:
-        """Start what was stopped, and wait until it is ready."""
+        """Start a stopped server, and wait until it is ready."""
         await self._servers.process(name).start()
 
     @contextmanager
     def frozen(self, name: str) -> Iterator[None]:
-        """SIGSTOP it, with all its processes, for the length of the block: connections stay, and nothing is said."""
+        """SIGSTOP a server and its children for the block: connections stay open, and nothing answers."""
         pid = self._servers.process(name).pid
         assert pid is not None
-        os.kill(pid, signal.SIGSTOP)  # first, so that it starts no more of them
+        os.kill(pid, signal.SIGSTOP)  # first, so that it starts no more children
         processes = [pid, *_descendants(pid)]
         try:
             for it in processes[1:]:
@@ -99,7 +99,7 @@ class OwnServers:
         return self._servers.process(name)
 
     async def rabbitmqctl(self, *arguments: str) -> None:
-        """For what nothing else can do: it costs seconds of CPU."""
+        """Run rabbitmqctl. Only where nothing else works, because it costs seconds of CPU."""
         node = self._servers.process("rabbitmq").spec
         program = str(Path(node.argv[0]).with_name("rabbitmqctl"))
         control = await asyncio.create_subprocess_exec(
@@ -114,7 +114,7 @@ class OwnServers:
 
     @contextmanager
     def writable_directory(self, name: str) -> Iterator[str]:
-        """A directory of PostgreSQL's, beside its data."""
+        """A directory beside PostgreSQL's data that it may write."""
         directory = (self._home.path / "postgres").resolve() / name
         directory.mkdir(mode=0o700)
         give(directory, identity_for("postgres"))
@@ -131,7 +131,7 @@ class OwnServers:
 
 
 def _descendants(pid: int) -> list[int]:
-    """A process's children, theirs, and so on, by the fourth field of /proc/PID/stat."""
+    """All descendants of a process, by the fourth field of /proc/PID/stat."""
     children: dict[int, list[int]] = {}
     for file in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
@@ -151,12 +151,11 @@ async def _until_ready(process: Process) -> None:
 
 @asynccontextmanager
 async def own_servers(home: Home) -> AsyncIterator[OwnServers]:
-    """Ready; gone, with all that they have stored, at the end of the block.
+    """Run the servers for the block. Deletes them and their data at the end.
 
-    `home`: a state directory of a test run, see stack.home.directory. What is left of one that was killed goes with the
-    next.
+    `home`: the state directory of a test run, see stack.home.directory. The next run removes what a killed one left.
     """
-    for name in ("aiormq", "aio_pika"):  # the probes knock at doors that are shut: that is no news
+    for name in ("aiormq", "aio_pika"):  # probes fail until the servers are ready
         logging.getLogger(name).setLevel(logging.CRITICAL)
     home.create()
     lock = home.try_lock()

@@ -1,4 +1,4 @@
-"""How a fault shows: words in a log, a sample in /metrics. I8 looks for those that were not there before it."""
+"""Signs of a fault: words in a log, a sample in /metrics. I8 looks for signs that were not there before."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,15 +8,13 @@ from tests.support.services.deployment import SERVICES, Deployment
 from tests.support.services.processes import Service
 
 ANY = ""
-"""In place of a service: whichever had to do with it."""
+"""Stands for any service."""
 _STARTED = "process_start_time_seconds"
 
 
 @dataclass(frozen=True)
 class Says:
-    """A service, or a server, has these words in its log, or those, where it depends on what it was at when the fault
-    came.
-    """
+    """A service or server logged one of these texts. Which one depends on what it was doing when the fault came."""
 
     service: str
     words: str
@@ -25,18 +23,16 @@ class Says:
 
 @dataclass(frozen=True)
 class Counts:
-    """A sample of a service's metrics has grown, or with ANY that of whichever. That of a new process has if it is
-    there, for it began at nothing.
-    """
+    """A sample of a service's metrics has grown; with ANY, of any service. In a new process, it is above 0."""
 
     service: str
     sample: str
-    """As in /metrics; by its name alone, the sum over all its labels."""
+    """As in /metrics. Without labels: the sum over all labels."""
 
 
 @dataclass(frozen=True)
 class Restarts:
-    """The metrics of a service say that its process is a later one."""
+    """The service's process was replaced, by its metrics."""
 
     service: str
 
@@ -46,13 +42,13 @@ Sign = Says | Counts | Restarts
 
 @dataclass
 class Before:
-    """What logs and metrics held before the fault."""
+    """Logs and metrics before the fault."""
 
     logs: dict[Service | Path, int] = field(default_factory=dict)
-    """Their length."""
+    """Log → length."""
     metrics: dict[Service, Mapping[str, float]] = field(default_factory=dict)
     started_s: dict[str, float] = field(default_factory=dict)
-    """Unix seconds, by service."""
+    """Service → start of its process, Unix seconds."""
 
     @classmethod
     async def of(cls, deployment: Deployment, server_logs: Mapping[str, Path]) -> "Before":
@@ -72,8 +68,9 @@ async def seen(
     before: Before,
     signs: Iterable[Sign],
 ) -> list[Sign]:
-    """Those of the signs that are there now. Asks the metrics of the services that run. `besides`: names and logs of
-    others that a scenario has had.
+    """The signs that have appeared. Asks the metrics of running services.
+
+    `besides`: names and logs of other processes of the scenario.
     """
     now = {name: await deployment.services[name].metrics() for name in SERVICES}
     processes = (*deployment.former, *deployment.services.values())

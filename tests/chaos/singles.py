@@ -1,8 +1,8 @@
-"""Products that are bought once: what the cache says of them stays wrong if one bust is lost.
+"""Products that are bought once: if their one bust is lost, the cache stays wrong.
 
-A product that is bought 25 times a second is busted 25 times a second, and the next bust heals what one has missed. So
-there are products that somebody has read, that one order buys, and that nobody reads or buys again. 25 of them are
-bought each second, so the batch that a fault hits has some. And their bodies do not expire: no TTL heals them either.
+A product that is bought 25 times a second is also busted 25 times a second, so the next bust hides a lost one. These
+products are read once, bought by one order, and never read or bought again. 25 of them are bought each second, so the
+batch that a fault hits has some. Their cached bodies never expire, so no TTL hides a lost bust either.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from tests.support.services.workers import connected
 _PER_S = 25
 _QTY = 1_000
 _MOST = 9
-# 80 s worth of them; more are made when they run short.
+# Enough for 80 s; more are created when they run short.
 _AT_ONCE = 2_000
 _AWAY = (RedisError, OSError, httpx.TransportError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError)
 
@@ -43,17 +43,17 @@ _LEFT = "SELECT id::text, qty FROM products WHERE id = ANY($1::uuid[])"
 
 class Singles:
     def __init__(self, deployment: Deployment, database_url: str, redis_url: str, rng: random.Random) -> None:
-        """`database_url`, `redis_url`: the servers themselves, whatever the services go through."""
+        """`database_url`, `redis_url`: of the servers themselves, not of a proxy."""
         self._deployment, self._database_url, self._redis_url, self._rng = deployment, database_url, redis_url, rng
         self.per_s: float = _PER_S
         self._unread: deque[str] = deque()
         self._cached: deque[str] = deque()
         self.bought: list[str] = []
-        """Those that were in the cache when they were to be ordered."""
+        """Products that were cached when they were ordered."""
         self._first = 0
 
     async def run(self) -> None:
-        """Put one after the other into the cache, through product_api, until cancelled. What is away is waited for."""
+        """Cache one product after the other through product_api, until cancelled. Retries while anything is away."""
         async with self._deployment.client("product_api") as product_api, connect(self._redis_url) as redis:
             while True:
                 with contextlib.suppress(*_AWAY):
@@ -66,7 +66,7 @@ class Singles:
                 await asyncio.sleep(1 / self.per_s)  # a pace, and nothing that anybody waits for
 
     def among(self, orders: Iterator[Wanted]) -> Iterator[Wanted]:
-        """These orders, and one for each product that is in the cache. All of those have a key, and may be retried."""
+        """Mix these orders with one for each cached product. All of the latter have a key, so they may be retried."""
         for wanted in orders:
             if self._cached:
                 self.bought.append(self._cached.popleft())
@@ -75,14 +75,13 @@ class Singles:
             yield wanted
 
     def begin(self) -> None:
-        """Look at those alone that are bought from now on: the fault is about to come."""
+        """Check only products bought from now on: the fault comes next."""
         self._first = len(self.bought)
 
     async def look(self) -> tuple[dict[str, int], dict[str, int]]:
-        """How many are left of those that were sold, as the cache says, where it says anything; and the database.
+        """The stock of sold products: in the cache, if it holds them, and in the database.
 
-        Only of those that Redis still knows, by their fence if their body is gone: what it has forgotten in between
-        could not be wrong.
+        Only products that Redis still knows, by their fence if the body is gone: forgotten ones cannot be wrong.
         """
         async with connected(self._database_url) as connection, connect(self._redis_url) as redis:
             rows = await connection.fetch(_LEFT, self.bought[self._first :])

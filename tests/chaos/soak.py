@@ -1,7 +1,7 @@
-"""Faults at random for as long as it is told to: ./headrace test soak --minutes 30. Not a test_ file: by name alone.
+"""Random faults for as long as you say: ./headrace test soak --minutes 30. Not a test_ file, so it runs by name alone.
 
-In the first two thirds what breaks is around the services, so that they live long enough to leak. In the last they die
-too. Below 22 minutes nobody can tell a leak from a heap that finds its size, and nobody does: that is told.
+In the first two thirds only servers break, so that the services live long enough to leak. In the last third the
+services die too. Below 22 minutes a leak cannot be told from a heap that finds its size, so the run reports that.
 """
 
 import asyncio
@@ -21,13 +21,13 @@ from tests.support.time.conditions import eventually
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(0)]
 
 _PER_S = 300.0
-# Each of them is a product more, for whoever audits all of them twice a second.
+# Each is one more product for the audits, which run twice a second.
 _SINGLES_PER_S = 2
 _LIVING_SHARE = 2 / 3
-# Of the time that they live, for a heap to find its size.
+# The share of a process's life in which its heap finds its size.
 _SETTLE_SHARE = 0.3
 _LOOK_EVERY_S = 5.0
-# Connections of pools come and go.
+# Pools open and close connections.
 _MORE_FILES = 8
 
 
@@ -35,7 +35,7 @@ _MORE_FILES = 8
 async def test_nothing_is_lost_and_nothing_swells_however_long_it_goes_on(
     scene: BreakableScene, request: pytest.FixtureRequest, tell: Callable[[str], None]
 ) -> None:
-    """P1 to P4, P7, P8, and no process that holds more and more."""
+    """P1 to P4, P7 and P8 hold, and no process leaks."""
     seconds = request.config.getoption("--minutes") * 60
     living_s = _LIVING_SHARE * seconds
     scene.singles.per_s = _SINGLES_PER_S
@@ -51,12 +51,12 @@ async def test_nothing_is_lost_and_nothing_swells_however_long_it_goes_on(
             tell("too short to tell a leak; that takes --minutes 22")
         await check_files(scene, before)
         await go_on(scene, seconds - living_s, AROUND + DEADLY, tell)
-    scene.names_fault = False  # which faults they were chance decides, and each is named in a scenario of its own
+    scene.names_fault = False  # the faults are random, and each is named in a scenario of its own
     await scene.check()
 
 
 async def go_on(scene: BreakableScene, seconds: float, faults: Sequence[Fault], tell: Callable[[str], None]) -> None:
-    """One fault after the other, each after throughput is back from the one before."""
+    """Cause one fault after the other, each after the recovery from the one before."""
     started = time.monotonic()
     while (now := time.monotonic() - started) < seconds:
         fault = scene.rng.choice(faults)
@@ -69,7 +69,7 @@ async def go_on(scene: BreakableScene, seconds: float, faults: Sequence[Fault], 
 
 
 async def look(scene: BreakableScene, looks: dict[str, list[Look]], after_s: float) -> None:
-    """At the memory of each service, every so often, until cancelled."""
+    """Sample the memory of each service until cancelled."""
     started = time.monotonic()
     while True:
         await asyncio.sleep(_LOOK_EVERY_S)  # a pace, and nothing that anybody waits for
@@ -79,7 +79,7 @@ async def look(scene: BreakableScene, looks: dict[str, list[Look]], after_s: flo
 
 
 async def files_at_rest(scene: BreakableScene) -> dict[str, int]:
-    """Open files of each service when nothing is under way, no client is there, and they close none any more."""
+    """Open files of each service, without load or clients, once the number is stable."""
     counts: list[dict[str, int]] = [{}]
 
     async def are_steady() -> bool:

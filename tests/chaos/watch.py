@@ -1,4 +1,4 @@
-"""Looks on while orders come: do the books add up at every look, and how much memory do the services use?"""
+"""Watches a scenario: does stock add up at every look, and how much memory do the services use?"""
 
 import asyncio
 import contextlib
@@ -16,11 +16,11 @@ from tests.support.services.workers import connected
 
 _LOOK_EVERY_S = 0.5
 LEAST_LOOKS = 4
-# So many that the cache has something to be wrong about.
+# Enough reads that a wrong cache would show.
 _READS_PER_S = 20
 _PATIENCE_S = 2.0
 _PAGE_MB = 4096 / 1024**2
-# PostgreSQL may be what is away.
+# PostgreSQL may be the server that is away.
 _PASSING = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
@@ -29,13 +29,13 @@ class Watch:
         self._deployment, self._database_url = deployment, database_url
         self._unbalanced: list[str] = []
         self.beside: list[Service] = []
-        """Those that a scenario has started besides."""
+        """Additional services of the scenario."""
         self.peak_mb: dict[str, float] = {}
-        """The most memory that a service had at any look."""
+        """Service → highest memory at any look."""
         self._looks = 0
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Look twice a second until cancelled."""
         while True:
             self.look_at_memory()
             with contextlib.suppress(*_PASSING):
@@ -43,11 +43,11 @@ class Watch:
             await asyncio.sleep(_LOOK_EVERY_S)  # a pace, and nothing that anybody waits for
 
     def begin(self) -> None:
-        """Count looks from now on: the fault is about to come."""
+        """Count looks from now on: the fault comes next."""
         self._looks = 0
 
     def found(self) -> list[str]:
-        """What did not add up at some look. Nothing is found by who hardly looked, and that is told too."""
+        """Violations seen at any look, and a line if there were too few looks to tell."""
         if self._looks < LEAST_LOOKS:
             return [*self._unbalanced, f"the books were looked at {self._looks} times only"]
         return self._unbalanced
@@ -63,7 +63,7 @@ class Watch:
 
 
 async def read_products(deployment: Deployment, rng: random.Random, product_ids: Sequence[str]) -> None:
-    """Fill the cache, again and again, until cancelled."""
+    """Read products, and so fill the cache, until cancelled."""
     async with deployment.client("product_api") as client:
         while True:
             with contextlib.suppress(httpx.TransportError):
@@ -72,7 +72,7 @@ async def read_products(deployment: Deployment, rng: random.Random, product_ids:
 
 
 def resident_mb(pid: int) -> float:
-    """0: it is no more."""
+    """Resident memory of a process; 0 if it has ended."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_MB
     except OSError:

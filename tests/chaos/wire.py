@@ -1,7 +1,7 @@
-"""Moments on a wire: when certain bytes have been sent, taken by the other side, and not been answered.
+"""Moments on a connection: certain bytes were sent and received by the other side, and not answered yet.
 
-Told by the bytes and not by the client's functions: asyncpg's are compiled, and between "called" and "sent" there are
-buffers of ours and of the system's.
+They are recognised by the bytes, not by the client's functions: asyncpg's are compiled, and buffers of ours and of the
+system lie between "called" and "sent".
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from typing import Any
 from tests.support.time.conditions import eventually
 
 Moment = Callable[[bytes], int | None]
-"""Asked of all that is written, in order. How many of these bytes go out before it is the moment; None: it is not."""
+"""Called with all written bytes, in order. Returns how many of them to send before the moment; None: not yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +26,12 @@ class Strike:
 
 
 class Tap:
-    """A transport that is watched. All but what is written goes straight to the real one."""
+    """A watched transport. Everything except writes goes straight to the real one."""
 
     def __init__(self, transport: asyncio.Transport, moment: Moment, strike: Strike) -> None:
         self._transport, self._moment, self._strike = transport, moment, strike
         self._held: bytearray | None = None
-        """What comes after the moment, while it lasts."""
+        """Bytes written during the moment."""
         self._striking: asyncio.Task[None] | None = None
 
     def write(self, data: bytes | memoryview) -> None:
@@ -67,7 +67,7 @@ class Tap:
 
 
 def _is_taken(transport: asyncio.Transport) -> bool:
-    """Whether the other side's system has acknowledged all that was written."""
+    """Whether the other side's system has acknowledged all written bytes."""
     if transport.is_closing():
         return True
     if transport.get_write_buffer_size():
@@ -80,12 +80,12 @@ def _is_taken(transport: asyncio.Transport) -> bool:
 
 
 def half_a_copy(data: bytes) -> int | None:
-    """In the middle of the rows of a COPY."""
+    """The moment in the middle of the rows of a COPY."""
     return len(data) // 2 if data[:1] == b"d" else None
 
 
 class CommitSent:
-    """After COMMIT, or after the end of a COPY that is a transaction of its own."""
+    """The moment after COMMIT, or after the end of a COPY that is its own transaction."""
 
     def __init__(self) -> None:
         self._in_block = False
@@ -104,6 +104,6 @@ _METHOD, _BASIC_PUBLISH = b"\x01", struct.pack("!HH", 60, 40)
 
 
 def order_published(data: bytes) -> int | None:
-    """After a message with orders."""
+    """The moment after a message with orders."""
     is_it = data[:1] == _METHOD and data[7:11] == _BASIC_PUBLISH and b"order." in data[:80]
     return len(data) if is_it else None

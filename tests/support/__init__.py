@@ -1,1 +1,1 @@
-"""What tests share, by what it is."""
+"""Helpers that tests share, grouped by what they are."""

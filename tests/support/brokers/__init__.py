@@ -1,1 +1,1 @@
-"""RabbitMQ as tests want it: plain publishing and reading, queues as models, dead letters."""
+"""RabbitMQ for tests: publishing, reading, the management API, a model of a queue, dead letters."""

@@ -1,4 +1,4 @@
-"""One queue, and a BatchConsumer on it."""
+"""A queue of a test's own, and a BatchConsumer on it."""
 
 import math
 from collections.abc import AsyncIterator
@@ -34,7 +34,7 @@ def make_consumer(
     hold_s: float = math.inf,
     declare: DeclareQueue = declare,
 ) -> BatchConsumer:
-    """`prefetch` is twice `deliveries`."""
+    """A consumer with a prefetch of twice `deliveries`."""
     limits = BatchLimits(orders, size_bytes, deliveries, linger_s, hold_s)
     health = Health("test", "consumer")
     return BatchConsumer(broker_settings(amqp_url), health, "consumer", declare, limits, prefetch=2 * deliveries)
@@ -42,7 +42,7 @@ def make_consumer(
 
 @asynccontextmanager
 async def queue_of(amqp_url: str, *bodies: bytes, orders: int | None = None) -> AsyncIterator[AbstractChannel]:
-    """The queue, with messages in it; and a channel to send more."""
+    """Fill the queue with one message for each body. Yields a channel to send more."""
     async with plain_channel(amqp_url) as channel:
         await declare(channel)
         headers = {"schema": 1} if orders is None else {"schema": 1, "orders": orders}
@@ -51,12 +51,12 @@ async def queue_of(amqp_url: str, *bodies: bytes, orders: int | None = None) -> 
 
 
 async def ready(amqp_url: str, count: int) -> bool:
-    """Whether that many messages are in the queue and with nobody."""
+    """Whether `count` messages are ready, so no consumer holds them."""
     return await unsettled(amqp_url, QUEUE) == count
 
 
 def hold_for_ever(consumer: BatchConsumer) -> None:
-    """From now on it gives nothing back, however slow the machine is."""
+    """Never give a batch back, however slow the machine is."""
     consumer._limits = replace(consumer._limits, hold_s=math.inf)
 
 
@@ -66,5 +66,5 @@ def bodies_of(batch: Batch | None) -> list[bytes]:
 
 
 async def buffered(consumer: BatchConsumer, count: int) -> None:
-    """Wait until that many deliveries are in the buffer."""
+    """Wait until the buffer holds `count` deliveries."""
     await eventually(lambda: len(consumer._buffer) == count)

@@ -1,4 +1,4 @@
-"""RabbitMQ as a test wants it: settings, plain publishing and reading, the management API."""
+"""RabbitMQ for a test: settings, publishing, reading, the management API."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ _CONNECT_TIMEOUT_S = 10
 
 
 def broker_settings(amqp_url: str, **changes: object) -> PipelineSettings:
-    """Settings of a process that only talks to the broker."""
+    """Settings of a process that uses only the broker."""
     environment = {
         "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing",
         "AMQP_URL": amqp_url,
@@ -35,7 +35,7 @@ def broker_settings(amqp_url: str, **changes: object) -> PipelineSettings:
 
 @asynccontextmanager
 async def running_task(*coroutines: Any) -> AsyncIterator[list[asyncio.Task[None]]]:
-    """Coroutines without an end, for as long as the block. Raises what they raised, if one ended."""
+    """Run endless coroutines for the block. Raises what one of them raised if it ended."""
     tasks = [asyncio.create_task(it) for it in coroutines]
     try:
         yield tasks
@@ -49,7 +49,7 @@ async def running_task(*coroutines: Any) -> AsyncIterator[list[asyncio.Task[None
 
 @asynccontextmanager
 async def plain_channel(amqp_url: str) -> AsyncIterator[AbstractChannel]:
-    """A channel with confirms, of the test's own. Of a cluster's nodes, to the first that answers."""
+    """A channel of the test's own, with confirms. Of a cluster's nodes, it takes the first that answers."""
     async with await _connect(amqp_url.split(",")) as connection:
         yield await connection.channel(publisher_confirms=True)
 
@@ -65,7 +65,7 @@ async def _connect(urls: list[str]) -> AbstractConnection:
 async def send(
     channel: AbstractChannel, exchange: str, key: str, *bodies: bytes, headers: Mapping[str, Any] | None = None
 ) -> None:
-    """One message for each body, confirmed, with the header of schema 1 unless told otherwise."""
+    """Publish one message for each body, confirmed, with the header of schema 1 by default."""
     target = await channel.get_exchange(exchange, ensure=False)
     for body in bodies:
         message = aio_pika.Message(body, headers=dict(headers if headers is not None else {"schema": SCHEMA}))
@@ -73,12 +73,12 @@ async def send(
 
 
 async def send_orders(channel: AbstractChannel, exchange: str, key: str, *orders: Order) -> None:
-    """All of them as one message, as the services write it."""
+    """Publish the orders as one message, as the services do."""
     await send(channel, exchange, key, body_of(*orders), headers={"schema": SCHEMA, "orders": len(orders)})
 
 
 async def take(channel: AbstractChannel, queue: str) -> bytes:
-    """The next message of a queue, acknowledged. Waits for it."""
+    """Wait for the next message of a queue, and acknowledge it. Returns its body."""
     plain = await channel.get_queue(queue, ensure=False)
 
     async def get() -> aio_pika.abc.AbstractIncomingMessage | None:
@@ -91,7 +91,7 @@ async def take(channel: AbstractChannel, queue: str) -> bytes:
 
 
 class Management:
-    """The management API, for one vhost."""
+    """A client of the management API, for one vhost."""
 
     def __init__(self, rabbitmq_api: str, amqp_url: str) -> None:
         self._client = httpx.AsyncClient(base_url=rabbitmq_api, timeout=30)
@@ -99,7 +99,7 @@ class Management:
         self._user = urlsplit(amqp_url).username
 
     async def start_over(self) -> None:
-        """Delete the vhost, which makes the broker close every connection to it, and make it anew, empty."""
+        """Delete the vhost, so that the broker closes all connections to it, and create it again, empty."""
         await self.delete_vhost()
         await self.make_vhost()
 
@@ -115,7 +115,7 @@ class Management:
         await self._call("DELETE", f"/api/queues/{self._vhost}/{queue}")
 
     async def arguments(self, queue: str) -> dict[str, object]:
-        """What the queue was declared with."""
+        """The arguments that the queue was declared with."""
         declared = (await self._call("GET", f"/api/queues/{self._vhost}/{queue}")).json()
         arguments: dict[str, object] = declared["arguments"]
         return arguments
@@ -131,21 +131,21 @@ class Management:
 
 
 async def unsettled(amqp_url: str, queue: str) -> int:
-    """Messages that are in the queue once whoever held some unacknowledged has let go of them."""
+    """The number of messages in the queue once no consumer holds unacknowledged ones."""
     async with plain_channel(amqp_url) as channel:
         declared = await channel.declare_queue(queue, passive=True)
         return declared.declaration_result.message_count or 0
 
 
 async def consumers_of(amqp_url: str, queue: str) -> int:
-    """How many consumers the broker knows."""
+    """The number of consumers that the broker knows."""
     async with plain_channel(amqp_url) as channel:
         declared = await channel.declare_queue(queue, passive=True)
         return declared.declaration_result.consumer_count or 0
 
 
 async def delivery_counts(amqp_url: str, queue: str) -> list[int]:
-    """How often each message that is ready has been delivered in vain, as the broker counts. To look is one more."""
+    """The delivery count of each ready message, as the broker counts. Looking adds one."""
     counts = []
     async with plain_channel(amqp_url) as channel:
         plain = await channel.get_queue(queue, ensure=False)

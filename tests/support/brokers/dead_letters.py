@@ -92,7 +92,7 @@ async def _depth(channel: AbstractChannel, queue_name: str) -> int:
 
 
 async def headrace_dead(environment: Mapping[str, str], *arguments: str, code: int = 0) -> tuple[str, str]:
-    """`./headrace dead …` on the servers that DATABASE_URL and AMQP_URL name. Standard output and standard error."""
+    """Run `./headrace dead …` on the servers of DATABASE_URL and AMQP_URL. Returns standard output and error."""
     command = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", "stack", "dead", *arguments),

@@ -1,4 +1,4 @@
-"""A running publisher of things, and the queue that they go to."""
+"""A running Publisher, and the queue that it publishes to."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -1,7 +1,7 @@
-"""One queue and its channels as a broker keeps them, by itself: for tests of pure logic, where time stands still.
+"""A model of one queue and its channels, without a broker: for tests of pure logic with frozen time.
 
-It keeps to what AMQP promises: in order, at most `prefetch` unacknowledged, tags that count from 1 on each channel,
-and what is not acknowledged when a channel dies goes back to where it was. What an ack settles is told to who listens.
+It does what AMQP promises: it delivers in order, leaves at most `prefetch` unacknowledged, and counts tags from 1 on
+each channel. When a channel dies, unacknowledged messages return to their place. A callback gets what an ack settled.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ Callback = Callable[[DeliveredMessage], Any]
 @dataclass(frozen=True)
 class Message:
     number: int
-    """Its place among all that were ever published."""
+    """Its position among all messages ever published."""
     orders: int
     size_bytes: int
     redelivered: bool = False
@@ -34,15 +34,15 @@ class Message:
 @dataclass
 class Queue:
     on_ack: Callable[["Channel", list[int]], None]
-    """Gets the tags that an ack settled."""
+    """Called with the tags that an ack settled."""
     published: int = 0
     ready: deque[Message] = field(default_factory=deque)
     acked: set[int] = field(default_factory=set)
     channels: list["Channel"] = field(default_factory=list)
     delivered: dict[int, list[tuple[int, Message]]] = field(default_factory=lambda: defaultdict(list))
-    """Tag and message of each delivery to an epoch, which is one life of a consumer: the number in its tag."""
+    """Epoch → tag and message of each delivery. An epoch is one life of a consumer: the number in its tag."""
     over: set[int] = field(default_factory=set)
-    """Epochs of which what was not acknowledged has gone back."""
+    """Epochs that ended: their unacknowledged messages were requeued."""
 
     def publish(self, orders: int, size_bytes: int) -> None:
         self.ready.append(Message(self.published, orders, size_bytes))
@@ -53,7 +53,7 @@ class Queue:
 
 
 class Channel:
-    """A connection and its only channel: the broker's side of it, and everything that the client asks of it."""
+    """A connection with its only channel: the broker's side, and the methods that a client calls."""
 
     def __init__(self, queue: Queue, loop: asyncio.AbstractEventLoop) -> None:
         queue.channels.append(self)
@@ -62,11 +62,11 @@ class Channel:
         self._callback: Callback | None = None
         self.name = "things"
         self.epoch = 0
-        """Of the consumer that it has, or had."""
+        """The epoch of its consumer, even after the consumer is gone."""
         self._tags = 0
         self.unacked: dict[int, Message] = {}
         self.error: BaseException | None = None
-        """Why it died; and what is raised by whatever is asked of it after that."""
+        """Why the channel died. Every later call raises it."""
         self.close_callbacks: set[Callable[[object, BaseException | None], None]] = set()
         self.on_consumer_cancel_callbacks: set[Callable[[object], None]] = set()
         self.before_cancel_ok: Callable[[], None] = lambda: None
@@ -78,7 +78,7 @@ class Channel:
     # ── what the broker does
 
     def deliver(self, most: int) -> None:
-        """Send up to so many, as far as there are any and prefetch allows. The client starts a task for each."""
+        """Deliver up to `most` messages, within the prefetch. The client starts a task for each."""
         while most and self._queue.ready and self._callback and len(self.unacked) < self._prefetch:
             message = self._queue.ready.popleft()
             self._tags += 1
@@ -88,17 +88,17 @@ class Channel:
             most -= 1
 
     def repeat(self, callback: Callback) -> None:
-        """Bytes that were on their way when the channel died."""
+        """Deliver bytes that were in flight when the channel died."""
         self._send(*self._queue.delivered[self.epoch][-1], callback)
 
     def cancel_consumer(self) -> None:
-        """Unasked: the queue was deleted, or its leader lost."""
+        """Cancel the consumer from the broker's side: the queue was deleted, or its leader lost."""
         self._callback = None
         for callback in self.on_consumer_cancel_callbacks:
             callback(None)
 
     def die(self, error: BaseException) -> None:
-        """What is not acknowledged is ready again, where it was."""
+        """Kill the channel. Unacknowledged messages return to their place."""
         if self.error is None:
             self.error, self._callback = error, None
             self._requeue()
@@ -151,7 +151,7 @@ class Channel:
         self._queue.acked |= {self.unacked.pop(tag).number for tag in tags}
 
     async def basic_nack(self, delivery_tag: int, *, multiple: bool, requeue: bool) -> None:
-        """Of all that there is; what else it can do is not needed."""
+        """Requeue all unacknowledged messages. Other uses are not modelled."""
         assert (delivery_tag, multiple, requeue) == (0, True, True)
         self._raise_if_dead()
         self._requeue()

@@ -1,1 +1,1 @@
-"""Clients: honest, hostile, many at once, and a connection with no idea of HTTP."""
+"""Clients: honest, hostile, many at once, keyed, and raw sockets."""

@@ -1,8 +1,8 @@
-"""Clients that want more than their share, in a process of their own: the one that measures must not wait for them.
+"""Clients that take more than their share. They run in a process of their own, so that they do not slow the test.
 
 python -m tests.support.clients.attackers NAME URL CONNECTIONS SECONDS [ARGUMENT ...]
 
-It prints how often each status was answered.
+Prints the number of answers by status.
 """
 
 import asyncio
@@ -24,20 +24,20 @@ from tests.support.clients.raw_http import RawClient
 Requests = Iterator[bytes]
 
 CLOSED = "closed"
-"""In place of a status: the connection ended without an answer."""
+"""Counted instead of a status: the connection ended without an answer."""
 
 
-# How fast half_open makes the connections that it begins with.
+# How fast half_open opens its first connections.
 _AT_FIRST_PER_S = 1_500
-# It has so long for these, on a machine that is slow.
+# Time for the first connections, on a slow machine.
 _AT_FIRST_S = 30.0
 _MOST_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 
 
 def unknown_bulks(per_bulk: str = "1000") -> Requests:
-    """Bulks of products that do not exist, each id a new one."""
+    """Bulk requests for products that do not exist, with new ids each time."""
     while True:
-        # Cheap, so that the attack takes little of the cores that it shares with what it attacks.
+        # Cheap to make: the attacker shares the cores with its target.
         ids = (os.urandom(16).hex() for _ in range(int(per_bulk)))
         orders = (
             f'{{"productId":"{it[:8]}-{it[8:12]}-4{it[13:16]}-a{it[17:20]}-{it[20:]}","quantity":1}}' for it in ids
@@ -46,7 +46,7 @@ def unknown_bulks(per_bulk: str = "1000") -> Requests:
 
 
 def gets(path: str, token: str = "") -> Requests:
-    """The same read, again and again. `token`: of an API key."""
+    """The same GET again and again. `token`: of an API key."""
     key = f"Authorization: Bearer {token}\r\n" if token else ""
     while True:
         yield f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{key}\r\n".encode()
@@ -64,12 +64,12 @@ def _post(path: str, body: bytes) -> bytes:
 
 
 class Attack:
-    """One that goes on in its own process."""
+    """An attack that runs in its own process."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
         self.answers: Counter[str] = Counter()
-        """By status, once it has ended; CLOSED for connections that ended without one."""
+        """Answers by status, after the end; CLOSED for connections that ended without one."""
 
     async def ended(self) -> None:
         output, _ = await self._process.communicate()
@@ -79,8 +79,9 @@ class Attack:
 
 @asynccontextmanager
 async def attacking(name: str, url: str, *arguments: str, connections: int, seconds: float) -> AsyncIterator[Attack]:
-    """So many connections, each of which sends its next request as soon as it is answered. The end of the block waits
-    for the end of the attack.
+    """Attack over `connections` connections, each of which sends its next request once it is answered.
+
+    Leaving the block waits for the end of the attack.
     """
     command = ("-m", "tests.support.clients.attackers", name, url, str(connections), str(seconds), *arguments)
     process = await asyncio.create_subprocess_exec(sys.executable, *command, stdout=asyncio.subprocess.PIPE)
@@ -113,16 +114,17 @@ async def _repeat(url: str, requests: Requests, until: float, answers: Counter[s
                 answers[str((await client.answer())[0])] += 1
         except (OSError, asyncio.IncompleteReadError):
             answers[CLOSED] += 1
-            await asyncio.sleep(0.05)  # a pace, and nothing that anybody waits for
+            await asyncio.sleep(0.05)  # a pace; no test waits for this
         finally:
             if client is not None:
                 client.close()
 
 
 def _half_open(url: str, connections: int, seconds: float, per_s: str) -> Counter[str]:
-    """So many connections that have sent half a head, as fast as a service takes them at first; then as many new ones a
-    second as `per_s` says, for `seconds`, each in the place of the oldest. One socket after the other: cheaper than an
-    event loop.
+    """Hold connections that sent half a head. Opens `connections` as fast as the service takes them.
+
+    Then opens `per_s` new ones a second for `seconds`, each in place of the oldest. Uses plain sockets, one after the
+    other, which is cheaper than an event loop.
     """
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(connections + 1_000, _MOST_FILES), _MOST_FILES))
     address, answers = urlsplit(url), Counter[str]()

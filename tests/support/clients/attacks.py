@@ -1,4 +1,4 @@
-"""What an honest client gets while others attack: how long its requests take, the probe, and the service's memory.
+"""Measures an honest client while others attack: latency, the liveness probe, and the service's memory.
 
 async with honest(service, requests) as client:         50 requests a second, /livez ten times
     async with attacking("gets", service.url, …):       tests.support.clients.attackers
@@ -23,31 +23,31 @@ from tests.support.services.processes import Service
 
 LIVEZ = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 _PROBES_PER_S = 10.0
-# Whoever has no answer by then has none.
+# A request without an answer by then counts as unanswered.
 _PATIENCE_S = 10.0
-# Whoever has waited so long when the measurement ends is counted, although there is no answer.
+# A request that has waited this long when the measurement ends is counted, although it has no answer.
 _LONG_S = 0.5
-# Before the attack. A machine with other work is slower then already, and that is not the attack's doing.
+# Measured before the attack: a machine with other work is slow already, which is not the attack's doing.
 _CALM_S = 2.0
 _CALM_P99_S = 0.025
-# So many times slower, and the times are void.
+# If the machine is this many times slower, the measured times are void.
 _VOID = 3.0
 
 
 @dataclass(frozen=True)
 class Answered:
-    """One request of the honest client."""
+    """One request of the honest client, and its answer."""
 
     status: int
-    """0: the connection ended, or nothing came within 10 s."""
+    """0: the connection ended, or no answer came within 10 s."""
     took_s: float
-    """From when it was due: a client that waits for an answer sends no later because of it."""
+    """Seconds since the request was due, not since it was sent: no coordinated omission."""
     body: bytes = b""
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What the honest client was given."""
+    """The honest client's results."""
 
     statuses: Counter[int]
     p50_s: float
@@ -56,17 +56,17 @@ class Figures:
     probes_failed: int
     slowest_probe_s: float
     grown_mb: float
-    """The most memory that the service held, beyond what it held at first."""
+    """The service's peak memory, minus that at the start."""
     slack: float
-    """How many times slower than a machine without other work this one was before the attack: at least 1."""
+    """How many times slower than an idle machine this one was before the attack: at least 1."""
 
     @property
     def is_void(self) -> bool:
-        """Whether the machine had so much other work that times say nothing of the attack."""
+        """Whether the machine was too busy for the times to mean anything."""
         return self.slack > _VOID
 
     def line(self, attack: str) -> str:
-        """For the terminal."""
+        """One line for the terminal."""
         told = ", ".join(f"{count} × {status}" for status, count in sorted(self.statuses.items()))
         return (
             f"{attack}: honest p50 {self.p50_s * 1000:.0f} ms, p99 {self.p99_s * 1000:.0f} ms ({told});"
@@ -77,7 +77,7 @@ class Figures:
 
 
 def quantile(values: Iterable[float], share: float) -> float:
-    """The smallest of the values that so many are at most as large as."""
+    """The smallest value that a `share` of the values does not exceed."""
     ordered = sorted(values)
     return ordered[max(0, ceil(share * len(ordered)) - 1)]
 
@@ -86,7 +86,7 @@ def quantile(values: Iterable[float], share: float) -> float:
 
 
 class Honest:
-    """Sends what it is given at a pace, whatever becomes of it, and notes what it was answered."""
+    """An open-loop client: sends requests at a pace and records the answers."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -95,12 +95,12 @@ class Honest:
         self.probes: list[Answered] = []
         self.late_s: list[float] = []
         self.late_probes_s: list[float] = []
-        """How long those had waited that had no answer when the block ended."""
+        """Waiting times of probes without an answer when the block ended."""
         self.figures: Figures
-        """Once the block has ended."""
+        """Set when the block has ended."""
 
     async def send(self, requests: Iterable[bytes], per_s: float) -> None:
-        """Until cancelled: each when it is due, on a connection that is free or on a new one."""
+        """Send each request when it is due, on a free or new connection, until cancelled."""
         began = time.monotonic()
         async with asyncio.TaskGroup() as group:
             for number, request in enumerate(requests):
@@ -109,7 +109,7 @@ class Honest:
                 group.create_task(self._ask(request, due, self._free, self.answers, self.late_s))
 
     async def probe(self) -> None:
-        """Until cancelled, on a new connection each time, as those do that restart what does not answer."""
+        """Probe /livez on a new connection each time, as an orchestrator does, until cancelled."""
         began = time.monotonic()
         async with asyncio.TaskGroup() as group:
             for number in itertools.count():
@@ -120,7 +120,7 @@ class Honest:
     async def _ask(
         self, request: bytes, due: float, free: list[RawClient], answers: list[Answered], late_s: list[float]
     ) -> None:
-        """Send one request and note its answer. One that has waited for long when the block ends is noted as well."""
+        """Send one request and record its answer, or how long it had waited when the block ended."""
         status, body, client = 0, b"", _open(free)
         try:
             async with asyncio.timeout(_PATIENCE_S):
@@ -143,7 +143,7 @@ class Honest:
 
 
 def _open(free: list[RawClient]) -> RawClient | None:
-    """A connection that the server has not closed: HTTP clients look before they use one again."""
+    """A connection that the server has not closed. HTTP clients also check before they reuse one."""
     while free:
         client = free.pop()
         if not client.is_ended:
@@ -154,9 +154,7 @@ def _open(free: list[RawClient]) -> RawClient | None:
 
 @asynccontextmanager
 async def honest(service: Service, requests: Iterable[bytes], *, per_s: float = 50.0) -> AsyncIterator[Honest]:
-    """An honest client of `service` for the length of the block, and somebody who asks for /livez. `requests`: without
-    an end.
-    """
+    """Run an honest client of `service`, and a prober of /livez, for the block. `requests`: endless."""
     each = iter(requests)
     calm = Honest(service.url)
     async with running_task(*_at_work(calm, each, per_s)):

@@ -1,4 +1,4 @@
-"""An application that says what it was told, and one path that is answered when the test says so."""
+"""An application that echoes requests, and has one path whose answer the test releases."""
 
 import asyncio
 
@@ -26,7 +26,7 @@ def make_echo() -> Starlette:
     """`/held` adds to `app.state.held` once the request is whole, and is answered once `app.state.release` is set."""
     paths = {"/echo": _echo, "/held": _held}
     routes = [Route(path, endpoint, methods=["GET", "POST"]) for path, endpoint in paths.items()]
-    app = Starlette(routes=routes, exception_handlers={ClientDisconnect: on_disconnect})  # as the APIs have it
+    app = Starlette(routes=routes, exception_handlers={ClientDisconnect: on_disconnect})  # as in the APIs
     app.state.held, app.state.release = [], asyncio.Event()
     return app
 

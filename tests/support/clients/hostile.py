@@ -1,4 +1,4 @@
-"""What clients that mean harm send, and what the process that they send it to holds meanwhile."""
+"""Builds hostile requests, and measures the memory of the process that gets them."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ CL, TE = b"Content-Length: %d", b"Transfer-Encoding: chunked"
 
 
 def order_of(product: str, quantity: int = 1, *headers: bytes) -> bytes:
-    """A whole request."""
+    """A complete order request."""
     content = msgspec.json.encode({"productId": product, "quantity": quantity})
     return head(b"Content-Length: %d" % len(content), *headers) + content
 
@@ -23,15 +23,15 @@ def order_of(product: str, quantity: int = 1, *headers: bytes) -> bytes:
 def head(
     *headers: bytes, line: bytes = b"POST /api/v1/orders HTTP/1.1", host: tuple[bytes, ...] = (b"Host: localhost",)
 ) -> bytes:
-    """A request's head. `host`: its Host lines."""
+    """A request head. `host`: its Host lines."""
     return b"\r\n".join([line, *host, b"Content-Type: application/json", *headers]) + b"\r\n\r\n"
 
 
 @contextmanager
 def memory_of(service: Service) -> Iterator[Callable[[], int]]:
-    """By how many bytes the most that the process has held has grown since."""
+    """Yields a function: by how many bytes the process's peak memory has grown."""
     process = Path("/proc") / str(service.process.pid)
-    (process / "clear_refs").write_text("5")  # the high-water mark begins anew
+    (process / "clear_refs").write_text("5")  # resets the high-water mark
     before = _peak_bytes(process)
     yield lambda: _peak_bytes(process) - before
 

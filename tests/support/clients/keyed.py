@@ -1,4 +1,4 @@
-"""Orders with an Idempotency-Key, and what Redis keeps of them."""
+"""Orders with an Idempotency-Key, and their records in Redis."""
 
 import httpx
 from redis.asyncio import Redis
@@ -13,6 +13,6 @@ async def keyed(ingest: Ingest, product_id: str, quantity: int = 1, key: str = K
 
 
 async def ttl_s_above(redis: Redis, key: str, seconds: int) -> int | None:
-    """How long the value still lives, if that is longer."""
+    """The value's remaining TTL if it is above `seconds`, else None."""
     ttl = int(await redis.ttl(key))
     return ttl if ttl > seconds else None

@@ -1,4 +1,4 @@
-"""Many clients that order at the same time, and what they were told."""
+"""Many clients that order at the same time, and their answers."""
 
 import asyncio
 import itertools
@@ -15,11 +15,11 @@ from tests.support.time.conditions import eventually
 
 
 class Load:
-    """Orders of one unit each, for the products in turn, until `end` is called."""
+    """Sends orders of one unit for each product in turn, until `end` is called."""
 
     def __init__(self, url: str, product_ids: Sequence[str], clients: int, orders: int | None) -> None:
         self.answered = 0
-        """Requests that are done with, answered or not; a tenth of a second late."""
+        """Finished requests, answered or not; up to a tenth of a second late."""
         self._ended = False
         bodies = [msgspec.json.encode({"productId": product_id, "quantity": 1}) for product_id in product_ids]
         requests = itertools.cycle([Request.post(url + ORDERS, body, None) for body in bodies])
@@ -27,16 +27,16 @@ class Load:
         self._driving = asyncio.create_task(drive(url, self._until_ended(), clients, self._on_progress))
 
     async def end(self) -> LoadResult[None]:
-        """Send no more, and wait for the answers to what was sent."""
+        """Stop sending, and wait for the remaining answers."""
         self._ended = True
         return await self._driving
 
     async def all(self) -> LoadResult[None]:
-        """Wait until the given number of orders has been sent and answered."""
+        """Wait until all orders of a limited load are sent and answered."""
         return await self._driving
 
     async def more(self, count: int, timeout_s: float = 10) -> None:
-        """Wait until that many more requests are done with."""
+        """Wait until `count` more requests are finished."""
         before = self.answered
         await eventually(lambda: self.answered >= before + count, timeout_s)
 
@@ -51,7 +51,7 @@ class Load:
 async def loading(
     url: str, product_ids: Sequence[str], *, clients: int = 32, orders: int | None = None
 ) -> AsyncIterator[Load]:
-    """Load on the ingest_api at `url`; `orders` of them, or until it is ended, which the end of the block does."""
+    """Put load on the ingest_api at `url`: `orders` orders, or until the block ends."""
     load = Load(url, product_ids, clients, orders)
     try:
         yield load
@@ -60,7 +60,7 @@ async def loading(
 
 
 def accepted_ids(result: LoadResult[None]) -> set[str]:
-    """The ids of all orders that were answered 202. Asserts that no two are the same."""
+    """The ids of all orders answered 202. Asserts that they are unique."""
     ids = Counter(id_.decode() for id_, status in zip(result.kept, result.statuses, strict=True) if is_accepted(status))
     assert all(count == 1 for count in ids.values())
     return set(ids)

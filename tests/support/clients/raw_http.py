@@ -1,4 +1,4 @@
-"""A connection with no idea of HTTP but what the test says."""
+"""A raw HTTP/1.1 connection: it sends exactly the bytes that the test gives it."""
 
 import asyncio
 from urllib.parse import urlsplit
@@ -22,32 +22,32 @@ class RawClient:
 
     @property
     def is_ended(self) -> bool:
-        """Whether the other side has closed the connection, and all that it sent is read."""
+        """Whether the server closed the connection and everything it sent is read."""
         return self._reader.at_eof() or self._reader.exception() is not None
 
     def send(self, content: bytes) -> None:
         self._writer.write(content)
 
     async def send_all(self, content: bytes) -> None:
-        """Wait until it is on its way. Raises ConnectionError if the other side has gone."""
+        """Send, and wait until the bytes have left. Raises ConnectionError if the server is gone."""
         self._writer.write(content)
         await self._writer.drain()
 
     async def send_slowly(self, content: bytes) -> None:
-        """In as many packets as the server will have it."""
+        """Send in as many packets as the server accepts."""
         for number in range(len(content)):
             await self.send_all(content[number : number + 1])
             await asyncio.sleep(0)
 
     async def answer(self) -> Answer:
-        """The next one."""
+        """Read the next answer."""
         status, *lines = (await self._reader.readuntil(b"\r\n\r\n")).decode().splitlines()[:-1]
         headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
         body = await self._reader.readexactly(int(headers.get("content-length", 0)))
         return int(status.split()[1]), headers, body
 
     async def hears(self, within_s: float) -> bool:
-        """Whether anything was said, or the connection ended, by then. Nothing is lost of it."""
+        """Whether bytes or the end arrive within this time. They stay readable."""
         try:
             async with asyncio.timeout(within_s):
                 await self._reader._wait_for_data("hears")  # type: ignore[attr-defined]
@@ -56,7 +56,7 @@ class RawClient:
         return True
 
     async def is_closed(self) -> bool:
-        """Wait for the end: whether nothing more was said."""
+        """Wait for the end. True if no bytes came before it."""
         async with asyncio.timeout(5):
             return await self._reader.read() == b""
 
@@ -65,6 +65,6 @@ class RawClient:
 
 
 def check_refused(answer: Answer, status: int, name: str) -> None:
-    """A problem that ends the connection."""
+    """Assert that the answer is this problem, and closes the connection."""
     assert (answer[0], answer[1].get("content-type"), answer[1].get("connection")) == (status, PROBLEM, "close"), answer
     assert msgspec.json.decode(answer[2])["type"] == f"/docs/problems/{name}"

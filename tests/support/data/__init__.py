@@ -1,1 +1,1 @@
-"""Orders, products, keys and results, made by hand; and what documents and schemas say of them."""
+"""Test data: orders, products, keys and results; and readers of documents and schemas."""

@@ -1,4 +1,4 @@
-"""API keys as the stack writes them."""
+"""API keys, as the stack writes them."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -12,14 +12,14 @@ MADE_AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 def key_of(
     token: str, client: str = "shop", scopes: Sequence[str] = ("orders:write",), orders_per_s: int | None = None
 ) -> ApiKey:
-    """The file's entry for `token`."""
+    """The key file's entry for `token`."""
     parts = parse_token(token)
     assert parts
     return ApiKey(parts[0], client, tuple(scopes), hash_secret(parts[1]), MADE_AT, orders_per_s)  # type: ignore[arg-type]
 
 
 def write_keys(path: Path, *keys: ApiKey) -> None:
-    """A new file in the place of the old."""
+    """Replace the key file."""
     new = path.with_suffix(".new")
     new.write_text(encode_keys(keys))
     new.replace(path)

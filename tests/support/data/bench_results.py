@@ -1,4 +1,4 @@
-"""Results of the benchmarks, made by hand: a run with what a test wants to say about it, and a file of such runs."""
+"""Synthetic benchmark results: a run with the fields that a test sets, and a file of such runs."""
 
 from typing import Any
 
@@ -22,11 +22,11 @@ CONTENDERS = [
 
 
 PUNCTUAL = Percentiles(0.1, 0.2, 0.3, 1.0, 0.5)
-"""How late the generator of an open loop is, if it is not."""
+"""Lateness of an open-loop generator that is on time."""
 
 
 def a_run(contender: str = "headrace", rate: float = 1_000.0, *, pair: int = 1, **more: Any) -> Run:
-    """One second of 256 connections, everything stored, at so many orders/s; `more`: other fields, or other values."""
+    """A run of one second with 256 connections, all orders stored, at `rate` orders/s. `more`: fields to set."""
     return Run(
         **{
             "experiment": "saturation",

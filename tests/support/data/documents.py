@@ -1,16 +1,16 @@
-"""What documents say that a test shows, and whether that test is there."""
+"""Finds the tests that documents name as proof, and checks that they exist."""
 
 import re
 from pathlib import Path
 
 
 def named_in(row: str) -> list[tuple[str, str]]:
-    """The names of tests in a row of a table, and their files as the document has them."""
+    """The tests that a table row names: (name, file as the document writes it)."""
     return re.findall(r"\[([^\]]+)\]\(((?:\.\./)*tests/[^)]+)\)", row)
 
 
 def assert_they_are_there(row: str, document: Path) -> None:
-    """Each test that a row names, and at least one."""
+    """Assert that the row names at least one test, and that each exists."""
     held_by = named_in(row)
     assert held_by, f"nothing holds {row}"
     for name, path in held_by:

@@ -1,4 +1,4 @@
-"""Values against the schemas of a document of ours."""
+"""Validates values against the schemas in our OpenAPI and AsyncAPI documents."""
 
 import json
 from collections.abc import Mapping
@@ -9,12 +9,12 @@ import msgspec
 
 
 def as_sent(document: Mapping[str, Any]) -> Any:
-    """The document as its readers get it."""
+    """The document as it is served."""
     return json.loads(msgspec.json.encode(document))
 
 
 def check(value: Any, schema: Mapping[str, Any], document: Mapping[str, Any]) -> None:
-    """Raises jsonschema.ValidationError if `value` is not what the schema, which stands in `document`, says."""
+    """Validate `value` against a schema of `document`. Raises jsonschema.ValidationError."""
     whole = {**schema, "components": document["components"]}
     checker = jsonschema.Draft202012Validator.FORMAT_CHECKER
     jsonschema.Draft202012Validator(whole, format_checker=checker).validate(value)

@@ -1,4 +1,4 @@
-"""What kubectl makes of deploy/kubernetes, and who may talk to whom by its NetworkPolicies."""
+"""The objects that kubectl renders from deploy/kubernetes, and what their NetworkPolicies allow."""
 
 import subprocess
 import sys
@@ -39,7 +39,7 @@ def of_kind(objects: Objects, kind: str) -> dict[str, Object]:
 
 
 def pods(objects: Objects) -> Iterator[tuple[str, Object]]:
-    """The template of each Deployment and Job, by the name of that."""
+    """(name, pod template) of each Deployment and Job."""
     for kind in ("Deployment", "Job"):
         for name, it in of_kind(objects, kind).items():
             yield name, it["spec"]["template"]
@@ -50,7 +50,7 @@ def containers(pod: Object) -> list[Object]:
 
 
 def broker_pod(objects: Objects) -> Object:
-    """What we say of the pods that the Cluster Operator makes; the rest is its own."""
+    """What we override in the pods that the RabbitMQ Cluster Operator creates."""
     (cluster,) = of_kind(objects, "RabbitmqCluster").values()
     said = cluster["spec"]["override"]["statefulSet"]["spec"]["template"]["spec"]
     broker = {**said["containers"][0], "resources": cluster["spec"]["resources"]}
@@ -63,7 +63,7 @@ def broker_pod(objects: Objects) -> Object:
 
 @dataclass(frozen=True)
 class Peer:
-    """Somebody who talks, or is talked to. `namespace` None: outside of the cluster."""
+    """A source or a target of traffic. `namespace` None: outside the cluster."""
 
     namespace: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -71,7 +71,7 @@ class Peer:
 
 
 def peers(objects: Objects) -> dict[str, Peer]:
-    """All pods in our namespace, by name."""
+    """Name → pod, for all pods in our namespace."""
     found = {BROKER: Peer("headrace", {NAME: BROKER})}
     for name, pod in pods(objects):
         named = {port["name"]: port["containerPort"] for it in containers(pod) for port in it.get("ports", [])}
@@ -80,7 +80,7 @@ def peers(objects: Objects) -> dict[str, Peer]:
 
 
 def selects(selector: Object, labels: Mapping[str, str]) -> bool:
-    """As Kubernetes has it, of what we use: an empty selector selects all."""
+    """Whether a selector matches, for the features we use. An empty selector matches all."""
     assert set(selector) <= {"matchLabels", "matchExpressions"}
     for it in selector.get("matchExpressions", []):
         assert it["operator"] == "In"
@@ -90,14 +90,14 @@ def selects(selector: Object, labels: Mapping[str, str]) -> bool:
 
 
 def may_talk(objects: Objects, source: Peer, target: Peer, port: int) -> bool:
-    """Whether both ends allow it: who is selected by no policy is free, any other needs a rule."""
+    """Whether both ends allow the traffic. A pod that no policy selects is free; any other needs a rule."""
     out = _allows(objects, "Egress", source, target, port, target)
     return out and _allows(objects, "Ingress", target, source, port, target)
 
 
 def _allows(objects: Objects, direction: str, whose: Peer, other: Peer, port: int, target: Peer) -> bool:
     if whose.namespace != "headrace":
-        return True  # somebody else's to say
+        return True  # outside our namespace, so not ours to restrict
     specs = [it["spec"] for it in of_kind(objects, "NetworkPolicy").values()]
     mine = [it for it in specs if direction in it["policyTypes"] and selects(it["podSelector"], whose.labels)]
     rules = [rule for it in mine for rule in it.get(direction.lower(), [])]

@@ -1,4 +1,4 @@
-"""Our services as deploy/kubernetes has them, beside what the code says of them."""
+"""Our services in deploy/kubernetes, to compare with the code."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -32,7 +32,7 @@ def settings_of(name: str) -> Any:
 
 
 def services(objects: Objects) -> Iterator[tuple[str, Object, Object]]:
-    """Each of the four: name, what its pods are, and the container that serves."""
+    """Each of the four services: name, pod, and the container that serves."""
     found = of_kind(objects, "Deployment")
     assert set(found) == set(SETTINGS)
     for name, it in found.items():
@@ -42,7 +42,7 @@ def services(objects: Objects) -> Iterator[tuple[str, Object, Object]]:
 
 
 def replicas(objects: Objects) -> dict[str, tuple[int, int]]:
-    """At least, and at most, of each service."""
+    """Service → (minimum, maximum) number of replicas."""
     apis, workers = of_kind(objects, "HorizontalPodAutoscaler"), of_kind(objects, "ScaledObject")
     found = {name: (it["spec"]["minReplicas"], it["spec"]["maxReplicas"]) for name, it in apis.items()}
     found |= {name: (it["spec"]["minReplicaCount"], it["spec"]["maxReplicaCount"]) for name, it in workers.items()}

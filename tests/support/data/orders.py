@@ -1,4 +1,4 @@
-"""Orders for tests, as ingest_api would have made them."""
+"""Orders for tests, as ingest_api makes them."""
 
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -17,7 +17,7 @@ def new_product_id() -> str:
 
 
 def order(product_id: str, quantity: int = 1, *, price: str = "12.50", at_ms: int = 0, **changes: object) -> Order:
-    """A well-formed order, accepted `at_ms` after T0. `changes`: by field name, also to what no order may have."""
+    """A well-formed order, accepted `at_ms` after T0. `changes`: fields to set, even to invalid values."""
     fields: dict[str, object] = {
         "id": _ids.mint(),
         "product_id": product_id,
@@ -40,5 +40,5 @@ def by_id(*orders: Order) -> dict[str, Order]:
 
 
 def accepted_at_ms(order_id: str) -> int:
-    """The Unix milliseconds in the id of a minted order."""
+    """The Unix milliseconds in an order's id."""
     return uuid.UUID(order_id).int >> 80

@@ -1,10 +1,10 @@
-"""What a Problem points at."""
+"""Reads the pointers of problems."""
 
 from web.problems.problems import Problem
 
 
 def pointer_of(problem: Problem) -> str | None:
-    """Where its one error is: in the body, or `?name` in the query. None if it points at nothing."""
+    """Where the problem's only error is: a JSON pointer, or `?name` in the query; None if it names no place."""
     if not problem.errors:
         return None
     (error,) = problem.errors

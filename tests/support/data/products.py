@@ -1,13 +1,12 @@
-"""Products as tests make and audit them."""
+"""Creates products, and audits their stock."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
 
-# P3: at every commit, for every product. What comes back is what does not add up.
-# The formula of proof/stock.py, written a second time on purpose: the tests must not believe what they test. All tests
-# take it from here.
+# P3, for every product, at every commit. Selects the products whose stock does not add up.
+# Repeats the formula of proof/stock.py on purpose: the tests must not rely on what they test. All tests use this one.
 _UNBALANCED = """
     SELECT p.id::text, p.qty, coalesce(a.total, 0) AS adjusted, coalesce(l.total, 0) AS processed
     FROM products p
@@ -22,16 +21,16 @@ _UNBALANCED = """
 
 @dataclass(frozen=True)
 class Audit:
-    """Looks into the database, past all services."""
+    """Reads the database directly."""
 
     connection: "asyncpg.Connection[asyncpg.Record]"
 
     async def unbalanced(self) -> list[dict[str, Any]]:
-        """The products whose qty is not what adjustments and orders make it; [] if the books are right."""
+        """The products whose qty differs from adjustments minus processed orders; [] if all add up."""
         return [dict(row) for row in await self.connection.fetch(_UNBALANCED)]
 
     async def adjustments(self, product_id: str) -> list[tuple[int, str]]:
-        """(delta, reason), in order."""
+        """(delta, reason) of each adjustment, in order."""
         query = "SELECT delta, reason FROM stock_adjustments WHERE product_id = $1 ORDER BY id"
         return [(row["delta"], row["reason"]) for row in await self.connection.fetch(query, product_id)]
 

@@ -1,4 +1,4 @@
-"""What the tests' keys in Redis begin with: services and tests look at the same ones."""
+"""The prefix of the tests' keys in Redis, shared by services and tests."""
 
 REDIS_NAMESPACE = "tests"
 NAMESPACE = f"{REDIS_NAMESPACE}:"

@@ -1,4 +1,4 @@
-"""Lines that a suite tells at the end of a run, passed or not: what was tried, and how much of it.
+"""Lines that a suite prints at the end of a run, passed or not: what was tried, and how much.
 
 A conftest.py imports both.
 """
@@ -12,7 +12,7 @@ _told = pytest.StashKey[list[str]]()
 
 @pytest.fixture
 def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Have a line printed below the results."""
+    """A function that prints a line below the results."""
     return request.config.stash.setdefault(_told, []).append
 
 

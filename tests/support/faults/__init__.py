@@ -1,1 +1,1 @@
-"""What goes wrong: proxies that cut and hold back, a standby that is promoted, programs that are not there."""
+"""Faults: a proxy that cuts and delays, a standby that is promoted, replaced programs."""

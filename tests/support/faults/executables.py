@@ -1,4 +1,4 @@
-"""Shell scripts in the place of programs that a command under test calls."""
+"""Replaces programs that a command calls by shell scripts."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Faults between a client and its server: a TCP proxy that cuts, holds back, and says what nobody said."""
+"""Faults between a client and its server: a TCP proxy that cuts, delays, and forges answers."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -12,9 +12,7 @@ from tests.support.time.conditions import eventually
 
 
 class Proxy:
-    """Between a client and one server. Bytes from the client pass, but into a black hole; what the server answers is
-    what breaks.
-    """
+    """A TCP proxy in front of one server. The client's bytes pass, except into a black hole; only answers break."""
 
     def __init__(self, host: str, port: int) -> None:
         self._host, self._port = host, port
@@ -25,61 +23,59 @@ class Proxy:
         self.connections = 0
         self.port = 0
         self.refuses = False
-        """Whether new connections are closed as soon as they are made."""
+        """Whether new connections are closed at once."""
         self.swallows = False
-        """Whether what both sides say goes nowhere, on new connections too."""
+        """Whether the bytes of both sides are dropped, on new connections too."""
         self.sent_bytes = 0
-        """How much the server has said on the newest connection."""
+        """Bytes that the server sent on the newest connection."""
         self.cut_after_bytes: int | None = None
-        """Break every connection once the server has said that much on it."""
+        """Break each connection after this many bytes from the server."""
         self.last_words = b""
-        """What the client gets before such a break, in the same segment."""
+        """Sent to the client just before such a break, in the same segment."""
 
     def url(self, server_url: str) -> str:
-        """`server_url` by way of this proxy."""
+        """`server_url` through this proxy."""
         parts = urlsplit(server_url)
         credentials = parts.netloc.rpartition("@")[0]
         return parts._replace(netloc=f"{credentials}@127.0.0.1:{self.port}").geturl()
 
     def hold(self) -> None:
-        """Keep back what the server says from now on: a confirm that is late, or never comes."""
+        """Hold back the server's answers from now on: a confirm that is late, or never comes."""
         self._open.clear()
 
     def release(self) -> None:
-        """Let it through, and what comes next."""
+        """Deliver what was held back, and all later answers."""
         self._open.set()
 
     def forget(self) -> None:
-        """Never again say anything on the connections that there are, as a server that is gone. New ones are well."""
+        """Send nothing more on existing connections, like a dead server. New connections work."""
         self._open.clear()
         self._open = asyncio.Event()
         self._open.set()
 
     def swallow(self) -> None:
-        """Be a black hole: nobody hears anything of the other any more, and nobody is told. `come_back` resets what
-        has lost bytes.
-        """
+        """Drop the bytes of both sides without telling either. `come_back` resets connections that lost bytes."""
         self.swallows = True
 
     def cut(self) -> None:
-        """Reset all connections, with what is held back."""
+        """Reset all connections, and drop held answers."""
         for client in self._clients:
             client.transport.abort()
 
     def go_away(self) -> None:
-        """Reset all connections and take no new ones."""
+        """Reset all connections, and refuse new ones."""
         self.refuses = True
         self.cut()
 
     def come_back(self) -> None:
-        """After `go_away`, `hold` or `swallow`: all as it should be."""
+        """End `go_away`, `hold` or `swallow`."""
         if self.swallows:
             self.cut()
         self.refuses = self.swallows = False
         self.release()
 
     def lead_to(self, server_url: str) -> None:
-        """Reset all connections; new ones are to another server, as behind an address that a failover moves."""
+        """Reset all connections, and connect new ones to another server, as a failover address does."""
         parts = urlsplit(server_url)
         assert parts.hostname is not None
         assert parts.port is not None
@@ -87,19 +83,19 @@ class Proxy:
         self.cut()
 
     def say(self, frame: Frame, channel: int = 0) -> None:
-        """Tell all clients something, as if the broker had said it."""
+        """Send all clients a frame, as if from the broker."""
         for client in self._clients:
             client.write(pamqp.frame.marshal(frame, channel))
 
     async def close(self) -> None:
-        """Refuse, reset, and wait until nothing of it is left."""
+        """Refuse new connections, reset all, and wait until none is left."""
         self.release()
         self.go_away()
         if self._serving:
             await asyncio.wait(self._serving)
 
     def accept(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
-        """A new client."""
+        """Handle a new client connection."""
         self.connections += 1
         serving = asyncio.create_task(self._serve(reader, client))
         self._serving.add(serving)
@@ -151,7 +147,7 @@ class Proxy:
 
 
 async def cut_until_reconnected(proxy: Proxy) -> None:
-    """Reset all connections, and wait until one of the clients is back."""
+    """Reset all connections, and wait until a client has reconnected."""
     before = proxy.connections
     proxy.cut()
     await eventually(lambda: proxy.connections > before)
@@ -159,7 +155,7 @@ async def cut_until_reconnected(proxy: Proxy) -> None:
 
 @asynccontextmanager
 async def proxy_to(server_url: str) -> AsyncIterator[Proxy]:
-    """A proxy in front of a server, until the block ends."""
+    """Run a proxy in front of a server for the block."""
     parts = urlsplit(server_url)
     assert parts.hostname is not None
     assert parts.port is not None

@@ -1,4 +1,4 @@
-"""A hot standby of the tests' PostgreSQL, which can be promoted: what a failover leads to."""
+"""A hot standby of the tests' PostgreSQL that can be promoted, for tests of a failover."""
 
 import asyncio
 import os
@@ -21,7 +21,7 @@ from tests.support.time.conditions import eventually
 
 
 class Standby:
-    """Read-only, and a moment behind its primary, until it is promoted."""
+    """A read-only server that follows its primary until it is promoted."""
 
     def __init__(self, primary_url: str, port: int) -> None:
         self._primary_url, self.port = primary_url, port
@@ -32,7 +32,7 @@ class Standby:
         return parts._replace(netloc=f"{parts.netloc.rpartition('@')[0]}@127.0.0.1:{self.port}").geturl()
 
     async def catch_up(self) -> None:
-        """Wait until it has all that is committed on the primary now."""
+        """Wait until the standby has all commits of the primary."""
         async with connected(self._primary_url) as primary, connected(self.url(self._primary_url)) as standby:
             until = await primary.fetchval("SELECT pg_current_wal_flush_lsn()::text")
             behind = "SELECT pg_last_wal_replay_lsn() < $1::text::pg_lsn"
@@ -43,14 +43,14 @@ class Standby:
             await eventually(is_there)
 
     async def promote(self) -> None:
-        """Let it write. Its primary goes on, and whoever still writes there writes into the past."""
+        """Make the standby writable. The old primary runs on; its later writes are lost to the new one."""
         async with connected(self.url(self._primary_url)) as standby:
             assert await standby.fetchval("SELECT pg_promote()")
 
 
 @asynccontextmanager
 async def standby_of(primary_url: str) -> AsyncIterator[Standby]:
-    """Takes seconds: it copies all of the primary. `primary_url`: of a superuser."""
+    """Run a standby for the block. Takes seconds, because it copies the primary. `primary_url`: of a superuser."""
     directory, identity = Path(tempfile.mkdtemp(prefix="headrace-standby-")), identity_for("postgres")
     give(directory, identity)
     binary = binaries.find("postgres")

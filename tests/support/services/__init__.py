@@ -1,1 +1,1 @@
-"""Services as a client meets them: processes, deployments, and parts of them in this process."""
+"""Services under test: as processes, as deployments, and as parts in this process."""

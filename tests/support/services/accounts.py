@@ -1,4 +1,4 @@
-"""The accounts that services have in a deployment, on a test's own database, vhost and Redis."""
+"""The services' accounts of a deployment, on a test's own database, vhost and Redis."""
 
 import json
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -27,14 +27,14 @@ from tests.support.services.ingest import vhost_of
 
 @dataclass(frozen=True)
 class Accounts:
-    """Addresses: of each role of PostgreSQL, of each user of RabbitMQ, and of each service in Redis."""
+    """URLs by account: roles of PostgreSQL, users of RabbitMQ, services in Redis."""
 
     databases: Mapping[str, str]
     brokers: Mapping[str, str]
     caches: Mapping[str, str]
 
     def own(self) -> dict[str, dict[str, str]]:
-        """What is different in each service's environment."""
+        """The variables that differ for each service."""
         return {
             name: {"DATABASE_URL": self.databases[name], "AMQP_URL": self.brokers[name], "REDIS_URL": cache}
             for name, cache in self.caches.items()
@@ -43,7 +43,7 @@ class Accounts:
 
 @asynccontextmanager
 async def accounts(database_url: str, amqp_url: str, rabbitmq_api: str, redis_url: str) -> AsyncIterator[Accounts]:
-    """The addresses: an administrator's. The users of RabbitMQ and of Redis are gone at the end."""
+    """Create the accounts for the block, from an administrator's URLs. Deletes the users in RabbitMQ and Redis."""
     credentials: Credentials = generate()
     await provision(database_url, database_passwords(credentials))
     databases = database_urls(database_url, credentials)
@@ -61,7 +61,7 @@ async def accounts(database_url: str, amqp_url: str, rabbitmq_api: str, redis_ur
 
 @asynccontextmanager
 async def redis_users_in(redis_url: str, credentials: Credentials) -> AsyncIterator[Mapping[str, str]]:
-    """The address of each service, with a user of its own for the tests' namespace, until the block ends."""
+    """Create a Redis user for each service in the tests' namespace. Yields service → URL."""
     async with Redis.from_url(redis_url) as admin:
         await set_users(admin, redis_users.definitions(redis_passwords(credentials), REDIS_NAMESPACE))
         await admin.acl_log_reset()
@@ -72,12 +72,12 @@ async def redis_users_in(redis_url: str, credentials: Credentials) -> AsyncItera
 
 
 async def set_users(admin: Redis, lines: Iterable[str]) -> None:
-    """`lines`: as redis_users.definitions gives them."""
+    """Run ACL SETUSER for lines of redis_users.definitions."""
     for line in lines:
         await admin.execute_command("ACL", "SETUSER", *line.split())  # type: ignore[no-untyped-call]
 
 
 async def refusals(admin: Redis) -> list[str]:
-    """What Redis has refused to its users since the log was emptied: commands and keys."""
+    """The commands and keys that Redis has refused since its ACL log was reset."""
     entries = await admin.acl_log()
     return [str(entry["object"]) for entry in entries if entry["reason"] in ("command", "key", "channel")]

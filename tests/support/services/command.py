@@ -1,4 +1,4 @@
-"""`./headrace` on a state directory of its own, and what still runs on it."""
+"""Runs `./headrace` on a state directory of its own, and finds the processes that use it."""
 
 import json
 import os
@@ -10,12 +10,12 @@ from stack.home.directory import ROOT, Home
 
 SERVICES = {"ingest_api", "persist_worker", "product_consumer", "product_api"}
 SERVERS = {"postgres", "rabbitmq", "redis"}
-# The stack's own variables, and those that name servers, are not to leak from the run that started these tests.
+# Variables of the stack and of servers must not leak in from the run that started these tests.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.endswith(("_URL", "_PORT"))}
 
 
 class Stack:
-    """The command on a state directory of its own. `root`: the checkout that it is of."""
+    """The command with its own state directory. `root`: the checkout that it belongs to."""
 
     def __init__(self, directory: Path, root: Path = ROOT) -> None:
         self.home, self.root = Home(directory), root
@@ -32,7 +32,7 @@ class Stack:
         )
 
     def run(self, *arguments: str, code: int = 0, **environment: str) -> str:
-        """What the command prints; its exit code must be `code`."""
+        """Run the command. Returns its output; asserts its exit code."""
         return self.finish(self.start(*arguments, **environment), code)
 
     def finish(self, command: subprocess.Popen[str], code: int = 0) -> str:
@@ -49,7 +49,7 @@ class Stack:
             return status
 
     def processes(self) -> list[str]:
-        """Everything that runs on this directory: it shows in the arguments, the environment or the working directory.
+        """All processes that name this directory in their arguments, environment or working directory.
 
         Server data may lie in the fallback: pytest's temporary directories are closed to other users.
         """

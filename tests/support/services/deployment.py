@@ -1,4 +1,4 @@
-"""All four services, as a deployment runs them: each on a port of its own, so that one can be replaced under load."""
+"""All four services as processes, each on its own port, so that one can be replaced under load."""
 
 import asyncio
 import signal
@@ -30,7 +30,7 @@ _PARKED = "SELECT order_id::text FROM dead_letters"
 
 @dataclass
 class Deployment:
-    """The services that run, how a client speaks to them, and a look into the database past all of them."""
+    """Running services, clients for them, and direct reads of the database."""
 
     environment: Mapping[str, str]
     connection: Connection
@@ -38,12 +38,12 @@ class Deployment:
     _ports: dict[str, int] = field(default_factory=lambda: {name: free_port() for name in SERVICES})
     services: dict[str, Service] = field(default_factory=dict)
     former: list[Service] = field(default_factory=list)
-    """Those that others have taken the place of."""
+    """Services that were replaced."""
     own: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """What is different in the environment of one service."""
+    """Service → variables that only it gets."""
 
     async def start_missing(self) -> None:
-        """Whatever does not run, or no longer."""
+        """Start each service that does not run."""
         async with asyncio.TaskGroup() as group:
             for name in SERVICES:
                 if name not in self.services or self.services[name].process.returncode is not None:
@@ -52,7 +52,7 @@ class Deployment:
     async def start(
         self, name: str, *, program: str | None = None, ready: str | None = "/readyz", **variables: str
     ) -> None:
-        """On its own port, until it is ready. `program`, `ready`: see service_process."""
+        """Start a service on its own port, and wait until it is ready. `program`, `ready`: see service_process."""
         environment = {**self.environment, **self.own.get(name, {}), **variables}
         process = service_process(name, environment, port=self._ports[name], ready=ready, program=program)
         started = await self._stack.enter_async_context(process)
@@ -61,7 +61,7 @@ class Deployment:
         self.services[name] = started
 
     async def stop(self, name: str, number: signal.Signals = signal.SIGTERM) -> int:
-        """Its exit code."""
+        """Stop a service. Returns its exit code."""
         return await self.services[name].stop(number)
 
     async def is_ready(self, name: str) -> bool:
@@ -69,15 +69,15 @@ class Deployment:
             return (await client.get("/readyz")).status_code == 200
 
     def client(self, name: str) -> httpx.AsyncClient:
-        """A new one, with connections of its own."""
-        # No TLS here; to load its certificates for each client would cost more than all that the client does.
+        """A new HTTP client, with its own connections."""
+        # No TLS here, and loading certificates for each client would cost more than all its requests.
         return httpx.AsyncClient(base_url=self.url(name), timeout=15, verify=False)
 
     def url(self, name: str) -> str:
         return f"http://127.0.0.1:{self._ports[name]}"
 
     async def create_product(self, qty: int, price: str = "12.50") -> str:
-        """Through product_api. Its id."""
+        """Create a product through product_api. Returns its id."""
         async with self.client("product_api") as client:
             response = await client.post("/products", json={"name": "x", "price": price, "qty": qty})
         assert response.status_code == 201, response.text
@@ -85,7 +85,7 @@ class Deployment:
         return product_id
 
     async def product(self, product_id: str) -> dict[str, Any]:
-        """As product_api answers it, through the cache."""
+        """The product as product_api answers, through the cache."""
         return await self._get("product_api", f"/products/{product_id}")
 
     async def order(self, product_id: str, quantity: int = 1, **headers: str) -> httpx.Response:
@@ -96,19 +96,19 @@ class Deployment:
         return await self._get("ingest_api", f"{ORDERS}/{order_id}")
 
     async def verdict(self, order_id: str) -> dict[str, Any] | None:
-        """The order, once it is decided."""
+        """The order if it is decided, else None."""
         order = await self.get_order(order_id)
         return None if order["status"] == "PENDING" else order
 
     async def outcomes(self, *product_ids: str) -> dict[str, str | None]:
-        """PROCESSED or the reason of each stored order of these products; None: not decided."""
+        """Order id → PROCESSED, or its reason; None: undecided. For all stored orders of the products."""
         rows = await self.connection.fetch(_OUTCOMES, product_ids)
         return {row["id"]: row["outcome"] for row in rows}
 
     async def check_books(self, result: LoadResult[None], *product_ids: str) -> int:
-        """That every order which was answered 202 is stored and decided, once, and nothing else is.
+        """Assert that each order answered 202 is stored and decided once, and nothing else is.
 
-        Waits for the drain. What was not answered may be there or not; how many of these are there is returned.
+        Waits for the drain. A request without an answer may have left an order; returns how many did.
         """
         accepted = accepted_ids(result)
         assert await drain(self.connection, list(accepted), lambda _: None) == [], "undecided"
@@ -137,8 +137,9 @@ async def deployed(
     database_url: str | None = None,
     own: Mapping[str, Mapping[str, str]] | None = None,
 ) -> AsyncIterator[Deployment]:
-    """All four services, ready, until the block ends. `database_url`: the tests' own, if not the services'. `own`: see
-    Deployment.
+    """Run all four services for the block. Yields them ready.
+
+    `database_url`: the tests' own, if it differs from the services'. `own`: see Deployment.
     """
     async with connected(database_url or environment["DATABASE_URL"]) as connection, AsyncExitStack() as stack:
         deployment = Deployment(environment, connection, stack, own=own or {})
@@ -147,5 +148,5 @@ async def deployed(
 
 
 def _unanswered(result: LoadResult[None]) -> int:
-    """How many requests may have left an order behind although no 202 said so."""
+    """The number of requests that may have left an order although no 202 said so."""
     return sum(not 200 <= status < 300 and not is_refused(status) for status in result.statuses)

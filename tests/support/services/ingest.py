@@ -23,7 +23,7 @@ ORDERS = "/api/v1/orders"
 
 @dataclass(frozen=True)
 class Ingest:
-    """A running ingest_api, and what is behind it."""
+    """A running ingest_api with its servers."""
 
     service: Service
     client: httpx.AsyncClient
@@ -36,18 +36,18 @@ class Ingest:
         return await self.client.get(path)
 
     async def part(self, name: str) -> str:
-        """What /health says of a part: "ok", or what is wrong."""
+        """The status of a part in /health: "ok", or what is wrong."""
         return str((await self.get("/health")).json()["parts"][name])
 
     async def queued(self) -> list[AbstractIncomingMessage]:
         return await messages_in(self.environment["AMQP_URL"], topology.ORDERS_ACCEPTED_QUEUE)
 
     async def queued_orders(self) -> list[bytes]:
-        """Each order of each message, byte for byte."""
+        """The bytes of each order in each queued message."""
         return [order for message in await self.queued() for order in elements_of(message.body)]
 
     async def tell(self, key: str, event: ProductEvent) -> None:
-        """Say something on products_exchange."""
+        """Publish an event on products_exchange."""
         async with await aio_pika.connect(self.environment["AMQP_URL"]) as connection:
             exchange = await (await connection.channel()).get_exchange(topology.PRODUCTS_EXCHANGE)
             await exchange.publish(aio_pika.Message(encode_event(event)), key)
@@ -60,7 +60,7 @@ class Ingest:
 async def ingesting(
     environment: Mapping[str, str], *, ready: str = "/readyz", **settings: object
 ) -> AsyncIterator[Ingest]:
-    """A process of ingest_api. `settings`: by field name, as in `accepted_status=201`."""
+    """Run ingest_api as a process. `settings`: by field name, as in `accepted_status=201`."""
     variables = {f"INGEST_API_{name.upper()}": str(value) for name, value in settings.items()}
     async with (
         service_process("ingest_api", {**environment, **variables}, ready=ready) as service,
@@ -77,7 +77,7 @@ async def _hears_events(ingest: Ingest) -> bool:
 
 
 def check_problem(response: httpx.Response, status: int, name: str) -> None:
-    """A refusal as RFC 9457 wants it."""
+    """Assert that the response is this problem, as RFC 9457 requires."""
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/problem+json"
     if response.request.method != "HEAD":
@@ -89,7 +89,7 @@ def check_problem(response: httpx.Response, status: int, name: str) -> None:
 
 
 async def messages_in(amqp_url: str, queue_name: str) -> list[AbstractIncomingMessage]:
-    """All messages of a queue, which keeps them."""
+    """Read all messages of a queue and leave them there."""
     messages = []
     async with await aio_pika.connect(amqp_url) as connection:
         queue = await (await connection.channel()).get_queue(queue_name)
@@ -103,7 +103,7 @@ def elements_of(body: bytes) -> list[bytes]:
 
 
 async def insert_product(database_url: str, price: str = "12.50", qty: int = 50) -> str:
-    """A product with its stock adjustment, by SQL. Returns its id."""
+    """Insert a product with its stock adjustment. Returns its id."""
     product_id = str(uuid.uuid4())
     await execute(
         database_url,

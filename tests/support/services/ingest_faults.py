@@ -11,13 +11,13 @@ from tests.conftest import Servers
 from tests.support.faults.faults import Proxy, proxy_to
 from tests.support.services.ingest import Ingest
 
-# What "quickly" means on a small machine that is busy with tests.
+# The meaning of "quickly" on a small machine that is busy with tests.
 QUICK_S = 1.0
 
 
 @asynccontextmanager
 async def behind(environment: dict[str, str], variable: str) -> AsyncIterator[Proxy]:
-    """A proxy between ingest_api and one of its servers. `environment` is changed to use it."""
+    """Run a proxy between ingest_api and one of its servers. Changes `environment` to use it."""
     async with proxy_to(environment[variable]) as proxy:
         environment[variable] = proxy.url(environment[variable])
         yield proxy
@@ -38,7 +38,7 @@ def answers(ingest: Ingest, product_id: str, status: int) -> Callable[[], Awaita
 
 
 async def limit_queues(servers: Servers, amqp_url: str, messages: int, queue: str = "orders.accepted") -> None:
-    """A policy beside the queue's own arguments: the lower limit counts."""
+    """Set a policy with a lower limit than the queue's arguments; the lower one is in force."""
     definition = {"max-length": messages, "overflow": "reject-publish"}
     policy = {"pattern": f"^{queue}$", "definition": definition, "apply-to": "queues"}
     async with httpx.AsyncClient(base_url=servers.rabbitmq_api) as api:
@@ -46,7 +46,7 @@ async def limit_queues(servers: Servers, amqp_url: str, messages: int, queue: st
 
 
 async def unlimit_queues(servers: Servers, amqp_url: str, queue: str = "orders.accepted") -> None:
-    """After `limit_queues`: there is room again."""
+    """Remove the policy of `limit_queues`."""
     async with httpx.AsyncClient(base_url=servers.rabbitmq_api) as api:
         (await api.delete(_policy(amqp_url, queue))).raise_for_status()
 

@@ -1,9 +1,9 @@
-"""A process of ours whose background part does nothing but log, or ends.
+"""A process whose background part only logs, or ends.
 
 python -m tests.support.services.logging_process PART
 
-It says what became of it on standard output, as one JSON object: `rounds` of the part that logs, `late_s` (the longest
-that the event loop was held up), `dropped` (the log lines that the metrics count as not written, by cause).
+Prints one JSON object: `rounds` of the part that logs, `late_s` (the longest delay of the event loop), and `dropped`
+(log lines not written, by cause, as the metrics count them).
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from pipeline.process import lifecycle, metrics
 from pipeline.process.settings import PipelineSettings
 from tests.support.time.conditions import eventually
 
-# More than a pipe holds (64 KB) and the queue for the log (1 MB), with the traceback that comes with each.
+# With the traceback of each line, this is more than a pipe (64 KB) and the log's queue (1 MB) hold.
 ROUNDS = 400
 _SETTINGS = {
     "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing",
@@ -34,7 +34,7 @@ seen = {"rounds": 0, "late_s": 0.0}
 
 
 async def logs() -> None:
-    """Say something in all the ways that there are, each time as if for the first time."""
+    """Log in every possible way, each line as if new."""
     log = structlog.get_logger()
     while True:
         number = seen["rounds"] = seen["rounds"] + 1
@@ -60,7 +60,7 @@ async def fails() -> None:
 
 
 async def is_cancelled_by_a_library() -> None:
-    """As aiormq ends what waits on a connection that dies."""
+    """Raise what aiormq raises in tasks that wait on a dying connection."""
     await asyncio.sleep(0.01)
     raise asyncio.CancelledError
 

@@ -1,4 +1,4 @@
-"""Orders as the workers leave them, by SQL; and the reads of ingest_api in this process, where they can be held."""
+"""Writes orders by SQL as the workers do, and runs ingest_api's reads in this process, where they can be held."""
 
 import asyncio
 import time
@@ -51,14 +51,14 @@ async def store_order(
     at: datetime = T0,
     client: str | None = None,
 ) -> str:
-    """As persist_worker does. Returns the order's id, which is no id of ours unless it is given."""
+    """Store an order as persist_worker does. Returns its id; unless given, it is no id that Headrace minted."""
     order_id = order_id or str(uuid.uuid4())
     await execute(database_url, _INSERT_ORDER, order_id, product_id or str(uuid.uuid4()), at, client)
     return order_id
 
 
 async def decide_order(database_url: str, order_id: str, product_id: str, reason: str | None = None) -> None:
-    """As product_consumer does; but nobody is told, and nothing busted."""
+    """Write a verdict as product_consumer does, without notifying or busting."""
     outcome = "FAILED" if reason else "PROCESSED"
     await execute(database_url, _INSERT_VERDICT, order_id, product_id, outcome, reason)
 
@@ -71,12 +71,12 @@ async def notify(database_url: str) -> None:
     await execute(database_url, f"NOTIFY {VERDICTS}")
 
 
-# Of a wait of 30 s, on a machine that has other things to do.
+# Within a wait of 30 s, on a busy machine.
 AT_ONCE_S = 3.0
 
 
 class HeldOrders(StoredOrders):
-    """The real tables, with the reads counted; and a read can be held between its SELECT and its return."""
+    """The real tables. Counts reads, and can hold a read between its SELECT and its return."""
 
     selected = 0
     holding: asyncio.Event | None = None
@@ -92,7 +92,7 @@ class HeldOrders(StoredOrders):
         return rows
 
     def hold(self) -> asyncio.Event:
-        """Hold the reads that begin from now on, until `holding` is None again; the event lets them go."""
+        """Hold reads that start from now on, until `holding` is None again. The returned event releases them."""
         self.holding = asyncio.Event()
         return self.holding
 
@@ -104,7 +104,7 @@ class HeldOrders(StoredOrders):
 
 @dataclass(frozen=True)
 class Reads:
-    """ingest_api's GETs, without the rest of it."""
+    """ingest_api's GET endpoints, without the rest of the service."""
 
     app: ASGIApp
     http: httpx.AsyncClient
@@ -112,13 +112,13 @@ class Reads:
     verdicts: Verdicts
 
     async def get(self, path: str, client: str = "", *, sees_all: bool = False) -> httpx.Response:
-        """As `client` would; as anybody on an open service if there is none."""
+        """GET as `client`; without one, as an anonymous client of an open service."""
         headers = {"x-client": client, "x-sees-all": str(sees_all)} if client else {}
         return await self.http.get(path, headers=headers)
 
 
 class _AsClient:
-    """Believes what the request says of itself."""
+    """Authenticates by trusting the request's own fields."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -157,7 +157,7 @@ async def order_reads(
 
 
 async def are_waiting(ingest: Ingest, count: int = 1) -> None:
-    """Wait until that many requests wait for a verdict."""
+    """Wait until `count` requests wait for a verdict."""
 
     async def are() -> bool:
         return await ingest.metric("headrace_verdict_waiters") == count
@@ -166,7 +166,7 @@ async def are_waiting(ingest: Ingest, count: int = 1) -> None:
 
 
 async def took(response: "asyncio.Future[httpx.Response] | asyncio.Task[httpx.Response]") -> tuple[str, float]:
-    """The status it brought, and how long it took from now."""
+    """The response's status, and how long it took from now."""
     began = time.monotonic()
     answer = await response
     assert answer.status_code == 200, answer.text

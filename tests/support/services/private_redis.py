@@ -1,4 +1,4 @@
-"""A Redis for one process of a parallel test run: tests empty it, fill it and change its settings."""
+"""A Redis for one process of a parallel test run. Tests empty it, fill it, and change its settings."""
 
 import signal
 import subprocess

@@ -1,4 +1,4 @@
-"""Services as a client meets them: behind a socket, in this process or in one of their own."""
+"""Runs services behind a socket, in this process or in their own."""
 
 import asyncio
 import itertools
@@ -26,8 +26,8 @@ _STOP_TIMEOUT_S = 20.0
 
 # pytest-xdist sets it to gw0, gw1, ... in each process of a parallel run.
 PARALLEL = "PYTEST_XDIST_WORKER"
-# Each process of a parallel run has a range of its own. From any port of it on, so that two runs side by side hardly
-# ever try the same.
+# Each process of a parallel run has a range of ports. Each starts at a random port in it, so that two runs on one
+# machine hardly ever try the same one.
 _FIRST_PORT, _PORTS, _RANGES = 22_000, 1_000, 10
 _range = int(os.environ.get(PARALLEL, "gw0").removeprefix("gw")) % _RANGES
 _start = random.randrange(_PORTS)
@@ -41,22 +41,22 @@ class Service:
     name: str
     url: str
     health_url: str
-    """Of its health listener; of a worker, which has no other, the same."""
+    """The URL of its health listener. A worker has only one URL."""
     process: asyncio.subprocess.Process
     _log: IO[bytes]
 
     def log(self) -> str:
-        """All that it has written so far."""
+        """Its log so far."""
         return os.pread(self._log.fileno(), 10_000_000, 0).decode()
 
     @property
     def is_stopped(self) -> bool:
-        """Whether it has got a SIGSTOP, and no SIGCONT yet."""
+        """Whether it is stopped by SIGSTOP."""
         status = Path(f"/proc/{self.process.pid}/stat").read_text()
         return status.rpartition(")")[2].split()[0] == "T"
 
     async def metric(self, sample: str) -> float:
-        """The value of a sample in /metrics, written as there, labels included; 0 if it is not there."""
+        """A sample's value in /metrics, named with its labels; 0 if it does not exist."""
         return (await self.metrics()).get(sample, 0.0)
 
     async def metrics(self) -> dict[str, float]:
@@ -67,7 +67,7 @@ class Service:
         return {sample: float(value) for sample, _, value in samples}
 
     async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Send a signal and wait for the end, see `ended`. A second SIGTERM kills what the first has not ended."""
+        """Send a signal and wait for the end, see `ended`. A service that is stopping is killed by a second SIGTERM."""
         if self.process.returncode is None:
             self.process.send_signal(number)
         return await self.ended()
@@ -87,12 +87,11 @@ async def service_process(
     port: int | None = None,
     program: str | None = None,
 ) -> AsyncIterator[Service]:
-    """`python -m name` on `port` or a free one, as soon as it answers `ready` with 200. Killed at the end if it still
-    runs.
+    """Run `python -m name` on `port` or a free one. Yields once `ready` answers 200. Kills it at the end if need be.
 
-    `environment`: added to this process's; the `environment` fixture has all that is required. With
-    ready="/livez" it need not have connected to anything, with None nothing is waited for. `program`: what `python -m`
-    runs instead, with the service's name as its argument.
+    `environment`: added to this process's; the `environment` fixture has everything required. With ready="/livez"
+    the service need not be connected; with None nothing is waited for. `program`: a module to run instead, with the
+    service's name as its argument.
     """
     port = port or free_port()
     variables = {**os.environ, **environment, f"{name.upper()}_PORT": str(port)}
@@ -121,7 +120,7 @@ async def service_process(
 
 @asynccontextmanager
 async def running(app: ASGIApp, *, ready: str = "/readyz", max_connections: int = 256) -> AsyncIterator[str]:
-    """`app` and its lifespan in this process on a free port. Yields its URL."""
+    """Run `app` with its lifespan in this process, on a free port. Yields its URL."""
     port, stop = free_port(), asyncio.Event()
     serving = asyncio.create_task(
         server.serve(
@@ -144,8 +143,9 @@ async def running(app: ASGIApp, *, ready: str = "/readyz", max_connections: int 
 
 
 def free_port() -> int:
-    """A port that nobody listens on, another each time. None that the kernel gives to outgoing connections, from 32768
-    on: one of those took it, now and then, before the service that it was meant for.
+    """A free port, another one each time.
+
+    It is below 32768, where the kernel picks ports of outgoing connections: one of those sometimes took the port first.
     """
     for port in _ports:
         with socket.socket() as probe:

@@ -1,4 +1,4 @@
-"""Settings of a service in this process, without touching this process's environment."""
+"""Makes a service's settings without touching this process's environment."""
 
 from collections.abc import Mapping
 from typing import TypeVar

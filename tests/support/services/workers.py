@@ -1,4 +1,4 @@
-"""The two workers in this process, on real services, one batch at a time."""
+"""Runs the two workers in this process, on real services, one batch at a time."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -32,7 +32,7 @@ from tests.support.time.conditions import eventually
 
 @asynccontextmanager
 async def connected(database_url: str) -> AsyncIterator[Connection]:
-    """A connection of the test's own."""
+    """A connection to the database."""
     connection = await asyncpg.connect(database_url)
     try:
         yield connection
@@ -41,44 +41,44 @@ async def connected(database_url: str) -> AsyncIterator[Connection]:
 
 
 async def unprepared(_: Connection) -> None:
-    """What product_consumer does to a new connection."""
+    """Prepare a connection as product_consumer does: nothing."""
 
 
 @asynccontextmanager
 async def locked(database_url: str, tables: str) -> AsyncIterator[None]:
-    """Nobody else can even read these tables, until the block ends."""
+    """Lock the tables for the block: no other connection can read them."""
     async with connected(database_url) as connection, connection.transaction():
         await connection.execute(f"LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE")
         yield
 
 
 def wait_20_ms_for_locks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From now on nobody of this process who connects waits longer for a lock, but fails."""
+    """Set a lock timeout of 20 ms for new connections of this process."""
     monkeypatch.setitem(sessions._SETTINGS, "lock_timeout", "20ms")
 
 
 @dataclass
 class Worker:
-    """What is inside a worker. `run_once` on it takes one batch."""
+    """A worker's parts. `run_once` processes one batch."""
 
     consumer: BatchConsumer
     database: Database
     publisher: Publisher
     service: Any
     stop: asyncio.Event
-    """What SIGTERM sets."""
+    """Set by SIGTERM."""
 
     async def run_once(self) -> int | None:
         count: int | None = await self.service.run_once()
         return count
 
     async def run_all(self) -> None:
-        """Batch after batch, until the consumer has been stopped and its buffer is empty."""
+        """Process batches until the consumer is stopped and its buffer is empty."""
         while await self.run_once() is not None:
             pass
 
     async def die_before(self, owner: object, method: str) -> None:
-        """Take a batch as far as to this call, and no further: as a kill -9 would have it, or the end of the grace."""
+        """Process a batch up to this call and no further, as a kill -9 or the end of the grace period would."""
         reached = asyncio.Event()
 
         async def never(*_: object, **__: object) -> None:
@@ -96,7 +96,7 @@ class Worker:
 
 @asynccontextmanager
 async def persist_worker(environment: Mapping[str, str], **changes: object) -> AsyncIterator[Worker]:
-    """A persist_worker that is connected to everything and takes a batch when it is told to."""
+    """A connected persist_worker. A test calls `run_once` for each batch."""
     settings = settings_from(PersistSettings, environment, **{"linger_ms": 0, **changes})
     health = Health("persist_worker", "database", "consumer", "publisher")
     publisher = Publisher(settings, health, "publisher", topology.declare_created)
@@ -119,7 +119,7 @@ async def persist_worker(environment: Mapping[str, str], **changes: object) -> A
 
 @asynccontextmanager
 async def product_consumer(environment: Mapping[str, str], **changes: object) -> AsyncIterator[Worker]:
-    """A product_consumer that is connected to everything and takes a batch when it is told to."""
+    """A connected product_consumer. A test calls `run_once` for each batch."""
     settings = settings_from(ConsumerSettings, environment, **{"linger_ms": 0, **changes})
     health = Health("product_consumer", "database", "consumer", optional=("publisher",))
     publisher = Publisher(settings, health, "publisher", topology.declare_products)
@@ -157,7 +157,7 @@ async def redis_client(redis_url: str) -> AsyncIterator[Redis]:
 
 @dataclass(frozen=True)
 class DeadRow:
-    """A dead letter, as far as it does not depend on the clock and on PostgreSQL's choice of words."""
+    """A dead letter, without clock times and PostgreSQL's wording."""
 
     order_id: str | None
     stage: str
@@ -166,19 +166,19 @@ class DeadRow:
 
 
 async def dead_letters(connection: Connection) -> list[DeadRow]:
-    """In the order they were parked."""
+    """All dead letters, in the order of parking."""
     rows = await connection.fetch("SELECT order_id::text, stage, reason, body FROM dead_letters ORDER BY id")
     return [DeadRow(*row) for row in rows]
 
 
 async def stored_orders(connection: Connection) -> dict[str, tuple[str, int]]:
-    """Product and quantity, by id."""
+    """Order id → (product, quantity)."""
     rows = await connection.fetch("SELECT id::text, product_id::text, quantity FROM orders")
     return {row["id"]: (row["product_id"], row["quantity"]) for row in rows}
 
 
 async def add_product(connection: Connection, product_id: str, qty: int, price: str = "12.50") -> None:
-    """A product and the adjustment that explains its stock."""
+    """Insert a product with the adjustment that explains its stock."""
     async with connection.transaction():
         await connection.execute(
             "INSERT INTO products (id, name, price, qty) VALUES ($1, 'a thing', $2::text::numeric, $3)",
@@ -193,7 +193,7 @@ async def add_product(connection: Connection, product_id: str, qty: int, price: 
 
 
 async def settle(connection: Connection, orders: list[Order]) -> None:
-    """Store and decide, as the two workers do it. The connection: as persist_worker prepares it."""
+    """Store and decide orders as the two workers do. `connection`: prepared as persist_worker's."""
     await write(connection, orders, [])
     await record(connection, orders, [])
 
@@ -206,7 +206,7 @@ async def park(
     reason: str = "invalid_data",
     replayed: bool = False,
 ) -> None:
-    """A dead letter of this order, unlike any other."""
+    """Park a unique dead letter of this order."""
     await connection.execute(
         "INSERT INTO dead_letters (order_id, stage, reason, detail, body, replayed_at)"
         " VALUES ($1, $2, $3, '', gen_random_uuid()::text::bytea, CASE WHEN $4 THEN now() END)",
@@ -223,7 +223,7 @@ async def assert_conserved(connection: Connection) -> None:
 
 
 async def verdicts(connection: Connection) -> dict[str, str | None]:
-    """The reason of each order that is decided; None: it was processed."""
+    """Order id → reason of its verdict; None: processed. Undecided orders are left out."""
     rows = await connection.fetch("SELECT order_id::text, reason FROM stock_ledger")
     return {row["order_id"]: row["reason"] for row in rows}
 

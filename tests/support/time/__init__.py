@@ -1,1 +1,1 @@
-"""Waiting for conditions, and time that stands still."""
+"""Waits for conditions, and freezes time."""

@@ -1,4 +1,4 @@
-"""Waiting for a condition: the only place in the tests that sleeps."""
+"""Waits for a condition. The only place in the tests that sleeps."""
 
 import asyncio
 import inspect
@@ -22,7 +22,7 @@ async def eventually(condition: Callable[[], T | None], timeout_s: float = 10, e
 
 
 async def eventually(condition: Callable[[], Any], timeout_s: float = 10, every_s: float = _EVERY_S) -> Any:
-    """The first true value of `condition`, which may be a coroutine function.
+    """Wait for the first true value of `condition`, which may be a coroutine function. Returns it.
 
     Raises AssertionError with the last value after `timeout_s`. What `condition` raises is raised at once.
     """

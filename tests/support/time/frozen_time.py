@@ -1,4 +1,4 @@
-"""An event loop whose time stands still until it is moved: what takes seconds takes none, and always the same."""
+"""An event loop with a frozen clock: seconds pass at once and deterministically, when the test moves the clock."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-# More than any chain of callbacks that one event sets off.
+# More callbacks than any one event sets off.
 _TURNS = 20
 
 
@@ -14,7 +14,7 @@ class FrozenLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         super().__init__()
         self.errors: list[dict[str, Any]] = []
-        """What nobody has caught."""
+        """Uncaught errors."""
         self.set_exception_handler(lambda _, context: self.errors.append(context))
         self._now = 1000.0
 
@@ -22,26 +22,26 @@ class FrozenLoop(asyncio.SelectorEventLoop):
         return self._now
 
     def pass_time(self, seconds: float) -> None:
-        """Let all happen that is due by then."""
+        """Move the clock, and run everything that is due by then."""
         self._now += seconds
         self.settle()
 
     def settle(self) -> None:
-        """Let everything happen that can without time."""
+        """Run everything that can happen without moving the clock."""
         self.run_until_complete(_turn())
 
     def done(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """The result of what needs no time."""
+        """Run a coroutine that needs no time. Returns its result."""
         return self.run_until_complete(coroutine)
 
     def begin(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """What goes on from here by itself, whenever there is time."""
+        """Start a coroutine in the background."""
         task = self.create_task(coroutine)
         self.settle()
         return task
 
     def end(self) -> None:
-        """Cancel what still goes on."""
+        """Cancel all running tasks."""
         tasks = asyncio.all_tasks(self)
         for task in tasks:
             task.cancel()
