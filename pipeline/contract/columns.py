@@ -1,17 +1,17 @@
-"""Columns of a table: declared once, so that what COPY writes and what SELECT reads cannot differ.
+r"""The columns of a table, declared once: what COPY writes and what SELECT reads derives from the declaration.
 
-A row is a struct or a dataclass, and each column stores one member of it. PostgreSQL's type decides how:
+A row is a struct or a dataclass, and each column stores one of its members. PostgreSQL's type decides how:
 
-    type         the member                       COPY writes              SELECT reads
-    uuid         its canonical text, a str        as it is                 id::text
-    integer      int                              its digits               as it is
-    numeric      Decimal                          its digits               as it is
-    timestamptz  datetime with a time zone        ISO 8601                 as it is
-    bytea        hex digits, a str; or None       \\x and the digits          encode(x, 'hex')
-    text         any str without NUL; or None     with escapes             as it is
+    type          the member                      COPY writes           SELECT reads
+    uuid          its canonical text, a str       as it is              id::text
+    integer       int                             its digits            as it is
+    numeric       Decimal                         its digits            as it is
+    timestamptz   datetime with a time zone       ISO 8601              as it is
+    bytea         hex digits, a str; or None      \\x and the digits    encode(x, 'hex')
+    text          any str without NUL; or None    with escapes          as it is
 
-database/copy_text.py does the writing. The workers use text where PostgreSQL has a type of its own, because the path of
-an order never needs the object.
+database/copy_text.py writes. An id and a hash are text in our processes, because the path of an order never needs the
+object.
 """
 
 from collections.abc import Iterable
@@ -26,13 +26,13 @@ _READ: dict[Type, str] = {"uuid": "{}::text", "bytea": "encode({}, 'hex')"}
 class Column(NamedTuple):
     name: str
     type: Type
-    named: str = ""
-    """The member's name, if it is not the column's."""
+    stores: str = ""
+    """The member that it stores, if that has another name."""
 
     @property
     def member(self) -> str:
-        """The member of a row that this column stores."""
-        return self.named or self.name
+        """The member that it stores."""
+        return self.stores or self.name
 
 
 def names_of(columns: Iterable[Column]) -> str:

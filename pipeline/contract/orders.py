@@ -50,7 +50,7 @@ ANSWERED = (
     Column("quantity", "integer"),
     Column("unit_price", "numeric"),
     Column("total_price", "numeric"),
-    Column("accepted_at", "timestamptz", named="created_at"),
+    Column("accepted_at", "timestamptz", stores="created_at"),
 )
 """The columns of `orders` that a client sees in its order."""
 INTERNAL = (

@@ -20,7 +20,7 @@ from tests.support.faults.faults import proxy_to
 from tests.support.services.workers import connected
 from tests.support.time.conditions import eventually
 
-NUMBERS = [Column("id", "integer", named="real")]
+NUMBERS = [Column("id", "integer", stores="real")]
 """A table whose rows are whole numbers: each is its own real part."""
 
 
