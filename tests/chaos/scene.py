@@ -137,7 +137,7 @@ class Scene:
 
     @contextlib.asynccontextmanager
     async def nobody_orders(self) -> AsyncIterator[None]:
-        """Pause sending, and wait until nothing is in flight, so that the block can break things without losing an order."""
+        """Pause sending, and wait until nothing is in flight, so that the block can break things and lose no order."""
         self.client.rests = True
         try:
             await self.client.answered()

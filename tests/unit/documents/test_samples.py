@@ -18,6 +18,7 @@ CHECKED = {
     "sh": "command by command, see below",
     "bash": "each as one script, by tests/system/test_documented_samples.py",
     "text": "output or a drawing, nothing to run",
+    "diff": "applied to a copy of the repository by tests/integration/test_adding_a_field.py",
 }
 """How the samples of each language are held to the code. Another language needs a way here first."""
 
