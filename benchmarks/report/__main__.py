@@ -1,6 +1,6 @@
 """python -m benchmarks.report [RESULT.json ...] [--check]: tells what result files say, everywhere it is told.
 
-Writes the HTML report beside each file, the SVGs of the README, and the tables of README.md and docs/performance.md. Of
+Writes the HTML report beside each file, the SVGs of the README, and the tables of the documents. Of
 several files, the first that has something to say about a table is quoted. Without a file: from those that the
 documents name. --check writes nothing, needs no matplotlib, and exits 1 when something is not what its file says.
 """

@@ -19,7 +19,7 @@ from benchmarks.report import goals, rates, results, sentences, tables
 from benchmarks.report.results import KNEE, SATURATION, Results
 from stack.home.directory import ROOT
 
-DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "performance.md")
+DOCUMENTS = (ROOT / "README.md", *(ROOT / "docs" / f"{it}.md" for it in ("performance", "method", "costs")))
 IMAGES = ROOT / "docs" / "images"
 PREFIX = "bench-"
 

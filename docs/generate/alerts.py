@@ -5,6 +5,7 @@ from typing import Any
 
 import yaml
 
+from docs.generate import links
 from docs.generate.table import table
 from stack.home.directory import ROOT
 
@@ -16,7 +17,6 @@ Prometheus of `--profile observe` has these rules ([rules.yml](../../deploy/obse
 Prometheus of your own. Each alert says that somebody should look, soon. Accepted orders are safe meanwhile, unless the
 last column says otherwise.
 """
-_DOCUMENT = re.compile(r"docs/([\w/-]+)\.md")
 
 
 def alerts() -> list[dict[str, Any]]:
@@ -35,7 +35,7 @@ def page() -> str:
 
 def remedy_of(alert: dict[str, Any]) -> str:
     (remedy,) = (text for name, text in alert["annotations"].items() if name != "summary")
-    return _DOCUMENT.sub(lambda it: f"[{it[0]}](../{it[1]}.md)", remedy)
+    return links.of_names(remedy, ROOT)
 
 
 def _readable(row: tuple[str, ...]) -> tuple[str, ...]:

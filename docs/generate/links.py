@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+_NAMED = re.compile(r'docs/([\w/-]+)\.md(?:, "([^"]+)")?')
 LINK = re.compile(r"\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
 
 
@@ -35,6 +36,25 @@ def rewritten(text: str, origin: str, uri: str, pages: Mapping[str, str], root: 
         return text if (root / path).is_dir() else match[0]
 
     return LINK.sub(replace, text)
+
+
+def of_names(text: str, root: Path) -> str:
+    """A text of the code with links in place of names of pages: `docs/x.md`, or `docs/x.md, "Heading"`.
+
+    The links lead from a page in a folder of docs/.
+    """
+
+    def link(match: re.Match[str]) -> str:
+        page, heading = match.groups()
+        title = (root / "docs" / f"{page}.md").read_text().partition("\n")[0].lstrip("# ")
+        return f"[{heading or title}](../{page}.md{_anchor_of(heading or '')})"
+
+    return _NAMED.sub(link, text)
+
+
+def _anchor_of(heading: str) -> str:
+    words = re.sub(r"[^\w -]", "", heading.lower())
+    return f"#{words.replace(' ', '-')}" if heading else ""
 
 
 def copy_of(path: str) -> str:

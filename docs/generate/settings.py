@@ -8,11 +8,13 @@ from itertools import chain
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
+from docs.generate import links
 from docs.generate.table import table
 from ingest_api.settings import IngestSettings
 from persist_worker.settings import PersistSettings
 from product_api.settings import ProductSettings
 from product_consumer.settings import ConsumerSettings
+from stack.home.directory import ROOT
 
 PROCESSES: dict[str, type[BaseSettings]] = {
     "ingest_api": IngestSettings,
@@ -67,7 +69,10 @@ def default_of(variable: str, field: FieldInfo) -> str:
 
 
 def _table(fields: dict[str, tuple[FieldInfo, str]]) -> str:
-    rows = ((f"`{name}`", default_of(name, field), why) for name, (field, why) in sorted(fields.items()))
+    rows = (
+        (f"`{name}`", default_of(name, field), links.of_names(why, ROOT))
+        for name, (field, why) in sorted(fields.items())
+    )
     return table(("variable", "default", "why"), rows)
 
 

@@ -25,7 +25,7 @@ class ApiSettings(PipelineSettings):
     # the health listener's.
     health_host: str = "127.0.0.1"
 
-    # Both APIs read the same keys, so these two names have no prefix. ./headrace keys writes the file.
+    # The file of API keys, which ./headrace keys writes. Both APIs read the same one.
     api_keys_file: Annotated[Path | None, Field(validation_alias="API_KEYS_FILE")] = None
     # Where clients reach the service, if not on `host`: a container listens on all its addresses, and its runtime, or a
     # proxy, publishes it on one of the machine's.

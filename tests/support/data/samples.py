@@ -10,7 +10,7 @@ from stack.home.directory import ROOT
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _INDENTED = re.compile(r"\n\n( {4}\S.*)")
-# Its indented blocks are one script, which a test of its own runs.
+# Its blocks are one script, which tests/unit/deploy runs as a whole.
 RUN_AS_A_WHOLE = ROOT / "deploy" / "kubernetes" / "README.md"
 
 

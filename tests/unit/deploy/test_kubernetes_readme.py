@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,11 @@ from stack.servers.redis_users import RIGHTS, rules, user_name
 from tests.support.data.kustomized import BROKER, Objects, of_kind, pods, rendered
 from tests.support.data.kustomized_services import README, SETTINGS, replicas, settings_of
 from tests.support.faults.executables import executable
+
+
+def shell_of(text: str) -> str:
+    """The blocks for a shell, one after the other."""
+    return "".join(re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
 
 
 @pytest.fixture
@@ -37,8 +43,8 @@ def secrets(tmp_path: Path) -> dict[str, dict[str, str]]:
     (tmp_path / "deploy").symlink_to(ROOT / "deploy")
     executable(tmp_path / "openssl", 'head -c "$3" /dev/urandom | od -An -v -tx1 | tr -d " \\n"; echo')
     executable(tmp_path / "headrace", 'mkdir -p "$HEADRACE_HOME"; echo "{}" > "$HEADRACE_HOME/api-keys.json"')
-    steps = README[README.index("**1. An image**") : README.index("A job brings the schema")]
-    script = "set -eu\n" + "\n".join(line[4:] for line in steps.splitlines() if line.startswith("    "))
+    steps = README[README.index("## 1. An image") : README.index("A job brings the schema")]
+    script = "set -eu\n" + shell_of(steps)
     path = f"{tmp_path}:{os.environ['PATH']}"
     subprocess.run(["sh", "-c", script], cwd=tmp_path, env={"PATH": path, "HOME": str(tmp_path)}, check=True)
     stubs = {"docker", "kustomize", "deploy", "kubectl", "openssl", "headrace", "redis-cli", "redis-cli.heard"}
@@ -105,7 +111,7 @@ def test_the_secret_key_is_replaced_in_three_steps_each_for_all_services_and_rol
     answer = f'[ "$3" = get ] && printf %s {old} | base64 && exit'
     executable(tmp_path / "kubectl", f"{answer}\nprintf '%s\\n' \"$*\" >> {tmp_path}/called")
     text = README[README.index("## Replacing ORDER_ID_KEY") : README.index("## Why so")]
-    script = "set -eu\n" + "\n".join(line[4:] for line in text.splitlines() if line.startswith("    "))
+    script = "set -eu\n" + shell_of(text)
     subprocess.run(["sh", "-c", script], env={"PATH": f"{tmp_path}:{os.environ['PATH']}"}, check=True)
     calls = [line.removeprefix("-n headrace ") for line in (tmp_path / "called").read_text().splitlines()]
     each = 3 * len(SETTINGS)
