@@ -13,7 +13,6 @@ from stack.home.directory import ROOT
 from tests.support.data.samples import Sample, documents, indented, samples
 
 CHECKED = {
-    "diff": "tests/integration/test_adding_a_field.py applies them",
     "json": "parsed here",
     "python": "run here against a service that fails, and by tests/system/test_documented_samples.py",
     "sh": "command by command, see below",
