@@ -159,14 +159,14 @@ def test_an_unknown_member_is_422_at_its_pointer(name: str, pointer: str) -> Non
         problem = problem_of(f"{{{json.dumps(name)}:{value},".encode() + body_of("1")[1:])
         assert (problem.status, problem.name) == (422, "invalid-value")
         assert [it.pointer for it in problem.errors] == [pointer]
-        assert problem.detail.endswith(" is unknown. The members here are productId and quantity.")
+        assert " is unknown. The members here are productId" in problem.detail
         assert len(problem.body()) < 1_000
 
 
 def test_unknown_members_are_said_together_with_all_else_that_is_wrong() -> None:
-    problem = problem_of(b'{"customerId":7,"quantity":0,"note":"x"}')
+    problem = problem_of(b'{"customerId":7,"quantity":0,"colour":"x"}')
     assert (problem.status, problem.name) == (422, "invalid-value")
-    assert [it.pointer for it in problem.errors] == ["#/productId", "#/quantity", "#/customerId", "#/note"]
+    assert [it.pointer for it in problem.errors] == ["#/productId", "#/quantity", "#/customerId", "#/colour"]
 
 
 def test_of_very_many_unknown_members_the_first_are_named_and_the_rest_counted() -> None:

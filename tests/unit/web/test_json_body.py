@@ -79,6 +79,13 @@ def test_a_member_that_comes_twice_is_refused_whatever_is_beside_it(members: str
     )
 
 
+def test_what_is_unknown_is_told_what_is_known() -> None:
+    with pytest.raises(Problem) as refused:
+        BODY.decode(b'{"product":"p","quantity":1,"Note":"x"}')
+    known = "The members here are product, quantity, note and gift."
+    assert (refused.value.status, refused.value.detail) == (422, f'The member "Note" is unknown. {known}')
+
+
 TEXT = st.text(st.sampled_from('":\\,{}n\u2028é'), max_size=6)
 MEMBERS = st.one_of(
     st.tuples(st.sampled_from(["note", "gift"]), TEXT), st.tuples(st.just("product"), TEXT), st.just(("quantity", 1))
