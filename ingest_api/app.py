@@ -38,9 +38,10 @@ from pipeline.contract.order_ids import OrderIds
 from pipeline.process import lifecycle, metrics
 from pipeline.process.health import Health
 from pipeline.process.shares import Shares
+from web.access.clients import Guard
 from web.access.keys import Keys, hosts_of, load_keys
 from web.access.rate_limit import RateLimits
-from web.requests.operations import Guard, make_routes
+from web.requests.routes import make_routes
 from web.serving.application import make_api
 
 log = structlog.get_logger()

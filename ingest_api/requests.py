@@ -1,13 +1,11 @@
 """Turns a client's request into an order: decodes, checks and prices it."""
 
-import re
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
-from starlette.types import Scope
 
 from database.sessions import StoreUnavailable
 from ingest_api.prices.catalogue import Catalogue, Product
@@ -21,8 +19,6 @@ from web.requests.json_body import JsonBody, Rule
 MAX_QUANTITY = 1_000_000
 
 Quantity = Annotated[int, Meta(ge=1, le=MAX_QUANTITY, description="Units.", examples=[2])]
-
-_TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class OrderRequest(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
@@ -61,14 +57,6 @@ def check_sellable(product_id: str, product: Product) -> Decimal:
     if product.sold_out:
         raise problems.out_of_stock(product_id)
     return product.price
-
-
-def traceparent_of(scope: Scope) -> str | None:
-    """The request's W3C trace context. A malformed one counts as none, says the specification."""
-    for name, value in scope["headers"]:
-        if name == b"traceparent":
-            return value.decode() if _TRACEPARENT.fullmatch(value) else None
-    return None
 
 
 def to_order(order_id: str, request: OrderRequest, product_id: str, unit_price: Decimal, now: datetime) -> Order:

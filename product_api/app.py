@@ -22,8 +22,9 @@ from product_api.operations import OPERATIONS
 from product_api.products import Products
 from product_api.reader import ProductReader
 from product_api.settings import ProductSettings
+from web.access.clients import Guard
 from web.access.keys import Keys, hosts_of, load_keys
-from web.requests.operations import Guard, make_routes
+from web.requests.routes import make_routes
 from web.serving.application import make_api
 
 DATABASE, BROKER, REDIS = "database", "broker", "redis"

@@ -12,8 +12,8 @@ from product_api.preconditions import check_if_match, etag, matches_if_none_matc
 from product_api.products import C, ChangeUnanswered, Products, StoredProduct, encode
 from product_api.reader import ProductReader
 from product_api.requests import Edit, ProductValues, decode_patch, decode_product, decode_restock, restocked_in
-from web.access.clients import client_of
 from web.problems import problems, unknown_outcomes
+from web.requests.head import Head, head_of
 from web.requests.idempotency_keys import idempotency_key
 from web.requests.ids import id_in_path
 from web.requests.paging import Cursor, Page
@@ -26,17 +26,17 @@ class ProductEndpoints:
         self._max_body_bytes = max_body_bytes
 
     async def get(self, request: Request) -> Response:
-        product_id = id_in_path(request, "product")
-        found = await self._reader.read(product_id, client_of(request.scope).name)
+        product_id, head = id_in_path(request, "product"), head_of(request)
+        found = await self._reader.read(product_id, head.client.name)
         if found is None:
             raise _no_product(product_id)
-        if matches_if_none_match(_if_none_match(request), found.version):
+        if matches_if_none_match(head.if_none_match, found.version):
             return Response(status_code=304, headers=_validators(found.version))
         return _json(found.body, headers=_validators(found.version))
 
     async def page(self, request: Request) -> Response:
         page = Page.of(request)
-        rows = await self._products.page(page, client_of(request.scope).name)
+        rows = await self._products.page(page, head_of(request).client.name)
         shown, headers = page.cut(rows, request.url, lambda row: Cursor(row.product.created_at, row.product.id))
         return _json(encode([row.product for row in shown]), headers={"Cache-Control": "no-store", **headers})
 
@@ -69,10 +69,10 @@ class ProductEndpoints:
             return await self._replay(request, before.answer)
 
     async def delete(self, request: Request) -> Response:
-        product_id = id_in_path(request, "product")
+        product_id, head = id_in_path(request, "product"), head_of(request)
 
         def check(current: StoredProduct) -> None:
-            _check_version(request, current.version)
+            _check_version(head, current.version)
 
         if await self._told(self._products.delete(product_id, check)) is None:
             raise _no_product(product_id)
@@ -82,12 +82,12 @@ class ProductEndpoints:
         self, request: Request, reason: Adjustment, edit: Edit, *, overwrites: bool = False, keyed: Keyed | None = None
     ) -> Response:
         """`overwrites`: whether it sets what orders change meanwhile, so that the client must send If-Match."""
-        product_id = id_in_path(request, "product")
+        product_id, head = id_in_path(request, "product"), head_of(request)
         if overwrites:
-            require_if_match(_if_match(request))
+            require_if_match(head.if_match)
 
         def checked_edit(current: StoredProduct) -> ProductValues:
-            _check_version(request, current.version)
+            _check_version(head, current.version)
             return edit(current.values)
 
         change = await self._told(self._products.change(product_id, reason, checked_edit, keyed))
@@ -117,28 +117,21 @@ class ProductEndpoints:
         return change
 
     async def _body(self, request: Request) -> bytes:
-        return await read_json_body(request.scope, request.receive, self._max_body_bytes)
+        return await read_json_body(head_of(request), request.receive, self._max_body_bytes)
 
 
-def _check_version(request: Request, version: int) -> None:
+def _check_version(head: Head, version: int) -> None:
     """Raises Problem (400, 412) if a precondition excludes this version. In the order of RFC 9110, 13.2.2."""
-    check_if_match(_if_match(request), version)
-    if matches_if_none_match(_if_none_match(request), version):
+    check_if_match(head.if_match, version)
+    if matches_if_none_match(head.if_none_match, version):
         raise problems.version_excluded(version)
-
-
-def _if_match(request: Request) -> list[str]:
-    return request.headers.getlist("if-match")
-
-
-def _if_none_match(request: Request) -> list[str]:
-    return request.headers.getlist("if-none-match")
 
 
 def _keyed(request: Request, status: int, *asked: object) -> Keyed | None:
     """The request's key, with what it asks for. Raises Problem (400)."""
-    key = idempotency_key(request.scope)
-    return Keyed(client_of(request.scope).name, key, digest_of(*asked), status) if key is not None else None
+    head = head_of(request)
+    key = idempotency_key(head.idempotency_keys)
+    return Keyed(head.client.name, key, digest_of(*asked), status) if key is not None else None
 
 
 def _path(product_id: str) -> str:

@@ -18,6 +18,7 @@ from ingest_api.requests import canonical_product_id, decode_request
 from pipeline.contract.orders import Order, encode_order
 from web.problems import problems
 from web.problems.problems import Problem
+from web.requests.head import parse_head
 from web.serving.body import read_json_body
 
 _MAX_BODY_BYTES = 16 * 1024
@@ -35,7 +36,7 @@ class OrderEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            order = await self._order(await read_json_body(scope, receive, _MAX_BODY_BYTES))
+            order = await self._order(await read_json_body(parse_head(scope["headers"]), receive, _MAX_BODY_BYTES))
             await self.take(order)
         except Problem as problem:
             return await problem(scope, receive, send)

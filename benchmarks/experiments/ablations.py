@@ -134,8 +134,8 @@ def _request_and_response() -> None:
     from ingest_api import app
     from ingest_api.intake.accept import AcceptOrder
     from ingest_api.requests import decode_request, price
-    from web.access.clients import client_of
     from web.problems.problems import Problem
+    from web.requests.head import head_of
 
     class Function(AcceptOrder):
         def __init__(self, *arguments: Any) -> None:
@@ -146,8 +146,8 @@ def _request_and_response() -> None:
             order_id = self._intake.ids.mint()
             try:
                 asked = decode_request(await request.body())
-                order = await price(self._intake.catalogue, order_id, asked, client_of(request.scope).name)
-                answer = await self._accept(order, request.scope, None)
+                order = await price(self._intake.catalogue, order_id, asked, head_of(request).client.name)
+                answer = await self._accept(order, head_of(request), None)
             except Problem as problem:
                 return problem
             location = {"location": f"/api/v1/orders/{order_id}"}

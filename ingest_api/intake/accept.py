@@ -13,16 +13,16 @@ from ingest_api.idempotency.keyed import Keyed, KeyedOrders
 from ingest_api.idempotency.records import Request, fingerprint_of
 from ingest_api.intake.group_commit import Full, GroupCommit, Unavailable
 from ingest_api.prices.catalogue import Catalogue
-from ingest_api.requests import OrderRequest, canonical_product_id, decode_request, price, traceparent_of
+from ingest_api.requests import OrderRequest, canonical_product_id, decode_request, price
 from pipeline.broker.publisher import Outcome
 from pipeline.contract.order_ids import OrderIds
 from pipeline.contract.orders import Order, encode_order, with_context
 from pipeline.process import metrics
 from pipeline.process.shares import Shares
-from web.access.clients import client_of
 from web.access.rate_limit import RateLimits
 from web.problems import problems, unknown_outcomes
 from web.problems.problems import Problem
+from web.requests.head import HEAD, Head
 from web.requests.idempotency_keys import idempotency_key
 from web.serving.body import read_json_body
 
@@ -63,23 +63,25 @@ class AcceptOrder:
         self._intake, self._max_body_bytes = intake, max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        head: Head = scope[HEAD]
         try:
             # Charged before anything is read, whatever comes of it: a flood of bad requests or replays is a flood too.
-            send = self._intake.limits.charge(client_of(scope), 1, send)
-            key = idempotency_key(scope)
-            request = decode_request(await read_json_body(scope, receive, self._max_body_bytes))
+            send = self._intake.limits.charge(head.client, 1, send)
+            key = idempotency_key(head.idempotency_keys)
+            request = decode_request(await read_json_body(head, receive, self._max_body_bytes))
             if key is not None:
                 return await self._answer_keyed(key, request, scope, send)
             order_id = self._intake.ids.mint()
-            order = await price(self._intake.catalogue, order_id, request, client_of(scope).name)
-            answer = await self._accept(order, scope, None)
+            order = await price(self._intake.catalogue, order_id, request, head.client.name)
+            answer = await self._accept(order, head, None)
         except Problem as problem:
             metrics.ORDERS_REFUSED.labels(problem.name).inc()
             return await problem(scope, receive, send)
         return await _send_accepted(scope, send, self._intake.status, order_id, answer)
 
     async def _answer_keyed(self, key: str, request: OrderRequest, scope: Scope, send: Send) -> None:
-        client, catalogue = client_of(scope).name, self._intake.catalogue
+        head: Head = scope[HEAD]
+        client, catalogue = head.client.name, self._intake.catalogue
         request.product_id = canonical_product_id(request.product_id)
         fingerprint = fingerprint_of(request)
 
@@ -91,7 +93,7 @@ class AcceptOrder:
 
         async def publish(orders: Sequence[Order]) -> None:
             for order in orders:
-                await self._accept(order, scope, fingerprint.hex())
+                await self._accept(order, head, fingerprint.hex())
 
         keyed = Keyed(client, key, fingerprint, [request], is_bulk=False)
         answer = await self._intake.keyed.accept(keyed, price_one, publish)
@@ -101,11 +103,11 @@ class AcceptOrder:
         extra = _REPLAYED if answer.is_replayed else ()
         return await _send_accepted(scope, send, answer.status, order.id, encode_order(order), extra)
 
-    async def _accept(self, order: Order, scope: Scope, request_hash: str | None) -> bytes:
+    async def _accept(self, order: Order, head: Head, request_hash: str | None) -> bytes:
         """Publish, and wait for the confirm. Returns the answer. Raises Problem (503)."""
         answer = encode_order(order)
-        context = traceparent_of(scope), request_hash, client_of(scope).name
-        await confirmed(self._intake.commits, [with_context(answer, *context)])
+        encoded = with_context(answer, head.traceparent, request_hash, head.client.name)
+        await confirmed(self._intake.commits, [encoded])
         return answer
 
 

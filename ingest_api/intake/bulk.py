@@ -27,14 +27,13 @@ from ingest_api.requests import (
     check_sellable,
     decode_request,
     to_order,
-    traceparent_of,
 )
 from pipeline.contract.orders import Order, encode_order, join_orders, with_context
 from pipeline.process import metrics
 from pipeline.process.shares import Busy
-from web.access.clients import client_of
 from web.problems import problems
 from web.problems.problems import Problem
+from web.requests.head import HEAD, Head
 from web.requests.idempotency_keys import idempotency_key
 from web.requests.ids import canonical_id
 from web.requests.json_body import elements_of
@@ -161,35 +160,36 @@ class AcceptBulk:
         self._intake, self._max_body_bytes = intake, max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        head: Head = scope[HEAD]
+        client, limits = head.client, self._intake.limits
         try:
-            client, limits = client_of(scope), self._intake.limits
             limits.check(client)
             try:
-                key = idempotency_key(scope)
+                key = idempotency_key(head.idempotency_keys)
                 if self._intake.bulks.is_full:
                     raise problems.overloaded(self._intake.commits.retry_after_s())
-                body, is_ndjson = await read_json_or_ndjson_body(scope, receive, self._max_body_bytes)
+                body, is_ndjson = await read_json_or_ndjson_body(head, receive, self._max_body_bytes)
                 elements = split(body, is_ndjson=is_ndjson)
             except Problem:
                 send = limits.charge(client, 1, send)  # a flood of bad requests is a flood too
                 raise
             send = limits.charge(client, len(elements), send)
             with self._room(client.name, len(elements)):
-                return await self._answer(key, elements, scope, send)
+                return await self._answer(key, elements, head, send)
         except Problem as problem:
             metrics.ORDERS_REFUSED.labels(problem.name).inc()
             return await problem(scope, receive, send)
 
-    async def _answer(self, key: str | None, elements: Sequence[bytes], scope: Scope, send: Send) -> None:
+    async def _answer(self, key: str | None, elements: Sequence[bytes], head: Head, send: Send) -> None:
         requests = await _in_slices(_read_all, elements)
         if key is not None:
             fingerprint = fingerprint_of_all(elements, requests)
-            return await self._answer_keyed(key, fingerprint, requests, scope, send)
+            return await self._answer_keyed(key, fingerprint, requests, head, send)
         order_ids = await _in_slices(lambda some: [self._intake.ids.mint() for _ in some], requests)
-        results = await self._price(client_of(scope).name, order_ids, requests)
+        results = await self._price(head.client.name, order_ids, requests)
         orders = [it for it in results if isinstance(it, Order)]
         if orders:
-            await self._publish(scope, orders)
+            await self._publish(head, orders)
         return await _send(send, self._intake.status if orders else 422, results)
 
     @contextmanager
@@ -207,12 +207,12 @@ class AcceptBulk:
             self._intake.bulks.give_back(client, orders)
 
     async def _answer_keyed(
-        self, key: str, fingerprint: bytes, requests: list[Request], scope: Scope, send: Send
+        self, key: str, fingerprint: bytes, requests: list[Request], head: Head, send: Send
     ) -> None:
-        client = client_of(scope).name
+        client = head.client.name
 
         async def publish(orders: Sequence[Order]) -> None:
-            await self._publish(scope, orders, is_keyed=True)
+            await self._publish(head, orders, is_keyed=True)
 
         keyed = Keyed(client, key, fingerprint, requests, is_bulk=True)
         answer = await self._intake.keyed.accept(keyed, partial(self._price, client), publish)
@@ -225,9 +225,9 @@ class AcceptBulk:
         products = await self._products(requests, client)
         return await _in_slices(partial(to_orders, products=products, now=datetime.now(UTC)), order_ids, requests)
 
-    async def _publish(self, scope: Scope, orders: Sequence[Order], *, is_keyed: bool = False) -> None:
+    async def _publish(self, head: Head, orders: Sequence[Order], *, is_keyed: bool = False) -> None:
         """Publish one message, and wait for its confirm. Raises Problem (503)."""
-        trace, client = traceparent_of(scope), client_of(scope).name
+        trace, client = head.traceparent, head.client.name
         encode_all = partial(_encode_all, trace=trace, client=client, is_keyed=is_keyed)
         await confirmed(self._intake.commits, await _in_slices(encode_all, orders))
 

@@ -26,8 +26,9 @@ from ingest_api.reads.stored_orders import PENDING, Row, StoredOrders
 from ingest_api.reads.verdicts import Expected, Verdicts
 from pipeline.contract.order_ids import OrderIds
 from pipeline.contract.orders import client_in
-from web.access.clients import Client, client_of
+from web.access.clients import Client
 from web.problems import problems
+from web.requests.head import head_of
 from web.requests.ids import id_in_path
 from web.requests.paging import Page
 
@@ -70,7 +71,7 @@ class OrderLookup:
 
     async def get(self, request: Request) -> Response:
         order_id, wait_s = id_in_path(request, "order"), parse_wait(request.query_params.get("wait"))
-        client = client_of(request.scope)
+        client = head_of(request).client
         if wait_s:
             found = await self._find_decided(order_id, client, wait_s, request.receive)
         else:
@@ -78,7 +79,7 @@ class OrderLookup:
         return _json(encode(found.order), {"Order-Status-Source": found.source})
 
     async def of_product(self, request: Request) -> Response:
-        product_id, page, client = id_in_path(request, "product"), Page.of(request), client_of(request.scope)
+        product_id, page, client = id_in_path(request, "product"), Page.of(request), head_of(request).client
         listed = await self._lists.read(product_id, client, page)
         return _json(listed.body, page.links(request.url, listed.last))
 

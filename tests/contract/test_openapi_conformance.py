@@ -21,7 +21,7 @@ from tests.contract.schemathesis_run import Report, Target, all_checks, run_sche
 from tests.support.services.processes import running
 from web.documents.front_page import FRONT_PAGE
 from web.documents.health_operations import HEALTH_OPERATIONS
-from web.requests.operations import as_asgi
+from web.requests.routes import as_asgi
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 

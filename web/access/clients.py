@@ -1,8 +1,8 @@
-"""The client that a request comes from, as endpoints need to know it."""
+"""The client that a request comes from, as endpoints need to know it; and what finds it."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-
-from starlette.types import Scope
+from typing import TypeAlias
 
 from pipeline.contract.api_keys import OPS as OPS
 from pipeline.contract.api_keys import ORDERS_READ as ORDERS_READ
@@ -15,8 +15,6 @@ PUBLIC = "public"
 """Nothing."""
 ANY_KEY = "any key"
 """A valid key, whatever its scopes."""
-
-_IN_SCOPE = "headrace.client"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +36,12 @@ class Client:
 ANYONE = Client("", frozenset(SCOPES))
 
 
-def client_of(scope: Scope) -> Client:
-    """The request's client, as its route's guard has found it; ANYONE where the service is open."""
-    client: Client = scope.get(_IN_SCOPE, ANYONE)
-    return client
+Guard: TypeAlias = Callable[[Sequence[bytes], str], Client]
+"""Finds the client of a request from its Authorization headers, and checks that it has what the operation needs: a
+scope, ANY_KEY or PUBLIC. Raises Problem (401, 403).
+"""
 
 
-def remember_client(scope: Scope, client: Client) -> None:
-    scope[_IN_SCOPE] = client
+def unguarded(_: Sequence[bytes], __: str) -> Client:
+    """The Guard of an application that asks nobody for a key."""
+    return ANYONE

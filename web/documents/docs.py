@@ -14,6 +14,7 @@ import msgspec
 from starlette.routing import Route
 
 from pipeline.process.version import project_version
+from web.access.clients import unguarded
 from web.documents import front_page
 from web.documents.front_page import FRONT_PAGE, FrontPage, ServiceDescription, links_of
 from web.documents.health_operations import HEALTH_OPERATIONS
@@ -23,7 +24,8 @@ from web.documents.openapi import openapi_document
 from web.documents.problem_pages import index_page, kind_page
 from web.documents.resources import CSS, HTML, JAVASCRIPT, JSON, Resource
 from web.problems.kinds import KINDS, TYPES
-from web.requests.operations import Operation, make_routes, unguarded
+from web.requests.operations import Operation
+from web.requests.routes import make_routes
 
 _STATIC = Path(__file__).parent / "static"
 _VENDOR = Path(__file__).parent / "vendor" / "swagger-ui"

@@ -1,10 +1,10 @@
 """The Idempotency-Key header (draft-ietf-httpapi-idempotency-key-header-07), for both APIs."""
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from msgspec import Meta
-from starlette.types import Scope
 
 from web.problems.problems import malformed
 from web.requests.operations import Header, Parameter
@@ -32,19 +32,15 @@ def key_parameter(description: str) -> Parameter:
     )
 
 
-def idempotency_key(scope: Scope) -> str | None:
-    """The request's key, or None. Raises Problem (400) for one that is malformed, or more than one."""
-    found: bytes | None = None
-    for name, value in scope["headers"]:
-        if name == b"idempotency-key":
-            if found is not None:
-                raise malformed("There is more than one Idempotency-Key. Send one.")
-            found = value
-    return None if found is None else _parse(found)
-
-
-def _parse(value: bytes) -> str:
-    match = _KEY.fullmatch(value)
+def idempotency_key(values: Sequence[bytes]) -> str | None:
+    """The key in a request's Idempotency-Key headers, or None if there are none. Raises Problem (400) for a malformed
+    one, or for more than one.
+    """
+    if not values:
+        return None
+    if len(values) > 1:
+        raise malformed("There is more than one Idempotency-Key. Send one.")
+    match = _KEY.fullmatch(values[0])
     if match is None:
         raise malformed("Idempotency-Key must be 1 to 255 visible ASCII characters, best a UUIDv7.")
     return (match[1] or match[2]).decode()

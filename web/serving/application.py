@@ -8,10 +8,10 @@ from starlette.routing import Route
 
 from pipeline.process.health import Health
 from pipeline.process.lifecycle import background
+from web.access.clients import Guard, unguarded
 from web.access.hosts import Hosts
 from web.access.keys import Keys
 from web.problems.problems import HANDLERS, on_store_unavailable
-from web.requests.operations import Guard, unguarded
 from web.serving.health import health_routes
 
 

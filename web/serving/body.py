@@ -4,10 +4,10 @@ import asyncio
 from typing import ClassVar
 
 from starlette.requests import ClientDisconnect
-from starlette.types import Message, Receive, Scope
+from starlette.types import Message, Receive
 
 from web.problems.problems import Problem, coded_body, not_json, too_large, too_many_bodies, too_slow
-from web.requests.operations import media_types_of
+from web.requests.head import Head
 from web.serving.closures import Closed, closures
 
 # For a body that comes in pieces. One that comes whole, as every order does, sets no deadline.
@@ -22,25 +22,25 @@ NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 """The names in use for NDJSON; none is registered."""
 
 
-async def read_json_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
+async def read_json_body(head: Head, receive: Receive, limit_bytes: int) -> bytes:
     """Read the whole body. Raises Problem (408, 413, 415), or ClientDisconnect.
 
     Counts what arrives rather than trusting Content-Length, which may be missing. Holds `limit_bytes` and one read.
     Refuses at once; the connection makes sure that the answer arrives.
     """
-    content_type, length = _declared(scope)
-    if content_type != _JSON:
-        _media_type(content_type, scope)
-    return await _read(receive, length, limit_bytes)
+    _check_coding(head)
+    if head.content_type != _JSON:
+        _media_type(head)
+    return await _read(receive, head.content_length, limit_bytes)
 
 
-async def read_json_or_ndjson_body(scope: Scope, receive: Receive, limit_bytes: int) -> tuple[bytes, bool]:
+async def read_json_or_ndjson_body(head: Head, receive: Receive, limit_bytes: int) -> tuple[bytes, bool]:
     """Read the whole body. Returns it, and whether it is NDJSON (a JSON text on each line), if the operation takes
     that. Raises Problem (408, 413, 415), or ClientDisconnect.
     """
-    content_type, length = _declared(scope)
-    is_ndjson = content_type != _JSON and _media_type(content_type, scope) in NDJSON
-    return await _read(receive, length, limit_bytes), is_ndjson
+    _check_coding(head)
+    is_ndjson = head.content_type != _JSON and _media_type(head) in NDJSON
+    return await _read(receive, head.content_length, limit_bytes), is_ndjson
 
 
 async def _read(receive: Receive, declared_bytes: int, limit_bytes: int) -> bytes:
@@ -115,25 +115,18 @@ async def _read_rest(message: Message, receive: Receive, limit_bytes: int) -> by
         body.drop()
 
 
-def _declared(scope: Scope) -> tuple[bytes, int]:
-    """Content-Type and Content-Length; empty and 0 if missing. The parser has checked that the length is a number, and
-    comes once. Raises Problem (415) for a compressed body: nothing here would decompress it.
-    """
-    content_type, length = b"", 0
-    for name, value in scope["headers"]:
-        if name == b"content-type":
-            content_type = content_type or value
-        elif name == b"content-length":
-            length = int(value)
-        elif name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
-            raise coded_body(value.decode("latin-1"))
-    return content_type, length
+def _check_coding(head: Head) -> None:
+    """Raises Problem (415) for a compressed body: nothing here would decompress it."""
+    for coding in head.content_encodings:
+        if coding.strip().lower() not in (b"", b"identity"):
+            raise coded_body(coding.decode("latin-1"))
 
 
-def _media_type(content_type: bytes, scope: Scope) -> str:
+def _media_type(head: Head) -> str:
     """The media type without parameters. Raises Problem (415) unless the operation's row of its table has it."""
-    media_type = content_type.partition(b";")[0].strip().lower().decode("latin-1")
-    takes = media_types_of(scope)
+    media_type = head.content_type.partition(b";")[0].strip().lower().decode("latin-1")
+    assert head.operation is not None
+    takes = head.operation.media_types
     if media_type not in takes:
-        raise not_json(content_type.decode("latin-1"), takes, is_patch=scope["method"] == "PATCH")
+        raise not_json(head.content_type.decode("latin-1"), takes, is_patch=head.operation.method == "PATCH")
     return media_type

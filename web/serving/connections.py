@@ -8,7 +8,7 @@ upgrade the connection. Java's HttpClient offers that by default ("h2c"), so eve
 
 The parser (llhttp, strict) refuses what is not HTTP/1.1 or can be read in two ways: Content-Length together with
 Transfer-Encoding, either of them twice or anything but digits and "chunked", a space before a colon, folded lines, bare
-line feeds. web/serving/heads.py refuses what the parser lets pass and RFC 9112 does not. Each refusal ends the
+line feeds. web/serving/strict_http.py refuses what the parser lets pass and RFC 9112 does not. Each refusal ends the
 connection, so bytes smuggled behind are never read as a request.
 """
 
@@ -21,11 +21,12 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from web.problems import problems
 from web.problems.problems import Problem
+from web.requests.head import HEAD, parse_head
 from web.serving import connection_limits
 from web.serving.closures import Closed, closures
 from web.serving.connection_limits import Config
 from web.serving.flow import Flow, drop
-from web.serving.heads import check_head, problem_of, with_path
+from web.serving.strict_http import check_head, problem_of, with_path
 
 # Several times what browsers and proxies send. Bytes that come in one read with the previous head are not counted.
 MAX_HEAD_BYTES = 64 * 1024
@@ -179,7 +180,9 @@ class Connection(HttpToolsProtocol):
         if not self._offers_upgrade:
             if self.url[:1] != b"/":
                 self.url = with_path(self.url)
-            check_head(self.parser.get_http_version(), self.headers, self.config.hosts)
+            head = parse_head(self.headers)
+            self.scope[HEAD] = head  # type: ignore[literal-required]
+            check_head(self.parser.get_http_version(), head, self.config.hosts)
             super().on_headers_complete()
             self._unanswered.append(self.cycle)
             self.headers = _NOWHERE

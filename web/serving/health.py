@@ -7,8 +7,9 @@ from starlette.routing import Route
 
 from pipeline.process import metrics
 from pipeline.process.health import Health
+from web.access.clients import Guard
 from web.documents.health_operations import HEALTH_OPERATIONS
-from web.requests.operations import Guard, make_routes
+from web.requests.routes import make_routes
 
 
 def health_routes(health: Health, guard: Guard) -> list[Route]:

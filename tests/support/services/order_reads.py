@@ -10,7 +10,7 @@ from datetime import datetime
 
 import httpx
 from starlette.applications import Starlette
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from database.channels import VERDICTS
 from database.sessions import StoreUnavailable, make_pool
@@ -28,10 +28,10 @@ from tests.support.data.orders import T0
 from tests.support.data.redis_names import NAMESPACE
 from tests.support.services.ingest import Ingest, execute
 from tests.support.time.conditions import eventually
-from web.access.clients import OPS, ORDERS_READ, Client, remember_client
+from web.access.clients import ANYONE, OPS, ORDERS_READ, Client
 from web.problems.problems import HANDLERS, on_store_unavailable
-from web.requests.operations import make_routes
 from web.requests.paging import Page
+from web.requests.routes import make_routes
 
 _INSERT_ORDER = """
     INSERT INTO orders (id, product_id, quantity, unit_price, total_price, accepted_at, client)
@@ -113,22 +113,16 @@ class Reads:
 
     async def get(self, path: str, client: str = "", *, sees_all: bool = False) -> httpx.Response:
         """GET as `client`; without one, as an anonymous client of an open service."""
-        headers = {"x-client": client, "x-sees-all": str(sees_all)} if client else {}
+        headers = {"Authorization": f"{client} {OPS if sees_all else ''}"} if client else {}
         return await self.http.get(path, headers=headers)
 
 
-class _AsClient:
-    """Authenticates by trusting the request's own fields."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = dict(scope["headers"])
-        if name := headers.get(b"x-client", b"").decode():
-            scopes = {ORDERS_READ, OPS} if headers[b"x-sees-all"] == b"True" else {ORDERS_READ}
-            remember_client(scope, Client(name, frozenset(scopes)))
-        await self._app(scope, receive, send)
+def _claimed(authorizations: Sequence[bytes], _: str) -> Client:
+    """A guard that trusts the request's own words: a name, and `ops` for a client that sees all."""
+    if not authorizations:
+        return ANYONE
+    name, *more = authorizations[0].decode().split()
+    return Client(name, frozenset({ORDERS_READ, *more}))
 
 
 @asynccontextmanager
@@ -144,7 +138,7 @@ async def order_reads(
         lookup = OrderLookup(orders, OrderLists(cache, orders), verdicts, OrderIds(environment["ORDER_ID_KEY"]))
         endpoints = {"listOrdersOfProduct": lookup.of_product, "getOrder": lookup.get}
         operations = [operation for operation in OPERATIONS if operation.id in endpoints]
-        routes = make_routes(operations, endpoints, lambda app, _: _AsClient(app))
+        routes = make_routes(operations, endpoints, _claimed)
         handlers = {**HANDLERS, StoreUnavailable: on_store_unavailable}
         app = Starlette(routes=routes, exception_handlers=handlers)
         http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://reads")

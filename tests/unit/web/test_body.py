@@ -5,11 +5,13 @@ from collections.abc import Iterable
 
 import pytest
 from starlette.requests import ClientDisconnect
-from starlette.types import Message, Receive, Scope
+from starlette.types import Message, Receive
 
 from pipeline.process.coroutines import run_without_waiting
 from tests.support.time.conditions import eventually
 from web.problems.problems import Problem
+from web.requests.head import Head, parse_head
+from web.requests.operations import Content, Operation
 from web.serving import body as web_body
 from web.serving.body import read_json_body
 
@@ -18,9 +20,12 @@ JSON = b"application/json"
 TAKES = ("application/json", "application/merge-patch+json")
 
 
-def scope_of(content_type: bytes | None = JSON) -> Scope:
-    headers = [] if content_type is None else [(b"content-type", content_type)]
-    return {"type": "http", "method": "POST", "path": "/", "headers": headers, "headrace.media_types": TAKES}
+def head(content_type: bytes | None = JSON, *more: tuple[bytes, bytes], method: str = "POST") -> Head:
+    """The head of a request to an operation that takes two media types."""
+    head = parse_head([*([] if content_type is None else [(b"content-type", content_type)]), *more])
+    body = tuple(Content(str, {}, media_type) for media_type in TAKES)
+    head.operation = Operation("change", method, "/", "public", body=body)
+    return head
 
 
 class Client:
@@ -43,7 +48,7 @@ def chunk(content: bytes, more: bool = True) -> Message:
 
 
 async def read(receive: Receive, content_type: bytes | None = JSON) -> bytes:
-    return await read_json_body(scope_of(content_type), receive, LIMIT_BYTES)
+    return await read_json_body(head(content_type), receive, LIMIT_BYTES)
 
 
 async def status_of(*messages: Message, content_type: bytes | None = JSON) -> int:
@@ -91,10 +96,9 @@ async def test_a_body_without_end_is_refused_as_soon_as_it_is_too_large() -> Non
 
 async def test_a_body_that_is_announced_as_too_large_is_not_begun() -> None:
     client = Client([chunk(b"x")])
-    scope = scope_of()
-    scope["headers"] += [(b"content-length", b"%d" % (LIMIT_BYTES + 1))]
+    announced = head(JSON, (b"content-length", b"%d" % (LIMIT_BYTES + 1)))
     with pytest.raises(Problem) as raised:
-        await read_json_body(scope, client.receive, LIMIT_BYTES)
+        await read_json_body(announced, client.receive, LIMIT_BYTES)
     assert (raised.value.status, client.read) == (413, 0)
 
 
@@ -168,24 +172,20 @@ async def test_anything_else_is_415_and_is_not_read(content_type: bytes | None) 
 
 
 async def test_a_patch_is_told_so_in_its_own_words() -> None:
-    scope = scope_of(b"text/plain")
-    scope["method"] = "PATCH"
     with pytest.raises(Problem) as raised:
-        await read_json_body(scope, Client([]).receive, LIMIT_BYTES)
+        await read_json_body(head(b"text/plain", method="PATCH"), Client([]).receive, LIMIT_BYTES)
     assert raised.value.headers["Accept-Patch"] == ", ".join(TAKES)
 
 
 @pytest.mark.parametrize("coding", [b"gzip", b"identity, gzip", b"Deflate", b"x"])
 async def test_a_compressed_body_is_415_and_is_not_read(coding: bytes) -> None:
-    client, scope = Client([chunk(b"{}", more=False)]), scope_of()
-    scope["headers"].append((b"content-encoding", coding))
+    client = Client([chunk(b"{}", more=False)])
     with pytest.raises(Problem) as raised:
-        await read_json_body(scope, client.receive, LIMIT_BYTES)
+        await read_json_body(head(JSON, (b"content-encoding", coding)), client.receive, LIMIT_BYTES)
     assert (raised.value.status, raised.value.headers, client.read) == (415, {"Accept-Encoding": "identity"}, 0)
 
 
 @pytest.mark.parametrize("coding", [b"", b"identity", b" Identity "])
 async def test_a_body_that_is_said_to_be_as_it_is_is_taken(coding: bytes) -> None:
-    scope = scope_of()
-    scope["headers"].append((b"content-encoding", coding))
-    assert await read_json_body(scope, Client([chunk(b"{}", more=False)]).receive, LIMIT_BYTES) == b"{}"
+    client = Client([chunk(b"{}", more=False)])
+    assert await read_json_body(head(JSON, (b"content-encoding", coding)), client.receive, LIMIT_BYTES) == b"{}"

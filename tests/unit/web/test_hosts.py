@@ -5,7 +5,8 @@ import pytest
 from product_api.settings import ProductSettings
 from tests.support.services.settings import settings_from
 from web.access.hosts import Hosts
-from web.serving.heads import Refused, check_head
+from web.requests.head import parse_head
+from web.serving.strict_http import Refused, check_head
 
 LOOPBACK = [
     "localhost", "localhost:8080", "LocalHost:80", "localhost.", "127.0.0.1", "127.0.0.1:8080", "127.8.9.10", "[::1]",
@@ -59,9 +60,9 @@ def test_however_many_are_good_few_are_remembered() -> None:
 
 
 def test_a_request_without_a_host_comes_from_no_browser() -> None:
-    check_head("1.0", [], Hosts())
+    check_head("1.0", parse_head([]), Hosts())
     with pytest.raises(Refused):
-        check_head("1.0", [(b"host", b"evil.example")], Hosts())
+        check_head("1.0", parse_head([(b"host", b"evil.example")]), Hosts())
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,13 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from starlette.types import Receive, Scope, Send
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
 from structlog.testing import capture_logs
 
 from pipeline.contract.api_keys import (
@@ -24,11 +27,14 @@ from pipeline.process.lifecycle import Misconfigured
 from tests.support.data.api_keys import key_of, write_keys
 from tests.support.services.settings import settings_from
 from tests.support.time.conditions import eventually
-from web.access.clients import ANY_KEY, PUBLIC, Client, client_of
+from web.access.clients import ANY_KEY, PUBLIC, Client
 from web.access.hosts import is_loopback
 from web.access.keys import Keys, bearer_token, load_keys
 from web.access.settings import ApiSettings
 from web.problems.problems import Problem
+from web.requests.head import head_of
+from web.requests.operations import Operation
+from web.requests.routes import make_routes
 
 ADDRESSES = {
     "DATABASE_URL": "postgresql://x/y",
@@ -126,7 +132,7 @@ def test_names_that_do_not(name: str) -> None:
 
 @pytest.mark.parametrize("scheme", [b"Bearer ", b"bearer ", b"BEARER  "])
 def test_the_scheme_is_read_in_any_case(scheme: bytes) -> None:
-    assert bearer_token([(b"host", b"x"), (b"authorization", scheme + b"hr_a_b")]) == "hr_a_b"
+    assert bearer_token([scheme + b"hr_a_b"]) == "hr_a_b"
 
 
 NO_KEY, NO_GOOD_KEY = 'Bearer realm="headrace"', 'Bearer realm="headrace", error="invalid_token"'
@@ -150,7 +156,7 @@ NO_KEY, NO_GOOD_KEY = 'Bearer realm="headrace"', 'Bearer realm="headrace", error
 )
 def test_what_is_no_key_is_401_with_a_challenge_and_without_an_echo(values: list[bytes], challenge: str) -> None:
     with pytest.raises(Problem) as raised:
-        bearer_token([(b"authorization", value) for value in values])
+        bearer_token(values)
     problem = raised.value
     assert (problem.status, problem.headers["WWW-Authenticate"]) == (401, challenge)
     assert "secret" not in problem.detail
@@ -176,15 +182,18 @@ async def call(keys: Keys, needs: str, token: str | None = None) -> Client | Pro
     """Who an endpoint was reached by, or what kept them out."""
     reached: list[Client] = []
 
-    async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
-        reached.append(client_of(scope))
+    async def endpoint(request: Request) -> Response:
+        reached.append(head_of(request).client)
+        return Response()
 
-    headers = [(b"authorization", f"Bearer {token}".encode())] if token else []
-    try:
-        await keys.guard(endpoint, needs)({"headers": headers}, None, None)  # type: ignore[arg-type]
-    except Problem as problem:
-        assert not reached
-        return problem
+    app = Starlette(routes=make_routes([Operation("call", "GET", "/", needs)], {"call": endpoint}, keys.guard))
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
+        try:
+            await client.get("/", headers=headers)
+        except Problem as problem:
+            assert not reached
+            return problem
     return reached[0]
 
 

@@ -37,7 +37,7 @@ UUID7 = "01a20267-97ad-7199-a6a6-540000cf26ec"
 
 
 def key_of(*values: bytes) -> str | None:
-    return idempotency_key({"type": "http", "headers": [(b"idempotency-key", value) for value in values]})
+    return idempotency_key(values)
 
 
 # ── how a key is written

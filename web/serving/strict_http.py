@@ -1,13 +1,13 @@
-"""Checks in a request's head what HTTP forbids and the parser lets pass: Host, Transfer-Encoding, version."""
+"""Refuses what HTTP forbids in a request's head and the parser lets pass: Host, Transfer-Encoding, version."""
 
 import re
-from collections.abc import Iterable
 
 import httptools
 
 from web.access.hosts import Hosts
 from web.problems import problems
 from web.problems.problems import Problem
+from web.requests.head import Head
 
 # A name or an address, and a port (RFC 9112, section 3.2; RFC 3986, section 3.2.2); or nothing, for a target without an
 # authority. Two servers in a row may take anything else for two different hosts.
@@ -35,20 +35,18 @@ class Refused(Exception):
         self.problem = problems.malformed(refusal) if isinstance(refusal, str) else refusal
 
 
-def check_head(version: str, headers: Iterable[tuple[bytes, bytes]], allowed: Hosts | None = None) -> None:
-    """Raises Refused for a head that is not served. `headers`: names in lower case. `allowed`: hosts; None: any."""
-    hosts = 0
+def check_head(version: str, head: Head, allowed: Hosts | None = None) -> None:
+    """Raises Refused for a head that is not served. `allowed`: the hosts that are answered; None: any."""
     if version != "1.1" and version != "1.0":
         raise Refused(f"This is HTTP/{version}. Send HTTP/1.1.")
-    for name, value in headers:
-        if name == b"host":
-            hosts += 1
-            if not _HOST.fullmatch(value.strip(b" \t")):
-                raise Refused("The Host header is no host. Send a name or an address, and a port if there is one.")
-            if allowed is not None and (refusal := allowed.refusal(value)) is not None:
-                raise Refused(refusal)
-        elif name == b"transfer-encoding":
-            _check_transfer_encoding(version, value)
+    for host in head.hosts:
+        if not _HOST.fullmatch(host.strip(b" \t")):
+            raise Refused("The Host header is no host. Send a name or an address, and a port if there is one.")
+        if allowed is not None and (refusal := allowed.refusal(host)) is not None:
+            raise Refused(refusal)
+    for coding in head.transfer_encodings:
+        _check_transfer_encoding(version, coding)
+    hosts = len(head.hosts)
     if hosts != 1 and (hosts or version == "1.1"):
         raise Refused(f"The request has {hosts} Host headers. Send one.")
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from web.serving.heads import with_path
+from web.serving.strict_http import with_path
 
 
 @pytest.mark.parametrize(
