@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,6 +16,7 @@ def demo(
     clients: Annotated[int, typer.Option(min=1, max=10_000, help="How many connections to send them on.")] = 64,
     products: Annotated[int, typer.Option(min=1, help="How many products to spread them over.")] = 100,
     as_json: Json = False,
+    svg: Annotated[Path | None, typer.Option(metavar="FILE", help="Also draw the report into this SVG file.")] = None,
 ) -> None:
     """Send real orders to the running stack and account for each. Exits 1 if one was lost, duplicated or oversold."""
     from stack.home.key_file import own_token
@@ -24,4 +26,5 @@ def demo(
     home = Home.current()
     urls = running_urls(home)
     token = own_token(home)
-    raise typer.Exit(run(urls, orders=orders, clients=clients, products=products, token=token, as_json=as_json))
+    code = run(urls, orders=orders, clients=clients, products=products, token=token, as_json=as_json, svg=svg)
+    raise typer.Exit(code)

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import asyncpg
 import uvloop
@@ -27,6 +28,7 @@ from proof.load import Unreachable, drive
 from proof.load_result import LoadResult, Request
 from proof.sessions import COMMAND_SETTINGS
 from stack.errors import HeadraceError
+from stack.operate.demo_picture import picture
 from stack.operate.demo_report import Run, figures, print_report
 from stack.terminal import err, out
 
@@ -68,13 +70,14 @@ def demo(
     products: int,
     token: str | None = None,
     as_json: bool = False,
+    svg: Path | None = None,
     seed: int = 1,
 ) -> int:
     """Send `orders` orders for `products` new products over `clients` connections, wait for the verdicts, and report.
 
     `urls`: of `ingest_api`, `product_api` and `database`. `token`: of an API key, if keys are in use. Prints the
-    report, or one JSON object; a terminal also shows progress. Ctrl-C stops the sending and still accounts for all sent
-    orders. A second Ctrl-C stops at once.
+    report, or one JSON object; a terminal also shows progress. `svg`: also draw the report into this file. Ctrl-C stops
+    the sending and still accounts for all sent orders. A second Ctrl-C stops at once.
 
     Returns 0; 1 if an order was lost, duplicated or oversold, or the stack accepts nothing; 130 after Ctrl-C. Raises
     HeadraceError if an API or the database cannot be reached, product_api refuses the products, or the system does not
@@ -90,9 +93,18 @@ def demo(
         print(json.dumps(figures(run)))
     else:
         print_report(run, out)
+    if svg:
+        _write(svg, picture(run))
     if run.interrupted:
         return INTERRUPTED
     return 0 if run.is_good else 1
+
+
+def _write(file: Path, text: str) -> None:
+    try:
+        file.write_text(text)
+    except OSError as error:
+        raise HeadraceError(f"cannot write {file}", str(error.strerror)) from error
 
 
 def allow_open_files(clients: int) -> None:

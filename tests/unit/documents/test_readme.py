@@ -1,13 +1,16 @@
 """README is short, quotes a real answer, and shows the path of an order as the concepts page does."""
 
+import html
 import json
 import re
+from xml.etree import ElementTree
 
 import msgspec
 
 from ingest_api.documents.documents import openapi
 from ingest_api.documents.operations import ORDERS
 from stack.home.directory import ROOT
+from stack.operate.demo_picture import COMMAND
 
 README = (ROOT / "README.md").read_text()
 CONCEPTS = (ROOT / "docs" / "concepts.md").read_text()
@@ -28,6 +31,17 @@ def test_it_shows_the_path_that_the_concepts_page_shows() -> None:
 
 def test_it_leads_to_the_documentation() -> None:
     assert "](docs/README.md)" in README
+
+
+def test_the_picture_of_the_demo_says_what_its_text_says_and_loads_nothing() -> None:
+    ((said, path),) = re.findall(r"!\[(20,000 orders.*?)\]\((.*?)\)", README)
+    picture = (ROOT / path).read_text()
+    ElementTree.fromstring(picture)
+    text = " ".join(html.unescape("".join(re.findall("<text [^>]*>([^<]*)</text>", picture))).split())
+    assert said in text
+    assert COMMAND in text
+    drawn = re.sub("<!--.*?-->", "", picture).replace("http://www.w3.org/2000/svg", "")
+    assert re.findall("https?://|@import|<script|<image", drawn) == []
 
 
 def test_the_answer_to_an_order_is_that_of_the_openapi_document() -> None:

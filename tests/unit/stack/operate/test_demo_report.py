@@ -1,7 +1,9 @@
 """What the demo says about a run, in words and in figures."""
 
+import html
 import inspect
 import io
+import re
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +17,7 @@ from stack.commands.demo import demo
 from stack.errors import HeadraceError
 from stack.home.directory import ROOT
 from stack.operate.demo import OTHER_FILES, allow_open_files
+from stack.operate.demo_picture import picture
 from stack.operate.demo_report import Run, counted, figures, print_report, verdict, wrapped
 
 ID = "01940000-0000-8000-8000-000000000000"
@@ -71,7 +74,7 @@ def report(of: Run) -> list[str]:
 def test_the_readme_quotes_the_verdict_of_a_good_run() -> None:
     orders = inspect.signature(demo).parameters["orders"].default
     _, _, result = verdict(run(answered((202, ID)))).partition(": ")
-    assert f"$ ./headrace demo\n{counted(orders, 'order')}: {result}\n" in (ROOT / "README.md").read_text()
+    assert f"![{counted(orders, 'order')}: {result}](docs/images/demo.svg)" in (ROOT / "README.md").read_text()
 
 
 def test_one_is_not_many() -> None:
@@ -167,3 +170,13 @@ def test_more_clients_than_files_are_refused(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 1024))
     with pytest.raises(HeadraceError, match="1,000 clients need 1,064 open files, and the system allows 1,024"):
         allow_open_files(1000)
+
+
+def test_a_picture_shows_the_command_and_the_whole_report_and_loads_nothing() -> None:
+    drawn = picture(run(answered((202, ID))))
+    shown = html.unescape("".join(re.findall("<text [^>]*>([^<]*)</text>", drawn))).replace("\xa0", " ")
+    assert "$ ./headrace demo" in shown
+    assert "1 order: nothing lost, nothing duplicated, nothing oversold." in shown
+    assert "first request to last verdict" in shown
+    assert "font-face" not in drawn
+    assert "url(h" not in drawn
