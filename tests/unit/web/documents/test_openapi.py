@@ -301,5 +301,5 @@ def test_a_service_that_is_set_to_answer_201_says_so() -> None:
 
 @DOCUMENTS
 def test_the_version_is_that_of_the_project(document: Json) -> None:
-    pyproject = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())
+    pyproject = tomllib.loads((Path(__file__).parents[4] / "pyproject.toml").read_text())
     assert document["info"]["version"] == pyproject["project"]["version"]

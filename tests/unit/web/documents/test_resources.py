@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from web.documents.resources import HTML, Resource
 
-WEB = Path(__file__).parents[3] / "web" / "documents"
+WEB = Path(__file__).parents[4] / "web" / "documents"
 VENDOR = WEB / "vendor" / "swagger-ui"
 CONTENT = b"<p>content</p>" * 20
 
