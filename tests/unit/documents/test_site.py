@@ -73,6 +73,8 @@ def shown(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        # A shell starts what it puts in the background with SIGINT ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout
     yield process, process.stdout.readline().split()[0]
