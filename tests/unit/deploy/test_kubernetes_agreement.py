@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from pipeline.contract import topology
+from pipeline.process.version import project_version
 from stack.servers.broker_users import RIGHTS, permissions
 from tests.support.data.kustomized import BROKER, Objects, containers, of_kind, pods, rendered
 from tests.support.data.kustomized_services import APIS, REQUIRED, SETTINGS, services, settings_of
@@ -139,4 +140,4 @@ def test_no_queue_is_declared_twice(objects: Objects) -> None:
 def test_one_image_runs_everything(objects: Objects) -> None:
     (image,) = {it["image"] for _, pod in pods(objects) for it in containers(pod)}
     is_production = objects is rendered("overlays/production")
-    assert image == ("registry.example.com/headrace:0.1.0" if is_production else "headrace:latest")
+    assert image == (f"registry.example.com/headrace:{project_version()}" if is_production else "headrace:latest")
