@@ -1,1 +1,1 @@
-"""How fast, and at what price: programs that measure, and the results that the documents quote."""
+"""Benchmarks: the programs that measure, and the results that the documents quote."""

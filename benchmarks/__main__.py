@@ -1,4 +1,4 @@
-"""python -m benchmarks [--quick] [--json] [--only NAME] [--document]: what `./headrace bench` runs."""
+"""python -m benchmarks [--quick] [--json] [--only NAME] [--document]: runs the benchmarks for `./headrace bench`."""
 
 from __future__ import annotations
 
@@ -34,12 +34,13 @@ INTERRUPTED = 130
 
 
 class UnknownName(ValueError):
-    """--only names nothing that there is. The text lists what there is."""
+    """--only names neither an experiment nor a contender. The text lists both."""
 
 
 def main() -> int:
-    """0: measured. 1: a run was void, all at 1,000/s were disturbed, or Headrace itself failed one. 2: wrong arguments.
-    130: interrupted.
+    """Run the benchmarks. Returns 0 if all was measured, 2 for wrong arguments, 130 if interrupted.
+
+    Returns 1 if a run was void, all runs at 1,000/s were disturbed, or Headrace itself failed one.
     """
     arguments = _arguments()
     scale = QUICK if arguments.quick else FULL
@@ -81,7 +82,7 @@ def names() -> list[str]:
 
 
 def choose(only: str | None, scale: Scale, *, quick: bool) -> tuple[list[Step], list[Skipped]]:
-    """The steps to do, in order, and what is left out from the start. Raises UnknownName."""
+    """The steps to run, in order, and those skipped from the start. Raises UnknownName."""
     if (named := {**experiments.EXPERIMENTS, **experiments.GROUPS}.get(only or "")) is not None:
         return named(scale), []
     if only is not None:
@@ -97,13 +98,13 @@ def choose(only: str | None, scale: Scale, *, quick: bool) -> tuple[list[Step], 
 
 
 def outline(steps: Sequence[Step]) -> list[str]:
-    """The steps with their times."""
+    """One line for each step, with its time."""
     lines = [f"{as_time(step.seconds):>6}  {title_of(step.place, step.contender, step.load)}" for step in steps]
     return [*lines, f"{as_time(left_s(steps)):>6}  in all"]
 
 
 def file_name(cpu: str, started: datetime, *, quick: bool, only: str | None) -> str:
-    """What is not the whole says so in its name."""
+    """The name of the result file. A partial run says so in its name."""
     words = [f"{started:%Y-%m-%d}", machine.short_name(cpu), *([only] if only else []), *(["quick"] if quick else [])]
     return f"{'-'.join(words)}.json"
 
@@ -116,7 +117,7 @@ def described(contenders: Sequence[Contender]) -> list[Described]:
 
 
 def exit_code(found: Results) -> int:
-    """A benchmark that Headrace fails has proved nothing either, nor one that was disturbed all the time."""
+    """1 if Headrace failed a run, or was disturbed all the time: such a benchmark proves nothing."""
     failed = any(run.failed and run.contender.startswith("headrace") for run in found.runs)
     if results.void_runs(found) or failed or results.was_always_disturbed(found):
         return 1
@@ -127,7 +128,7 @@ def exit_code(found: Results) -> int:
 
 
 def begin(arguments: argparse.Namespace, skipped: list[Skipped], budget_s: float | None) -> Progress:
-    """The results of nothing yet, with all that is known before the first step."""
+    """Empty results, with all that is known before the first step."""
     here, started = machine.look(ROOT), datetime.now(UTC)
     found = Results(
         started_at=started.isoformat(timespec="seconds"),
@@ -144,7 +145,7 @@ def begin(arguments: argparse.Namespace, skipped: list[Skipped], budget_s: float
 
 
 def run(progress: Progress, steps: list[Step], *, as_json: bool) -> int:
-    """Start servers, work the steps off, write the result file. Returns the exit code."""
+    """Start servers, run the steps, write the result file. Returns the exit code."""
     planned_s = min(left_s(steps), progress.budget_s or math.inf)
     progress.tell(f"{len(steps)} steps, about {as_time(planned_s)} min; results go to {progress.file}")
     try:

@@ -28,7 +28,7 @@ class MachineTime:
 
 @dataclass(frozen=True)
 class Usage:
-    """What everything has used by one moment."""
+    """CPU time of all parts at one moment."""
 
     cpu_s: Mapping[str, float]
     """By part."""
@@ -64,7 +64,7 @@ def read_status_kb(status: str, name: str) -> int:
 
 
 def us_per_order(before: Usage, after: Usage, orders: int) -> dict[str, float]:
-    """CPU µs by part; nothing when there were no orders."""
+    """Part → CPU µs an order; {} if there were no orders."""
     if not orders:
         return {}
     used = {part: seconds - before.cpu_s.get(part, 0.0) for part, seconds in after.cpu_s.items()}
@@ -155,7 +155,7 @@ def _rss_kb(pid: int) -> int:
 
 
 def _read(pid: int, name: str) -> str:
-    """Empty when the process is gone."""
+    """The content of a file in /proc/PID; empty if the process is gone."""
     try:
         return Path(f"/proc/{pid}/{name}").read_text(errors="replace")
     except OSError:

@@ -1,6 +1,6 @@
-"""Whom Headrace is measured against: the table of them. Their modules need the packages of requirements-bench.lock.
+"""The designs that Headrace is compared with. Their modules need the packages of requirements-bench.lock.
 
-All take the same request, check it alike, charge price × quantity, write the tables of migrations/ and move stock.
+All take the same request, validate it alike, charge price × quantity, write the tables of migrations/ and move stock.
 What was tried on two cores, in turns: pools of 10, 20 and 40 connections (sync-statement also 5; the workers 8 and
 16), 4, 8 and 16 consumers at once (sync-tuned), a prefetch of 16, 32 and 64 (FastStream, taskiq), 2 and 4 processes
 (Celery). Differences were below the noise but for two: 5 connections are a quarter slower than 10, and 4 processes cost

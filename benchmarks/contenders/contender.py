@@ -1,4 +1,4 @@
-"""Who takes part in the benchmarks: data, and nothing that runs."""
+"""Describes a contender of the benchmarks: plain data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Part:
     """
 
     name: str
-    """What its CPU time and memory are reported as."""
+    """The name under which CPU time and memory are reported."""
     module: str
     arguments: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -26,7 +26,7 @@ class Part:
     ready: str | None = "/readyz"
     """The path that answers 200 when it can work; None for a process that serves no HTTP."""
     port_variable: str | None = "PORT"
-    """The variable that tells it its port; None for a process that serves no HTTP."""
+    """The variable that sets its port; None for a process that serves no HTTP."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ class Contender:
     guarantee: str
     """One sentence: what its 2xx promises, and what is lost when."""
     parts: tuple[Part, ...]
-    """The first one takes the requests."""
+    """The processes. The first one takes the requests."""
     path: str = "/api/v1/orders"
     request: RequestKind = "order"
     orders_per_request: int = 1
     stores: bool = True
     """False for an endpoint that only answers: nothing is stored, so nothing is accounted for."""
     peer: bool = False
-    """What people would reach for instead; the best of them is what the verdict compares with."""
+    """Whether it is a common alternative. The verdict compares with the best of these."""

@@ -14,7 +14,7 @@ _VERDICT = """
     CASE WHEN EXISTS (SELECT FROM taken) THEN NULL ELSE 'out_of_stock' END
 """
 
-# For an order that is stored already. A redelivery fails on the ledger's primary key, and its UPDATE with it.
+# For a stored order. A redelivery fails on the ledger's primary key, so its UPDATE is rolled back.
 DECIDE = f"""
     WITH taken AS (
         UPDATE products SET qty = qty - $3, version = version + 1, updated_at = clock_timestamp()

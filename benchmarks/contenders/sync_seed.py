@@ -28,7 +28,7 @@ _REDIS_CONNECTIONS = 20
 
 
 class UnlimitedPool:
-    """database/sql with its defaults: whoever finds no idle connection makes a new one."""
+    """Go's database/sql with its defaults: a request that finds no idle connection opens a new one."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -66,7 +66,7 @@ async def _opened() -> AsyncIterator[OrderEndpoint]:
 
         async def take(order: Order) -> None:
             await database.execute(INSERT_ORDER, *row(order))
-            # Transient, and nobody asks whether it arrived.
+            # Transient, without a publisher confirm.
             await exchange.publish(aio_pika.Message(encode_order(order), message_id=order.id), CREATED)
             await redis.delete(f"orders:{order.product_id}")
 

@@ -1,1 +1,1 @@
-"""What is measured, and the orders that are there before."""
+"""The experiments, their steps, and the data that exists before them."""

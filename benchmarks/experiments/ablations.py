@@ -1,9 +1,9 @@
-"""Headrace with one thing taken away: what each costs, or brings.
+"""Ablations: Headrace without one of its features, to measure what the feature costs or gains.
 
 python -m benchmarks.experiments.ablations NAME SERVICE
 
-The services have no switches for these, and get none: a promise that can be switched off is none. So the switch is
-here, and reaches into a service before it starts.
+The services have no switches for these on purpose: a promise that can be switched off is no promise. So this module
+patches a service before it starts.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ class Ablation:
     name: str
     title: str
     loses: str
-    """The promise that goes with it; empty if none does."""
+    """The promise that is lost with the feature; empty if none."""
     apply: Callable[[], None] = lambda: None
     """Run in each process before its service."""
     environment: dict[str, str] = field(default_factory=dict)
 
 
 def ablated(ablation: Ablation) -> Contender:
-    """Headrace, each part started through this module."""
+    """Headrace as a contender, with each process started through this module."""
     parts = tuple(
         replace(
             part,
@@ -192,7 +192,7 @@ def _nothing() -> None:
 
     class Nothing:
         def __init__(self, *_: Any) -> None:
-            """There is nothing that it would need."""
+            """Needs nothing."""
 
         async def __call__(self, _: Any, receive: Any, send: Any) -> None:
             while (await receive()).get("more_body"):
@@ -204,7 +204,7 @@ def _nothing() -> None:
 
 
 def _put(owner: Any, name: str, value: Any) -> None:
-    """Replace what is there. Raises AttributeError when it is not: the code has moved on, and this has to follow."""
+    """Replace an attribute. Raises AttributeError if it does not exist: the code was renamed, so rename it here too."""
     getattr(owner, name)
     setattr(owner, name, value)
 
@@ -243,7 +243,7 @@ ABLATIONS = (
     ),
     Ablation("default-collector", "the cycle collector as Python has it", _STILL_DURABLE, _default_collector),
 )
-# All of it taken away: no row among the others, but what ingest_api alone is measured against.
+# Everything removed: not a row of its own, but the reference for ingest_api alone.
 NOTHING = Ablation("nothing", "an endpoint that does nothing", "All of them.", _nothing)
 BY_NAME = {it.name: it for it in (*ABLATIONS, NOTHING)}
 

@@ -1,4 +1,4 @@
-"""How long `./headrace verify` takes, by the kind of the orders' ids.
+"""Measures how long `./headrace verify` takes, for ids in time order and for random ids.
 
 python -m benchmarks.experiments.audit_time [--orders N]
 
@@ -91,7 +91,7 @@ class Measured:
 
 
 async def fill(connection: Connection, ids: str, orders: int) -> None:
-    """A database without a fault. Indexes come after the rows, which is several times as fast."""
+    """Fill a database without faults. Creates indexes after the rows, which is several times faster."""
     await connection.execute(_DROP_INDEXES)
     await connection.execute(_PRODUCTS)
     for first in range(0, orders, CHUNK_ORDERS):
@@ -133,7 +133,7 @@ async def measure(database_url: str, ids: str, orders: int) -> Measured:
 
 
 async def audit_clean(connection: Connection, orders: int) -> None:
-    """Raises AssertionError if it is not: then what was measured is something else."""
+    """Audit, and raise AssertionError if anything is wrong: then the time would mean nothing."""
     found: list[Offender] = []
     counts = await audit(connection, LAG_S, found.append)
     assert not found, found[:3]

@@ -1,4 +1,4 @@
-"""What is measured, in the order of its worth. An experiment is a list of steps, those to be compared side by side."""
+"""The experiments, most important first. Each is a list of steps; steps to compare are neighbours in time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from benchmarks.run.servers import PRODUCTS, Servers
 CONTENDERS = (*headrace.CONTENDERS, *OTHERS, headrace.NOOP)
 BULK_CONNECTIONS = 8
 RATES = (250, 500, 1_000, 2_000, 4_000, 8_000)
-# The knee is where one of these is passed. A disturbed run says nothing about that.
+# Past one of these bounds lies the knee. A disturbed run says nothing about it.
 KNEE_P99_MS = 1_000.0
 KNEE_ERRORS = 0.01
 
@@ -50,7 +50,7 @@ def is_past_knee(run: Run) -> bool:
 
 
 def saturation(scale: Scale) -> list[Step]:
-    """Everybody with 256 connections, and in the first pairs with 64 as well."""
+    """All contenders with 256 connections; the first pairs with 64 as well."""
     taking_part = [it for it in CONTENDERS if it.stores and it.request != "bulk" and it.name not in scale.left_out]
     return [_saturated(scale, contender, pair) for pair in pairs(scale) for contender in taking_part]
 
@@ -80,7 +80,7 @@ def open_loop(scale: Scale) -> list[Step]:
 
 
 def knee(scale: Scale) -> list[Step]:
-    """Growing rates until latency or errors say that it is too much."""
+    """Growing rates until latency or errors pass a bound."""
     return _knee(scale, (headrace.HEADRACE, SYNC_TUNED))
 
 
@@ -95,12 +95,12 @@ def _knee(scale: Scale, contenders: Sequence[Contender]) -> list[Step]:
 
 
 def open_pairs(scale: Scale) -> range:
-    """An open loop is run several times: one run is as good as the moment it met."""
+    """The runs of an open loop: several, because one may meet a bad moment."""
     return range(1, scale.open_pairs + 1)
 
 
 def generators(scale: Scale) -> list[Step]:
-    """Our open-loop generator beside k6, on the endpoint that does nothing: what is left is they themselves."""
+    """Our open-loop generator and k6, on an endpoint that does nothing, so that only the generators differ."""
     loads = [(Load(scale.knee_s, rate=1_000, by_k6=by_k6), k6.NAME if by_k6 else "ours") for by_k6 in (False, True)]
     return [
         under_loads(GENERATORS, headrace.NOOP, pair, loads if pair % 2 else loads[::-1], warm_up_s=1)
@@ -125,7 +125,7 @@ def ingest(scale: Scale) -> list[Step]:
 
 
 def limits(scale: Scale) -> list[Step]:
-    """What is left when a part is taken by itself: publishing without HTTP, COPY without a pipeline."""
+    """Each part alone: publishing without HTTP, COPY without a pipeline."""
     names = ("amqp-publish", "psql-copy")
     return [at_limit(LIMITS[name], pair, scale.other_s / 2) for pair in pairs(scale) for name in names]
 
@@ -148,7 +148,7 @@ def hot_product(scale: Scale) -> list[Step]:
 
 
 def ablations(scale: Scale) -> list[Step]:
-    """Headrace as it is, then with one thing taken away or put back, each in turn."""
+    """Headrace as it is, then with one feature removed or added, each in turn."""
     load = Load(scale.ablation_s, 256)
     return [
         under_loads("ablations", contender, pair, [(load, variant)], warm_up_s=1)

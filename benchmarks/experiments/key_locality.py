@@ -1,4 +1,4 @@
-"""What an Idempotency-Key costs the database, by the kind of key.
+"""Measures what an Idempotency-Key costs the database, by the kind of key.
 
 python -m benchmarks.experiments.key_locality [--rows N]
 

@@ -1,6 +1,6 @@
-"""What the parts could do at most: publish without HTTP, store without a pipeline. No contenders, but rows beside them.
+"""Upper limits of the parts: publishing without HTTP, storing without a pipeline. Not contenders, but rows beside them.
 
-bare-publish   one order in one message, confirmed, then the next: what one order alone can hope for
+bare-publish   one order in one message, confirmed, then the next: the least that a single order can take
 amqp-publish   messages of as many orders as 256 connections make, two in flight, as ingest_api has them
 psql-copy      the same rows from a file, by psql's COPY, in one transaction
 """
@@ -37,7 +37,7 @@ _PRODUCTS = 1_000
 
 @dataclass(frozen=True)
 class Done:
-    """What a limit did: so many orders, in so many seconds; the times of single ones, if it has any."""
+    """The result of a limit: number of orders, seconds, and the times of single orders, if measured."""
 
     orders: int
     seconds: float
@@ -47,11 +47,11 @@ class Done:
 @dataclass(frozen=True)
 class Limit:
     contender: Contender
-    """A name and words; it has no parts."""
+    """Its name and description; it has no processes."""
     experiment: str
     load: str
     work: Callable[[Deployment, float], Awaitable[Done]]
-    """What it does, for about so many seconds."""
+    """The work, for about this many seconds."""
 
     async def measure(self, servers: Servers, pair: int, seconds: float) -> Run:
         """Raises GeneratorFailed, and what the servers raise."""

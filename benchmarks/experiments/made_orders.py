@@ -1,4 +1,4 @@
-"""Orders that no client sent: accepted ones, as ingest_api would have published them."""
+"""Generates accepted orders without clients, as ingest_api would have published them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PRICE = Decimal("12.50")
 
 
 def accepted_orders(products: list[str]) -> Iterator[Order]:
-    """Without end, product after product."""
+    """Endless orders, product after product."""
     ids = OrderIds(ORDER_ID_KEY)
     for place in count():
         product = products[place % len(products)]

@@ -85,7 +85,7 @@ async def _through(deployment: Deployment, part: Part, workers: int, products: s
 
 
 async def _until_through(deployment: Deployment, part: Part, orders: int) -> float:
-    """Monotonic seconds of the last batch's commit."""
+    """Wait until all orders are through. Returns the monotonic time of the last batch's commit."""
     async with asyncio.timeout(_PATIENCE_S):
         while True:
             deployment.check()

@@ -1,4 +1,4 @@
-"""The step that most experiments are made of."""
+"""The step that most experiments consist of."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def under_loads(
     late: tuple[Part, ...] = (),
     until: Callable[[Run], bool] = lambda _: False,
 ) -> Step:
-    """One deployment under several loads, each with its variant, until a run says that it is enough."""
+    """Put one deployment under several loads, each with its variant, until a run says to stop."""
 
     async def run(servers: Servers, report: Report) -> None:
         async with deployed(contender, servers) as deployment:

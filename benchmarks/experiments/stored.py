@@ -1,4 +1,4 @@
-"""What was there before: rows that are stored already, orders that wait already; and the same for a long time."""
+"""Experiments with existing data: stored rows, a backlog in the queue, and a long run (soak)."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What sends the load: our open-loop generator, wrk, k6, Locust."""
+"""Load generators: our open-loop generator, wrk, k6, Locust."""

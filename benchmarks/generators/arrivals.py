@@ -1,11 +1,11 @@
-"""The open-loop generator: it sends orders at moments that it has drawn beforehand.
+"""The open-loop generator: sends orders at times drawn beforehand.
 
 python -m benchmarks.generators.arrivals
 
-Arrivals are a Poisson process, as those of many independent clients are. Whether earlier requests were answered changes
-nothing about when the next one is due, and latency counts from the moment a request was due, so a stall costs every
-request that was due meanwhile (no coordinated omission). Where a request was sent later than it was due although a
-connection was free, the generator itself was late: it keeps those times too, so that a run can be judged by them.
+Arrivals are a Poisson process, like those of many independent clients. They do not depend on earlier answers. Latency
+counts from the time that a request was due, so a stall costs every request that was due meanwhile (no coordinated
+omission). If a request was sent late although a connection was free, the generator itself was late. It records those
+times too, so that a run can be judged by them.
 
 One thread, non-blocking sockets, keep-alive connections of which the last one used is used first: 30 to 50 µs of CPU a
 request, where k6 takes 500. Only the standard library, so that it starts at once.
@@ -61,7 +61,7 @@ class Answer(NamedTuple):
 
 
 class Unreadable(Exception):
-    """An answer whose end cannot be told: without Content-Length, or no HTTP."""
+    """An answer without Content-Length, or not HTTP, so its end is unknown."""
 
 
 def arrivals(rate: float, seconds: float, seed: int) -> list[float]:
@@ -75,7 +75,7 @@ def arrivals(rate: float, seconds: float, seed: int) -> list[float]:
 
 
 def request_of(host: str, path: str, body: bytes) -> tuple[bytes, bytes]:
-    """The head without its empty line, and the rest: a header fits between."""
+    """(head without its empty line, rest), so that a header fits between."""
     head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
     return head.encode(), b"\r\n" + body
 
@@ -168,7 +168,7 @@ class Generator:
 
     @property
     def unanswered(self) -> int:
-        """Sent, and no answer came."""
+        """The number of requests without an answer."""
         return self.broken + self._in_flight
 
     @property
@@ -180,7 +180,7 @@ class Generator:
         return len(self._connections) - len(self._free)
 
     def _send_due(self, place: int, end: int) -> int:
-        """Send what is due by now. Returns the place of the first that is not."""
+        """Send all requests that are due. Returns the index of the first that is not."""
         due = self._due
         while place < end and due[place] <= (now := time.perf_counter() - self._start):
             if self._waiting or not self._begin(place):
@@ -217,7 +217,7 @@ class Generator:
             self._poller.modify(connection.socket.fileno(), events)
 
     def _listen(self, timeout_s: float) -> None:
-        """Take what has come, for so long at the most. epoll itself would wait in whole milliseconds."""
+        """Read answers for at most this long. epoll alone would wait in whole milliseconds."""
         if select.select((self._poller,), (), (), timeout_s)[0]:
             for descriptor, events in self._poller.poll(0):
                 connection = self._connections.get(descriptor)
@@ -266,7 +266,7 @@ class Generator:
         self.first_refusal = self.first_refusal or f"{answer.status} {answer.body[:200].decode(errors='replace')}"
 
     def _lose(self, connection: _Connection) -> None:
-        """It ended by itself. What it carried has an unknown outcome."""
+        """Handle a connection that the server closed. The outcome of its request is unknown."""
         if connection.request >= 0:
             self.broken += 1
         else:
@@ -289,7 +289,7 @@ class Generator:
 
 
 def main() -> int:
-    """0, also when everything was refused: the figures say so."""
+    """Run the generator. Returns 0, even if everything was refused: the figures say so."""
     told = os.environ
     url = urlsplit(told["ORDERS_URL"])
     assert url.hostname is not None

@@ -1,4 +1,4 @@
-"""What a load is, and what a generator says of it: data."""
+"""Data types: a load, its target, and a generator's result."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class GeneratorFailed(Exception):
 
 @dataclass(frozen=True)
 class Load:
-    """How requests come. Exactly one of `connections` and `rate` is set."""
+    """How requests arrive. Exactly one of `connections` and `rate` is set."""
 
     seconds: float
     connections: int = 0
-    """Closed loop: so many, and each sends when it was answered."""
+    """Closed loop: the number of connections; each sends its next request when it was answered."""
     rate: int = 0
     """Open loop: requests a second, on a timetable."""
     products: int = 1_000
@@ -37,7 +37,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Target:
-    """Where requests go, and what they are."""
+    """Where to send requests, and their bodies."""
 
     url: str
     """Of the server, without the path."""
@@ -49,7 +49,7 @@ class Target:
 
 @dataclass
 class Used:
-    """What a generator cost."""
+    """CPU time and memory of a generator."""
 
     cpu_s: float = 0.0
     rss_mb: float = 0.0
@@ -58,7 +58,7 @@ class Used:
 
 @dataclass(frozen=True)
 class Sent:
-    """What a generator saw. Moments are Unix time in seconds."""
+    """A generator's result. Times are Unix seconds."""
 
     generator: str
     first_s: float

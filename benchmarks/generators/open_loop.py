@@ -1,4 +1,4 @@
-"""Drives the open-loop generator, benchmarks/generators/arrivals.py, and reads what it leaves."""
+"""Runs the open-loop generator, benchmarks/generators/arrivals.py, and reads its results."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What the results say: tables, plots, sentences, the page, and what documents quote."""
+"""Reports of the results: tables, plots, sentences, the page, and quotes in documents."""

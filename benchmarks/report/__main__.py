@@ -1,4 +1,4 @@
-"""python -m benchmarks.report [RESULT.json ...] [--check]: tells what result files say, everywhere it is told.
+"""python -m benchmarks.report [RESULT.json ...] [--check]: writes reports, pictures and tables from result files.
 
 Writes the HTML report beside each file, the SVGs of the README, and the tables of the documents. Of
 several files, the first that has something to say about a table is quoted. Without a file: from those that the
@@ -33,7 +33,7 @@ def signed(svg: str, file: str, data: bytes) -> str:
 
 
 def main() -> int:
-    """0: done, or nothing to do. 1: --check found what is not so. 2: a file or a marker cannot be read."""
+    """Returns 0 if done; 1 if --check found a difference; 2 if a file or marker cannot be read."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description="Tell what result files say.")
     parser.add_argument("files", nargs="*", type=Path, metavar="RESULT.json")
     parser.add_argument(
@@ -49,7 +49,7 @@ def main() -> int:
 
 
 def check(files: Sequence[str] = ()) -> int:
-    """Documents and pictures against their files."""
+    """Compare documents and pictures with their result files. Returns the exit code."""
     wrong = [str(path.relative_to(ROOT)) for path, _ in documents.stale(files=files)] + stale_images()
     for name in wrong:
         print(f"{name} is not what its result file says: python -m benchmarks.report", file=sys.stderr)
@@ -57,7 +57,7 @@ def check(files: Sequence[str] = ()) -> int:
 
 
 def stale_images() -> list[str]:
-    """Pictures that were drawn from a file which is gone, or has changed since."""
+    """Pictures whose result file is gone, or has changed since."""
     return [str(path.relative_to(ROOT)) for path in sorted(IMAGES.glob(f"{PREFIX}*.svg")) if not _is_fresh(path)]
 
 
@@ -69,7 +69,7 @@ def _is_fresh(image: Path) -> bool:
 
 
 def tell(files: Sequence[str] = ()) -> int:
-    """Write everything, and say on standard error what was written."""
+    """Write everything, and list on standard error what was written."""
     for path, text in documents.stale(files=files):
         path.write_text(text)
         _say(path)

@@ -31,7 +31,7 @@ _MARKER = re.compile(r"^<!-- /?bench\b", re.MULTILINE)
 
 
 class BadMarker(ValueError):
-    """A marker that names nothing that there is, or has no end."""
+    """A marker with an unknown name, or without an end."""
 
 
 def _in_markdown(make: Callable[[Results], tables.Table | None]) -> Callable[[Results], str | None]:
@@ -80,7 +80,7 @@ NOT_MEASURED = "*Not measured in this run.*"
 
 
 def content(name: str, found: Sequence[Results], images: str) -> str | None:
-    """What stands between the markers of `name`; None when none of the results has it.
+    """The text between the markers of `name`; None if no result has it.
 
     `images`: the directory of the pictures, from where the document is. Raises BadMarker.
     """

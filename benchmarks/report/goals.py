@@ -1,4 +1,4 @@
-"""What was to be reached on two cores with everything on them, the generator included; and what was reached. Pure.
+"""The goals on two cores, generator included, and whether the results meet them. Pure.
 
 Ratios are medians over neighbours of one run. A goal that the results say nothing about is neither met nor missed.
 """
@@ -59,7 +59,7 @@ class Judged:
 
 
 def judge(found: Sequence[Results]) -> list[Judged]:
-    """Each goal by the first of these results that say something about it."""
+    """Judge each goal by the first result that measured it."""
     return [Judged(goal, next((it for it in map(goal.value, found) if it is not None), None)) for goal in GOALS]
 
 
@@ -136,7 +136,7 @@ def _queued_rss(part: str) -> Callable[[Results], float | None]:
 
 
 def _slope(found: Results) -> float | None:
-    """Of the process that grows most."""
+    """The growth of the process that grows most."""
     soaks = [run for run in select(found.runs, "soak", "headrace") if run.seconds >= LEAST_SOAK_S]
     return _highest(run.rss_slope_mb_per_h.get(part) for run in soaks for part in OURS)
 

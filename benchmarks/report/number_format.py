@@ -1,4 +1,4 @@
-"""Figures in words, with as many digits as one run can tell from another. Pure."""
+"""Formats numbers as text, with only as many digits as one run can distinguish. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def number(value: float | None, digits: int = 0) -> str:
 
 
 def ms(value: float | None) -> str:
-    """Three digits are as much as one run can tell from another."""
+    """Milliseconds, with about three digits: one run cannot distinguish more."""
     return NOTHING if value is None else number(value, 1 if value < 100 else 0)
 
 

@@ -102,7 +102,7 @@ def _tiles(found: Results) -> str:
 
 
 def _sections(found: Results, plots: Mapping[str, str]) -> list[tuple[str, str]]:
-    """In the order of a sceptic's questions."""
+    """The sections, in the order of a sceptic's questions."""
     judged = goals.judge([found])
     return [
         ("Goals", f"<p>{sentences.goals_met(judged)}</p>" + table(tables.goals_table([found]))),
@@ -151,7 +151,7 @@ def _sections(found: Results, plots: Mapping[str, str]) -> list[tuple[str, str]]
 
 
 def _block(words: str, plot: str | None, figures: Table | None) -> str:
-    """Empty when there is nothing to show."""
+    """One block of HTML; empty if there is nothing to show."""
     if figures is None:
         return ""
     return (f"<p>{escape(words)}</p>\n" if words else "") + (plot or "") + table(figures)

@@ -1,4 +1,4 @@
-"""The plots, as SVGs: what there is to see in the results. Needs matplotlib, which is in .venv-bench alone.
+"""Draws the plots as SVGs. Needs matplotlib, which only .venv-bench has.
 
 A run that is void or failed is drawn as such, in red, where its bar would be; a rate at which the generator used up
 its core is marked. Nothing is left out because it looks bad.
@@ -16,7 +16,7 @@ from benchmarks.report.plot_style import bars, colour, new_figure, standalone, t
 from benchmarks.report.results import SATURATED, SATURATION, Results, Run, Spread, end_to_end, select, spread
 from benchmarks.report.tables import COLUMNS, of
 
-# A bar so many times as long as the next one is cut off, and says so: the others would be a line otherwise.
+# A bar this many times as long as the next one is cut off, and marked: otherwise the others would be mere lines.
 _CUT_AT = 1.6
 
 

@@ -1,4 +1,4 @@
-"""What a client waits when orders arrive at a rate: a sentence, and tables of the open loops. Pure.
+"""Latency when orders arrive at a rate: a sentence, and tables of the open loops. Pure.
 
 Every figure is the median of the runs that count. One that was disturbed does not: see Run.disturbed.
 """
@@ -12,7 +12,7 @@ from benchmarks.report.tables import Table, median, names_of, of, remarks, title
 
 
 def sentence(found: Results) -> str | None:
-    """What a client waits who comes by. None if no run at 1,000/s counts."""
+    """A sentence about latency at 1,000/s. None if no such run counts."""
     runs = select(found.runs, OPEN_LOOP, "headrace", goals.AT_1000)
     p50, p99, p999 = (median(getattr(it.latency_ms, which) for it in runs) for which in ("p50", "p99", "p999"))
     if p50 is None:

@@ -1,4 +1,4 @@
-"""What a benchmark leaves: the structs of the result file, and what is computed from them. Pure.
+"""The structs of the result file, and what is computed from them. Pure.
 
 The report, the plots, the tables of the README and the verdict are all made from this file and from nothing else.
 """
@@ -108,7 +108,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
     notes: list[str] = []
     void: str | None = None
-    """Why this run proves nothing: orders lost, twice, or books that do not add up."""
+    """Why this run proves nothing: orders were lost or duplicated, or stock does not add up."""
     failed: str | None = None
     """Why there is no result: the contender did not start, or died."""
 
@@ -179,7 +179,7 @@ class Results(msgspec.Struct, kw_only=True):
 
 
 class Spread(msgspec.Struct, frozen=True):
-    """Several measurements of one thing."""
+    """Median and range of several measurements."""
 
     median: float
     low: float

@@ -1,4 +1,4 @@
-"""What the results say, in words: the sentence that comes first, where it was measured, and what to beware of. Pure."""
+"""Sentences about the results: the verdict, the machine, and the caveats. Pure."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ LIMITATIONS = (
 
 
 def verdict(found: Results) -> str:
-    """One sentence, or two: how fast, beside what, at what price; before that, what makes it worthless."""
+    """One or two sentences: how fast, compared with what, at what price; before them, what voids the result."""
     void = len(results.void_runs(found))
     warning = f"{_runs(void)} lost orders or told untruths: this proves nothing. " if void else ""
     return warning + (_compared(found) or "Headrace was not compared with anything in this run.")
@@ -72,7 +72,7 @@ def _compared(found: Results) -> str | None:
 
 
 def correctness(found: Results) -> str:
-    """What stands beside the speed."""
+    """A sentence about correctness."""
     orders = sum(run.accepted for run in found.runs if run.void is None)
     void, failed = len(results.void_runs(found)), sum(run.failed is not None for run in found.runs)
     disturbed = sum(run.disturbed is not None for run in found.runs)
@@ -113,7 +113,7 @@ def _median_and_most(shares: list[float]) -> str:
 
 
 def beware(found: Results) -> list[str]:
-    """What is special about these results, before the limitations of all."""
+    """Caveats of these results, before the limitations that all results share."""
     counted = [run for run in found.runs if run.counts]
     bound = sum(run.generator_bound for run in counted)
     disturbed = sum(run.others_share + run.steal_share > DISTURBED_SHARE for run in counted)
@@ -129,7 +129,7 @@ def beware(found: Results) -> list[str]:
 
 
 def not_counted(found: Results) -> Table | None:
-    """Failures, as failures."""
+    """A table of failed runs; None if there are none."""
     rows = [
         (
             _where(run.experiment, run.pair, run.variant),
@@ -151,7 +151,7 @@ def skipped(found: Results) -> Table | None:
 
 
 def guarantees(found: Results) -> Table | None:
-    """Who was compared, in the words of its author."""
+    """A table of the contenders and their guarantees."""
     compared = {run.contender for run in found.runs if run.experiment == SATURATION and run.load == SATURATED}
     rows = [(it.title, it.what, it.guarantee) for it in found.contenders if it.name in compared]
     return Table(("", "how it works", "what its 2xx guarantees"), rows, words=(0, 1, 2)) if rows else None

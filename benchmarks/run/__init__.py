@@ -1,1 +1,1 @@
-"""One run: a contender deployed on servers of its own, loaded, drained, accounted for."""
+"""One run: deploys a contender on private servers, loads it, drains it, and accounts for its orders."""

@@ -1,8 +1,8 @@
-"""Correctness beside speed: what was answered 2xx against what PostgreSQL holds, as sets of ids.
+"""Checks correctness: compares the ids answered 2xx with the ids in PostgreSQL, as sets.
 
-A contender that loses one order of a hundred thousand is fast for a reason. So a run is void unless every id that was
-answered is in `orders` and in `stock_ledger`, nothing is there that nobody was told of, no id was told twice, and the
-stock of every product is what its orders left of it.
+A contender that loses one order in a hundred thousand may be fast because of it. So a run is void unless every answered
+id is in `orders` and in `stock_ledger`, no unknown id is stored, no id was answered twice, and the stock of every
+product matches its orders.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ _TIMES = """
 
 @dataclass(slots=True)
 class Answers:
-    """What clients were told since the deployment began."""
+    """The answers that clients got since the deployment began."""
 
     ids: set[str] = field(default_factory=set)
     twice: int = 0
     unknown: int = 0
-    """Orders that may be stored although nobody was told."""
+    """Orders of unknown outcome: they may be stored."""
 
     def add(self, ids: Sequence[str], unknown: int) -> None:
         fresh = set(ids)
@@ -83,7 +83,7 @@ class Times:
 def settle(
     answers: Answers, stored: Collection[str], decided: Collection[str], *, refused: int, wrong_stock: int
 ) -> Account:
-    """Hold the three sets against each other. `refused`: orders decided FAILED, of stock that suffices for all."""
+    """Compare the three sets. `refused`: orders decided FAILED although stock suffices for all."""
     stored, decided = set(stored), set(decided)
     extra = len((stored | decided) - answers.ids)
     faults = {

@@ -1,4 +1,4 @@
-"""A contender that runs: a database, a vhost and an empty Redis of its own, its processes, ready.
+"""Deploys a contender: its own database, vhost and empty Redis, and its processes.
 
 The servers are private instances, the same for all contenders of one run. What a deployment made is gone when its block
 is left, however it is left.
@@ -38,7 +38,7 @@ _LOG_TAIL = 600
 
 
 class ContenderFailed(Exception):
-    """It did not start, or it died. The text says which part, and the end of its log."""
+    """A part did not start, or died. The text says which part, and quotes the end of its log."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Where this runs: processor, system, versions, and what one fsync takes here."""
+"""Describes the machine: processor, system, versions, and the time of one fsync."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steps with their times, done one after the other within a budget; what they find is saved after each."""
+"""Runs steps one after the other within a time budget, and saves the results after each."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ FULL = Scale(
 
 @dataclass(frozen=True)
 class Step:
-    """Something that takes a while and gives runs. `seconds`: about how long."""
+    """A piece of work that yields runs. `seconds`: its estimated time."""
 
     place: Place
     contender: Contender
@@ -180,7 +180,7 @@ class Progress:
         beside.replace(self.file)
 
     async def work_off(self, steps: Sequence[Step], servers: Servers) -> None:
-        """Do the steps that there is time for; a failure of one is a row, and the next one's turn."""
+        """Run the steps that fit into the budget. A failed step becomes a row, and the next one runs."""
         for place, step in enumerate(steps):
             if self.budget_s is not None and self.passed_s + step.seconds > self.budget_s:
                 self._skip(step)

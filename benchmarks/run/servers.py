@@ -1,4 +1,4 @@
-"""The three servers of a benchmark: private instances, and what a deployment gets of them."""
+"""The three private servers of a benchmark, and what a deployment gets on them."""
 
 from __future__ import annotations
 
