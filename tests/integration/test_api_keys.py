@@ -221,7 +221,7 @@ async def test_keys_are_added_and_revoked_while_the_service_runs(environment: di
         await becomes(first, 401)
         assert await status(second) == 202
         file.write_text("{")
-        await eventually(lambda: "API keys not read; the last good ones stay" in ingest.service.log())
+        await eventually(lambda: "API keys not read; the last good keys stay" in ingest.service.log())
         assert await status(second) == 202
         file.unlink()
         await becomes(second, 401)

@@ -66,7 +66,7 @@ def bearer_token(authorizations: Sequence[bytes]) -> str:
     if match is None:
         # Another scheme is not an attempt with a key, so the challenge has no error.
         refuse = problems.invalid_token if _IS_BEARER.match(authorizations[0]) else problems.unauthenticated
-        raise refuse(f"The Authorization header holds no API key. {_HOW}")
+        raise refuse(f"The Authorization header has no API key. {_HOW}")
     return match[1].decode()
 
 
@@ -125,7 +125,7 @@ class Keys:
             self._version = version
             self._replace({} if _is_gone(version) else _by_id(self._read()))
         except (InvalidKeys, OSError) as error:
-            state = "the service stays open" if self.is_open else "the last good ones stay"
+            state = "the service stays open" if self.is_open else "the last good keys stay"
             log.error(f"API keys not read; {state}", path=str(self._path), error=str(error))
 
     def _replace(self, known: dict[str, _Known]) -> None:
@@ -134,7 +134,8 @@ class Keys:
             self.is_open = False
             log.info("API keys read", keys=len(known))
         elif not self.is_open:
-            log.error("no API keys any more: nobody gets in until there are, or a restart", path=str(self._path))
+            why = "no API keys any more: nobody gets in until the file has one, or until a restart"
+            log.error(why, path=str(self._path))
 
     def _look(self) -> _Version:
         try:

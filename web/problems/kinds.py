@@ -32,40 +32,40 @@ MALFORMED = Kind(
     "malformed",
     400,
     "The request is malformed",
-    "The request is no HTTP, its body is no JSON, a member of an object comes twice, or a header is not what its"
-    " specification says. Nothing was done.",
+    "The request is not valid HTTP, its body is not valid JSON, an object has a member twice, or a header breaks its"
+    " specification. Nothing was done.",
     "Correct the client. The same bytes get the same answer.",
 )
 INVALID_QUERY = Kind(
     "invalid-query",
     400,
     "The query is not one that this operation takes",
-    "The query has a parameter that this operation does not take, or one of its parameters more than once. It is"
-    " refused, because an answer to something else than was asked looks like the right one. Nothing was done.",
+    "The query has a parameter that this operation does not take, or has a parameter more than once. The service"
+    " refuses it, because a filter that it ignored would look applied. Nothing was done.",
     "`errors` names each of them in `parameter`. Leave out what the operation does not take; send the others once.",
 )
 UNAUTHENTICATED = Kind(
     "unauthenticated",
     401,
     "An API key is missing or not valid",
-    "This service has API keys, and the request came without one, or with one that is unknown or was revoked. Nothing"
-    " was done.",
-    "Send `Authorization: Bearer KEY`. `./headrace keys add` makes a key, `./headrace keys list` shows what there is.",
+    "This service asks for an API key. The request has none, or one that is unknown or revoked. Nothing was done.",
+    "Send `Authorization: Bearer KEY`. `./headrace keys add` makes a key, `./headrace keys list` lists them.",
 )
 FORBIDDEN = Kind(
     "forbidden",
     403,
     "The API key may not do this",
-    "The key is valid, and does not have the scope that the request needs. Nothing was done.",
-    "Use a key that has the scope which `detail` names. Keys do not change: make one with `./headrace keys add`.",
+    "The key is valid, but lacks the scope that the request needs. Nothing was done.",
+    "Use a key with the scope that `detail` names. A key's scopes never change: `./headrace keys add` makes another"
+    " key.",
 )
 NOT_FOUND = Kind(
     "not-found",
     404,
     "Not found",
-    "There is nothing at this path, or it is not this client's. An order that was answered 202 is never 404 for the"
-    " client that made it. One that was made without a key, before the service had any, is no client's: a key finds it"
-    " that has both `orders:read` and `ops`.",
+    "Nothing is at this path, or it belongs to another client. A client that got a 202 for an order never gets a 404"
+    " for it. An order that was made while the service had no keys belongs to no client. A key with both `orders:read`"
+    " and `ops` finds it.",
     "Check the path and the id. Paths have no slash at their end.",
 )
 METHOD_NOT_ALLOWED = Kind(
@@ -101,8 +101,8 @@ VERSION_MISMATCH = Kind(
     "version-mismatch",
     412,
     "The product has another version than was asked for",
-    "None of the ETags in `If-Match` is the product's present one, because it has changed: orders move `qty`, and with"
-    " it the ETag. Or one in `If-None-Match` is, or that is `*`. Nothing was changed.",
+    "The product has changed since the client read it, so `If-Match` does not have its current ETag. Orders change"
+    " `qty`, and with it the ETag. Or `If-None-Match` has the current ETag, or is `*`. Nothing was changed.",
     "GET the product again, and repeat the change on what you find, with its ETag as `If-Match`.",
 )
 WEAK_ETAG = Kind(
@@ -111,8 +111,8 @@ WEAK_ETAG = Kind(
     "A weak ETag cannot be used for a change",
     "`If-Match` compares strongly (RFC 9110, section 13.1.1), so a weak ETag, which begins with `W/`, never matches."
     " The product may be just as the client saw it. Nothing was changed.",
-    "GET the product, and send its ETag as it is, without `W/`. This service makes strong ETags only: where they arrive"
-    " weak, a proxy that changes answers, by compressing them, is between.",
+    "GET the product, and send its ETag as it is, without `W/`. This service sends strong ETags only. If they arrive"
+    " weak, a proxy in between changes the answers, for example by compressing them.",
 )
 TOO_LARGE = Kind(
     "too-large",
@@ -126,17 +126,17 @@ NOT_JSON = Kind(
     "not-json",
     415,
     "The body is not JSON",
-    "`Content-Type` does not say that the body is JSON of the sort that this operation takes (for bulk orders, also"
-    " NDJSON; for `PATCH`, also a merge patch), or `Content-Encoding` says that it is compressed. Nothing was done.",
+    "`Content-Type` names no media type that this operation takes: JSON, for bulk orders also NDJSON, for `PATCH` also"
+    " a merge patch. Or `Content-Encoding` says that the body is compressed. Nothing was done.",
     "Send `Content-Type: application/json`, or another that `Accept` lists, and no `Content-Encoding`.",
 )
 INVALID_VALUE = Kind(
     "invalid-value",
     422,
     "A value is not allowed",
-    "The request is well-formed, and one or more of its values are not allowed, or its body has members that the"
+    "The request is well-formed, but one or more of its values are not allowed, or its body has members that the"
     " operation does not know. Nothing was done.",
-    "`errors` has all of them: `pointer` is where in the body (RFC 6901), `parameter` which one of the query.",
+    "`errors` lists all of them: `pointer` says where in the body (RFC 6901), `parameter` names one of the query.",
 )
 UNKNOWN_PRODUCT = Kind(
     "unknown-product",
@@ -149,25 +149,25 @@ KEY_REUSED = Kind(
     "key-reused",
     422,
     "The Idempotency-Key was used before",
-    "This Idempotency-Key came with another request before. The new one was not carried out.",
-    "Use a new key for a new request, and the old one only to repeat the old request.",
+    "An earlier, different request had this Idempotency-Key. This request was not carried out.",
+    "Use a new key for a new request. Send the old key only with the same request again.",
 )
 MISDIRECTED = Kind(
     "misdirected",
     421,
     "The Host is not one that this service answers to",
-    "This service has no API keys, because only its own machine reaches it. So it answers to names of the loopback"
-    " alone: a page of a web site, whose name somebody resolves to this machine, must not read or order anything."
-    " Nothing was done.",
-    "Use `http://127.0.0.1` or `http://localhost`, with the port. A name that is meant, like that of a proxy on this"
-    " machine, goes into `ALLOWED_HOSTS`. Or make keys: `./headrace keys add`.",
+    "This service has no API keys, because only its own machine reaches it. So it answers to loopback names only."
+    " Otherwise a web site could resolve its own name to this machine, and its pages could read and order here (DNS"
+    " rebinding). Nothing was done.",
+    "Use `http://127.0.0.1` or `http://localhost`, with the port. To allow another name, like that of a proxy on this"
+    " machine, add it to `ALLOWED_HOSTS`. Or make keys: `./headrace keys add`.",
 )
 PRECONDITION_REQUIRED = Kind(
     "precondition-required",
     428,
     "If-Match is required",
-    "The request sets `qty`, or all of a product, while orders move `qty` at the same time. Without `If-Match` it would"
-    " write over what it has not seen. Nothing was changed.",
+    "The request sets `qty`, or a whole product, while orders change `qty` at the same time. Without `If-Match` it"
+    " could overwrite a change that the client has not seen. Nothing was changed.",
     "GET the product, and send its `ETag` as `If-Match`. To add units, `POST …/restock`; to overwrite whatever is"
     " there, `If-Match: *`.",
 )
@@ -192,32 +192,32 @@ BROKER_UNAVAILABLE = Kind(
     "broker-unavailable",
     503,
     "The order was not accepted",
-    "The broker is away, or takes nothing for the moment. The order was not accepted.",
+    "The broker cannot be reached, or refuses messages for the moment. The order was not accepted.",
     "Send it again after `Retry-After` seconds.",
 )
 OVERLOADED = Kind(
     "overloaded",
     503,
     "The service is overloaded",
-    "More is waiting than the service may hold, or than this client's share of it: orders, look-ups, reads, bodies on"
-    " their way, or connections. Nothing was done; an order was not accepted.",
-    "Send it again after `Retry-After` seconds. For an order, those before it will take that long.",
+    "Too much is waiting already, in the whole service or for this client: orders, look-ups, reads, unfinished bodies"
+    " or connections. Nothing was done; an order was not accepted.",
+    "Send it again after `Retry-After` seconds. For an order, that is how long the orders before it will take.",
 )
 OUTCOME_UNKNOWN = Kind(
     "outcome-unknown",
     503,
     "It is unknown whether the request was carried out",
-    "The broker or the database did not answer in time whether it has what was sent. Or nobody can say yet what an"
-    " earlier request with this `Idempotency-Key` was told: Redis has forgotten it, and the database has not stored the"
-    " order yet. `detail` has the cause. It may or may not have been carried out, or may yet be.",
-    "An order: send it again with the same Idempotency-Key, which orders once at the most; without one, that may order"
-    " twice. A product: GET it before you send the change again.",
+    "The broker or the database did not confirm the request in time. Or the answer to an earlier request with this"
+    " `Idempotency-Key` is not known yet: Redis has lost it, and the database has not stored the order yet. `detail`"
+    " has the cause. The request may have been carried out, may yet be, or may not.",
+    "For an order, send it again with the same Idempotency-Key: that makes one order at most. Without a key, it may"
+    " make a second order. For a product, GET it before you send the change again.",
 )
 STORE_UNAVAILABLE = Kind(
     "store-unavailable",
     503,
     "The database is away",
-    "The database is away or too slow to answer, and nothing was changed.",
+    "The database cannot be reached, or is too slow to answer. Nothing was changed.",
     "Ask again after `Retry-After` seconds.",
 )
 
@@ -228,7 +228,8 @@ INTERNAL_ERROR = Kind(
     500,
     "Internal error",
     "A fault of the service. The request may or may not have been carried out.",
-    "Tell whoever runs the service; its log has the cause. An order may be sent again with the same Idempotency-Key.",
+    "Tell the operator of the service; its log has the cause. An order may be sent again with the same"
+    " Idempotency-Key.",
 )
 
 KINDS: dict[str, Kind] = {kind.name: kind for kind in list(globals().values()) if isinstance(kind, Kind)}

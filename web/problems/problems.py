@@ -1,29 +1,28 @@
-"""Errors as RFC 9457 `application/problem+json`: all that the two APIs answer, in one place.
+"""Errors as RFC 9457 `application/problem+json`: the exception, and a function that makes it for each cause.
 
     Problem
     ├── 4xx  the caller's fault: the detail says what to change
     └── 503  the world's fault: Retry-After says when to try again
 
-An exception that is not a Problem is a bug of Headrace: it is logged with its traceback, and the caller gets a bare
-500.
+Where the texts are:
+
+    web/problems/kinds.py             of each kind: title, meaning and remedy, which are documentation
+    here                              of each cause: the detail
+    web/problems/unknown_outcomes.py  the details of 503 `outcome-unknown`, which has many causes
+    the caller                        the detail, where a function here takes it: the caller knows which rule is broken
+    web/problems/handlers.py          the details of 404 and 405 for paths, and of 500
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-import structlog
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from pipeline.process.shares import Busy
 from web.problems import kinds
 from web.problems.kinds import Kind
 from web.problems.refusal_log import RefusalLog
-
-log = structlog.get_logger()
 
 MEDIA_TYPE = "application/problem+json"
 _refusals = RefusalLog()
@@ -157,12 +156,12 @@ def out_of_stock(product_id: str) -> Problem:
 
 
 def request_in_flight() -> Problem:
-    detail = "A request with this Idempotency-Key has not been answered yet. Send it again to get its answer."
+    detail = "A request with this Idempotency-Key is still being carried out. Send it again later to get its answer."
     return Problem(kinds.REQUEST_IN_FLIGHT, detail, retry_after_s=1)
 
 
 def key_reused() -> Problem:
-    detail = "This Idempotency-Key came with another request before. Use a new key for a new request."
+    detail = "An earlier, different request had this Idempotency-Key. Use a new key for a new request."
     return Problem(kinds.KEY_REUSED, detail)
 
 
@@ -172,8 +171,8 @@ def not_found(what: str) -> Problem:
 
 def misdirected(host: str) -> Problem:
     detail = (
-        f"The Host is {host[:100]}. Without API keys this service answers to the loopback alone: use localhost or"
-        " 127.0.0.1, name the host in ALLOWED_HOSTS, or make keys with ./headrace keys add."
+        f"The Host is {host[:100]}. Without API keys this service answers to loopback names only: use localhost or"
+        " 127.0.0.1, add the host to ALLOWED_HOSTS, or make keys with ./headrace keys add."
     )
     return Problem(kinds.MISDIRECTED, detail, headers=_CLOSE)
 
@@ -192,7 +191,7 @@ def not_json(content_type: str, takes: Sequence[str], *, is_patch: bool = False)
 
 
 def coded_body(coding: str) -> Problem:
-    detail = f"The body is compressed: its Content-Encoding is {coding}. Send it as it is."
+    detail = f"The body is compressed: its Content-Encoding is {coding}. Send it uncompressed."
     return Problem(kinds.NOT_JSON, detail, headers={"Accept-Encoding": "identity"})
 
 
@@ -217,22 +216,22 @@ def version_mismatch(current: int) -> Problem:
 def weak_etag() -> Problem:
     detail = (
         'A weak ETag, like W/"3", cannot be used for a change: If-Match compares strongly. GET the product, and send'
-        " its ETag as If-Match, without W/. If the answer has W/ as well, a proxy between has added it: one that"
-        " compresses answers does."
+        " its ETag as If-Match, without W/. If that ETag has W/ as well, a proxy in between has added it, for example"
+        " by compressing the answer."
     )
     return Problem(kinds.WEAK_ETAG, detail)
 
 
 def version_excluded(current: int) -> Problem:
     detail = (
-        f'The product is there with the ETag "{current}", which If-None-Match excludes. Nothing was changed. To change'
-        " it, leave If-None-Match out, and send the ETag as If-Match."
+        f'The product has the ETag "{current}", which If-None-Match excludes. Nothing was changed. To change it, send'
+        " the ETag as If-Match, without If-None-Match."
     )
     return Problem(kinds.VERSION_MISMATCH, detail)
 
 
 def precondition_required() -> Problem:
-    detail = "Orders move qty meanwhile: send the product's ETag as If-Match, or If-Match: * to overwrite."
+    detail = "Orders change qty meanwhile: send the product's ETag as If-Match, or If-Match: * to overwrite."
     return Problem(kinds.PRECONDITION_REQUIRED, detail)
 
 
@@ -244,18 +243,20 @@ def too_many_requests(detail: str, retry_after_s: int, headers: Mapping[str, str
 
 
 def broker_unavailable(retry_after_s: int = 1) -> Problem:
-    detail = "The order was not accepted: the broker is away, or takes nothing for the moment. Send it again."
+    detail = (
+        "The order was not accepted: the broker cannot be reached, or refuses messages for the moment. Send it again."
+    )
     return Problem(kinds.BROKER_UNAVAILABLE, detail, retry_after_s=retry_after_s)
 
 
 def overloaded(retry_after_s: int = 1) -> Problem:
-    detail = "The order was not accepted: more are waiting than can be held. Send it again, more slowly."
+    detail = "The order was not accepted: too many orders are waiting already. Send it again, more slowly."
     return Problem(kinds.OVERLOADED, detail, retry_after_s=retry_after_s)
 
 
 def busy() -> Problem:
     """The answer `overloaded` to requests that are not orders."""
-    detail = "More requests of this sort are waiting than can be held, or than your share. Send it again, more slowly."
+    detail = "Too many requests of this sort are waiting, from all clients or from you. Send it again, more slowly."
     return Problem(kinds.OVERLOADED, detail, retry_after_s=1)
 
 
@@ -265,56 +266,10 @@ def too_many_connections(limit: int) -> Problem:
 
 
 def too_many_bodies() -> Problem:
-    detail = "More bodies are on their way than can be held. Send it again later, in one go."
+    detail = "Too many unfinished bodies are held already. Send the request again later, in one go."
     return Problem(kinds.OVERLOADED, detail, retry_after_s=1, headers=_CLOSE)
 
 
 def store_unavailable(cause: str = "") -> Problem:
-    detail = "The database is away or too slow to answer, and nothing was changed. Ask again later."
+    detail = "The database cannot be reached, or is too slow to answer. Nothing was changed. Send it again later."
     return Problem(kinds.STORE_UNAVAILABLE, detail, retry_after_s=1, cause=cause)
-
-
-# ── Starlette's handlers
-
-
-async def on_problem(_: Request, error: Exception) -> Response:
-    assert isinstance(error, Problem)
-    return error.response()
-
-
-async def on_disconnect(_: Request, __: Exception) -> Response:
-    """The client left before its body was complete. Nobody reads this answer; 499 is nginx's status for it."""
-    return Response(status_code=499)
-
-
-async def on_http_exception(request: Request, error: Exception) -> Response:
-    """Turns Starlette's own errors into problems: 404 for a path, 405 for a method."""
-    assert isinstance(error, HTTPException)
-    kind, detail = {
-        404: (kinds.NOT_FOUND, f"There is nothing at {request.url.path}. Paths have no slash at their end."),
-        405: (kinds.METHOD_NOT_ALLOWED, f"{request.method} does not work here. The Allow header says what does."),
-    }.get(error.status_code, (kinds.MALFORMED, error.detail))
-    return Problem(kind, detail, headers=error.headers).response()
-
-
-async def on_bug(request: Request, error: Exception) -> Response:
-    log.error("unhandled exception", path=request.url.path, exc_info=error)
-    detail = "This is a fault of the service; it is in its log. The request may or may not have been carried out."
-    return Problem(kinds.INTERNAL_ERROR, detail).response()
-
-
-async def on_store_unavailable(_: Request, error: Exception) -> Response:
-    return store_unavailable(str(error)).response()
-
-
-async def on_busy(_: Request, __: Exception) -> Response:
-    return busy().response()
-
-
-HANDLERS = {
-    Problem: on_problem,
-    Busy: on_busy,
-    ClientDisconnect: on_disconnect,
-    HTTPException: on_http_exception,
-    Exception: on_bug,
-}

@@ -3,25 +3,26 @@
 from web.problems import kinds
 from web.problems.problems import Problem
 
-_AGAIN = " Send it again with the same Idempotency-Key: that orders once at the most."
+_AGAIN = " Send it again with the same Idempotency-Key: that makes one order at most."
 _FORGOTTEN = (
-    "Redis is away, or has forgotten, and does not say what an earlier request with this Idempotency-Key was told."
+    "Redis cannot be reached, or has lost its memory, so the answer to an earlier request with this Idempotency-Key is"
+    " not known."
 )
 
-_ONLY_STORED = " So only what is stored can be its answer."
+_ONLY_STORED = " The stored order will be the answer."
 
 
 def broker_is_silent(retry_after_s: int = 1) -> Problem:
     detail = (
-        "The broker did not say in time whether it has the order, so it may or may not be accepted."
-        " With the same Idempotency-Key it is safe to send it again; without one, that may order twice."
+        "The broker did not confirm the order in time, so the order may or may not be accepted."
+        " With the same Idempotency-Key it is safe to send it again; without one, that may make a second order."
     )
     return Problem(kinds.OUTCOME_UNKNOWN, detail, retry_after_s=retry_after_s)
 
 
 def store_is_behind() -> Problem:
     """The order is published, and only the stored order can be its answer."""
-    detail = f"The order is on its way, and the database has not stored it in time. {_FORGOTTEN}{_ONLY_STORED}"
+    detail = f"The order is published, but the database has not stored it in time. {_FORGOTTEN}{_ONLY_STORED}"
     return _of_order(detail, "the store is behind, and Redis's memory is not settled")
 
 
@@ -38,7 +39,7 @@ def refused_after_a_loss() -> Problem:
 
 
 def forgotten_while_keys_are_replaced() -> Problem:
-    detail = f"{_FORGOTTEN} And the service's secret keys are being replaced, so its order may come under another id."
+    detail = f"{_FORGOTTEN} And the service's secret keys are being replaced, so its order may have another id."
     return _of_order(detail, "ORDER_ID_KEY has several keys, and Redis's memory is not settled")
 
 
@@ -46,15 +47,15 @@ def stored_under_another_key() -> Problem:
     """The order is claimed under one secret key of ORDER_ID_KEY, and stored under another."""
     detail = (
         "The service's secret keys are being replaced, and this Idempotency-Key has just been found under two of them."
-        " Which order is the answer is known as soon as both are looked up again."
+        " The next request looks up both, and learns which order is the answer."
     )
     return _of_order(detail, "a claim under one key of ORDER_ID_KEY, and a row under another")
 
 
 def claim_is_unreadable() -> Problem:
     detail = (
-        "What Redis remembers of an earlier request with this Idempotency-Key cannot be read. So its answer is"
-        " not known before its order is stored."
+        "Redis has an entry for this Idempotency-Key that cannot be read. So the answer is not known before the order"
+        " is stored."
     )
     return _of_order(detail, "a claim in Redis that cannot be read")
 
@@ -62,10 +63,10 @@ def claim_is_unreadable() -> Problem:
 def claimed_under_another_key() -> Problem:
     """The order may exist under a secret key of ORDER_ID_KEY that this process does not have."""
     detail = (
-        "This Idempotency-Key was used a moment ago with another process, whose secret keys this one does not know."
-        " So it cannot tell whether the order is accepted."
+        "Another process took a request with this Idempotency-Key a moment ago, under a secret key that this process"
+        " does not have. So this process cannot tell whether the order is accepted."
     )
-    cause = "a claim under an unknown key: ORDER_ID_KEY is not the same everywhere, or REDIS_NAMESPACE is another's too"
+    cause = "a claim under an unknown key: processes differ in ORDER_ID_KEY, or two deployments share a REDIS_NAMESPACE"
     return _of_order(detail, cause)
 
 
@@ -74,7 +75,7 @@ def change_unanswered(path: str, *, is_new: bool) -> Problem:
     look = "if it is there, it was created" if is_new else "if it has the values that you sent, the change was made"
     detail = (
         f"The database did not say whether it has made the change. GET {path} before sending it again: {look}."
-        " Orders move qty and the ETag as well."
+        " Orders change qty and the ETag as well."
     )
     return Problem(kinds.OUTCOME_UNKNOWN, detail, retry_after_s=1)
 

@@ -11,7 +11,7 @@ from pipeline.process.lifecycle import background
 from web.access.clients import Guard, unguarded
 from web.access.hosts import Hosts
 from web.access.keys import Keys
-from web.problems.problems import HANDLERS, on_store_unavailable
+from web.problems.handlers import HANDLERS, on_store_unavailable
 from web.serving.health import health_routes
 
 

@@ -41,7 +41,7 @@ def check_head(version: str, head: Head, allowed: Hosts | None = None) -> None:
         raise Refused(f"This is HTTP/{version}. Send HTTP/1.1.")
     for host in head.hosts:
         if not _HOST.fullmatch(host.strip(b" \t")):
-            raise Refused("The Host header is no host. Send a name or an address, and a port if there is one.")
+            raise Refused("The Host header is malformed. Send a name or an address, and the port if the URL has one.")
         if allowed is not None and (refusal := allowed.refusal(host)) is not None:
             raise Refused(refusal)
     for coding in head.transfer_encodings:

@@ -7,7 +7,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from web.problems.problems import on_disconnect
+from web.problems.handlers import on_disconnect
 
 
 async def _echo(request: Request) -> Response:

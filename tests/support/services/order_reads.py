@@ -29,7 +29,7 @@ from tests.support.data.redis_names import NAMESPACE
 from tests.support.services.ingest import Ingest, execute
 from tests.support.time.conditions import eventually
 from web.access.clients import ANYONE, OPS, ORDERS_READ, Client
-from web.problems.problems import HANDLERS, on_store_unavailable
+from web.problems.handlers import HANDLERS, on_store_unavailable
 from web.requests.paging import Page
 from web.requests.routes import make_routes
 

@@ -202,13 +202,13 @@ async def test_p5_a_store_that_goes_away_while_the_answer_waits_is_named(
 async def test_p5_a_refusal_that_an_order_from_before_may_contradict_names_redis() -> None:
     detail = await _unknown(_Scene(), "unknown")
     assert "would be refused now" in detail
-    assert "Redis is away, or has forgotten" in detail
+    assert "Redis cannot be reached, or has lost its memory" in detail
 
 
 async def test_p5_while_keys_are_replaced_and_redis_has_forgotten_both_are_named() -> None:
     detail = await _unknown(_Scene([_NEW, _OLD]), "p")
     assert "secret keys are being replaced" in detail
-    assert "Redis is away, or has forgotten" in detail
+    assert "Redis cannot be reached, or has lost its memory" in detail
 
 
 async def test_p5_an_order_that_appears_under_another_secret_key_names_these() -> None:

@@ -282,7 +282,7 @@ def test_a_file_that_is_damaged_later_leaves_the_last_good_keys_and_is_told_once
         keys.reload()
         keys.reload()
     assert keys.client_with(token)
-    assert [line["event"] for line in logs] == ["API keys not read; the last good ones stay"]
+    assert [line["event"] for line in logs] == ["API keys not read; the last good keys stay"]
 
 
 def test_a_file_that_cannot_be_read_later_leaves_the_last_good_keys(file: Path) -> None:
