@@ -4,7 +4,7 @@
 # From another base, for instance a mirror's or a digest: --build-arg PYTHON_IMAGE=...
 ARG PYTHON_IMAGE=python:3.13-slim
 
-# What installs packages stays behind, with all that it leaves: what runs, /opt/headrace, has no pip.
+# pip stays in the build stage, with all that it leaves. What runs, /opt/headrace, has no pip.
 FROM ${PYTHON_IMAGE} AS packages
 # Docker's own builder knows no --mount; a layer of its own for the lock file is built again only when it changes.
 COPY requirements.lock /tmp/
@@ -13,7 +13,7 @@ RUN python3 -m venv --without-pip /opt/headrace \
         --no-input --require-hashes --only-binary :all: --requirement /tmp/requirements.lock
 
 FROM ${PYTHON_IMAGE} AS base
-# By number, as Kubernetes' runAsNonRoot wants it. These directories are what volumes take their owner from.
+# A numeric user, as Kubernetes' runAsNonRoot requires. Volumes take their owner from these directories.
 RUN useradd --system --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin headrace \
  && cd / && mkdir secrets home/headrace \
  && cd /secrets && mkdir services accounts migrate ingest_api persist_worker product_consumer product_api tools \
@@ -39,8 +39,8 @@ COPY stack stack
 RUN python3 -m compileall -q .
 USER 10001:10001
 STOPSIGNAL SIGTERM
-# Ready, not only alive: what waits for it, waits for that. Where: HEALTH_PORT, which each service is given beside its
-# own port.
+# Checks readiness, not only liveness: other services wait for it. HEALTH_PORT is set for each service, beside its own
+# port.
 HEALTHCHECK --interval=5s --timeout=4s --start-period=30s --retries=3 CMD ["python", "-IS", "/app/stack/services/healthcheck.py"]
 ENTRYPOINT ["python", "-m"]
 

@@ -1,4 +1,4 @@
-"""What every test gets: a database, a vhost and a Redis of its own, on servers that HEADRACE_TEST_* name.
+"""Fixtures of all tests: a database, a vhost and a Redis of their own, on servers that HEADRACE_TEST_* name.
 
 `./headrace test` starts the servers and sets the variables. A server that is missing is an error, never a skip.
 """
@@ -139,7 +139,7 @@ def emptied_redis(servers: Servers) -> str:
 
 @pytest.fixture(scope="session")
 def order_id_key() -> str:
-    """64 hex digits."""
+    """A key of order ids: 64 hex digits."""
     return "6b" * 32
 
 

@@ -1,4 +1,4 @@
-"""The stack in containers, as its users run it: `./headrace up --docker`, and Docker itself beside it."""
+"""The stack in containers, as users run it: `./headrace up --docker`, and direct access to Docker."""
 
 import asyncio
 import importlib.util
@@ -22,7 +22,7 @@ _READY_S = 120
 
 @dataclass(frozen=True)
 class Composed:
-    """`environment`: of whoever types the commands; its COMPOSE_PROJECT_NAME keeps tests apart from all else."""
+    """A stack in containers. `environment`: for its commands; COMPOSE_PROJECT_NAME keeps it apart from other stacks."""
 
     environment: Mapping[str, str]
 
@@ -31,7 +31,7 @@ class Composed:
         return self.environment["COMPOSE_PROJECT_NAME"]
 
     async def headrace(self, *arguments: str, code: int = 0) -> str:
-        """What ./headrace prints. It has to end with `code`."""
+        """Run ./headrace. Returns its output; asserts its exit code."""
         return await self._run([str(ROOT / "headrace"), *arguments], code)
 
     async def compose(self, *arguments: str, code: int = 0) -> str:
@@ -54,21 +54,21 @@ class Composed:
         return out if code == 0 else out + err
 
     async def url(self, service: str, inner_port: int) -> str:
-        """Where a client reaches it."""
+        """The URL of a service for clients."""
         return f"http://{(await self.compose('port', service, str(inner_port))).strip()}"
 
     async def all(self) -> list[dict[str, Any]]:
-        """What `docker inspect` says of each container, those that have ended included."""
+        """`docker inspect` of each container, ended ones included."""
         ids = (await self.compose("ps", "--all", "--quiet")).split()
         found: list[dict[str, Any]] = json.loads(await self.docker("inspect", *ids)) if ids else []
         return found
 
     async def of(self, service: str) -> list[dict[str, Any]]:
-        """The containers of a service that run."""
+        """The running containers of a service."""
         return [it for it in await self.all() if service_of(it) == service and it["State"]["Running"]]
 
     async def scale(self, **counts: int) -> None:
-        """Return when so many of each are ready, and no more of them are there."""
+        """Scale services, and wait until exactly this many are ready."""
         scales = [word for name, count in counts.items() for word in ("--scale", f"{name}={count}")]
         await self.compose("up", "--detach", "--no-recreate", "--no-deps", *scales, *counts)
         for name, count in counts.items():
@@ -94,7 +94,7 @@ class Composed:
         await eventually(is_back, _READY_S, 0.5)
 
     async def inside(self, container: Mapping[str, Any], python: str) -> str:
-        """What a line of Python prints in one of our containers."""
+        """Run a line of Python in one of our containers. Returns its output."""
         return await self.docker("exec", container["Id"], "python", "-c", python)
 
 
@@ -114,7 +114,7 @@ def compose_directory() -> Path:
 
 
 def make_images() -> None:
-    """See to it that there is an engine with the images that docker-compose.yml names. Raises AssertionError."""
+    """Start an engine if needed, and make the images of docker-compose.yml. Raises AssertionError."""
     done = subprocess.run(
         ["sh", str(Path(__file__).parent / "images" / "make.sh"), *IMAGES],
         stdin=subprocess.DEVNULL,
@@ -133,7 +133,7 @@ def is_engine_running() -> bool:
 
 
 def stop_engine() -> None:
-    """The one that `make_images` has started."""
+    """Stop the engine that `make_images` started."""
     pid = int(Path("/var/run/docker.pid").read_text())
     process = os.pidfd_open(pid)
     try:

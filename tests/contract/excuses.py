@@ -1,8 +1,7 @@
-"""What schemathesis calls a failure and is right all the same. These are all the exclusions there are.
+"""The refusals that schemathesis calls failures although they are right. There are no other exclusions.
 
-None of them takes a case, a check or an operation out of the run. Each is about one error in one answer, and holds only
-for what was sent there; whatever else is wrong with the same answer is a failure still. One that no run needs any more
-is an error of the tests.
+None excludes a case, a check or an operation. Each covers one error in one answer, and only for certain input; anything
+else wrong with the answer still fails. An excuse that no run needs any more fails the tests.
 """
 
 import re
@@ -17,7 +16,7 @@ from web.requests.readable_text import breaks_text, has_visible
 
 
 class Sent(NamedTuple):
-    """A request: what of it an excuse may look at."""
+    """The parts of a request that an excuse may look at."""
 
     operation_id: str
     headers: Mapping[str, str]
@@ -29,13 +28,13 @@ class Refusal(NamedTuple):
     """One error in an answer: why the service did not take what was sent."""
 
     failure: str
-    """What schemathesis makes of it: the name of its class."""
+    """The name of schemathesis's failure class."""
     kind: str
     """The last part of the problem's type."""
     at: str
     """The member or the parameter that it points at; "" for none."""
     value: Any
-    """What was sent there."""
+    """The value that was sent there."""
     sent: Sent
 
 
