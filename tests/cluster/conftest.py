@@ -29,7 +29,7 @@ _QUEUES = (topology.ORDERS_ACCEPTED_QUEUE, topology.ORDERS_CREATED_QUEUE, topolo
 
 @pytest.fixture(scope="session")
 def directory() -> Iterator[Path]:
-    """Where RabbitMQ's user gets to, wherever the checkout is."""
+    """A directory that RabbitMQ's user can reach, wherever the checkout is."""
     directory = Path(f"/var/tmp/headrace-cluster-{os.getpid()}")
     directory.mkdir(mode=0o711)
     yield directory
@@ -44,7 +44,7 @@ async def nodes(directory: Path) -> AsyncIterator[Cluster]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def cluster(nodes: Cluster) -> AsyncIterator[Cluster]:
-    """All three there, and no queues yet."""
+    """The cluster with all three nodes and no queues."""
     await nodes.restore()
     async with plain_channel(nodes.amqp_url) as channel:
         for queue in (*_QUEUES, THINGS):
@@ -61,7 +61,7 @@ async def scene(
     order_id_key: str,
     tell: Callable[[str], None],
 ) -> AsyncIterator[Scene]:
-    """The services, ready, told of all three nodes. See tests.chaos.scene."""
+    """Running services that know all three nodes. See tests.chaos.scene."""
     environment = environment_of(database_url, cluster.amqp_url, redis_url, order_id_key)
     number, what = request.node.get_closest_marker("scenario").args
     seed = os.environ.get("HEADRACE_CHAOS_SEED") or str(random.randrange(10**6))

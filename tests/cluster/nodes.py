@@ -1,9 +1,9 @@
 """Three RabbitMQ nodes on this machine, each in a network namespace of its own, so that one can be cut off.
 
-A bridge joins them, and this machine is on it as well: clients reach a node that its neighbours do not. Needs root.
+A bridge connects them and this machine, so clients reach a node that its neighbours do not. Needs root.
 
-The bridge is in a namespace of its own. Docker makes the kernel filter what goes over bridges, drops what is not its
-own, and sets that anew whenever it starts; but in its namespace only.
+The bridge has a network namespace of its own. Docker makes the kernel drop bridged packets that are not Docker's, and
+does so again whenever it starts, but only in its own namespace.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ COUNT = 3
 _START_TIMEOUT_S = 120
 _STOP_TIMEOUT_S = 60
 _LOOK_EVERY_S = 0.25
-# For a node that was away to join the others again; and how often they are asked, which costs seconds of CPU.
+# Time for a lost node to rejoin, and the interval of asking, which costs seconds of CPU.
 _BY_ITSELF_S, _WHOLE_TIMEOUT_S = 20, 60
 _ASK_EVERY_S = 2
 _BRIDGE, _LINK = "bridge", "cluster"
@@ -88,7 +88,7 @@ class Cluster:
 
     @property
     def amqp_url(self) -> str:
-        """All nodes, as the services are told of them."""
+        """AMQP_URL with all nodes."""
         return ",".join(map(self.url, self.nodes))
 
     def url(self, node: Node) -> str:
@@ -100,7 +100,7 @@ class Cluster:
         await self._end(node, signal.SIGKILL)
 
     async def stop(self, node: Node) -> None:
-        """In order, as a rolling restart does."""
+        """Stop a node gracefully, as a rolling restart does."""
         await self._end(node, signal.SIGTERM)
 
     def pause(self, node: Node) -> None:
@@ -110,7 +110,7 @@ class Cluster:
         self._signal(node, signal.SIGCONT)
 
     async def cut_off(self, node: Node) -> None:
-        """Between it and its neighbours nothing gets through, in either direction, without a word. Clients reach it."""
+        """Drop all packets between a node and its neighbours, in both directions. Clients still reach the node."""
         for other in self._others(node):
             await _ip("-n", node.namespace, "route", "add", "blackhole", f"{other.address}/32")
 
@@ -119,7 +119,7 @@ class Cluster:
             await _ip("-n", node.namespace, "route", "del", "blackhole", f"{other.address}/32")
 
     async def start(self, node: Node) -> None:
-        """Return when it takes connections: it has joined the others by then."""
+        """Start a node, and wait until it takes connections; it has joined the others by then."""
         node.process = await asyncio.create_subprocess_exec(
             *("ip", "netns", "exec", node.namespace),
             *wrap([str(_program("rabbitmq-server"))], identity_for("rabbitmq"), signal.SIGKILL),
@@ -135,7 +135,7 @@ class Cluster:
         await eventually(lambda: self._answers(node), _START_TIMEOUT_S, _LOOK_EVERY_S)
 
     async def bring_back(self, node: Node) -> None:
-        """Wait for it to join the others again; if it does not by itself, restart it, as docs/scaling.md says to."""
+        """Wait for a node to rejoin. If it does not, restart it, as the documents say."""
         try:
             await eventually(self._is_whole, _BY_ITSELF_S, _ASK_EVERY_S)
         except AssertionError:
@@ -157,7 +157,7 @@ class Cluster:
             if not node.runs:
                 await self.start(node)
         if not await self._is_whole():
-            # After a test that has failed, some node may never see the others again by itself.
+            # After a failed test, a node may never see the others again by itself.
             for node in self.nodes:
                 await self.kill(node)
                 await self.start(node)
@@ -166,7 +166,7 @@ class Cluster:
     # ── what it is like
 
     async def _is_whole(self) -> bool:
-        """Whether each node sees all of them, and says that nothing keeps them apart."""
+        """Whether each node sees all nodes, and reports no partition."""
         for node in self.nodes:
             code, out, _ = await self._control(node, "rabbitmqctl", "cluster_status", "--formatter", "json")
             if code != 0:
@@ -177,7 +177,7 @@ class Cluster:
         return True
 
     async def leader_of(self, queue: str) -> Node:
-        """Of a quorum queue, by what a node that runs says."""
+        """The leader of a quorum queue, as a running node reports it."""
         told = await self.control("rabbitmqctl", "list_queues", "--silent", "name", "leader")
         leaders = dict(line.split("\t") for line in told.splitlines() if "\t" in line)
         return next(node for node in self.nodes if node.name == leaders[queue])
@@ -208,18 +208,18 @@ class Cluster:
         return {node.name for node in self.nodes if node.name in online[queue].strip("[]").split(", ")}
 
     async def control(self, program: str, *arguments: str) -> str:
-        """What a command-line tool of RabbitMQ's prints. It costs seconds of CPU."""
+        """Run a command-line tool of RabbitMQ. Returns its output. Costs seconds of CPU."""
         code, out, err = await self._control(next(it for it in self.nodes if it.runs), program, *arguments)
         assert code == 0, out + err
         return out
 
     async def evaluate(self, node: Node, erlang: str) -> None:
-        """Have a node do what a line of Erlang says."""
+        """Evaluate a line of Erlang on a node."""
         code, out, err = await self._control(node, "rabbitmqctl", "eval", f"{erlang}.")
         assert code == 0, out + err
 
     async def _control(self, node: Node, program: str, *arguments: str) -> tuple[int | None, str, str]:
-        """Its exit code, and what it prints to either output."""
+        """Run a tool. Returns its exit code, standard output and standard error."""
         process = await asyncio.create_subprocess_exec(
             *("ip", "netns", "exec", node.namespace),
             *wrap([str(_program(program)), "--longnames", "--node", node.name, *arguments], identity_for("rabbitmq")),
@@ -301,13 +301,13 @@ class Cluster:
             await _ip("-n", node.namespace, "link", "set", "lo", "up")
 
     async def _plug(self, port: str, *other_end: str) -> None:
-        """A link between the bridge and `other_end`."""
+        """Link the bridge with `other_end`."""
         await _ip("link", "add", port, "netns", self.hub, "type", "veth", "peer", *other_end)
         await _ip("-n", self.hub, "link", "set", port, "master", _BRIDGE, "up")
 
     async def _remove(self) -> None:
         for node in self.nodes:
-            # The port mapper that a node has started lives on as a process of nobody's.
+            # The port mapper that a node started lives on as an orphan.
             pids = (await _ip("netns", "pids", node.namespace)).split()
             for pid in map(int, pids):
                 with contextlib.suppress(ProcessLookupError):
@@ -320,7 +320,7 @@ class Cluster:
 
 @contextlib.asynccontextmanager
 async def three_nodes(directory: Path) -> AsyncIterator[Cluster]:
-    """Ready, and one cluster. Gone at the end of the block. `directory`: that RabbitMQ's user can reach."""
+    """Run a cluster of three nodes for the block. `directory`: one that RabbitMQ's user can reach."""
     assert os.geteuid() == 0, "network namespaces need root: sudo ./headrace test cluster"
     assert binaries.find("rabbitmq"), "RabbitMQ is not installed. ./headrace test installs it."
     tag = f"{os.getpid() % 10_000}"
@@ -333,7 +333,7 @@ async def three_nodes(directory: Path) -> AsyncIterator[Cluster]:
         await cluster._make_network()
         for node in cluster.nodes:
             cluster._prepare(node)
-        # The first alone: of two that start at once, each might take itself for the first.
+        # Start the first node alone: two that start at once might each form a cluster of its own.
         first, *others = cluster.nodes
         await cluster.start(first)
         await asyncio.gather(*map(cluster.start, others))

@@ -1,4 +1,4 @@
-"""A publisher whose channel was told, while a queue had no leader, that it takes nothing."""
+"""A publisher whose channel keeps refusing since the queue was without a leader."""
 
 import pytest
 

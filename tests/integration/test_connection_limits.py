@@ -114,9 +114,9 @@ async def test_p8_who_makes_room_and_does_not_read_is_gone_at_once(
 ) -> None:
     """What it has not read would keep its place and its file for ever."""
     async with running(app, ready="/echo", max_connections=1) as url:
-        with await _deaf(url, made) as deaf:
+        with await _non_reading(url, made) as silent:
             connection = made[-1]
-            deaf.sendall(half)
+            silent.sendall(half)
             await eventually(lambda: connection._is_unfinished)
             honest = await RawClient.connect(url)
             await eventually(lambda: connection not in connection.connections, 3)
@@ -130,8 +130,8 @@ async def test_who_does_not_read_the_refusal_that_ends_it_is_gone_in_a_moment(
     """All that it had read until then was in the kernel's buffer: the refusal is what does not fit any more."""
     monkeypatch.setattr(problems, "too_many_connections", lambda _: problems.malformed("x" * 2**23))
     async with running(app, ready="/echo", max_connections=1) as url:
-        with await _silent(url) as deaf:
-            deaf.sendall(_HALF_A_HEAD)
+        with await _silent(url) as silent:
+            silent.sendall(_HALF_A_HEAD)
             await eventually(lambda: made[-1]._is_unfinished)
             connection = made[-1]
             await RawClient.connect(url)
@@ -143,10 +143,10 @@ async def test_a_server_that_stops_does_not_wait_for_clients_that_do_not_read(
 ) -> None:
     monkeypatch.setattr(flow, "READ_DEADLINE_S", 0.5)
     async with running(app, ready="/echo") as url:
-        deaf = await _deaf(url, made)
+        silent = await _non_reading(url, made)
         began = time.monotonic()
     assert time.monotonic() - began < 3
-    deaf.close()
+    silent.close()
 
 
 @pytest.fixture
@@ -173,7 +173,7 @@ async def _silent(url: str) -> socket.socket:
     return client
 
 
-async def _deaf(url: str, made: list[Connection]) -> socket.socket:
+async def _non_reading(url: str, made: list[Connection]) -> socket.socket:
     """A client that has been answered and has not read it all: a part is still in the process, and less than what
     makes it wait.
     """

@@ -1,4 +1,4 @@
-"""Clients that ask and do not read: ingest_api over raw sockets."""
+"""Clients that send requests and never read the answers: ingest_api over raw sockets."""
 
 import select
 import socket
@@ -25,7 +25,7 @@ BUNDLE = head(b"Accept-Encoding: gzip", line=b"GET /docs/swagger-ui-bundle.js HT
 LIVEZ = head(line=b"GET /livez HTTP/1.1")
 
 
-class Deaf:
+class NonReadingClient:
     """A client that sends and never reads."""
 
     def __init__(self, url: str) -> None:
@@ -52,8 +52,8 @@ class Deaf:
 
 
 @contextmanager
-def deaf_clients(url: str, number: int, content: bytes) -> Iterator[list[Deaf]]:
-    clients = [Deaf(url) for _ in range(number)]
+def non_reading_clients(url: str, number: int, content: bytes) -> Iterator[list[NonReadingClient]]:
+    clients = [NonReadingClient(url) for _ in range(number)]
     try:
         for client in clients:
             client.send(content)
@@ -90,7 +90,7 @@ async def url(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
     ids=["one answer", "many answers", "an answer that closes"],
 )
 async def test_an_answer_that_is_not_read_is_given_up(url: str, asked: bytes) -> None:
-    with deaf_clients(url, 10, asked) as clients:
+    with non_reading_clients(url, 10, asked) as clients:
         await eventually(lambda: all(client.is_cut_off() for client in clients))
         honest = await RawClient.connect(url)
         honest.send(head(line=b"GET /large HTTP/1.1"))
@@ -103,7 +103,7 @@ async def test_what_is_unread_when_the_silence_ends_is_given_up_as_well(monkeypa
     monkeypatch.setattr(flow, "READ_DEADLINE_S", 1000)
     monkeypatch.setattr(server, "KEEP_ALIVE_S", 0.3)
     async with running(APP, ready="/small") as url:
-        with deaf_clients(url, 1, head(line=b"GET /large HTTP/1.1")) as (client,):
+        with non_reading_clients(url, 1, head(line=b"GET /large HTTP/1.1")) as (client,):
             await eventually(client.is_cut_off)
 
 
@@ -111,7 +111,7 @@ async def test_what_is_unread_when_the_silence_ends_is_given_up_as_well(monkeypa
 
 
 async def test_who_reads_nothing_is_gone_in_time_and_costs_little_until_then(ingest: Ingest, product: str) -> None:
-    with memory_of(ingest.service) as grown_bytes, deaf_clients(ingest.service.url, 200, BUNDLE * 20) as it:
+    with memory_of(ingest.service) as grown_bytes, non_reading_clients(ingest.service.url, 200, BUNDLE * 20) as it:
         honest = await RawClient.connect(ingest.service.url)
         honest.send(order_of(product))
         assert (await honest.answer())[0] == 202
@@ -122,7 +122,7 @@ async def test_who_reads_nothing_is_gone_in_time_and_costs_little_until_then(ing
 
 async def test_requests_without_end_wait_where_they_are(ingest: Ingest, product: str) -> None:
     """As many as the sockets take; read, they would be eighty times as large."""
-    with memory_of(ingest.service) as grown_bytes, deaf_clients(ingest.service.url, 20, b"") as clients:
+    with memory_of(ingest.service) as grown_bytes, non_reading_clients(ingest.service.url, 20, b"") as clients:
         flood = LIVEZ * 10_000
         await eventually(lambda: sum(client.send(flood) for client in clients) == 0)
         honest = await RawClient.connect(ingest.service.url)
