@@ -192,8 +192,8 @@ async def test_what_cannot_be_audited_says_so(servers: Any, database_url: str, e
     for arguments, url, said in (
         ([], "", "error: headrace is not running"),
         ([], "postgresql://nobody@127.0.0.1:1/x", "error: the database does not answer"),
-        ([], servers.database_url, "error: this is no database of Headrace"),
-        (["--database-url", "mysql://x/y"], "", "error: --database-url is not a URL"),
+        ([], servers.database_url, "error: this is not a Headrace database"),
+        (["--database-url", "mysql://x/y"], "", "error: --database-url is not a usable URL"),
         (["--repair"], database_url, "error: the broker of this database is unknown"),
         (["--repair", "--database-url", database_url], "", "error: --database-url with a password"),
         (["--repair", "--database-url", "postgresql://h/d"], "", "error: the broker of this database is unknown"),
