@@ -61,19 +61,19 @@ def test_the_environment_of_a_running_stack_is_added_to_and_never_emptied(checko
     assert headrace(checkout, "status")[-1] == "stack status"
     in_use = checkout / ".venv" / "in-use"
     in_use.touch()
-    assert "making .venv" in headrace(checkout, "test", "unit")[0]
+    assert "creating .venv" in headrace(checkout, "test", "unit")[0]
     assert in_use.exists()
     assert headrace(checkout, "up", "-d") == ["stack up -d"]  # what test needs has what up needs
 
     change_locks(checkout)
-    assert "making .venv" in headrace(checkout, "up")[0]
+    assert "creating .venv" in headrace(checkout, "up")[0]
     assert not in_use.exists()
 
 
 def test_what_a_program_reads_is_not_mixed_with_progress(checkout: Path) -> None:
     done = run(checkout, "status", "--json")
     assert done.stdout == "stack status --json\n"
-    assert "making .venv" in done.stderr
+    assert "creating .venv" in done.stderr
 
 
 @pytest.mark.parametrize("command", ["down", "status", "logs", "doctor", "keys"])
@@ -92,7 +92,7 @@ def test_an_environment_that_is_in_use_is_not_made_anew(checkout: Path, lock: st
             refused = run(checkout, command, code=1).stderr
             assert "error: cannot make .venv anew" in refused
             assert "fix:   ./headrace down" in refused
-    assert "making .venv" in run(checkout, "up").stderr
+    assert "creating .venv" in run(checkout, "up").stderr
 
 
 def test_what_the_script_makes_is_for_its_owner_alone_but_what_it_runs_has_the_callers_umask(checkout: Path) -> None:
@@ -119,5 +119,5 @@ def test_an_environment_that_was_not_completed_is_made_again(checkout: Path) -> 
     (checkout / ".venv" / "bin").mkdir(parents=True)
     (checkout / ".venv" / "bin" / "python").symlink_to(shutil.which("sh") or "/bin/sh")
     first, *_, last = headrace(checkout, "doctor")
-    assert "making .venv" in first
+    assert "creating .venv" in first
     assert last == "stack doctor"
