@@ -90,7 +90,7 @@ def test_an_environment_that_is_in_use_is_not_made_anew(checkout: Path, lock: st
     with held_lock(checkout / ".headrace" / lock):
         for command in ("up", "demo", "test"):
             refused = run(checkout, command, code=1).stderr
-            assert "error: cannot make .venv anew" in refused
+            assert "error: cannot replace .venv" in refused
             assert "fix:   ./headrace down" in refused
     assert "creating .venv" in run(checkout, "up").stderr
 
