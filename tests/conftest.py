@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 import asyncpg
@@ -17,9 +18,47 @@ import pytest
 import redis
 
 from migrations.__main__ import migrate
+from stack.develop.suites import ALONE, ONE_BY_ONE
 from tests.support.data.redis_names import REDIS_NAMESPACE
+from tests.support.data.summaries import pytest_runtest_logreport, pytest_terminal_summary, tell
 from tests.support.services.private_redis import private_redis
 from tests.support.services.processes import PARALLEL
+
+__all__ = ["pytest_runtest_logreport", "pytest_terminal_summary", "tell"]
+
+_HERE = Path(__file__).parent
+
+
+# ── what runs beside what
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--chaos-seed", type=int, default=os.environ.get("HEADRACE_CHAOS_SEED"), help="repeat a run")
+    parser.addoption("--minutes", type=float, default=10, help="how long a soak takes")
+    parser.addoption("--chaos-record", action="store_true", help="write docs/reliability.json and the table")
+
+
+# Each of these starts one deployment for all of its tests.
+_WITH_ONE_DEPLOYMENT = ("cluster", "compose")
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say what may run beside what, see stack.develop.suites. Tests that share a fixture stay in one process."""
+    for item in items:
+        file = item.path.relative_to(_HERE)
+        suite = file.parts[0]
+        if suite in ONE_BY_ONE:
+            item.add_marker(ALONE)
+        if suite in _WITH_ONE_DEPLOYMENT:
+            item.add_marker(pytest.mark.xdist_group(suite))
+        elif _shares_fixtures(item):
+            item.add_marker(pytest.mark.xdist_group(file.as_posix()))
+
+
+def _shares_fixtures(item: pytest.Item) -> bool:
+    found = item._fixtureinfo.name2fixturedefs.values() if isinstance(item, pytest.Function) else ()
+    return any(definitions[-1].scope in ("module", "package") for definitions in found if definitions)
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,12 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from tempfile import TemporaryFile
+from typing import IO
 
-from stack.develop.suites import NEEDS, REQUIRED, STATIC, Plan, available_suites, impossible_here, plan
+from stack.develop.suites import NEEDS, REQUIRED, STATIC, Stage, available_suites, impossible_here, plan
 from stack.home.directory import ROOT, Home
 from stack.home.state import SERVERS
 from stack.process.identity import wrap
@@ -18,6 +21,10 @@ from stack.servers.install import ensure_servers
 from stack.supervisor.launch import Launched, PrivateServers, launch, read_private_servers
 from stack.supervisor.progress import follow
 from stack.terminal import say, step_done
+
+# Each stage tells which tests took longest.
+_DURATIONS = ("--durations=10", "--durations-min=1")
+_NO_TESTS_COLLECTED = 5
 
 
 def run_suites(home: Home, arguments: list[str]) -> int:
@@ -33,10 +40,10 @@ def run_suites(home: Home, arguments: list[str]) -> int:
         with ExitStack() as stack:
             # They start while the static checks run.
             launched = stack.enter_context(_Servers(home)) if run.needs_servers else None
-            for name in run.static:
-                results[name] = _check(name)
-            if run.suites:
-                results["tests"] = _pytest(run, _wait_for(launched) if launched else None)
+            results |= _run_static(run.static)
+            servers = _wait_for(launched) if launched and run.suites else None
+            for stage in run.stages(os.cpu_count() or 1):
+                results[stage.name] = _pytest(stage, servers)
             # Before the servers are stopped: a Ctrl-C then takes nothing from what is known.
             code = _summary(results, time.monotonic() - since)
     except KeyboardInterrupt:
@@ -79,24 +86,34 @@ def _wait_for(launched: Launched) -> PrivateServers:
     return read_private_servers(launched.home)
 
 
-def _check(name: str) -> bool:
-    """One static check; its output is only worth reading when it fails."""
+def _run_static(names: list[str]) -> dict[str, bool]:
+    """The static checks, all at once. What one prints is only worth reading when it fails."""
     since = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, *STATIC[name]],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    step_done(name, time.monotonic() - since, ok=done.returncode == 0)
-    if done.returncode != 0:
-        say(done.stdout.rstrip())
-    return done.returncode == 0
+    results: dict[str, bool] = {}
+    with ExitStack() as stack:
+        started = {name: stack.enter_context(_started(name)) for name in names}
+        for name, (check, output) in started.items():
+            results[name] = check.wait() == 0
+            step_done(name, time.monotonic() - since, ok=results[name])
+            if not results[name]:
+                output.seek(0)
+                say(output.read().decode().rstrip())
+    return results
 
 
-def _pytest(run: Plan, servers: PrivateServers | None) -> bool:
+@contextmanager
+def _started(name: str) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
+    """One static check, and the file that it prints to. It is killed at the end of the block."""
+    with TemporaryFile() as output:
+        check = subprocess.Popen([sys.executable, *STATIC[name]], cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            yield check, output
+        finally:
+            check.kill()
+            check.wait()
+
+
+def _pytest(stage: Stage, servers: PrivateServers | None) -> bool:
     since = time.monotonic()
     environment = {**os.environ, **(servers.environment() if servers else {})}
     # pytest's own lines and colours go straight to the terminal.
@@ -104,15 +121,16 @@ def _pytest(run: Plan, servers: PrivateServers | None) -> bool:
     # SIGINT when we are killed: pytest then ends what its tests have started. A shell starts background jobs with that
     # signal ignored, which children inherit: hence env.
     pytest = ["env", "--default-signal=INT", sys.executable, "-m", "pytest"]
-    command = wrap([*pytest, *run.paths, *run.pytest_arguments], None, signal.SIGINT)
+    command = wrap([*pytest, *stage.paths, *_DURATIONS, *stage.arguments], None, signal.SIGINT)
     child = subprocess.Popen(command, cwd=ROOT, env=environment)
     try:
         code = child.wait()
     except KeyboardInterrupt:
         child.wait()  # the terminal told it too: let it print what it has
         raise
-    step_done(f"pytest {' '.join(run.suites)}", time.monotonic() - since, ok=code == 0)
-    return code == 0
+    passed = code == 0 or (code == _NO_TESTS_COLLECTED and stage.may_be_empty)
+    step_done(f"{stage.name}: pytest {' '.join(stage.suites)}", time.monotonic() - since, ok=passed)
+    return passed
 
 
 def _summary(results: dict[str, bool], seconds: float) -> int:

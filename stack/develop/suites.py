@@ -23,10 +23,26 @@ STATIC = {
     "types": ["-m", "mypy"],
     "layers": ["-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"],
 }
-# Tests that take minutes. They run when their suite is asked for by name.
+# Tests that take minutes. They run when their suite is asked for by name, and in `nightly`.
 DEEP = "deep"
+# Tests that measure time, or load the whole machine. No other test runs beside them.
+ALONE = "alone"
+# Two names that stand for several: a check of what one has just written, and everything there is.
+QUICK, NIGHTLY = "quick", "nightly"
+# What `quick` runs of the tests that need servers: the path of an order, from the request to the stock.
+QUICK_FILES = [
+    f"integration/test_{name}.py"
+    for name in ("ingest_api", "bulk_orders", "order_lookup", "persist_worker", "product_consumer", "product_api")
+]
 # These need no server of ours. Any other directory in tests/ is a suite that does.
 WITHOUT_SERVERS = ("unit", "fuzz", "compose")
+# These compute more than they wait: a process for each core is enough. The others wait most of their time.
+COMPUTING = ("unit", "fuzz")
+PROCESSES_PER_CORE = 2
+# All of these run alone, one after the other. Elsewhere a test with the mark ALONE does.
+ONE_BY_ONE = ("chaos", "soak")
+# Arguments that choose a few tests or look into one: then a single pytest runs all of them, in order.
+_FOR_ONE_PROCESS = ("-k", "-m", "-n", "-s", "--pdb", "--lf", "--last-failed", "--ff", "--co", "--chaos-record")
 # What a suite takes of a machine besides. Where it is not to be had, a run that names none leaves it out, and says so.
 NEEDS = {
     "compose": "a Docker engine, or root and the right to start one",
@@ -44,6 +60,21 @@ _ADMINISTERS = 1 << 12 | 1 << 21
 
 
 @dataclass(frozen=True)
+class Stage:
+    """One start of pytest."""
+
+    name: str
+    suites: list[str]
+    arguments: list[str]
+    may_be_empty: bool = False
+    """Whether there need not be a test for it."""
+
+    @property
+    def paths(self) -> list[str]:
+        return [f"tests/{SOAK_FILE if suite == SOAK else suite}" for suite in self.suites]
+
+
+@dataclass(frozen=True)
 class Plan:
     """What one run does: static checks and test directories, in order, and what is passed on to pytest."""
 
@@ -52,15 +83,34 @@ class Plan:
     pytest_arguments: list[str]
     left_out: list[str]
     """Suites that this machine cannot run, and that were not asked for by name."""
+    deep: bool
+    """Whether tests that take minutes run too."""
 
     @property
     def needs_servers(self) -> bool:
         return any(suite not in WITHOUT_SERVERS for suite in self.suites)
 
-    @property
-    def paths(self) -> list[str]:
-        """What pytest is given."""
-        return [f"tests/{SOAK_FILE if suite == SOAK else suite}" for suite in self.suites]
+    def stages(self, cores: int) -> list[Stage]:
+        """What pytest is started for, in order: tests that compute, tests that wait, tests that run alone."""
+        if any(argument.startswith(_FOR_ONE_PROCESS) for argument in self.pytest_arguments):
+            return [Stage("one by one", self.suites, self._marked())]
+        computing = [suite for suite in self.suites if suite in COMPUTING]
+        waiting = [suite for suite in self.suites if suite not in (*COMPUTING, *ONE_BY_ONE)]
+        stages = [
+            Stage("unit", computing, [*self._marked(f"not {ALONE}"), *_side_by_side(cores)]),
+            Stage("side by side", waiting, [*self._marked(f"not {ALONE}"), *_side_by_side(PROCESSES_PER_CORE * cores)]),
+            Stage("one by one", self.suites, self._marked(ALONE), may_be_empty=True),
+        ]
+        return [stage for stage in stages if stage.suites]
+
+    def _marked(self, *marks: str) -> list[str]:
+        """The arguments, and which marks a test must have and must not have."""
+        marks = (*marks, *([] if self.deep else [f"not {DEEP}"]))
+        return [*(["-m", " and ".join(marks)] if marks else []), *self.pytest_arguments]
+
+
+def _side_by_side(processes: int) -> list[str]:
+    return ["-n", str(processes), "--dist", "loadgroup"]
 
 
 def available_suites(tests: Path = TESTS) -> list[str]:
@@ -108,7 +158,7 @@ def plan(
     """
     names, rest = split(arguments)
     names, minutes = _minutes(names)
-    known = [*STATIC, *suites]
+    known = [*STATIC, *suites, QUICK, NIGHTLY]
     for name in names:
         if name.startswith("-"):
             after = " ".join(arguments[arguments.index(name) :])
@@ -119,21 +169,28 @@ def plan(
             )
         if name not in known:
             raise HeadraceError(f"no suite {name!r}", f"the suites are: {', '.join(known)}", "./headrace test unit")
-    chosen = names or by_default(suites, impossible)
-    rest = [*minutes, *rest] if names else ["-m", f"not {DEEP}", *rest]
+    everything = not names or NIGHTLY in names
+    chosen = by_default(suites, impossible) if everything else [*names, *(STATIC if QUICK in names else ())]
+    quick = ["unit", *QUICK_FILES] if QUICK in names else []
+    deep = bool(names) and QUICK not in names
     for name in required:
         if name not in NEEDS:
             cause = f"what may be required is: {' '.join(NEEDS)}"
             raise HeadraceError(f"{REQUIRED} names {name!r}", cause, f'{REQUIRED}="{" ".join(NEEDS)}"')
-    left_out = [name for name in suites if not names and name in impossible]
+    left_out = [name for name in suites if everything and name in impossible and name not in names]
     for name in left_out:
         if name in required:
             raise HeadraceError(
                 f"cannot run {name}, which {REQUIRED} names", f"it takes {NEEDS[name]}", f"or: unset {REQUIRED}"
             )
-    return Plan(
-        [name for name in STATIC if name in chosen], [name for name in suites if name in chosen], rest, left_out
-    )
+    static = [name for name in STATIC if name in chosen]
+    return Plan(static, _without_repeats(quick, suites, chosen), [*minutes, *rest], left_out, deep)
+
+
+def _without_repeats(quick: list[str], suites: list[str], chosen: Collection[str]) -> list[str]:
+    """The suites that were chosen, and of the quick ones those that no such suite holds."""
+    whole = [name for name in suites if name in chosen]
+    return whole + [name for name in quick if name.partition("/")[0] not in whole]
 
 
 def _minutes(names: list[str]) -> tuple[list[str], list[str]]:

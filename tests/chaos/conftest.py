@@ -25,11 +25,8 @@ from tests.chaos.results import Row
 from tests.chaos.scene import BreakableScene
 from tests.chaos.servers import OwnServers, own_servers
 from tests.conftest import Servers, migrated_template
-from tests.support.data.summaries import pytest_terminal_summary, tell
 from tests.support.faults.faults import Proxy, proxy_to
 from tests.support.services.deployment import deployed
-
-__all__ = ["pytest_terminal_summary", "tell"]
 
 _rows = pytest.StashKey[dict[str, Row]]()
 """Test → row."""
@@ -37,15 +34,8 @@ _seed = pytest.StashKey[int]()
 _left_out = pytest.StashKey[bool]()
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--chaos-seed", type=int, default=os.environ.get("HEADRACE_CHAOS_SEED"), help="repeat a run")
-    parser.addoption("--minutes", type=float, default=10, help="how long a soak takes")
-    parser.addoption("--chaos-record", action="store_true", help="write docs/reliability.json and the table")
-
-
 def pytest_configure(config: pytest.Config) -> None:
-    # A pytest run that does not name this directory has no such option.
-    given = config.getoption("--chaos-seed", None)
+    given = config.getoption("--chaos-seed")
     config.stash[_seed] = int(given) if given is not None else random.randrange(10**6)
     config.stash[_rows] = {}
 
@@ -77,7 +67,7 @@ def pytest_deselected(items: list[pytest.Item]) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Record the run, even if it failed. An incomplete run is not recorded."""
     rows = session.config.stash[_rows].values()
-    if not session.config.getoption("--chaos-record", False):
+    if not session.config.getoption("--chaos-record"):
         return
     missing = results.missing(rows)
     if missing or _left_out in session.config.stash or len(rows) < session.testscollected:

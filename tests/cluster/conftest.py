@@ -19,10 +19,7 @@ from tests.cluster.nodes import Cluster, three_nodes
 from tests.conftest import environment_of
 from tests.support.brokers.broker import plain_channel
 from tests.support.brokers.publishers import QUEUE as THINGS
-from tests.support.data.summaries import pytest_terminal_summary, tell
 from tests.support.services.deployment import deployed
-
-__all__ = ["pytest_terminal_summary", "tell"]
 
 _QUEUES = (topology.ORDERS_ACCEPTED_QUEUE, topology.ORDERS_CREATED_QUEUE, topology.ORDERS_DEAD_QUEUE)
 

@@ -16,11 +16,7 @@ import pytest_asyncio
 from stack.containers import containers
 from stack.home.directory import Home
 from tests.compose.composed import Composed, compose_directory, is_engine_running, make_images, stop_engine
-from tests.support.data.summaries import pytest_terminal_summary, tell
 from tests.support.services.processes import free_port
-
-__all__ = ["pytest_terminal_summary", "tell"]
-
 
 _ELSEWHERE = ("COMPOSE_FILE", "DATABASE_URL", "AMQP_URL", "INGEST_API_URL", "PRODUCT_API_URL", "SECRETS_DIRECTORY")
 

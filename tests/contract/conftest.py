@@ -12,11 +12,8 @@ from tests.conftest import Servers, emptied_redis, environment_of, own_database,
 from tests.contract.provocations import FULL_PRODUCT
 from tests.contract.schemathesis_run import Target
 from tests.support.data.api_keys import key_of, write_keys
-from tests.support.data.summaries import pytest_terminal_summary, tell
 from tests.support.services.deployment import Deployment, deployed
 from tests.support.services.ingest import execute, insert_product
-
-__all__ = ["pytest_terminal_summary", "tell"]
 
 TOKENS = {client: new_token() for client in ("alice", "bob", "carol", "alice again")}
 _SCOPES = (ORDERS_WRITE, ORDERS_READ, PRODUCTS_WRITE)

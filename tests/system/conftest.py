@@ -6,10 +6,7 @@ import pytest
 import pytest_asyncio
 
 from tests.conftest import Servers, emptied_redis, environment_of, own_database, own_vhost
-from tests.support.data.summaries import pytest_terminal_summary, tell
 from tests.support.services.deployment import Deployment, deployed
-
-__all__ = ["pytest_terminal_summary", "tell"]
 
 
 @pytest.fixture(scope="module")

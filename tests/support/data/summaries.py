@@ -1,25 +1,29 @@
-"""Lines that a suite prints at the end of a run, passed or not: what was tried, and how much.
+"""Lines that a test prints at the end of a run, passed or not: what was tried, and how much.
 
-A conftest.py imports both.
+tests/conftest.py imports all three.
 """
 
 from collections.abc import Callable
 
 import pytest
 
-_told = pytest.StashKey[list[str]]()
+_TOLD = "told"
+_lines: list[str] = []
 
 
 @pytest.fixture
 def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """A function that prints a line below the results."""
-    return request.config.stash.setdefault(_told, []).append
+    """A function that prints a line below the results. In a parallel run another process prints it."""
+    return lambda line: request.node.user_properties.append((_TOLD, line))
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    lines = config.stash.get(_told, [])
-    if lines:
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "teardown":
+        _lines.extend(str(line) for name, line in report.user_properties if name == _TOLD)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _lines:
         terminalreporter.section("what was tried")
-        for line in lines:
+        for line in _lines:
             terminalreporter.line(line)
-        lines.clear()  # two suites in one run ask twice

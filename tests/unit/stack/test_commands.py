@@ -20,7 +20,7 @@ from pipeline.process.settings import PipelineSettings
 from product_api.settings import ProductSettings
 from product_consumer.settings import ConsumerSettings
 from stack.develop import checks
-from stack.develop.suites import NEEDS, STATIC, available_suites, impossible_here, plan
+from stack.develop.suites import NEEDS, QUICK_FILES, STATIC, TESTS, Stage, available_suites, impossible_here, plan
 from stack.errors import HeadraceError
 from stack.home.directory import ROOT, Home
 from stack.home.environment import HEALTH_PORTS, SERVICE_PORTS
@@ -65,17 +65,60 @@ def test_what_a_machine_cannot_run_is_left_out_and_said_unless_it_is_named() -> 
     assert set(impossible_here()) <= set(NEEDS) <= set(available_suites())
 
 
-def test_what_takes_long_runs_only_when_its_suite_is_named() -> None:
-    assert plan(["--", "-x"], SUITES).pytest_arguments == ["-m", "not deep", "-x"]
-    assert plan(["system", "--", "-x"], SUITES).pytest_arguments == ["-x"]
+def started(*arguments: str, suites: list[str] = SUITES) -> list[tuple[str, list[str], list[str]]]:
+    """For each start of pytest on two cores: its name, the suites, the arguments."""
+    return [(it.name, it.suites, it.arguments) for it in plan(list(arguments), suites).stages(cores=2)]
+
+
+def test_tests_run_side_by_side_and_those_that_measure_run_alone() -> None:
+    assert started("--", "-x") == [
+        ("unit", ["unit"], ["-m", "not alone and not deep", "-x", "-n", "2", "--dist", "loadgroup"]),
+        (
+            "side by side",
+            ["integration", "system"],
+            ["-m", "not alone and not deep", "-x", "-n", "4", "--dist", "loadgroup"],
+        ),
+        ("one by one", SUITES, ["-m", "alone and not deep", "-x"]),
+    ]
+    assert started("chaos") == [("one by one", ["chaos"], ["-m", "alone"])]
+    assert [name for name, _, _ in started("unit")] == ["unit", "one by one"]
+    assert [name for name, _, _ in started("types")] == []
+
+
+@pytest.mark.parametrize("argument", ["-k", "-kduplicate", "-m", "-s", "--pdb", "--lf", "-n", "--co", "--chaos-record"])
+def test_who_chooses_tests_or_looks_into_one_gets_a_single_pytest(argument: str) -> None:
+    assert started("system", "unit", "--", argument) == [("one by one", ["unit", "system"], [argument])]
+
+
+def test_what_takes_long_runs_only_when_its_suite_is_named_or_at_night() -> None:
+    assert all("not deep" in arguments[1] for _, _, arguments in started())
+    assert all("not deep" in arguments[1] for _, _, arguments in started("quick"))
+    assert not any("not deep" in arguments[1] for _, _, arguments in started("nightly"))
+    assert not any("not deep" in arguments[1] for _, _, arguments in started("system"))
+
+
+def test_at_night_everything_runs_that_this_machine_can_run() -> None:
+    suites = [*SUITES, "compose", "soak"]
+    run = plan(["nightly"], suites, ["compose"])
+    assert (run.static, run.suites, run.left_out) == (list(STATIC), SUITES, ["compose"])
+    with pytest.raises(HeadraceError, match="cannot run compose"):
+        plan(["nightly"], suites, ["compose"], ["compose"])
+
+
+def test_quick_checks_everything_static_all_units_and_the_path_of_an_order() -> None:
+    run = plan(["quick"], SUITES)
+    assert (run.static, run.suites) == (list(STATIC), ["unit", *QUICK_FILES])
+    assert run.needs_servers
+    assert all((TESTS / file).is_file() for file in QUICK_FILES)
+    assert plan(["quick", "integration"], SUITES).suites == ["integration", "unit"]
 
 
 def test_a_soak_runs_when_it_is_named_and_for_as_long_as_it_is_told() -> None:
     suites = [*SUITES, "soak"]
     assert plan([], suites).suites == SUITES
     run = plan(["soak", "--minutes", "30", "--", "-x"], suites)
-    assert (run.paths, run.pytest_arguments) == (["tests/chaos/soak.py"], ["--minutes", "30", "-x"])
-    assert plan(["unit", "soak"], suites).paths == ["tests/unit", "tests/chaos/soak.py"]
+    assert run.stages(2) == [Stage("one by one", ["soak"], ["-m", "alone", "--minutes", "30", "-x"], may_be_empty=True)]
+    assert run.stages(2)[0].paths == ["tests/chaos/soak.py"]
     assert run.needs_servers
 
 
@@ -198,7 +241,7 @@ def test_an_interrupt_as_the_servers_stop_does_not_lose_the_summary(
     monkeypatch.setattr(checks, "_pytest", lambda *_: True)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     assert checks.run_suites(Home(tmp_path), ["system"]) == 0
-    assert "all passed (tests)" in capsys.readouterr().out
+    assert "all passed (side by side, one by one)" in capsys.readouterr().out
 
 
 def test_an_error_says_what_cause_and_mend(tmp_path: Path) -> None:
