@@ -18,7 +18,7 @@ from tests.conftest import Servers
 from tests.support.brokers.broker import plain_channel, send_orders
 from tests.support.brokers.dead_letters import headrace_dead
 from tests.support.data.orders import new_product_id, order
-from tests.support.services.accounts import accounts
+from tests.support.services.accounts import ONE_AT_A_TIME, accounts
 from tests.support.services.ingest import ORDERS, Ingest, ingesting
 from tests.support.services.workers import (
     add_product,
@@ -233,6 +233,7 @@ async def test_p4_a_client_retries_an_order_that_was_discarded(
     assert await shown(ingest, first) == {"status": "FAILED", "reason": Reason.UNREADABLE, "final": True}
 
 
+@ONE_AT_A_TIME
 async def test_the_operators_account_may_discard(
     environment: dict[str, str], connection: Connection, servers: Servers
 ) -> None:

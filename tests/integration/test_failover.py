@@ -93,6 +93,7 @@ async def test_p12_a_worker_between_batches_notices_that_its_server_has_become_r
 
 
 @pytest.mark.deep
+@pytest.mark.alone  # it copies the whole server
 @pytest.mark.timeout(300)
 async def test_p12_a_failover_is_named_by_every_client_and_over_as_soon_as_a_server_can_write(
     servers: Servers, environment: dict[str, str], database_url: str
@@ -149,6 +150,7 @@ async def _get(deployment: Deployment, name: str, path: str) -> httpx.Response:
 
 
 @pytest.mark.deep
+@pytest.mark.alone  # it copies the whole server
 async def test_p12_of_several_hosts_the_one_that_can_write_is_taken(servers: Servers, database_url: str) -> None:
     async with standby_of(servers.database_url) as standby:
         await standby.catch_up()

@@ -5,7 +5,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Literal, get_args
+from typing import Literal
 from urllib.parse import quote, urlsplit
 
 import pytest
@@ -116,7 +116,11 @@ async def test_a_command_has_its_own_settings_too(
 # ── the whole pipeline
 
 
-@pytest.mark.parametrize("level", get_args(Level))
+# A setting of the server is everybody's: no other test may run meanwhile.
+_LEVELS = ["database", "role", pytest.param("server", marks=pytest.mark.alone)]
+
+
+@pytest.mark.parametrize("level", _LEVELS)
 async def test_p4_orders_are_accepted_stored_and_decided_promptly_whatever_others_have_set(
     environment: dict[str, str], database_url: str, level: Level
 ) -> None:

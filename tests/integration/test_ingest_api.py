@@ -291,7 +291,7 @@ async def test_a_body_in_pieces_up_to_the_limit_is_taken(ingest: Ingest, laptop:
 
 async def test_paths_that_are_not_there_are_404(ingest: Ingest) -> None:
     for path in (
-        "/",
+        "/api",
         "/api/v1/nothing",
         f"{ORDERS}/",
         f"{ORDERS}/product",

@@ -10,7 +10,7 @@ from pipeline.contract import topology
 from stack.servers.broker_users import RIGHTS, permissions
 from tests.conftest import Servers
 from tests.support.clients.keyed import keyed
-from tests.support.services.accounts import accounts
+from tests.support.services.accounts import ONE_AT_A_TIME, accounts
 from tests.support.services.ingest import check_problem, ingesting, insert_product, vhost_of
 from tests.support.services.processes import service_process
 
@@ -36,6 +36,7 @@ async def test_p5_once_an_ingest_api_has_met_the_broker_an_emptied_redis_is_not_
             check_problem(await keyed(ingest, sold_out), 503, "outcome-unknown")
 
 
+@ONE_AT_A_TIME
 async def test_p5_a_user_who_may_not_mark_the_broker_takes_orders_all_the_same(
     environment: dict[str, str], laptop: str, servers: Servers
 ) -> None:

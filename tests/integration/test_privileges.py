@@ -24,11 +24,13 @@ from pipeline.contract.topology import ORDER_ACCEPTED, ORDER_CREATED, ORDERS_EXC
 from tests.conftest import Servers
 from tests.support.clients.keyed import KEY
 from tests.support.data.redis_names import NAMESPACE
-from tests.support.services.accounts import Accounts, accounts, refusals
+from tests.support.services.accounts import ONE_AT_A_TIME, Accounts, accounts, refusals
 from tests.support.services.deployment import SERVICES, Deployment, deployed
 from tests.support.services.ingest import ORDERS
 from tests.support.services.workers import connected
 from tests.support.time.conditions import eventually
+
+pytestmark = ONE_AT_A_TIME
 
 TABLES = (
     "products",

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.conftest import Servers
-from tests.support.services.processes import free_port, service_process
+from tests.support.services.processes import free_port, free_ports, service_process
 from tests.support.time.conditions import eventually
 
 _ROOT = Path(__file__).parents[2]
@@ -25,7 +25,7 @@ async def start(name: str, environment: Mapping[str, str], files: int | None = N
         sys.executable,
         *("-m", name),
         cwd=_ROOT,
-        env=environment,
+        env={**free_ports(name), **environment},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         preexec_fn=None if files is None else lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files)),

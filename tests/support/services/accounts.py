@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import httpx
+import pytest
 from redis.asyncio import Redis
 
 from migrations.__main__ import migrate
@@ -23,6 +24,9 @@ from stack.servers.accounts import (
 from stack.servers.broker_users import RIGHTS, definitions
 from tests.support.data.redis_names import REDIS_NAMESPACE
 from tests.support.services.ingest import vhost_of
+
+# Roles and users belong to the server, and have the same names in every test: one test at a time makes them.
+ONE_AT_A_TIME = pytest.mark.xdist_group("accounts")
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ class ForkedProcess:
 
 
 class _Parent:
-    """The process that has imported the services, as this one sees it. It ends, with its children, when this one does."""
+    """The process that has imported the services. It ends, with its children, when this one does."""
 
     def __init__(self) -> None:
         self._line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -72,7 +72,7 @@ class _Parent:
         return self._process.poll() is None
 
     def start(self, name: str, environment: Mapping[str, str], log: int) -> ForkedProcess:
-        """`name` with `environment` and no other, which writes to the file `log`. Waits for the imports, the first time."""
+        """`name` with that environment and no other. The first time it waits for the imports."""
         ours, theirs = os.pipe()
         request = json.dumps({"name": name, "environment": dict(environment)}).encode()
         socket.send_fds(self._line, [request], [log, theirs])
@@ -102,11 +102,11 @@ def _serve(line: socket.socket) -> None:
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     while True:
-        readable, _, _ = select.select([line, ended], [], [])
+        readable, _, _ = select.select([line.fileno(), ended], [], [])
         if ended in readable:
             os.read(ended, 4096)
             _tell_who_has_ended(children)
-        if line in readable:
+        if line.fileno() in readable:
             request, files, _, _ = socket.recv_fds(line, _MOST_BYTES, 2)
             if not request:
                 _kill(children)

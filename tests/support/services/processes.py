@@ -17,6 +17,8 @@ from typing import IO
 import httpx
 from starlette.types import ASGIApp
 
+from tests.support.services.forked import SERVICES as FORKED
+from tests.support.services.forked import ForkedProcess, start_forked
 from tests.support.time.conditions import eventually
 from web.serving import server
 
@@ -42,7 +44,7 @@ class Service:
     url: str
     health_url: str
     """The URL of its health listener. A worker has only one URL."""
-    process: asyncio.subprocess.Process
+    process: asyncio.subprocess.Process | ForkedProcess
     _log: IO[bytes]
 
     def log(self) -> str:
@@ -93,20 +95,12 @@ async def service_process(
     the service need not be connected; with None nothing is waited for. `program`: a module to run instead, with the
     service's name as its argument.
     """
-    port = port or free_port()
-    variables = {**os.environ, **environment, f"{name.upper()}_PORT": str(port)}
-    health_port = port
-    if name in ("ingest_api", "product_api"):
-        health_port = free_port()
-        variables[f"{name.upper()}_HEALTH_PORT"] = str(health_port)
+    ports = free_ports(name) | ({f"{name.upper()}_PORT": str(port)} if port else {})
+    port = int(ports[f"{name.upper()}_PORT"])
+    health_port = int(ports.get(f"{name.upper()}_HEALTH_PORT", port))
+    variables = {**os.environ, **environment, **ports}
     with TemporaryFile() as log:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", *([program] if program else []), name),
-            cwd=_ROOT,
-            env=variables,
-            stdout=log,
-            stderr=log,
-        )
+        process = await _started(name, variables, log.fileno(), program)
         service = Service(name, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{health_port}", process, log)
         try:
             if ready is not None:
@@ -116,6 +110,15 @@ async def service_process(
             if process.returncode is None:
                 process.kill()
             await process.wait()
+
+
+async def _started(
+    name: str, variables: Mapping[str, str], log: int, program: str | None
+) -> asyncio.subprocess.Process | ForkedProcess:
+    if program is None and name in FORKED:
+        return start_forked(name, variables, log)
+    command = (sys.executable, "-m", *([program] if program else []), name)
+    return await asyncio.create_subprocess_exec(*command, cwd=_ROOT, env=variables, stdout=log, stderr=log)
 
 
 @asynccontextmanager
@@ -140,6 +143,12 @@ async def running(app: ASGIApp, *, ready: str = "/readyz", max_connections: int 
     finally:
         stop.set()
         await serving
+
+
+def free_ports(name: str) -> dict[str, str]:
+    """The variables that give a service ports that nobody listens on: its own, and that of an API's health listener."""
+    own, health = f"{name.upper()}_PORT", f"{name.upper()}_HEALTH_PORT"
+    return {variable: str(free_port()) for variable in ((own, health) if name.endswith("_api") else (own,))}
 
 
 def free_port() -> int:
