@@ -31,8 +31,12 @@ ALONE = "alone"
 QUICK, NIGHTLY = "quick", "nightly"
 # What `quick` runs of the tests that need servers: the path of an order, from the request to the stock.
 QUICK_FILES = [
-    f"integration/test_{name}.py"
-    for name in ("ingest_api", "bulk_orders", "order_lookup", "persist_worker", "product_consumer", "product_api")
+    "integration/orders/test_ingest_api.py",
+    "integration/orders/test_bulk_orders.py",
+    "integration/reads/test_order_lookup.py",
+    "integration/workers/test_persist_worker.py",
+    "integration/workers/test_product_consumer.py",
+    "integration/products/test_product_api.py",
 ]
 # These need no server of ours. Any other directory in tests/ is a suite that does.
 WITHOUT_SERVERS = ("unit", "fuzz", "compose")

@@ -32,7 +32,7 @@ def test_every_arrow_of_the_way_has_its_table() -> None:
 
 def test_every_failpoint_is_hit_on_real_servers() -> None:
     """By name: what the document says of exact moments is shown there."""
-    shown = (ROOT / "tests/integration/test_failpoints.py").read_text()
+    shown = (ROOT / "tests/integration/workers/test_failpoints.py").read_text()
     assert [it.name for it in FAILPOINTS if f'"{it.name}' not in shown] == []
 
 

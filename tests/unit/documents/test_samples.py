@@ -18,16 +18,16 @@ CHECKED = {
     "sh": "command by command, see below",
     "bash": "each as one script, by tests/system/test_documented_samples.py",
     "text": "output or a drawing, nothing to run",
-    "diff": "applied to a copy of the repository by tests/integration/test_adding_a_field.py",
+    "diff": "applied to a copy of the repository by tests/integration/orders/test_adding_a_field.py",
 }
 """How the samples of each language are held to the code. Another language needs a way here first."""
 
 RUN_ELSEWHERE = {
     "git clone ${URL:?set URL to the address of this repository} headrace && cd headrace": "a test begins in a clone",
     "DATABASE_URL=postgresql://ADMIN:PASSWORD@HOST/headrace python -m migrations.privileges DIRECTORY": (
-        "tests/integration/test_privileges.py"
+        "tests/integration/database/test_privileges.py"
     ),
-    "python -m stack.servers.redis_users shop DIRECTORY": "tests/integration/test_redis_users.py",
+    "python -m stack.servers.redis_users shop DIRECTORY": "tests/integration/cache/test_redis_users.py",
     "useradd --system --no-create-home --shell /usr/sbin/nologin headrace": "it changes the machine",
     ".venv-bench/bin/python -m benchmarks.report benchmarks/results/FILE.json": "tests/unit/benchmarks",
     "uv pip compile --universal --generate-hashes --no-header --python-version 3.11 pyproject.toml"

@@ -15,7 +15,7 @@ from tests.conftest import Servers
 from tests.support.services.processes import free_port, free_ports, service_process
 from tests.support.time.conditions import eventually
 
-_ROOT = Path(__file__).parents[2]
+_ROOT = Path(__file__).parents[3]
 SERVICES = ["ingest_api", "persist_worker", "product_consumer", "product_api"]
 
 

@@ -266,7 +266,7 @@ async def ended_by_itself(name: str, directory: Path, changes: dict[str, str]) -
     }
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", name),
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
         env={**os.environ, **nothing, **changes},
         stderr=asyncio.subprocess.PIPE,
     )

@@ -26,7 +26,7 @@ from tests.support.services.settings import settings_from
 from tests.support.time.conditions import eventually
 from web.requests.head import Head
 
-_ROOT = Path(__file__).parents[2]
+_ROOT = Path(__file__).parents[3]
 _PACKAGES = ("web", "ingest_api", "pipeline", "database")
 MAX_FILES = 7
 

@@ -1,0 +1,1 @@
+"""RabbitMQ: connections, publishing, batches, and what goes wrong there."""

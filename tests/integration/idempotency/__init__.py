@@ -1,0 +1,1 @@
+"""A key makes one order of all its requests, whatever is lost meanwhile."""

@@ -1,0 +1,1 @@
+"""The operator's commands: verify, repair, dead letters."""

@@ -1,0 +1,1 @@
+"""POST /api/v1/orders and its bulk form, on real servers."""

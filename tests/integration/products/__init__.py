@@ -1,0 +1,1 @@
+"""product_api, and the prices that ingest_api reads."""

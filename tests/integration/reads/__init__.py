@@ -1,0 +1,1 @@
+"""Reading orders: one, a list, and waiting for a verdict."""

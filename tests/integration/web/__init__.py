@@ -1,0 +1,1 @@
+"""The HTTP server, its doors and its pages."""
