@@ -94,7 +94,7 @@ class Plan:
     def needs_servers(self) -> bool:
         return any(suite not in WITHOUT_SERVERS for suite in self.suites)
 
-    def stages(self, cores: int) -> list[Stage]:
+    def stages(self, cores: int, tests: Path = TESTS) -> list[Stage]:
         """What pytest is started for, in order: tests that compute, tests that wait, tests that run alone."""
         if any(argument.startswith(_FOR_ONE_PROCESS) for argument in self.pytest_arguments):
             return [Stage("one by one", self.suites, self._marked())]
@@ -103,7 +103,7 @@ class Plan:
         stages = [
             Stage("unit", computing, [*self._marked(f"not {ALONE}"), *_side_by_side(cores)]),
             Stage("side by side", waiting, [*self._marked(f"not {ALONE}"), *_side_by_side(PROCESSES_PER_CORE * cores)]),
-            Stage("one by one", self.suites, self._marked(ALONE), may_be_empty=True),
+            Stage("one by one", _with_tests_alone(self.suites, tests), self._marked(ALONE), may_be_empty=True),
         ]
         return [stage for stage in stages if stage.suites]
 
@@ -111,6 +111,16 @@ class Plan:
         """The arguments, and which marks a test must have and must not have."""
         marks = (*marks, *([] if self.deep else [f"not {DEEP}"]))
         return [*(["-m", " and ".join(marks)] if marks else []), *self.pytest_arguments]
+
+
+def _with_tests_alone(suites: list[str], tests: Path) -> list[str]:
+    """Those that have a test with that mark. To collect all the others would take longer than to run these."""
+    mark = f"pytest.mark.{ALONE}"
+    return [
+        suite
+        for suite in suites
+        if suite in ONE_BY_ONE or any(mark in file.read_text() for file in (tests / suite).rglob("test_*.py"))
+    ]
 
 
 def _side_by_side(processes: int) -> list[str]:

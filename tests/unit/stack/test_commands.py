@@ -66,8 +66,9 @@ def test_what_a_machine_cannot_run_is_left_out_and_said_unless_it_is_named() -> 
 
 
 def started(*arguments: str, suites: list[str] = SUITES) -> list[tuple[str, list[str], list[str]]]:
-    """For each start of pytest on two cores: its name, the suites, the arguments."""
-    return [(it.name, it.suites, it.arguments) for it in plan(list(arguments), suites).stages(cores=2)]
+    """For each start of pytest on two cores: its name, the suites, the arguments. No test has a mark."""
+    stages = plan(list(arguments), suites).stages(cores=2, tests=Path("/nowhere"))
+    return [(it.name, it.suites, it.arguments) for it in stages]
 
 
 def test_tests_run_side_by_side_and_those_that_measure_run_alone() -> None:
@@ -78,11 +79,23 @@ def test_tests_run_side_by_side_and_those_that_measure_run_alone() -> None:
             ["integration", "system"],
             ["-m", "not alone and not deep", "-x", "-n", "4", "--dist", "loadgroup"],
         ),
-        ("one by one", SUITES, ["-m", "alone and not deep", "-x"]),
+        ("one by one", ["chaos"], ["-m", "alone and not deep", "-x"]),
     ]
     assert started("chaos") == [("one by one", ["chaos"], ["-m", "alone"])]
-    assert [name for name, _, _ in started("unit")] == ["unit", "one by one"]
+    assert [name for name, _, _ in started("unit")] == ["unit"]
     assert [name for name, _, _ in started("types")] == []
+
+
+def test_a_suite_of_which_a_test_runs_alone_is_started_once_more_for_that(tmp_path: Path) -> None:
+    for suite, text in (("unit", "pass"), ("system", "@pytest.mark.alone")):
+        (tmp_path / suite / "room").mkdir(parents=True)
+        (tmp_path / suite / "room" / "test_x.py").write_text(text)
+    stages = plan(["unit", "system"], SUITES).stages(2, tmp_path)
+    assert [(it.name, it.suites) for it in stages] == [
+        ("unit", ["unit"]),
+        ("side by side", ["system"]),
+        ("one by one", ["system"]),
+    ]
 
 
 @pytest.mark.parametrize("argument", ["-k", "-kduplicate", "-m", "-s", "--pdb", "--lf", "-n", "--co", "--chaos-record"])
@@ -241,7 +254,7 @@ def test_an_interrupt_as_the_servers_stop_does_not_lose_the_summary(
     monkeypatch.setattr(checks, "_pytest", lambda *_: True)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     assert checks.run_suites(Home(tmp_path), ["system"]) == 0
-    assert "all passed (side by side, one by one)" in capsys.readouterr().out
+    assert "all passed (side by side)" in capsys.readouterr().out
 
 
 def test_an_error_says_what_cause_and_mend(tmp_path: Path) -> None:
