@@ -20,10 +20,10 @@ import pytest_asyncio
 
 from benchmarks.run.machine import cpu_model, revision
 from stack.home.directory import Home
-from tests.chaos import results
-from tests.chaos.results import Row
-from tests.chaos.scene import BreakableScene
-from tests.chaos.servers import OwnServers, own_servers
+from tests.chaos.account import results
+from tests.chaos.account.results import Row
+from tests.chaos.faults.servers import OwnServers, own_servers
+from tests.chaos.scene.scene import BreakableScene
 from tests.conftest import Servers, migrated_template
 from tests.support.faults.faults import Proxy, proxy_to
 from tests.support.services.deployment import deployed

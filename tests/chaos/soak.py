@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from tests.chaos.leaks import LEAST_MIN, Look, leaks, open_files
-from tests.chaos.random_faults import AROUND, DEADLY, Fault
-from tests.chaos.scene import BreakableScene
-from tests.chaos.watch import resident_mb
+from tests.chaos.account.leaks import LEAST_MIN, Look, leaks, open_files
+from tests.chaos.faults.random_faults import AROUND, DEADLY, Fault
+from tests.chaos.scene.scene import BreakableScene
+from tests.chaos.scene.watch import resident_mb
 from tests.support.brokers.broker import running_task
 from tests.support.services.deployment import SERVICES
 from tests.support.time.conditions import eventually

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.chaos.scene import BreakableScene
-from tests.chaos.signs import Counts, Says
+from tests.chaos.account.signs import Counts, Says
+from tests.chaos.scene.scene import BreakableScene
 from tests.support.faults.faults import Proxy
 from tests.support.time.conditions import eventually
 

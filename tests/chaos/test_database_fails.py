@@ -12,9 +12,9 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from tests.chaos.scene import BreakableScene
-from tests.chaos.servers import OwnServers
-from tests.chaos.signs import Counts, Says
+from tests.chaos.account.signs import Counts, Says
+from tests.chaos.faults.servers import OwnServers
+from tests.chaos.scene.scene import BreakableScene
 from tests.support.clients.attacks import quantile
 from tests.support.services.workers import connected, locked
 

@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 import pytest
 import pytest_asyncio
 
-from tests.chaos.scene import BreakableScene
-from tests.chaos.servers import OwnServers
-from tests.chaos.signs import Counts, Says
+from tests.chaos.account.signs import Counts, Says
+from tests.chaos.faults.servers import OwnServers
+from tests.chaos.scene.scene import BreakableScene
 from tests.support.services.workers import connected, locked
 from tests.support.time.conditions import eventually
 

@@ -13,11 +13,11 @@ import pytest
 from aio_pika.abc import AbstractIncomingMessage
 
 from pipeline.contract import topology
-from tests.chaos import books
-from tests.chaos.dead_letters import remove_cause, replay_twice, unwanted, unwanted_orders, waiting
-from tests.chaos.notes import Note, Verdict, Wanted
-from tests.chaos.scene import Scene
-from tests.chaos.signs import Counts, Says
+from tests.chaos.account import books
+from tests.chaos.account.signs import Counts, Says
+from tests.chaos.scene.dead_letters import remove_cause, replay_twice, unwanted, unwanted_orders, waiting
+from tests.chaos.scene.notes import Note, Verdict, Wanted
+from tests.chaos.scene.scene import Scene
 from tests.support.brokers.broker import plain_channel
 from tests.support.time.conditions import eventually
 

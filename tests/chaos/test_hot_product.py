@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.chaos.notes import Wanted, some_orders
-from tests.chaos.scene import Scene
-from tests.chaos.signs import Counts, Says
+from tests.chaos.account.signs import Counts, Says
+from tests.chaos.scene.notes import Wanted, some_orders
+from tests.chaos.scene.scene import Scene
 from tests.support.services.workers import connected
 from tests.support.time.conditions import eventually
 

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.chaos.scene import BreakableScene
-from tests.chaos.signs import ANY, Counts, Says
+from tests.chaos.account.signs import ANY, Counts, Says
+from tests.chaos.scene.scene import BreakableScene
 from tests.support.services.deployment import SERVICES
 from tests.support.services.processes import Service
 

@@ -8,10 +8,10 @@ from aio_pika.abc import AbstractChannel
 
 from pipeline.contract import topology
 from pipeline.contract.orders import SCHEMA, Order
-from tests.chaos.dead_letters import remove_cause, replay_twice, unwanted, unwanted_orders, waiting
-from tests.chaos.notes import PRICE
-from tests.chaos.scene import Scene
-from tests.chaos.signs import Counts, Says
+from tests.chaos.account.signs import Counts, Says
+from tests.chaos.scene.dead_letters import remove_cause, replay_twice, unwanted, unwanted_orders, waiting
+from tests.chaos.scene.notes import PRICE
+from tests.chaos.scene.scene import Scene
 from tests.support.brokers.broker import plain_channel, send
 from tests.support.data.orders import body_of, order
 from tests.support.services.workers import connected

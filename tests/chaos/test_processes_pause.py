@@ -4,11 +4,11 @@ import signal
 
 import pytest
 
-from tests.chaos import clock
-from tests.chaos.client import Client, ordering
-from tests.chaos.notes import Verdict, some_orders
-from tests.chaos.scene import FAILING, Scene
-from tests.chaos.signs import Counts, Restarts, Says
+from tests.chaos.account.signs import Counts, Restarts, Says
+from tests.chaos.faults import clock
+from tests.chaos.scene.client import Client, ordering
+from tests.chaos.scene.notes import Verdict, some_orders
+from tests.chaos.scene.scene import FAILING, Scene
 from tests.support.services.deployment import SERVICES
 from tests.support.services.processes import service_process
 from tests.support.services.workers import connected

@@ -8,8 +8,8 @@ import pytest_asyncio
 from pamqp.commands import Basic
 
 from pipeline.contract import topology
-from tests.chaos.scene import BreakableScene
-from tests.chaos.signs import Counts, Says
+from tests.chaos.account.signs import Counts, Says
+from tests.chaos.scene.scene import BreakableScene
 from tests.support.brokers.broker import Management, plain_channel
 from tests.support.faults.faults import Proxy, proxy_to
 from tests.support.services.ingest_faults import limit_queues, unlimit_queues

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.chaos.invariants import LEAST_SINGLES
-from tests.chaos.random_faults import AROUND, DEADLY
-from tests.chaos.scene import BreakableScene
+from tests.chaos.account.invariants import LEAST_SINGLES
+from tests.chaos.faults.random_faults import AROUND, DEADLY
+from tests.chaos.scene.scene import BreakableScene
 from tests.chaos.soak import go_on
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(600)]

@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from tests.chaos.scene import BreakableScene
-from tests.chaos.signs import Counts, Says
+from tests.chaos.account.signs import Counts, Says
+from tests.chaos.scene.scene import BreakableScene
 from tests.support.brokers.broker import running_task
 from tests.support.faults.faults import Proxy, proxy_to
 from tests.support.services.deployment import SERVICES

@@ -4,8 +4,8 @@ import signal
 
 import pytest
 
-from tests.chaos.scene import Scene
-from tests.chaos.signs import Counts, Restarts, Says
+from tests.chaos.account.signs import Counts, Restarts, Says
+from tests.chaos.scene.scene import Scene
 from tests.support.faults.faults import Proxy
 from tests.support.time.conditions import eventually
 

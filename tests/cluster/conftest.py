@@ -13,8 +13,8 @@ import pytest
 import pytest_asyncio
 
 from pipeline.contract import topology
-from tests.chaos.results import Row
-from tests.chaos.scene import Scene
+from tests.chaos.account.results import Row
+from tests.chaos.scene.scene import Scene
 from tests.cluster.nodes import Cluster, three_nodes
 from tests.conftest import environment_of
 from tests.support.brokers.broker import plain_channel
@@ -58,7 +58,7 @@ async def scene(
     order_id_key: str,
     tell: Callable[[str], None],
 ) -> AsyncIterator[Scene]:
-    """Running services that know all three nodes. See tests.chaos.scene."""
+    """Running services that know all three nodes. See tests.chaos.scene.scene."""
     environment = environment_of(database_url, cluster.amqp_url, redis_url, order_id_key)
     number, what = request.node.get_closest_marker("scenario").args
     seed = os.environ.get("HEADRACE_CHAOS_SEED") or str(random.randrange(10**6))

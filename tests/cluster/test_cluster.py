@@ -3,8 +3,8 @@
 import pytest
 
 from pipeline.contract import topology
-from tests.chaos.scene import Scene
-from tests.chaos.signs import ANY, Counts, Says
+from tests.chaos.account.signs import ANY, Counts, Says
+from tests.chaos.scene.scene import Scene
 from tests.cluster.nodes import COUNT, Cluster
 from tests.support.time.conditions import eventually
 

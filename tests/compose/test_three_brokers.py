@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from tests.chaos.client import Client
-from tests.chaos.notes import Verdict
+from tests.chaos.scene.client import Client
+from tests.chaos.scene.notes import Verdict
 from tests.compose.composed import Composed
 from tests.compose.test_under_load import account, goes_on, under_load
 from tests.support.time.conditions import eventually

@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from product_api.requests import MAX_QTY
-from tests.chaos.client import Client, ordering
-from tests.chaos.notes import PRICE, Verdict, some_orders
+from tests.chaos.scene.client import Client, ordering
+from tests.chaos.scene.notes import PRICE, Verdict, some_orders
 from tests.compose.composed import Composed
 from tests.support.time.conditions import eventually
 

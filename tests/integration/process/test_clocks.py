@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.chaos import clock
-from tests.chaos.scene import FAILING
+from tests.chaos.faults import clock
+from tests.chaos.scene.scene import FAILING
 from tests.support.services.deployment import SERVICES
 from tests.support.services.processes import service_process
 from tests.support.time.conditions import eventually

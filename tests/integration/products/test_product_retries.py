@@ -11,7 +11,7 @@ from product_api import answered
 from product_api.answered import Keyed, digest_of
 from product_api.app import make_app
 from product_api.settings import ProductSettings
-from tests.chaos import failpoints
+from tests.chaos.faults import failpoints
 from tests.support.data.products import Audit
 from tests.support.services.ingest import check_problem, execute, insert_product
 from tests.support.services.processes import running, service_process
@@ -128,7 +128,7 @@ async def test_p3_p7_a_retry_after_a_death_between_commit_and_bust_is_the_first_
     product_id = await insert_product(environment["DATABASE_URL"], qty=50)
     dying = {**environment, failpoints.VARIABLE: "product.after_commit_before_bust:kill"}
     async with (
-        service_process("product_api", dying, program="tests.chaos.failing") as service,
+        service_process("product_api", dying, program="tests.chaos.faults.failing") as service,
         httpx.AsyncClient(base_url=service.url) as client,
     ):
         await client.get(f"/products/{product_id}")  # which fills the cache

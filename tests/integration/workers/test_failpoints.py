@@ -12,7 +12,7 @@ import pytest
 
 from database.connection import Connection
 from pipeline.contract import topology
-from tests.chaos import failpoints
+from tests.chaos.faults import failpoints
 from tests.support.brokers.broker import plain_channel, send_orders, unsettled
 from tests.support.data.orders import order
 from tests.support.data.products import Audit
@@ -39,7 +39,7 @@ async def failing(environment: dict[str, str], failpoint: str, once: Path | None
     if once:
         variables[failpoints.ONCE_VARIABLE] = str(once)
     service = failpoints.BY_NAME[name].service
-    async with service_process(service, {**environment, **variables}, program="tests.chaos.failing") as process:
+    async with service_process(service, {**environment, **variables}, program="tests.chaos.faults.failing") as process:
         yield process
 
 

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from tests.chaos.failpoints import FAILPOINTS
+from tests.chaos.faults.failpoints import FAILPOINTS
 from tests.support.data.documents import assert_they_are_there
 
 ROOT = Path(__file__).parents[3]

@@ -14,9 +14,9 @@ from pamqp.commands import Basic
 
 from pipeline.contract import topology
 from pipeline.process.coroutines import run_without_waiting
-from tests.chaos import clock, failpoints, wire
-from tests.chaos.failing import put
-from tests.chaos.failpoints import FAILPOINTS, Action, Failpoint, FailpointError, Trigger, parse
+from tests.chaos.faults import clock, failpoints, wire
+from tests.chaos.faults.failing import put
+from tests.chaos.faults.failpoints import FAILPOINTS, Action, Failpoint, FailpointError, Trigger, parse
 
 ROOT = Path(__file__).parents[3]
 SERVICES = ("ingest_api", "persist_worker", "product_consumer", "product_api")

@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 
 from proof.accounting import Stock
-from tests.chaos.invariants import (
+from tests.chaos.account.invariants import (
     LEAST_SINGLES,
     Books,
     Broken,
@@ -23,8 +23,8 @@ from tests.chaos.invariants import (
     i7_throughput_is_back,
     i8_the_fault_is_named,
 )
-from tests.chaos.notes import PRICE, Intent, Note, Verdict, Wanted, intents_of
-from tests.chaos.signs import Counts, Restarts, Says
+from tests.chaos.account.signs import Counts, Restarts, Says
+from tests.chaos.scene.notes import PRICE, Intent, Note, Verdict, Wanted, intents_of
 
 UNIT = Decimal(PRICE)
 OK = Wanted("p", 3)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.leaks import LEAST_LOOKS, Look, leaks, mb_per_min, open_files
-from tests.chaos.watch import resident_mb
+from tests.chaos.account.leaks import LEAST_LOOKS, Look, leaks, mb_per_min, open_files
+from tests.chaos.scene.watch import resident_mb
 
 
 def looks(mb_a_minute: float, *, minutes: float = 12, every_s: float = 5) -> list[Look]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.chaos.recovery import back_s, histogram, per_s, worst
+from tests.chaos.account.recovery import back_s, histogram, per_s, worst
 
 
 def at(rate: int, since: float, until: float) -> list[float]:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.chaos import results
-from tests.chaos.results import Results, Row, make_run, missing, rewritten, table, unfinished, with_run
+from tests.chaos.account import results
+from tests.chaos.account.results import Results, Row, make_run, missing, rewritten, table, unfinished, with_run
 
 DOCUMENT = "# Title\n\n<!-- chaos -->\nby hand\n<!-- /chaos -->\n\nBelow.\n"
 

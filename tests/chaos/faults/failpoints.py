@@ -1,8 +1,8 @@
 """Failpoints: exact moments at which a service dies, stops or hangs, or one of its connections is cut.
 
-The services do not know about them. `python -m tests.chaos.failing SERVICE` patches a service before it starts, and
-wraps the step that the failpoint is named after. The environment says what happens, so helpers that start services need
-not know either:
+The services do not know about them. `python -m tests.chaos.faults.failing SERVICE` patches a service before it starts,
+and wraps the step that the failpoint is named after. The environment says what happens, so helpers that start services
+need not know either:
 
     HEADRACE_FAILPOINT=persist.after_commit_before_forward:kill      at the first time
     HEADRACE_FAILPOINT=persist.mid_copy:cut:3                        at the third
@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.chaos import wire
+from tests.chaos.faults import wire
 
 VARIABLE, ONCE_VARIABLE = "HEADRACE_FAILPOINT", "HEADRACE_FAILPOINT_ONCE"
 

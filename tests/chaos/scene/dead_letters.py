@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 import pytest_asyncio
 
 from stack.home.directory import ROOT
-from tests.chaos.scene import Scene
+from tests.chaos.scene.scene import Scene
 from tests.support.services.ingest import execute
 from tests.support.services.workers import connected
 

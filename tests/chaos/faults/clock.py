@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from datetime import datetime, timedelta, tzinfo
 
-from tests.chaos.failpoints import Patch
+from tests.chaos.faults.failpoints import Patch
 
 VARIABLE = "HEADRACE_CLOCK_STEP_S"
 SIGNAL = signal.SIGUSR2

@@ -9,7 +9,7 @@ from pathlib import Path
 import asyncpg
 import httpx
 
-from tests.chaos.books import unbalanced
+from tests.chaos.account.books import unbalanced
 from tests.support.services.deployment import Deployment
 from tests.support.services.processes import Service
 from tests.support.services.workers import connected

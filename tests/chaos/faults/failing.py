@@ -1,11 +1,11 @@
-"""python -m tests.chaos.failing SERVICE: runs the service with the failpoint that the environment names."""
+"""python -m tests.chaos.faults.failing SERVICE: runs the service with the failpoint that the environment names."""
 
 import os
 import runpy
 import sys
 from typing import Any
 
-from tests.chaos import clock, failpoints
+from tests.chaos.faults import clock, failpoints
 
 
 def put(owner: Any, name: str, value: Any) -> None:

@@ -4,9 +4,9 @@ import contextlib
 import time
 from collections.abc import Mapping
 
-from tests.chaos import books, recovery
-from tests.chaos.client import Client
-from tests.chaos.notes import Verdict
+from tests.chaos.account import books, recovery
+from tests.chaos.scene.client import Client
+from tests.chaos.scene.notes import Verdict
 from tests.support.services.workers import connected
 from tests.support.time.conditions import eventually
 

@@ -7,8 +7,8 @@ import httpx
 from database.connection import Connection
 from pipeline.contract import topology
 from proof.accounting_sql import stocks_of
-from tests.chaos.invariants import Books, Decided, Stored
-from tests.chaos.recovery import SLICE_S, Histogram
+from tests.chaos.account.invariants import Books, Decided, Stored
+from tests.chaos.account.recovery import SLICE_S, Histogram
 from tests.support.brokers.broker import plain_channel
 from tests.support.data.products import Audit
 

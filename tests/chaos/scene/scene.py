@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.contract.orders import Order
-from tests.chaos import books
-from tests.chaos.client import Client, ordering
-from tests.chaos.invariants import (
+from tests.chaos.account import books
+from tests.chaos.account.invariants import (
     Broken,
     i1_no_order_is_lost,
     i2_each_is_there_once,
@@ -33,13 +32,14 @@ from tests.chaos.invariants import (
     i7_throughput_is_back,
     i8_the_fault_is_named,
 )
-from tests.chaos.notes import PRICE, Note, Verdict, Wanted, intents_of, some_orders
-from tests.chaos.pace import Pace
-from tests.chaos.results import Row
-from tests.chaos.servers import OwnServers
-from tests.chaos.signs import Before, Sign, seen
-from tests.chaos.singles import Singles
-from tests.chaos.watch import Watch, read_products
+from tests.chaos.account.results import Row
+from tests.chaos.account.signs import Before, Sign, seen
+from tests.chaos.faults.servers import OwnServers
+from tests.chaos.scene.client import Client, ordering
+from tests.chaos.scene.notes import PRICE, Note, Verdict, Wanted, intents_of, some_orders
+from tests.chaos.scene.pace import Pace
+from tests.chaos.scene.singles import Singles
+from tests.chaos.scene.watch import Watch, read_products
 from tests.support.brokers.broker import running_task
 from tests.support.services.deployment import Deployment
 from tests.support.services.ingest import insert_product
@@ -53,7 +53,7 @@ PRODUCTS = 20
 QTY = 10**15
 # ingest_api waits 5 s for a confirm, after waiting for Redis and PostgreSQL.
 DEADLINE_S = 10.0
-FAILING = "tests.chaos.failing"
+FAILING = "tests.chaos.faults.failing"
 # For queries to busy servers.
 _ASK_EVERY_S = 0.25
 _RECOVERY_S = 30.0
@@ -186,7 +186,7 @@ class Scene:
         await self.deployment.start(name)
 
     async def fails_at(self, name: str, failpoint: str, ready: str | None = "/readyz") -> None:
-        """Start a service with a failpoint, see tests.chaos.failpoints. The former one must have ended."""
+        """Start a service with a failpoint, see tests.chaos.faults.failpoints. The former one must have ended."""
         await self.deployment.start(name, program=FAILING, ready=ready, HEADRACE_FAILPOINT=failpoint)
 
     async def kill(self, name: str) -> None:

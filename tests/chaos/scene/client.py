@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import httptools
 
 from proof.bodies import id_of, problem_name
-from tests.chaos.notes import TIMEOUT, Note, Verdict, Wanted, intents_of
+from tests.chaos.scene.notes import TIMEOUT, Note, Verdict, Wanted, intents_of
 from tests.support.brokers.broker import running_task
 from tests.support.time.conditions import eventually
 

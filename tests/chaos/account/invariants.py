@@ -17,8 +17,8 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from proof.accounting import Stock, is_oversold
-from tests.chaos.notes import TIMEOUT, Intent, Note, Verdict
-from tests.chaos.signs import Counts, Restarts, Says, Sign
+from tests.chaos.account.signs import Counts, Restarts, Says, Sign
+from tests.chaos.scene.notes import TIMEOUT, Intent, Note, Verdict
 
 # With fewer, no relevant bust may have been checked.
 LEAST_SINGLES = 20
@@ -117,7 +117,7 @@ def i5_the_cache_is_true(cached: Mapping[str, object], in_database: Mapping[str,
 
 
 def i5_no_bust_is_lost(cached: Mapping[str, int], in_database: Mapping[str, int]) -> Broken:
-    """Compare the stock of products that were cached, then sold once after the fault (see tests.chaos.singles).
+    """Compare the stock of products that were cached, then sold once after the fault (see tests.chaos.scene.singles).
 
     `cached`: the products that the cache still holds.
     """

@@ -4,8 +4,8 @@ import signal
 from collections.abc import Awaitable, Callable
 
 from pipeline.contract import topology
-from tests.chaos.failpoints import FAILPOINTS
-from tests.chaos.scene import BreakableScene
+from tests.chaos.faults.failpoints import FAILPOINTS
+from tests.chaos.scene.scene import BreakableScene
 from tests.support.brokers.broker import plain_channel
 from tests.support.services.deployment import SERVICES
 from tests.support.services.workers import locked, redis_client

@@ -19,7 +19,7 @@ import msgspec
 from redis.exceptions import RedisError
 
 from pipeline.cache.redis_link import connect
-from tests.chaos.notes import PRICE, Wanted
+from tests.chaos.scene.notes import PRICE, Wanted
 from tests.support.data.redis_names import NAMESPACE
 from tests.support.services.deployment import Deployment
 from tests.support.services.workers import connected

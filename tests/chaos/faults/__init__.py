@@ -1,0 +1,1 @@
+"""What breaks servers and processes, at an exact moment or at random."""

@@ -1,0 +1,1 @@
+"""One scenario: its clients, what they order and note down, and a watch over the services."""
