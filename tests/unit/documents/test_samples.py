@@ -14,9 +14,9 @@ from tests.support.data.samples import Sample, documents, indented, samples
 
 CHECKED = {
     "json": "parsed here",
-    "python": "run here against a service that fails, and by tests/system/test_documented_samples.py",
+    "python": "run here against a service that fails, and by tests/system/command/test_documented_samples.py",
     "sh": "command by command, see below",
-    "bash": "each as one script, by tests/system/test_documented_samples.py",
+    "bash": "each as one script, by tests/system/command/test_documented_samples.py",
     "text": "output or a drawing, nothing to run",
     "diff": "applied to a copy of the repository by tests/integration/orders/test_adding_a_field.py",
 }
@@ -40,7 +40,7 @@ RUN_ELSEWHERE = {
 
 HELD = {
     "./headrace": "parsed here",
-    "curl": "tests/system/test_documented_samples.py",
+    "curl": "tests/system/command/test_documented_samples.py",
     "docker": "tests/compose and tests/cluster, which need an engine",
 }
 """Programs whose every command is held to the code by somebody."""

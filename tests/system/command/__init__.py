@@ -1,0 +1,1 @@
+"""The one command, as a user runs it."""

@@ -1,0 +1,1 @@
+"""All four services at once: orders from the request to the stock."""
