@@ -46,11 +46,16 @@ def _verdict(found: Results) -> str | None:
     measured = results.verdict(found).headrace_orders_per_s
     if measured is None:
         return None
-    return " ".join([f"**{sentences.verdict(found)}**", sentences.correctness(found), *sentences.beware(found)])
+    return f"**{sentences.verdict(found)}** Each ratio is the median over pairs of neighbouring runs."
+
+
+def _runs(found: Results) -> str | None:
+    return None if _verdict(found) is None else " ".join([sentences.correctness(found), *sentences.beware(found)])
 
 
 CONTENTS: dict[str, Callable[[Results], str | None]] = {
     "verdict": _verdict,
+    "runs": _runs,
     "environment": lambda found: None if found.only else _in_markdown(sentences.environment)(found),
     "latency": rates.sentence,
     "summary": _in_markdown(tables.summary),

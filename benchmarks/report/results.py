@@ -16,6 +16,8 @@ SCHEMA = 1
 SATURATION = "saturation"
 SATURATED = "closed 256"
 """The load that the verdict speaks of."""
+FEWER = "closed 64"
+"""The load of the comparison with fewer connections."""
 
 OPEN_LOOP, KNEE, GENERATORS = OPEN_LOOPS = ("open_loop", "knee", "generators")
 """The experiments whose result is a latency at a rate: it is not worth more than the machine was quiet."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from benchmarks.report import goals, results, tables
 from benchmarks.report.number_format import number, percent
-from benchmarks.report.results import SATURATED, SATURATION, Results
+from benchmarks.report.results import FEWER, MOST_TO_OTHERS, SATURATED, SATURATION, Results, Run, select
 from benchmarks.report.tables import Table
 
 # Above this, the machine had something else to do, and figures of time say little.
@@ -55,34 +55,69 @@ def _compared(found: Results) -> str | None:
     said = results.verdict(found)
     if said.headrace_orders_per_s is None:
         return None
-    text = f"Headrace sustains {number(said.headrace_orders_per_s)} orders/s end to end"
+    text = f"Headrace sustains {number(said.headrace_orders_per_s)} orders/s end to end with 256 connections"
     against = []
     if said.ratio_sync_tuned:
         against.append(f"{said.ratio_sync_tuned:.1f} times as many as the tuned synchronous design")
     if said.ratio_best_peer and said.best_peer:
         peer = tables.title_of(found, said.best_peer)
-        against.append(f"{said.ratio_best_peer:.1f} times as many as the best peer ({peer})")
+        against.append(f"{said.ratio_best_peer:.1f} times as many as the best of the common stacks tried ({peer})")
     if said.ratio_sync_statement:
         against.append(
             f"{said.ratio_sync_statement:.1f} times as many as one SQL statement for each order, and no broker"
+            + _with_fewer(found)
         )
     text += f": {'; '.join(against)}" if against else ""
     cost = sum(said.cpu_us_per_order.values())
     return f"{text}; each order costs {number(cost)} µs of CPU, all parts together."
 
 
+def _with_fewer(found: Results) -> str:
+    """The same ratio with fewer connections, where a batch saves less; empty if it was not measured."""
+    these, those = (select(found.runs, SATURATION, it, FEWER) for it in ("headrace", "sync-statement"))
+    ratio = results.median_ratio(these, those, results.end_to_end)
+    return f" ({ratio:.1f} times with 64 connections)" if ratio else ""
+
+
 def correctness(found: Results) -> str:
-    """A sentence about correctness."""
+    """Sentences about correctness, about whose requests failed, and about the runs that do not count."""
     orders = sum(run.accepted for run in found.runs if run.void is None)
     void, failed = len(results.void_runs(found)), sum(run.failed is not None for run in found.runs)
-    disturbed = sum(run.disturbed is not None for run in found.runs)
-    errors, bound = sum(run.errors for run in found.runs), sum(run.generator_bound for run in found.runs)
-    return (
+    bound = sum(run.generator_bound for run in found.runs)
+    looked_for = (
         f"{_runs(len(found.runs))}, {number(orders)} accepted orders, each looked for in PostgreSQL by its id:"
-        f" {void} void, {failed} failed, {errors:,} requests refused, broken or not sent, {bound} generator-bound."
-        + f" {_runs(disturbed)} of an open loop void, because the machine was disturbed."
-        * bool(disturbed)
+        f" {void} void, {failed} failed, {bound} generator-bound."
     )
+    open_loops = _void_open_loops([run for run in found.runs if run.disturbed is not None])
+    return " ".join(filter(None, (looked_for, _errors(found), open_loops)))
+
+
+def _errors(found: Results) -> str:
+    """How many requests failed, of Headrace and of the others, and how many of those are in a figure."""
+    ours = [run for run in found.runs if run.contender.startswith("headrace")]
+    theirs = [run for run in found.runs if not run.contender.startswith("headrace")]
+    of_whom = (("Headrace", ours), ("the designs compared with it", theirs))
+    told = [
+        f"{_sum(runs)} of {whom} ({_sum(it for it in runs if it.counts)} in runs that count)" for whom, runs in of_whom
+    ]
+    return f"{_sum(found.runs)} requests were refused, broken or not sent: {', '.join(told)}."
+
+
+def _sum(runs: Iterable[Run]) -> str:
+    return f"{sum(run.errors for run in runs):,}"
+
+
+def _void_open_loops(runs: Sequence[Run]) -> str:
+    """Why they are void: by the first reason of Run.disturbed that holds. Empty if there are none."""
+    busy = sum(run.steal_share + run.others_share > MOST_TO_OTHERS for run in runs)
+    silent = sum(run.late_ms.p99 is None and run.steal_share + run.others_share <= MOST_TO_OTHERS for run in runs)
+    why = {
+        f"in {busy} more than {percent(MOST_TO_OTHERS)} of the machine went to others": busy,
+        f"in {silent} the generator does not say how late it was": silent,
+        f"in {len(runs) - busy - silent} the generator was late": len(runs) - busy - silent,
+    }
+    told = [text for text, count in why.items() if count]
+    return f"{_runs(len(runs))} of an open loop void: {'; '.join(told)}." if runs else ""
 
 
 def goals_met(judged: Sequence[goals.Judged]) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from benchmarks.report import goals, results
 from benchmarks.report.number_format import NOTHING, low_to_high, ms, number, percent, times
-from benchmarks.report.results import SATURATED, SATURATION, Results, Run, accepted, end_to_end, select, spread
+from benchmarks.report.results import FEWER, SATURATED, SATURATION, Results, Run, accepted, end_to_end, select, spread
 
 # Parts of all contenders, under the names of what they do. Whatever is not here is a worker.
 COLUMNS = {
@@ -167,7 +167,7 @@ def _bold(found: Results, name: str) -> str:
 
 
 def fewer_connections(found: Results) -> Table | None:
-    return comparison(found, "closed 64")
+    return comparison(found, FEWER)
 
 
 def cpu(found: Results) -> Table | None:

@@ -62,7 +62,17 @@ def test_the_median_of_the_quiet_runs_is_told_and_judged() -> None:
     assert not_counted is not None
     assert [row[3:] for row in not_counted.rows] == [("VOID", "12 % of the machine went to others, and 5 % may")]
     assert "0 void" in sentences.correctness(found)
-    assert "1 run of an open loop void" in sentences.correctness(found)
+    assert "1 run of an open loop void: in 1 more than 5 % of the machine" in sentences.correctness(found)
+
+
+def test_each_void_open_loop_has_its_true_reason() -> None:
+    busy, late = at_rate(10.0, steal_share=0.2), at_rate(10.0, late_ms=Percentiles(0.1, 0.5, 2.6, 9.0, 5.0))
+    silent = at_rate(10.0, late_ms=Percentiles(), generator="k6")
+    said = sentences.correctness(some_results(busy, silent, late, at_rate(10.0)))
+    assert said.endswith(
+        "3 runs of an open loop void: in 1 more than 5 % of the machine went to others;"
+        " in 1 the generator does not say how late it was; in 1 the generator was late."
+    )
 
 
 def test_a_sentence_says_what_a_client_waits() -> None:

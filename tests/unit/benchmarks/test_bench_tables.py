@@ -133,19 +133,22 @@ def test_the_verdict_is_one_sentence_and_a_void_run_comes_before_it() -> None:
         a_run("sync-statement", 2_000),
     ]
     assert sentences.verdict(some_results(*runs)) == (
-        "Headrace sustains 6,000 orders/s end to end: 12.0 times as many as the tuned synchronous design; 6.0 times as"
-        " many as the best peer (a <fast> peer); 3.0 times as many as one SQL statement for each order, and no broker;"
-        " each order costs 90 µs of CPU, all parts together."
+        "Headrace sustains 6,000 orders/s end to end with 256 connections: 12.0 times as many as the tuned synchronous"
+        " design; 6.0 times as many as the best of the common stacks tried (a <fast> peer); 3.0 times as many as one"
+        " SQL statement for each order, and no broker; each order costs 90 µs of CPU, all parts together."
     )
+    fewer = a_run(rate=4_000, load="closed 64"), a_run("sync-statement", 2_500, load="closed 64")
+    assert "no broker (1.6 times with 64 connections);" in sentences.verdict(some_results(*runs, *fewer))
     assert sentences.verdict(some_results(*runs, a_run(pair=2, void="1 lost"))).startswith("1 run lost orders")
     assert sentences.verdict(some_results()) == "Headrace was not compared with anything in this run."
 
 
 def test_correctness_counts_everything_that_went_wrong() -> None:
     runs = [a_run(errors=3, accepted=50), a_run(void="1 lost"), a_run(failed="it died"), a_run(generator_bound=True)]
-    said = sentences.correctness(some_results(*runs))
-    for words in ("4 runs", "1 void", "1 failed", "3 requests", "1 generator-bound"):
+    said = sentences.correctness(some_results(*runs, a_run("sync-tuned", errors=2, void="1 lost")))
+    for words in ("5 runs", "2 void", "1 failed", "5 requests", "1 generator-bound"):
         assert words in said
+    assert "3 of Headrace (3 in runs that count), 2 of the designs compared with it (0 in runs that count)" in said
 
 
 def test_what_makes_results_worth_less_is_said() -> None:

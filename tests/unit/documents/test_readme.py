@@ -51,3 +51,11 @@ def test_the_answer_to_an_order_is_that_of_the_openapi_document() -> None:
         (quoted,) = re.findall(r"^```json\n(.*?)^```$", document, re.MULTILINE | re.DOTALL)
         assert json.loads(quoted) == example
         assert list(json.loads(quoted)) == list(example)
+
+
+def test_it_says_how_many_goals_were_missed() -> None:
+    performance = (ROOT / "docs" / "performance.md").read_text()
+    _, _, after = performance.partition("<!-- bench:goals ")
+    judged = re.findall(r"\| (met|\*\*missed\*\*) \|$", after.partition("<!-- /bench -->")[0], re.MULTILINE)
+    missed = judged.count("**missed**")
+    assert f"({missed} of {len(judged)} goals were missed)" in " ".join(README.split())

@@ -23,7 +23,6 @@ CHECKED = {
 """How the samples of each language are held to the code. Another language needs a way here first."""
 
 RUN_ELSEWHERE = {
-    "git clone ${URL:?set URL to the address of this repository} headrace && cd headrace": "a test begins in a clone",
     "DATABASE_URL=postgresql://ADMIN:PASSWORD@HOST/headrace python -m migrations.privileges DIRECTORY": (
         "tests/integration/database/test_privileges.py"
     ),

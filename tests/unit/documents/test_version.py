@@ -1,4 +1,4 @@
-"""The version is said once, in pyproject.toml; the changelog and the manifests for Kubernetes agree with it."""
+"""The version is said once, in pyproject.toml; changelog, README and the manifests for Kubernetes agree with it."""
 
 import re
 
@@ -23,3 +23,7 @@ def test_the_images_of_kubernetes_have_this_version() -> None:
     texts = [it.read_text() for it in (ROOT / "deploy" / "kubernetes").rglob("*") if it.suffix in (".md", ".yaml")]
     said = {it for text in texts for it in re.findall(r"(?:headrace:|newTag: )(\d[\w.]*)", text)}
     assert said == {project_version()}
+
+
+def test_the_readme_says_this_version() -> None:
+    assert f"This is {project_version()};" in (ROOT / "README.md").read_text()
