@@ -14,7 +14,8 @@ _HEAD = """\
 # Alerts
 
 Prometheus of `--profile observe` has these rules ([rules.yml](../../deploy/observe/rules.yml)). Copy the file to a
-Prometheus of your own. Each alert says that somebody should look, soon. Accepted orders are safe meanwhile, unless the
+Prometheus of your own. Each alert says that somebody should look: at once if its severity is `page`, on the same day if
+it is `ticket`. Accepted orders are safe meanwhile, unless the
 last column says otherwise.
 """
 
@@ -26,9 +27,20 @@ def alerts() -> list[dict[str, Any]]:
 
 def page() -> str:
     rows = (
-        (f"`{it['alert']}`", it["annotations"]["summary"], it.get("for", "at once"), remedy_of(it)) for it in alerts()
+        (
+            f"`{it['alert']}`",
+            it["annotations"]["summary"],
+            it["labels"]["severity"],
+            it.get("for", "at once"),
+            remedy_of(it),
+        )
+        for it in alerts()
     )
-    parts = [_HEAD, table(("alert", "what has happened", "for", "what to do"), map(_readable, rows)), "## Rules\n"]
+    parts = [
+        _HEAD,
+        table(("alert", "what has happened", "severity", "for", "what to do"), map(_readable, rows)),
+        "## Rules\n",
+    ]
     parts += [f"**`{it['alert']}`**\n\n```text\n{it['expr']}\n```\n" for it in alerts()]
     return "\n".join(parts)
 
