@@ -99,7 +99,9 @@ class Plan:
         if any(argument.startswith(_FOR_ONE_PROCESS) for argument in self.pytest_arguments):
             return [Stage("one by one", self.suites, self._marked())]
         computing = [suite for suite in self.suites if suite in COMPUTING]
+        # The integration tests come last: they are many and short, so all processes end at about the same time.
         waiting = [suite for suite in self.suites if suite not in (*COMPUTING, *ONE_BY_ONE)]
+        waiting.sort(key=lambda suite: suite.startswith("integration"))
         stages = [
             Stage("unit", computing, [*self._marked(f"not {ALONE}"), *_side_by_side(cores)]),
             Stage("side by side", waiting, [*self._marked(f"not {ALONE}"), *_side_by_side(PROCESSES_PER_CORE * cores)]),

@@ -76,7 +76,7 @@ def test_tests_run_side_by_side_and_those_that_measure_run_alone() -> None:
         ("unit", ["unit"], ["-m", "not alone and not deep", "-x", "-n", "2", "--dist", "loadgroup"]),
         (
             "side by side",
-            ["integration", "system"],
+            ["system", "integration"],
             ["-m", "not alone and not deep", "-x", "-n", "4", "--dist", "loadgroup"],
         ),
         ("one by one", ["chaos"], ["-m", "alone and not deep", "-x"]),
