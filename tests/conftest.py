@@ -6,7 +6,7 @@
 import asyncio
 import os
 import secrets
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -39,10 +39,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--chaos-record", action="store_true", help="write docs/reliability.json and the table")
 
 
-# Each of these starts one deployment for all of its tests.
-_WITH_ONE_DEPLOYMENT = ("cluster", "compose")
-
-
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Say what may run beside what, see stack.develop.suites. Tests that share a fixture stay in one process."""
@@ -51,9 +47,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         suite = file.parts[0]
         if suite in ONE_BY_ONE:
             item.add_marker(ALONE)
-        if suite in _WITH_ONE_DEPLOYMENT:
-            item.add_marker(pytest.mark.xdist_group(suite))
-        elif _shares_fixtures(item) and not item.get_closest_marker("xdist_group"):
+        if _shares_fixtures(item) and not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(file.as_posix()))
 
 
@@ -149,7 +143,8 @@ def amqp_url(servers: Servers) -> Iterator[str]:
 # Vhosts that no test needs any more, the oldest first. RabbitMQ deletes them some tests later: if it deletes a quorum
 # queue at the moment in which it starts the queue's worker for dead letters, that worker's supervisor dies for good
 # (3.10: rabbit_fifo_dlx_sup, reached_max_restart_intensity). No queue starts or moves after that, in any vhost.
-_left: deque[str] = deque()
+_left: defaultdict[str, deque[str]] = defaultdict(deque)
+"""By the server's management API."""
 _MOST_LEFT = 8
 
 
@@ -163,9 +158,10 @@ def own_vhost(servers: Servers) -> Iterator[str]:
         everything = {"configure": ".*", "write": ".*", "read": ".*"}
         api.put(f"/api/permissions/{name}/{user}", json=everything).raise_for_status()
         yield _with_path(servers.amqp_url, name)
-        _left.append(name)
-        if len(_left) > _MOST_LEFT:
-            api.delete(f"/api/vhosts/{_left.popleft()}").raise_for_status()
+        left = _left[servers.rabbitmq_api]
+        left.append(name)
+        if len(left) > _MOST_LEFT:
+            api.delete(f"/api/vhosts/{left.popleft()}").raise_for_status()
 
 
 # ── Redis: emptied for each test

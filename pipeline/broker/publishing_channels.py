@@ -65,12 +65,15 @@ class PublishingChannels:
 async def open_channel(
     connection: AbstractConnection, number: int, *, publisher_confirms: bool = False, on_return_raises: bool = False
 ) -> AbstractChannel:
-    """Open channel `number`. Raises BrokerLost also if it is in use: an answer that never came may have left it so."""
+    """Open channel `number`. Raises BrokerLost also if it is in use: an answer that never came may have left it so.
+
+    A connection that has just been lost raises RuntimeError. Nobody else may have noticed yet.
+    """
     try:
         return await connection.channel(
             number, publisher_confirms=publisher_confirms, on_return_raises=on_return_raises
         )
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:
         raise BrokerLost(str(error)) from error
 
 

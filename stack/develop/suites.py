@@ -43,8 +43,8 @@ WITHOUT_SERVERS = ("unit", "fuzz", "compose")
 # These compute more than they wait: a process for each core is enough. The others wait most of their time.
 COMPUTING = ("unit", "fuzz")
 PROCESSES_PER_CORE = 2
-# All of these run alone, one after the other. Elsewhere a test with the mark ALONE does.
-ONE_BY_ONE = ("chaos", "soak")
+# All of these load the whole machine: they run alone, one after the other. Elsewhere a test with the mark ALONE does.
+ONE_BY_ONE = ("chaos", "cluster", "compose", "soak")
 # Arguments that choose a few tests or look into one: then a single pytest runs all of them, in order.
 _FOR_ONE_PROCESS = ("-k", "-m", "-n", "-s", "--pdb", "--lf", "--last-failed", "--ff", "--co", "--chaos-record")
 # What a suite takes of a machine besides. Where it is not to be had, a run that names none leaves it out, and says so.

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 from collections.abc import Awaitable, Callable
 
+import aio_pika
 import pamqp.frame
 import pytest
 from aio_pika import ExchangeType
@@ -16,8 +17,9 @@ from structlog.testing import capture_logs
 from pipeline.broker import channel_replacement
 from pipeline.broker import connection as broker
 from pipeline.broker import publisher as publisher_module
+from pipeline.broker.connection import BrokerLost
 from pipeline.broker.publisher import Outcome, Publisher
-from pipeline.broker.publishing_channels import LOOKING_CHANNEL
+from pipeline.broker.publishing_channels import LOOKING_CHANNEL, open_channel
 from pipeline.broker.refusal_report import RefusalReport
 from pipeline.process.health import Health
 from tests.conftest import Servers
@@ -106,6 +108,16 @@ async def test_p8_a_look_takes_no_number_that_another_line_may_need(amqp_url: st
         assert await publisher.look() is None  # as if there were no broker, and it ends nothing
         assert await publish(publisher) is Outcome.CONFIRMED
         assert not tasks[0].done()
+
+
+async def test_a_channel_of_a_connection_that_has_just_been_lost_is_a_fault_of_the_broker(amqp_url: str) -> None:
+    """A look may ask for one before the publisher's session has noticed. Anything else would end the process."""
+    for is_known in (False, True):
+        connection = await aio_pika.connect(amqp_url)
+        assert connection.transport is not None
+        await (connection.close() if is_known else connection.transport.connection.close())
+        with pytest.raises(BrokerLost):
+            await open_channel(connection, LOOKING_CHANNEL)
 
 
 async def test_p12_a_queue_that_refuses_while_it_is_empty_is_a_fault_of_the_broker(

@@ -143,6 +143,7 @@ async def test_a_replay_has_the_status_that_the_first_answer_had(environment: di
         assert (again.status_code, again.headers["idempotency-replayed"]) == (201, "true")
 
 
+@pytest.mark.alone
 async def test_a_redis_that_hangs_costs_a_keyed_request_a_second_and_then_nothing(
     environment: dict[str, str], laptop: str
 ) -> None:

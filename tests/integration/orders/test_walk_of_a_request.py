@@ -6,6 +6,7 @@ arguments. What has only a value out of them, like a client's name, is not: it c
 """
 
 import asyncio
+import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -79,7 +80,7 @@ def walk_of_heads() -> Iterator[list[str]]:
 HEADERS = {
     "plain": [],
     "traced": [b"traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"],
-    "with an Idempotency-Key": [b"Idempotency-Key: one"],
+    "with an Idempotency-Key": [b"Idempotency-Key: KEY"],
 }
 
 
@@ -103,10 +104,10 @@ async def test_an_accepted_order_walks_through_few_files_and_returns_to_none(
 
 
 async def _walk_of_an_accepted(url: str, order: bytes) -> list[str]:
-    """The walk of one request; empty if the order was not accepted, because the machine was slow."""
+    """The walk of one request with a key of its own; empty if a slow machine did not accept it."""
     client = await RawClient.connect(url)
     with walk_of_heads() as walk:
-        client.send(order)
+        client.send(order.replace(b"KEY", secrets.token_hex(8).encode()))
         status, _, _ = await client.answer()
     client.close()
     return walk if status == 202 else []

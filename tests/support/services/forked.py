@@ -155,6 +155,7 @@ def main() -> None:
     line = socket.socket(fileno=int(sys.argv[1]))
     for name in SERVICES:
         importlib.import_module(f"{name}.__main__")
+        del sys.modules[f"{name}.__main__"]  # the forked process runs it, as `python -m` does
     _serve(line)
     line.detach()
     signal.signal(signal.SIGINT, signal.default_int_handler)
