@@ -11,6 +11,7 @@ import random
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from typing import NoReturn
 from urllib.parse import urlsplit
 
 import aio_pika
@@ -133,6 +134,16 @@ def is_blocked(connection: AbstractConnection) -> bool:
     return False
 
 
+def raise_as_lost(connection: AbstractConnection, error: RuntimeError) -> NoReturn:
+    """Raises BrokerLost if the connection is dead, else `error`, which is a bug of ours.
+
+    aio-pika and aiormq raise RuntimeError for a request on a connection that has just died.
+    """
+    if connection.transport is not None and not connection.transport.connection.is_closed:
+        raise error
+    raise BrokerLost(describe(error)) from error
+
+
 def when_lost(connection: AbstractConnection, channel: AbstractChannel) -> asyncio.Future[None]:
     """A future that raises BrokerLost when the channel or its connection closes, for any reason.
 
@@ -201,10 +212,7 @@ async def _connection(
             raise asyncio.CancelledError
         yield connection
     except RuntimeError as error:
-        # The client raises it for a request on a connection that has just died.
-        if connection.transport is not None and not connection.transport.connection.is_closed:
-            raise
-        raise BrokerLost(describe(error)) from error
+        raise_as_lost(connection, error)
     finally:
         closing = asyncio.create_task(_close(connection, name))
         _closing.add(closing)

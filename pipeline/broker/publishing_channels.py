@@ -10,7 +10,7 @@ import aiormq
 from aio_pika.abc import AbstractChannel, AbstractConnection
 
 from pipeline.broker.channel_replacement import ChannelReplacement, ChannelState, Step
-from pipeline.broker.connection import BrokerLost, answering, when_lost
+from pipeline.broker.connection import BrokerLost, answering, raise_as_lost, when_lost
 
 # Publishing uses 1 and 2. Each other use has its own number: a number that the client chose may be one of these.
 ASKING_CHANNEL, LOOKING_CHANNEL, DECLARING_CHANNEL = 3, 4, 5
@@ -67,13 +67,15 @@ async def open_channel(
 ) -> AbstractChannel:
     """Open channel `number`. Raises BrokerLost also if it is in use: an answer that never came may have left it so.
 
-    A connection that has just been lost raises RuntimeError. Nobody else may have noticed yet.
+    A look asks beside the session, which may not have noticed yet that the connection is dead.
     """
     try:
         return await connection.channel(
             number, publisher_confirms=publisher_confirms, on_return_raises=on_return_raises
         )
-    except (ValueError, RuntimeError) as error:
+    except RuntimeError as error:
+        raise_as_lost(connection, error)
+    except ValueError as error:
         raise BrokerLost(str(error)) from error
 
 

@@ -234,7 +234,7 @@ class Scene:
         return row
 
     def _tell_the_story(self) -> None:
-        """Print the clients' records and the services' logs, for whoever investigates."""
+        """Print the clients' records and the services' logs, for the engineer who investigates."""
         print(Counter((note.status, note.told if note.status != 202 else "") for note in self.client.notes))
         for service in (*self.deployment.former, *self.deployment.services.values()):
             print(f"── {service.name}, pid {service.process.pid}\n{service.log()[-3000:]}")

@@ -150,7 +150,7 @@ def _become(request: dict[str, object], log: int, not_mine: tuple[int, ...]) -> 
 
 
 def main() -> None:
-    # Ctrl-C is for whoever runs the tests: that process ends the services.
+    # A terminal sends Ctrl-C to pytest too, and pytest ends the services.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     line = socket.socket(fileno=int(sys.argv[1]))
     for name in SERVICES:

@@ -1,8 +1,8 @@
 """A Redis for one process of a parallel test run. Tests empty it, fill it, and change its settings."""
 
+import asyncio
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +16,7 @@ from stack.servers import binaries
 from stack.servers.place import minimal_environment
 from stack.servers.redis_server import CONFIGURATION, configure_cache, url
 from tests.support.services.processes import free_port
+from tests.support.time.conditions import eventually
 
 _START_TIMEOUT_S = 20
 
@@ -39,21 +40,16 @@ def private_redis(shared_url: str) -> Iterator[str]:
             cwd="/",
         )
         try:
-            _wait_until_it_answers(url(port, password))
+            asyncio.run(eventually(lambda: _answers(url(port, password)), _START_TIMEOUT_S))
             yield url(port, password)
         finally:
             server.kill()
             server.wait()
 
 
-def _wait_until_it_answers(address: str) -> None:
-    deadline = time.monotonic() + _START_TIMEOUT_S
+def _answers(address: str) -> bool:
     with redis.Redis.from_url(address) as client:
-        while True:
-            try:
-                client.ping()
-                return
-            except redis.ConnectionError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.02)
+        try:
+            return bool(client.ping())
+        except redis.ConnectionError:
+            return False
