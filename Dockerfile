@@ -1,5 +1,5 @@
 # One image, several commands: docker run headrace ingest_api | persist_worker | product_consumer | product_api |
-# migrations | stack (the command ./headrace). Built and run by docker-compose.yml.
+# event_relay | migrations | stack (the command ./headrace). Built and run by docker-compose.yml.
 #
 # From another base, for instance a mirror's or a digest: --build-arg PYTHON_IMAGE=...
 ARG PYTHON_IMAGE=python:3.13-slim
@@ -16,7 +16,8 @@ FROM ${PYTHON_IMAGE} AS base
 # A numeric user, as Kubernetes' runAsNonRoot requires. Volumes take their owner from these directories.
 RUN useradd --system --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin headrace \
  && cd / && mkdir secrets home/headrace \
- && cd /secrets && mkdir services accounts migrate ingest_api persist_worker product_consumer product_api tools \
+ && cd /secrets && mkdir services accounts migrate ingest_api persist_worker product_consumer product_api event_relay \
+        tools \
         postgres rabbitmq redis grafana \
  && chown headrace:headrace /secrets/* /home/headrace
 ENV PATH=/opt/headrace/bin:$PATH \
@@ -33,6 +34,7 @@ COPY ingest_api ingest_api
 COPY persist_worker persist_worker
 COPY product_consumer product_consumer
 COPY product_api product_api
+COPY event_relay event_relay
 COPY proof proof
 COPY stack stack
 # Compiled once here rather than at each start: the file system is read-only when it runs.

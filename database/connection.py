@@ -83,7 +83,7 @@ class Database:
             await check_writable(connection)
             await self._clock.compare(connection)
 
-        return await self._do(ask)
+        return await self.try_once(ask)
 
     async def notify(self, channel: str) -> bool:
         """NOTIFY the listeners of `channel`. A hint: False means it was not sent, and has no other consequence.
@@ -92,7 +92,22 @@ class Database:
         measurable. But PostgreSQL commits notifying transactions one at a time, across all databases, so this one would
         hold the others up for its fsync.
         """
-        return await self._do(lambda connection: connection.execute(f"NOTIFY {channel}"))
+        return await self.try_once(lambda connection: connection.execute(f"NOTIFY {channel}"))
+
+    async def try_once(self, work: Callable[[Connection], Awaitable[object]]) -> bool:
+        """Run `work`, for 4 s at most. Returns False if the database cannot be used; health says why. Raises bugs."""
+        async with self._in_use:
+            try:
+                async with asyncio.timeout(_PING_TIMEOUT_S):
+                    await work(await self._connect())
+            except Exception as error:
+                if fault_of(error) is None:
+                    raise
+                log.warning("database not usable", error=describe(error))
+                self._give_up(error)
+                return False
+            self._health.up(PART)
+            return True
 
     async def close(self) -> None:
         """Close the connection, abruptly if the server does not answer: nothing is in hand any more."""
@@ -125,20 +140,6 @@ class Database:
 
     async def _work(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         return await work(await self._connect())
-
-    async def _do(self, something: Callable[[Connection], Awaitable[object]]) -> bool:
-        async with self._in_use:
-            try:
-                async with asyncio.timeout(_PING_TIMEOUT_S):
-                    await something(await self._connect())
-            except Exception as error:
-                if fault_of(error) is None:
-                    raise
-                log.warning("database not usable", error=describe(error))
-                self._give_up(error)
-                return False
-            self._health.up(PART)
-            return True
 
     async def _connect(self) -> Connection:
         if self._connection is None or self._connection.is_closed():

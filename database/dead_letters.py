@@ -24,6 +24,12 @@ _PARK = """
     ON CONFLICT (stage, sha256(body)) WHERE replayed_at IS NULL DO NOTHING
     RETURNING sha256(body)
 """
+# Stops at $1 letters. The index dead_letters_waiting finds them; it has discarded letters as well.
+_COUNT = """
+    SELECT stage, reason, count(*) FROM (
+        SELECT stage, reason FROM dead_letters WHERE replayed_at IS NULL AND discarded_at IS NULL LIMIT $1
+    ) AS waiting GROUP BY stage, reason
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +65,11 @@ async def park(connection: Connection, stage: Stage, letters: Sequence[DeadLette
     written = {row[0] for row in await connection.fetch(_PARK, stage, *map(list, zip(*rows, strict=True)))}
     by_hash = {sha256(it.body).digest(): it for it in letters}
     return [it for body_hash, it in by_hash.items() if body_hash in written]
+
+
+async def count_waiting(connection: Connection, limit: int) -> dict[tuple[str, str], int]:
+    """How many letters wait for a replay or a discard, by stage and reason; all together at most `limit`."""
+    return {(row["stage"], row["reason"]): row["count"] for row in await connection.fetch(_COUNT, limit)}
 
 
 def count_parked(stage: Stage, letters: Sequence[DeadLetter]) -> None:

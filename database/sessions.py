@@ -1,7 +1,7 @@
 """PostgreSQL sessions and pools, and the settings that every one of them begins with."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TypeAlias
 
@@ -91,6 +91,31 @@ async def open_session(
         connection.terminate()
         raise
     return connection
+
+
+@asynccontextmanager
+async def listening(
+    database_url: str,
+    application_name: str,
+    channel: str,
+    on_notification: Callable[[], None],
+    on_loss: Callable[[], None],
+    *,
+    timeout_s: float,
+) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+    """A session that LISTENs on `channel` for the length of the block; the block may use it for queries as well.
+
+    `on_notification`: called for each notification, whatever its payload. What was committed before the block begins
+    was told to nobody, so look for it first. `on_loss`: called when the connection is lost, or ended with the block.
+    `timeout_s`: for PostgreSQL to answer. Raises what `open_session` raises.
+    """
+    connection = await open_session(database_url, application_name, timeout_s=timeout_s, command_timeout_s=timeout_s)
+    try:
+        connection.add_termination_listener(lambda _: on_loss())
+        await connection.add_listener(channel, lambda *_: on_notification())
+        yield connection
+    finally:
+        connection.terminate()  # nothing is in hand; a goodbye would wait for a server that hangs
 
 
 def make_pool(database_url: str, application_name: str, size: int, timeout_s: float) -> Pool:

@@ -11,13 +11,16 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from database.clock import watch_clock
+from database.log_follower import LogFollower
 from database.sessions import Pool, StoreUnavailable, make_pool
 from ingest_api.documents.documents import documents
 from ingest_api.documents.operations import OPERATIONS
+from ingest_api.events.endpoint import ListEvents
+from ingest_api.events.reader import EventReader
 from ingest_api.idempotency.accepted_orders import AcceptedOrders
 from ingest_api.idempotency.claims import Claims
 from ingest_api.idempotency.keyed import KeyedOrders
-from ingest_api.idempotency.memory_judge import BrokerMark, MemoryJudge
+from ingest_api.idempotency.trust_judge import BrokerMark, TrustJudge
 from ingest_api.intake.accept import AcceptOrder, Intake
 from ingest_api.intake.bulk import AcceptBulk
 from ingest_api.intake.group_commit import GroupCommit
@@ -38,6 +41,7 @@ from pipeline.contract.order_ids import OrderIds
 from pipeline.process import lifecycle, metrics
 from pipeline.process.health import Health
 from pipeline.process.shares import Shares
+from pipeline.process.turns import Turns
 from web.access.clients import Guard
 from web.access.keys import Keys, hosts_of, load_keys
 from web.access.rate_limit import RateLimits
@@ -46,7 +50,7 @@ from web.serving.application import make_api
 
 log = structlog.get_logger()
 
-BROKER, REDIS = "broker", "redis"
+BROKER, REDIS, EVENT_LOG = "broker", "redis", "event log"
 
 
 def make_app(settings: IngestSettings, stop: asyncio.Event) -> Starlette:
@@ -56,7 +60,7 @@ def make_app(settings: IngestSettings, stop: asyncio.Event) -> Starlette:
     """
     keys = load_keys(settings)
     # Readiness is the broker alone: without the others, orders for known products are still accepted.
-    health = Health("ingest_api", BROKER, optional=(EVENTS, VERDICTS, REDIS))
+    health = Health("ingest_api", BROKER, optional=(EVENTS, VERDICTS, EVENT_LOG, REDIS))
     return make_api(
         health,
         partial(_running, settings, health, keys, stop),
@@ -76,7 +80,8 @@ async def _running(
     single_orders = _pool(settings, settings.database_order_connections)
     order_lists = _pool(settings, settings.database_list_connections)
     retries = _pool(settings, settings.database_retry_connections)
-    async with redis, prices, single_orders, order_lists, retries:
+    old_events = _pool(settings, settings.database_event_connections)
+    async with redis, prices, single_orders, order_lists, retries, old_events:
         cache = product_cache.ProductCache(redis, settings.namespace)
         source = ProductSource(cache, prices, settings.database_timeout_s, settings.catalogue_ttl_s)
         catalogue = Catalogue(settings, source.load)
@@ -92,7 +97,7 @@ async def _running(
         lists = OrderListCache(redis, settings.namespace)
         verdicts = _verdicts(settings, health, lists)
         orders = StoredOrders(single_orders, order_lists, _read_limits(settings))
-        judge = MemoryJudge(ids, claims, accepted, publisher.look, mark, remember_s=settings.idempotency_remember_s)
+        judge = TrustJudge(ids, claims, accepted, publisher.look, mark, remember_s=settings.idempotency_remember_s)
         keyed = KeyedOrders(
             ids,
             claims,
@@ -102,7 +107,8 @@ async def _running(
             status=settings.accepted_status,
             stored_within_s=settings.idempotency_stored_within_s,
         )
-        waiting = (verdicts.run(), verdicts.end_with(stop))
+        event_log = _event_log(settings, health, old_events)
+        waiting = (verdicts.run(), verdicts.end_with(stop), event_log.run())
         watching = (
             cache.watch(health, REDIS),
             watch_clock(order_lists, settings.database_timeout_s),
@@ -112,23 +118,27 @@ async def _running(
         async with lifecycle.background(publisher.run(), *parts, stop=stop):
             bulks = Shares("orders of bulks", settings.max_bulk_orders)
             intake = Intake(catalogue, ids, commits, keyed, RateLimits(), bulks, settings.accepted_status)
-            lookup = OrderLookup(orders, OrderLists(lists, orders), verdicts, ids)
-            yield _routes(settings, intake, lookup, keys.guard)
+            lookup = OrderLookup(orders, OrderLists(lists, orders), verdicts, ids, keys.guard)
+            list_events = _list_events(settings, event_log, keys.guard, stop)
+            yield _routes(settings, intake, lookup, list_events, keys.guard)
             await commits.drain()
             await claims.drain()
 
 
 def _tell_step(back_s: float) -> None:
     metrics.CLOCK_STEPS.inc()
-    log.warning("the clock was set back; ids go on from the highest that it showed", by_s=round(back_s, 3))
+    log.warning("the clock was set back; order ids continue from the latest time that it showed", by_s=round(back_s, 3))
 
 
-def _routes(settings: IngestSettings, intake: Intake, lookup: OrderLookup, guard: Guard) -> list[Route]:
+def _routes(
+    settings: IngestSettings, intake: Intake, lookup: OrderLookup, list_events: ListEvents, guard: Guard
+) -> list[Route]:
     endpoints = {
         "acceptOrder": AcceptOrder(intake, settings.max_body_bytes),
         "acceptOrders": AcceptBulk(intake, settings.max_bulk_bytes),
         "listOrdersOfProduct": lookup.of_product,
         "getOrder": lookup.get,
+        "listEvents": list_events.get,
     }
     return make_routes(OPERATIONS, endpoints, guard)
 
@@ -154,6 +164,29 @@ def _verdicts(settings: IngestSettings, health: Health, lists: OrderListCache) -
         health,
         max_waiting=settings.max_waiting_reads,
         timeout_s=settings.database_timeout_s,
+    )
+
+
+def _event_log(settings: IngestSettings, health: Health, pool: Pool) -> LogFollower:
+    return LogFollower(
+        settings.database_url,
+        health,
+        EVENT_LOG,
+        pool=pool,
+        timeout_s=settings.database_timeout_s,
+        min_interval_s=settings.event_interval_s,
+    )
+
+
+def _list_events(settings: IngestSettings, event_log: LogFollower, guard: Guard, stop: asyncio.Event) -> ListEvents:
+    places = Shares("pages of old events", settings.max_event_reads)
+    turns = Turns(places, settings.database_event_connections, settings.database_timeout_s)
+    return ListEvents(
+        EventReader(event_log, turns),
+        guard,
+        max_waiting=settings.max_waiting_reads,
+        max_streams=settings.max_event_streams,
+        stopped=stop,
     )
 
 

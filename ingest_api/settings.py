@@ -74,7 +74,7 @@ class IngestSettings(ApiSettings):
     idempotency_in_flight_s: float = Field(default=8.0, gt=0, le=10)
 
     # Requests that wait for a verdict (?wait=) at once; those past it are answered at once. Together they are one
-    # question to PostgreSQL, up to 20 times a second.
+    # question to PostgreSQL, up to 20 times a second. As many may wait for an event.
     max_waiting_reads: int = Field(default=1_000, ge=0)
     # Orders that GET asks for at once, some 1 KB each. Past it, 503. 200 are one question, which takes 4 ms.
     max_order_reads: int = Field(default=2_000, ge=1)
@@ -83,8 +83,16 @@ class IngestSettings(ApiSettings):
     # at once is refused again. With 50 places, 400 such connections gave orders a p99 of 1.3 s and got 29 lists in 8 s.
     # With 500 places it was 86 ms and 1,384 lists.
     max_list_reads: int = Field(default=2_000, ge=1)
-    # Database connections; one more listens for verdicts. Each sort has its own, so that none waits for another; the
-    # write path has none. For the prices of products that the catalogue does not hold:
+    # Streams of events at once, of all clients; one client alone has half of them at the most. Past it, 503. They share
+    # one reader of the log. A stream holds some 100 KB for a client that reads slowly, and a place of max_connections.
+    max_event_streams: int = Field(default=200, ge=0)
+    # Pages of old events that are read or wait for their turn. Past it, 503. The newest 10,000 events cost no read.
+    max_event_reads: int = Field(default=500, ge=1)
+    # Between two looks at the log. A batch of product_consumer takes longer, so nearly every batch is passed on by
+    # itself, some 20 ms after its commit.
+    event_interval_s: float = Field(default=0.02, gt=0, le=1)
+    # Database connections; one more listens for verdicts, one for events. Each sort has its own, so that none waits for
+    # another; the write path has none. For the prices of products that the catalogue does not hold:
     database_price_connections: int = Field(default=2, ge=1)
     # For GET of single orders: for each, many orders are one question.
     database_order_connections: int = Field(default=2, ge=1)
@@ -92,6 +100,8 @@ class IngestSettings(ApiSettings):
     database_retry_connections: int = Field(default=1, ge=1)
     # For lists: two keep a core of PostgreSQL, or this process, busy.
     database_list_connections: int = Field(default=2, ge=1)
+    # For events further back than this process remembers: as for lists.
+    database_event_connections: int = Field(default=2, ge=1)
     # For one question, waiting for a connection included. Then 503.
     database_timeout_s: float = Field(default=2.0, gt=0)
 
@@ -99,7 +109,7 @@ class IngestSettings(ApiSettings):
     def database_connections(self) -> int:
         """Database connections of one process, all sorts together."""
         reads = self.database_price_connections + self.database_order_connections + self.database_list_connections
-        return reads + self.database_retry_connections + 1
+        return reads + self.database_event_connections + self.database_retry_connections + 2
 
     @model_validator(mode="after")
     def _limits_fit(self) -> Self:

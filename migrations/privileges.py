@@ -23,12 +23,14 @@ Connection = asyncpg.Connection
 OWNER = "owner"
 # Role → table → privileges. Only the owner can use a table that no role names.
 GRANTS: Mapping[str, Mapping[str, str]] = {
-    # Reads prices, verdicts and a client's orders. Stores nothing: that is what the queue is for.
+    # Reads prices, verdicts, a client's orders and the event log. Stores no order: that is what the queue is for.
     "ingest_api": {
         "products": "SELECT",
         "orders": "SELECT",
         "stock_ledger": "SELECT",
         "dead_letters": "SELECT",
+        "event_batches": "SELECT",
+        "event_log": "SELECT",
     },
     # ON CONFLICT needs SELECT. The ledger shows which dead-lettered orders still need a verdict.
     "persist_worker": {
@@ -48,15 +50,36 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         # ON CONFLICT and FOR UPDATE need UPDATE.
         "product_requests": "SELECT, INSERT, UPDATE, DELETE",
     },
-    # `verify` reads everything and changes nothing. `dead` marks letters, and writes the verdict of those it discards.
+    # Follows the log. It alone reads the secrets with which it signs.
+    "event_relay": {
+        "orders": "SELECT",
+        "stock_ledger": "SELECT",
+        "dead_letters": "SELECT",
+        "event_batches": "SELECT",
+        "event_log": "SELECT",
+        "hooks": "SELECT, UPDATE",
+        "hook_secrets": "SELECT, DELETE",
+        "hook_attempts": "SELECT, INSERT, DELETE",
+        "event_exchange": "SELECT, UPDATE",
+    },
+    # `verify` reads nearly everything and changes nothing. `dead` marks letters, and writes the verdict of those it
+    # discards.
     "operator": {
         "products": "SELECT",
         "orders": "SELECT",
         "stock_adjustments": "SELECT",
         "stock_ledger": "SELECT, INSERT",
         "dead_letters": "SELECT, UPDATE",
+        "event_batches": "SELECT",
+        "event_log": "SELECT",
+        # `hooks` makes secrets and ends them, and cannot read them.
+        "hooks": "SELECT, INSERT, UPDATE, DELETE",
+        "hook_secrets": "SELECT (hook_id, created_at, expires_at), INSERT, UPDATE (expires_at)",
+        "hook_attempts": "SELECT",
     },
 }
+# Functions → roles that may call them. They do with the owner's rights what their caller may not.
+CALLS: Mapping[str, tuple[str, ...]] = {"number_events": ("ingest_api", "event_relay", "operator")}
 # Every role may read the applied revisions, for `python -m migrations --wait`.
 READ_BY_ALL = "schema_revisions"
 # persist_worker may COPY a batch into a temporary table before it inserts it.
@@ -64,6 +87,15 @@ TEMPORARY_TABLES = ("persist_worker",)
 
 _TABLES = "SELECT relname FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p')"
 _FOREIGN = f"{_TABLES} AND pg_get_userbyid(relowner) <> $1"
+_FOREIGN_FUNCTIONS = """
+    SELECT oid::regprocedure::text FROM pg_proc p
+    WHERE pronamespace = current_schema()::regnamespace AND pg_get_userbyid(proowner) <> $1
+      AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_proc'::regclass AND objid = p.oid AND deptype = 'e')
+"""
+_FUNCTIONS = """
+    SELECT proname, oid::regprocedure::text FROM pg_proc
+    WHERE pronamespace = current_schema()::regnamespace AND proname = ANY($1)
+"""
 
 
 def role_name(database: str, role: str) -> str:
@@ -124,6 +156,8 @@ async def _hand_over(connection: "Connection[asyncpg.Record]", database: str) ->
     await connection.execute(f"GRANT USAGE ON SCHEMA {schema} TO PUBLIC")
     for (table,) in await connection.fetch(_FOREIGN, owner):
         await connection.execute(f"ALTER TABLE {_quoted(table)} OWNER TO {_quoted(owner)}")
+    for (function,) in await connection.fetch(_FOREIGN_FUNCTIONS, owner):
+        await connection.execute(f"ALTER FUNCTION {function} OWNER TO {_quoted(owner)}")
 
 
 async def grant(connection: "Connection[asyncpg.Record]") -> list[str]:
@@ -133,6 +167,7 @@ async def grant(connection: "Connection[asyncpg.Record]") -> list[str]:
     """
     database = await connection.fetchval("SELECT current_database()")
     tables = [row[0] for row in await connection.fetch(_TABLES)]
+    functions = await connection.fetch(_FUNCTIONS, [*CALLS])
     names = {role: f"{database}_{role}" for role in GRANTS}
     found = {
         row[0]
@@ -145,6 +180,9 @@ async def grant(connection: "Connection[asyncpg.Record]") -> list[str]:
                 await connection.execute(f"REVOKE ALL ON TABLE {_quoted(table)} FROM {_quoted(name)}")
             for table, may in {READ_BY_ALL: "SELECT", **GRANTS[role]}.items():
                 await connection.execute(f"GRANT {may} ON TABLE {_quoted(table)} TO {_quoted(name)}")
+            for function, signature in functions:
+                verb, preposition = ("GRANT", "TO") if role in CALLS[function] else ("REVOKE", "FROM")
+                await connection.execute(f"{verb} EXECUTE ON FUNCTION {signature} {preposition} {_quoted(name)}")
     return [*known.values()]
 
 

@@ -27,6 +27,7 @@ from database.connection import PART as DATABASE
 from database.connection import Connection, Database
 from database.dead_letters import DeadLetter, count_parked, park
 from persist_worker.forward import forward
+from persist_worker.waiting_letters import count_waiting_letters
 from pipeline.broker.batches import BatchConsumer
 from pipeline.broker.deliveries import BatchLimits, Delivery
 from pipeline.broker.publisher import Publisher
@@ -85,7 +86,7 @@ class DeadOrder:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class KnownOrder:
     """An order as stored in the database."""
 
     product_id: str
@@ -99,7 +100,7 @@ class Known:
 
 
 @dataclass(frozen=True, slots=True)
-class Sorted:
+class SortedLetters:
     """Dead letters by what becomes of them. Those of decided orders are in neither."""
 
     parked: dict[Stage, list[DeadLetter]] = field(default_factory=lambda: {stage: [] for stage in Stage})
@@ -113,9 +114,9 @@ def split_messages(deliveries: Iterable[Delivery]) -> list[DeadOrder]:
     return [it for delivery in deliveries for it in _split(delivery)]
 
 
-def sort_letters(dead_orders: Iterable[DeadOrder], known: Mapping[str, Known]) -> Sorted:
+def sort_letters(dead_orders: Iterable[DeadOrder], known: Mapping[str, KnownOrder]) -> SortedLetters:
     """What to park and what to forward. `known`: their stored orders, by id."""
-    found = Sorted()
+    found = SortedLetters()
     for it in dead_orders:
         stored = known.get(it.order.id) if it.order is not None else None
         if it.order is None:
@@ -164,16 +165,17 @@ class DeadLetterConsumer:
     def of(cls, settings: PipelineSettings, health: Health, publisher: Publisher) -> "DeadLetterConsumer":
         """`health`: reports as PART, an optional part: orders are stored without this consumer."""
         consumer = BatchConsumer(settings, health, PART, topology.declare_dead, LIMITS, PREFETCH, declares_again=True)
-        # It connects when there is something to park. Only the log reports its faults.
+        # A connection of its own: neither parking nor counting holds up a batch of orders.
         own = Health(f"{health.service} {PART}", DATABASE)
         return cls(consumer, Database(settings.database_url, own, _prepare), publisher, health)
 
     async def run(self) -> None:
-        """Consume and park until cancelled. After a bug it stops consuming, and messages stay in orders.dead."""
+        """Consume, park and count until cancelled. After a bug it does none of it, and messages stay in orders.dead."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._consumer.run())
                 tasks.create_task(self._park_all())
+                tasks.create_task(count_waiting_letters(self._database))
         except Exception:
             log.critical("bug in the consumer of orders.dead; nothing of it is parked any more", exc_info=True)
             self._health.down(PART, "a bug, see the log: what the broker gives up on stays in orders.dead")
@@ -196,7 +198,7 @@ class DeadLetterConsumer:
             return None
         dead_orders = split_messages(batch.deliveries)
 
-        async def work(connection: Connection) -> Sorted:
+        async def work(connection: Connection) -> SortedLetters:
             return await _park(connection, dead_orders)
 
         found = await self._database.until_it_works(work, self._consumer.queue_name)
@@ -221,15 +223,15 @@ async def _prepare(_: Connection) -> None:
     """Nothing: parking needs no temporary tables."""
 
 
-async def _park(connection: Connection, dead_orders: Sequence[DeadOrder]) -> Sorted:
+async def _park(connection: Connection, dead_orders: Sequence[DeadOrder]) -> SortedLetters:
     """Park in one commit. Safe to repeat. Returns the letters that are new, and those to forward."""
     ids = [it.order.id for it in dead_orders if it.order is not None]
     async with connection.transaction():
         rows = await connection.fetch(_KNOWN, ids)
-        known = {row["id"]: Known(row["product_id"], row["quantity"], row["is_decided"]) for row in rows}
+        known = {row["id"]: KnownOrder(row["product_id"], row["quantity"], row["is_decided"]) for row in rows}
         found = sort_letters(dead_orders, known)
         parked = {stage: await park(connection, stage, letters) for stage, letters in found.parked.items()}
-        return Sorted(parked, found.forwarded)
+        return SortedLetters(parked, found.forwarded)
 
 
 def _tell(deliveries: Sequence[Delivery], parked: Mapping[Stage, Sequence[DeadLetter]]) -> None:

@@ -35,7 +35,7 @@ _PRUNE = """
 """
 
 
-class Keyed(NamedTuple):
+class KeyedRequest(NamedTuple):
     """A request that came with a key."""
 
     client: str
@@ -77,7 +77,7 @@ def digest_of(*asked: object) -> bytes:
 # ── I/O below: in the transaction of the change
 
 
-async def begin(connection: Connection, keyed: Keyed) -> None:
+async def begin(connection: Connection, keyed: KeyedRequest) -> None:
     """Lock the key. Raises AnsweredBefore, and Problem: 409 while it is locked, 422 if it came with another request."""
     if not await connection.fetchval(_LOCK, keyed.lock):
         raise problems.request_in_flight()
@@ -90,7 +90,7 @@ async def begin(connection: Connection, keyed: Keyed) -> None:
     raise AnsweredBefore(Answer(*answer))
 
 
-async def remember(connection: Connection, keyed: Keyed, product_id: str, version: int, body: bytes) -> None:
+async def remember(connection: Connection, keyed: KeyedRequest, product_id: str, version: int, body: bytes) -> None:
     """Store the answer, and delete some that have expired."""
     answer = keyed.status, product_id, version, body
     await connection.execute(_REMEMBER, keyed.client, keyed.key, keyed.request, *answer)

@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from product_api.adjustments import Adjustment
 from product_api.announcer import Announcer
-from product_api.answered import Answer, AnsweredBefore, Keyed, digest_of
+from product_api.answered import Answer, AnsweredBefore, KeyedRequest, digest_of
 from product_api.preconditions import check_if_match, etag, matches_if_none_match, require_if_match
 from product_api.products import C, ChangeUnanswered, Products, StoredProduct, encode
 from product_api.reader import ProductReader
@@ -79,7 +79,13 @@ class ProductEndpoints:
         return Response(status_code=204)
 
     async def _change(
-        self, request: Request, reason: Adjustment, edit: Edit, *, overwrites: bool = False, keyed: Keyed | None = None
+        self,
+        request: Request,
+        reason: Adjustment,
+        edit: Edit,
+        *,
+        overwrites: bool = False,
+        keyed: KeyedRequest | None = None,
     ) -> Response:
         """`overwrites`: whether it sets what orders change meanwhile, so that the client must send If-Match."""
         product_id, head = id_in_path(request, "product"), head_of(request)
@@ -127,11 +133,11 @@ def _check_version(head: Head, version: int) -> None:
         raise problems.version_excluded(version)
 
 
-def _keyed(request: Request, status: int, *asked: object) -> Keyed | None:
+def _keyed(request: Request, status: int, *asked: object) -> KeyedRequest | None:
     """The request's key, with what it asks for. Raises Problem (400)."""
     head = head_of(request)
     key = idempotency_key(head.idempotency_keys)
-    return Keyed(head.client.name, key, digest_of(*asked), status) if key is not None else None
+    return KeyedRequest(head.client.name, key, digest_of(*asked), status) if key is not None else None
 
 
 def _path(product_id: str) -> str:

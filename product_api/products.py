@@ -24,7 +24,7 @@ from pipeline.process.shares import Shares
 from pipeline.process.turns import Turns
 from product_api import answered
 from product_api.adjustments import Adjustment
-from product_api.answered import Keyed
+from product_api.answered import KeyedRequest
 from product_api.requests import ProductValues
 from web.requests.paging import Page
 
@@ -156,7 +156,7 @@ class Products:
             rows = await connection.fetch(_PAGE, at, last_id, page.one_more)
         return [_stored(row) for row in rows]
 
-    async def create(self, values: ProductValues, keyed: Keyed | None = None) -> Change:
+    async def create(self, values: ProductValues, keyed: KeyedRequest | None = None) -> Change:
         """Insert a new product. If `keyed`, raises what `answered.begin` raises."""
 
         async def work(connection: Connection) -> Change:
@@ -171,7 +171,7 @@ class Products:
         product_id: str,
         reason: Adjustment,
         edit: Callable[[StoredProduct], ProductValues],
-        keyed: Keyed | None = None,
+        keyed: KeyedRequest | None = None,
     ) -> Change | None:
         """Replace the values by what `edit` makes of the locked row. None if there is no such product.
 
@@ -229,7 +229,9 @@ class Products:
             raise (ChangeUnanswered(committing) if committing else StoreUnavailable(describe(error))) from error
 
 
-def _once(work: Callable[[Connection], Awaitable[C]], keyed: Keyed | None) -> Callable[[Connection], Awaitable[C]]:
+def _once(
+    work: Callable[[Connection], Awaitable[C]], keyed: KeyedRequest | None
+) -> Callable[[Connection], Awaitable[C]]:
     """`work` that stores its answer in the same transaction, and is not done if the request was answered before."""
     if keyed is None:
         return work

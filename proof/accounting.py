@@ -76,7 +76,7 @@ class Sent:
         return len(self.accepted) + self.answered_twice + self.unreadable
 
 
-class Crossing:
+class Reconciliation:
     """Crosses the accepted ids off against the rows of one table."""
 
     def __init__(self, accepted: Mapping[str, Order]) -> None:
@@ -170,8 +170,8 @@ def _accept(sent: Sent, kept: bytes, order: Order) -> None:
 
 def settle(
     sent: Sent,
-    orders: Crossing,
-    ledger: Crossing,
+    orders: Reconciliation,
+    ledger: Reconciliation,
     parked: Sequence[str],
     stocks: Iterable[Stock],
     verdicts: Verdicts,

@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 import asyncpg
 
-from proof.accounting import STORED, Account, Crossing, Row, Sent, Stock, Verdicts, settle
+from proof.accounting import STORED, Account, Reconciliation, Row, Sent, Stock, Verdicts, settle
 from proof.stock import balances
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -62,7 +62,7 @@ PROBES = 32
 
 async def audit(connection: Connection, sent: Sent, product_ids: Sequence[str]) -> Account:
     """Account for all that was sent, in one snapshot of the database. Nobody else may order these products."""
-    orders, ledger = Crossing(sent.accepted), Crossing(sent.accepted)
+    orders, ledger = Reconciliation(sent.accepted), Reconciliation(sent.accepted)
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         await _cross_off(connection, orders, _ORDERS, product_ids)
         await _cross_off(connection, ledger, _LEDGER, product_ids)
@@ -77,10 +77,12 @@ async def stocks_of(connection: Connection, product_ids: Sequence[str]) -> list[
     return [Stock(*row) for row in await connection.fetch(_STOCKS, product_ids)]
 
 
-async def _cross_off(connection: Connection, crossing: Crossing, query: str, product_ids: Sequence[str]) -> None:
+async def _cross_off(
+    connection: Connection, reconciliation: Reconciliation, query: str, product_ids: Sequence[str]
+) -> None:
     cursor = await connection.cursor(query, product_ids)
     while rows := await cursor.fetch(_FETCH_ROWS):
-        crossing.cross_off(Row(*row) for row in rows)
+        reconciliation.cross_off(Row(*row) for row in rows)
 
 
 async def _verdicts(connection: Connection, product_ids: Sequence[str]) -> tuple[Sequence[float | None], float | None]:

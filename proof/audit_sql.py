@@ -19,12 +19,13 @@ from dataclasses import dataclass
 import asyncpg
 
 from proof.accounting_sql import Connection
+from proof.events_sql import audit_events
 from proof.offenders import (
     DECIDED_TWICE,
     STORED_TWICE,
-    Books,
     Offender,
     Replay,
+    StockMismatch,
     Trace,
     is_late,
     judge,
@@ -149,9 +150,12 @@ async def audit(
             on_question(f"every order: {check.replace('_', ' ')}?")
             async for row in _rows(connection, query):
                 on_offender(repeated(check, *row))
+        on_question("every event: its cause")
+        async for offender in audit_events(connection):
+            on_offender(offender)
         on_question("every product: its stock")
         async for row in _rows(connection, _BOOKS):
-            on_offender(unbalanced(Books(*row)))
+            on_offender(unbalanced(StockMismatch(*row)))
     return Counts(**dict(counts), pending=pending)
 
 

@@ -8,6 +8,10 @@
     verdict_differs        decided as another product or quantity than what is stored
     stored_twice           two rows in `orders`
     decided_twice          two rows in `stock_ledger`
+    event_missing          decided or parked since the event log began, and not in the log
+    event_repeated         twice in the log
+    event_without_cause    in the log, and neither decided nor parked
+    event_offsets          the offsets of the log have a gap, or two batches have the same
     stock                  qty is below 0, or is not Σ stock adjustments − Σ quantity of PROCESSED verdicts
 
 An order has a verdict if `GET /api/v1/orders/{id}` says so (ingest_api/reads/stored_orders.py). So for a stored order,
@@ -32,6 +36,10 @@ VERDICT_WITHOUT_ORDER = "verdict_without_order"
 VERDICT_DIFFERS = "verdict_differs"
 STORED_TWICE = "stored_twice"
 DECIDED_TWICE = "decided_twice"
+EVENT_MISSING = "event_missing"
+EVENT_REPEATED = "event_repeated"
+EVENT_WITHOUT_CAUSE = "event_without_cause"
+EVENT_OFFSETS = "event_offsets"
 STOCK = "stock"
 
 CHECKS = (
@@ -43,12 +51,18 @@ CHECKS = (
     VERDICT_DIFFERS,
     STORED_TWICE,
     DECIDED_TWICE,
+    EVENT_MISSING,
+    EVENT_REPEATED,
+    EVENT_WITHOUT_CAUSE,
+    EVENT_OFFSETS,
     STOCK,
 )
 
 
 class Offender(NamedTuple):
-    """One thing that is wrong. `id`: of the order, of the product for `stock`, of the queue for `not_stored`."""
+    """One thing that is wrong. `id`: of the order, of the product for `stock`, of the queue for `not_stored`, of the
+    dead letter or the batch for an event.
+    """
 
     check: str
     id: str
@@ -93,7 +107,18 @@ class Replay(NamedTuple):
     """Seconds since that replay."""
 
 
-class Books(NamedTuple):
+class Logged(NamedTuple):
+    """A verdict or a parked order that the event log does not have exactly once."""
+
+    what: str
+    """`verdict` or `dead letter`."""
+    id: str
+    events: int
+    happened: bool
+    """Whether there is such a verdict or letter."""
+
+
+class StockMismatch(NamedTuple):
     """A product whose stock does not add up."""
 
     product_id: str
@@ -131,15 +156,28 @@ def unstored(queue: str, orders: int, oldest_s: float, lag_s: float) -> list[Off
     return [Offender(NOT_STORED, queue, f"a row within {lag_s:g} s", found)]
 
 
-def unbalanced(books: Books) -> Offender:
-    balance = expected_qty(books.adjusted, books.processed)
+def unbalanced(stock: StockMismatch) -> Offender:
+    balance = expected_qty(stock.adjusted, stock.processed)
     below = ", and never below 0" if balance < 0 else ""
     return Offender(
         STOCK,
-        books.product_id,
-        f"qty {balance} = {books.adjusted} adjusted - {books.processed} processed{below}",
-        "no such product" if books.qty is None else f"qty {books.qty}",
+        stock.product_id,
+        f"qty {balance} = {stock.adjusted} adjusted - {stock.processed} processed{below}",
+        "no such product" if stock.qty is None else f"qty {stock.qty}",
     )
+
+
+def misreported(logged: Logged) -> Offender:
+    """The offence of an event that is missing, repeated or without its cause."""
+    if not logged.happened:
+        return Offender(EVENT_WITHOUT_CAUSE, logged.id, "no event", f"an event of a {logged.what} that is not there")
+    check = EVENT_REPEATED if logged.events else EVENT_MISSING
+    return Offender(check, logged.id, f"one event of its {logged.what}", f"{logged.events} events")
+
+
+def misplaced(batch: int, expected: int, found: int) -> Offender:
+    """The offence of a batch of events that does not begin where the one before it ends."""
+    return Offender(EVENT_OFFSETS, str(batch), f"first offset {expected}", f"{found}")
 
 
 def repeated(check: str, id_: str, rows: int) -> Offender:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from pipeline.process.version import NAME, project_version
-from stack.commands import bench, dead, demo, docs, doctor, down, keys, logs, servers, status, test, up, verify
+from stack.commands import bench, dead, demo, docs, doctor, down, hooks, keys, logs, servers, status, test, up, verify
 from stack.errors import HeadraceError, disk_full
 from stack.home.directory import Home
 from stack.process.logfile import open_log
@@ -38,6 +38,7 @@ app.command("test", context_settings={"allow_interspersed_args": False, "ignore_
 app.command(hidden=True)(servers.servers)
 app.add_typer(keys.keys, name="keys")
 app.add_typer(dead.dead, name="dead")
+app.add_typer(hooks.hooks, name="hooks")
 
 
 def main() -> None:

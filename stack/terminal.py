@@ -46,6 +46,29 @@ def say(text: str = "") -> None:
     out.print(escape(text), soft_wrap=True)
 
 
+def printable(text: str) -> str:
+    """Text that is safe to print: control characters and changes of direction are escaped.
+
+    A dead letter or a receiver's answer may hold anything, even input meant to attack this terminal.
+    """
+    told = "".join(it if it.isprintable() else it.encode("unicode_escape").decode() for it in text)
+    encoding = sys.stdout.encoding or "ascii"
+    return told.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def note(text: str) -> None:
+    """A remark on standard error, so that standard output holds only what a script reads."""
+    err.print(escape(text), soft_wrap=True)
+
+
+def ask_yes(question: str) -> bool | None:
+    """Ask on standard error. None: nobody can answer, because this is no terminal."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return None
+    err.print(escape(f"{question} [y/N] "), end="", soft_wrap=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
 def show_table(table: Table, width: int | None = None) -> None:
     """Print a table. Outside a terminal, drop the blanks that rich appends to each line."""
     if out.is_terminal:

@@ -1,1 +1,1 @@
-"""unit: no sockets. integration: one of ours against real servers. system: all four processes."""
+"""unit: no sockets. integration: one of ours against real servers. system: all processes."""

@@ -69,6 +69,11 @@ PANELS: list[tuple[str, str, dict[str, str]]] = [
         "short",
         {"{{stage}} {{reason}}": "sum by (stage, reason) (increase(headrace_orders_parked_total[1h]))"},
     ),
+    (
+        "Dead letters that wait",
+        "short",
+        {"{{stage}} {{reason}}": "max by (stage, reason) (headrace_dead_letters_waiting)"},
+    ),
     ("CPU, by process", "percentunit", {"{{job}} {{instance}}": f"rate(process_cpu_seconds_total{RATE})"}),
     ("Memory, by process", "bytes", {"{{job}} {{instance}}": "process_resident_memory_bytes"}),
 ]

@@ -8,8 +8,11 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ingest_api.documents.declared import Declared, Exchange, Queue
+from ingest_api.documents.event_examples import PROCESSED
 from pipeline.contract import topology
 from pipeline.contract.fields import EXAMPLE_ORDER, EXAMPLE_PRODUCT
+from pipeline.contract.order_events import EventType, OrderEvent, join_events
+from pipeline.contract.order_events import encode_event as encode_order_event
 from pipeline.contract.orders import SCHEMA, Order, encode_order, join_orders
 from pipeline.contract.product_events import ProductEvent, encode_event
 from pipeline.process.version import project_version
@@ -20,6 +23,9 @@ Json = dict[str, Any]
 _DESCRIPTION = """\
 RabbitMQ, AMQP 0-9-1. Every message is persistent and published with a confirm. Orders are delivered at least once: who
 reads them recognises an order by its `id`. Product events are hints: one may be lost, and none decides anything.
+
+`order_events` is for services of your own: bind a queue to the types that you want. Every event that is logged from
+then on comes at least once, and its `id` tells one that comes again. A queue's first message may be an empty array.
 """
 
 _ORDER = Order(
@@ -35,7 +41,7 @@ _ORDER = Order(
 )
 _EVENT = ProductEvent(EXAMPLE_PRODUCT, 3, Decimal("1500.00"), 48)
 
-_ORDERS, _PRODUCT = "orders", "productEvent"
+_ORDERS, _PRODUCT, _ORDER_EVENTS = "orders", "productEvent", "orderEvents"
 _PRODUCT_EVENTS = {
     topology.PRODUCT_CREATED: "a product was created",
     topology.PRODUCT_UPDATED: "it was changed in some other way than these",
@@ -67,13 +73,14 @@ _OPERATIONS = (
     Operation(topology.ORDERS_DEAD_QUEUE, "receive", "persist_worker", "Parks what the broker has given up on."),
     *(Operation(key, "send", "product_api", f"Tells that {what}.") for key, what in _PRODUCT_EVENTS.items()),
     Operation(topology.PRODUCT_SOLD_OUT, "send", "product_consumer", "Tells that an order took the last unit."),
+    *(Operation(it, "send", "event_relay", f"Tells what happened. {it.meaning}") for it in EventType),
     Operation(_EVENT_QUEUE, "receive", "ingest_api", "Keeps prices, and what is sold out, fresh in each process."),
 )
 
 
 def asyncapi_document() -> Json:
     declared = Declared()
-    (orders, event), schemas = schemas_of([list[Order], ProductEvent])
+    (orders, event, order_events), schemas = schemas_of([list[Order], ProductEvent, list[OrderEvent]])
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -97,6 +104,13 @@ def asyncapi_document() -> Json:
                 _PRODUCT: _message(
                     "A product event", "The product as it is now.", event, {"schema": SCHEMA}, encode_event(_EVENT)
                 ),
+                _ORDER_EVENTS: _message(
+                    "Events of orders",
+                    "Events of one type. Those of one order come in their order.",
+                    order_events,
+                    {},
+                    join_events([encode_order_event(PROCESSED)]),
+                ),
             },
             "schemas": schemas,
         },
@@ -107,6 +121,9 @@ def _channels(declared: Declared) -> Json:
     orders, products = (declared.exchanges[it] for it in (topology.ORDERS_EXCHANGE, topology.PRODUCTS_EXCHANGE))
     channels = {key: _routing_key(key, orders, _ORDERS) for key in (topology.ORDER_ACCEPTED, topology.ORDER_CREATED)}
     channels |= {key: _routing_key(key, products, _PRODUCT) for key in _PRODUCT_EVENTS}
+    channels |= {
+        it.value: _routing_key(it, declared.exchanges[topology.EVENTS_EXCHANGE], _ORDER_EVENTS) for it in EventType
+    }
     for name, queue in declared.queues.items():
         channels[name or _EVENT_QUEUE] = _queue(queue, _ORDERS if name else _PRODUCT)
     return {_name(name): channel for name, channel in channels.items()}
@@ -139,7 +156,7 @@ def _channel(address: str | None, message: str, amqp: Json) -> Json:
 
 def _operation(operation: Operation) -> Json:
     name = _name(operation.channel)
-    message = _PRODUCT if operation.channel.startswith("product") else _ORDERS
+    message = _message_at(operation.channel)
     return {
         "action": operation.action,
         "channel": {"$ref": f"#/channels/{name}"},
@@ -148,6 +165,12 @@ def _operation(operation: Operation) -> Json:
         "tags": [{"name": operation.process}],
         "messages": [{"$ref": f"#/channels/{name}/messages/{message}"}],
     }
+
+
+def _message_at(channel: str) -> str:
+    if channel in list(EventType):
+        return _ORDER_EVENTS
+    return _PRODUCT if channel.startswith("product") else _ORDERS
 
 
 def _message(title: str, summary: str, payload: Json, headers: Mapping[str, int], example: bytes) -> Json:

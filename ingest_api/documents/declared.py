@@ -44,6 +44,7 @@ class Declared:
             topology.declare_accepted(channel),
             topology.declare_created(channel),
             topology.declare_product_events(channel),
+            topology.declare_events(channel),
         ):
             run_without_waiting(declaring)
 

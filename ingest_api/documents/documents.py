@@ -6,6 +6,8 @@ from typing import Any
 from starlette.routing import Route
 
 from ingest_api.documents.asyncapi import asyncapi_document
+from ingest_api.documents.event_operations import TAG as EVENTS_TAG
+from ingest_api.documents.event_operations import TAG_TEXT as EVENTS_TEXT
 from ingest_api.documents.operations import ACCEPTED, OPERATIONS, TAG, TAG_TEXT
 from web.documents.docs import Api, docs_routes, document_of
 from web.requests.operations import Operation
@@ -28,8 +30,9 @@ def documents(accepted_status: int, public_path: str, products_url: str) -> list
 
 def _api(accepted_status: int, public_path: str, products_url: str = "") -> Api:
     operations = [_answering(accepted_status, it) for it in OPERATIONS]
+    tags = {TAG: TAG_TEXT, EVENTS_TAG: EVENTS_TEXT}
     others = {"products": products_url} if products_url else {}
-    return Api("ingest_api", "Headrace: orders", _ABOUT, {TAG: TAG_TEXT}, operations, public_path, others)
+    return Api("ingest_api", "Headrace: orders", _ABOUT, tags, operations, public_path, others)
 
 
 def _answering(accepted_status: int, operation: Operation) -> Operation:

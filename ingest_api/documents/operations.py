@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal, get_type_hints
 import msgspec
 from msgspec import Meta
 
+from ingest_api.documents.event_operations import LIST_EVENTS
 from ingest_api.intake.bulk import MAX_ORDERS
-from ingest_api.reads.lookup import MAX_WAIT_S
-from ingest_api.reads.order_view import OrderView
 from ingest_api.requests import OrderRequest
 from pipeline.contract.fields import EXAMPLE_ORDER, EXAMPLE_PRODUCT, OrderId, ProductId
+from pipeline.contract.order_view import OrderView
 from pipeline.contract.orders import Order
 from pipeline.contract.reasons import Reason, table_rows
 from web.access.clients import ORDERS_READ, ORDERS_WRITE
@@ -21,6 +21,7 @@ from web.problems import kinds
 from web.requests import http_fields
 from web.requests.idempotency_keys import REPLAYED, key_parameter
 from web.requests.operations import Answer, ArrayOf, Content, Header, Link, Operation, Parameter
+from web.requests.waits import MAX_WAIT_S
 from web.serving.body import NDJSON
 
 ORDERS = "/api/v1/orders"
@@ -229,4 +230,4 @@ _GET_ORDER = Operation(
 )
 
 # bulk comes before {order_id}, which would match it.
-OPERATIONS = (_ACCEPT_ORDER, _ACCEPT_ORDERS, _LIST_ORDERS, _GET_ORDER)
+OPERATIONS = (_ACCEPT_ORDER, _ACCEPT_ORDERS, _LIST_ORDERS, _GET_ORDER, LIST_EVENTS)

@@ -8,7 +8,7 @@ collect; when it returns, they are the next call. A request without a key never 
 **How far Redis's memory can be believed.** A key that Redis does not hold was never used, or Redis has forgotten it.
 The script notices what makes Redis forget. The marker is missing: emptied, or new. The run_id is another: restarted, or
 a failover to a server with older data or none. The count of evictions rose. Or an order was published without Redis.
-Then the memory begins anew, and `Memory` tells every process that asks. INFO costs 21 µs a call, shared by all that
+Then the memory begins anew, and `KeyMemory` tells every process that asks. INFO costs 21 µs a call, shared by all that
 wait.
 
 **Restoring.** Each process keeps its latest claims. When Redis was emptied or restarted, the process puts them back:
@@ -35,8 +35,8 @@ from redis.exceptions import RedisError
 
 from ingest_api.idempotency.claims_script import EXCHANGE, HEAD
 from ingest_api.idempotency.held_claims import HeldClaims, Settled
-from ingest_api.idempotency.records import Claim, Replay, Taken, judge
-from ingest_api.idempotency.redis_memory import NO_MEMORY, SETTLES_WITHIN_S, UNSETTLED, Memory, RedisMemory
+from ingest_api.idempotency.records import Claim, KeyConflict, Replay, judge
+from ingest_api.idempotency.redis_trust import NO_KEY_MEMORY, SETTLES_WITHIN_S, UNSETTLED, KeyMemory, RedisTrust
 from pipeline.cache.redis_link import redis_breaker
 from pipeline.process import metrics
 
@@ -62,7 +62,7 @@ _RESULTS = {
 }
 
 
-class Asked(NamedTuple):
+class ClaimRequest(NamedTuple):
     """A request for a key."""
 
     claim: Claim
@@ -74,10 +74,10 @@ class Asked(NamedTuple):
     """SHA-1 of a value that this deployment did not write, and that may be overwritten."""
 
 
-def _result(begun: Claim | Taken | Replay) -> str:
+def _result(begun: Claim | KeyConflict | Replay) -> str:
     if isinstance(begun, Replay):
         return "replayed"
-    if isinstance(begun, Taken):
+    if isinstance(begun, KeyConflict):
         return begun.value
     return "doubtful" if begun.in_doubt else "first"
 
@@ -106,20 +106,20 @@ class Claims:
         self._remember_ms, self._in_flight_ms = round(remember_s * 1000), round(in_flight_s * 1000)
         self._max_waiting, self._max_bytes_per_client = max_waiting, max_bytes_per_client
         self._breaker = redis_breaker(redis)
-        self._to_begin: list[tuple[Asked, asyncio.Future[tuple[bytes, Memory]]]] = []
+        self._to_begin: list[tuple[ClaimRequest, asyncio.Future[tuple[bytes, KeyMemory]]]] = []
         self._held = HeldClaims(max_waiting)
         self._owners = (f"{process}{number:06x}"[-16:] for process in (secrets.token_hex(5),) for number in count())
         self._arrived = asyncio.Event()
         self._calling = asyncio.Lock()
         self._looking: asyncio.Task[bool] | None = None
-        self._memory = RedisMemory()
+        self._memory = RedisTrust()
         self._evictions_logged_at = float("-inf")
         self._is_unregistered = False
 
     @property
-    def memory(self) -> Memory:
+    def memory(self) -> KeyMemory:
         """Redis's memory as of the latest call."""
-        return NO_MEMORY if self._breaker.is_away else self._memory.current
+        return NO_KEY_MEMORY if self._breaker.is_away else self._memory.current
 
     @property
     def memory_seen_at(self) -> float:
@@ -128,7 +128,7 @@ class Claims:
 
     async def begin(
         self, name: str, ids: Sequence[str], priced: str, client: str, instead: bytes = b""
-    ) -> tuple[Claim | Taken | Replay | bytes, Memory]:
+    ) -> tuple[Claim | KeyConflict | Replay | bytes, KeyMemory]:
         """Claim the key for this order, or return the request that holds it; and how far Redis can be believed.
 
         `ids`: the order's id under each secret key, in hex. `priced`: the prices for the claim; "": claim nothing, only
@@ -136,7 +136,9 @@ class Claims:
         something other than an order of `ids`.
         """
         claim = Claim(name, ids[0], next(self._owners), priced, client=client)
-        asked = Asked(claim, "".join(ids), priced, sha1(instead, usedforsecurity=False).hexdigest() if instead else "")
+        asked = ClaimRequest(
+            claim, "".join(ids), priced, sha1(instead, usedforsecurity=False).hexdigest() if instead else ""
+        )
         held, memory = await self._ask(asked)
         if not held and memory.level == UNSETTLED and (held := self._known(asked)):
             # Redis has forgotten the key, and this process has not restored it yet.
@@ -151,8 +153,8 @@ class Claims:
             _RESULTS[_result(begun)].inc()
         return begun, memory
 
-    async def look(self) -> Memory:
-        """Ask Redis now. Without an answer, NO_MEMORY."""
+    async def look(self) -> KeyMemory:
+        """Ask Redis now. Without an answer, NO_KEY_MEMORY."""
         if self._breaker.may_try():
             # Requests wait for this call too, so it goes on if the caller is cancelled.
             self._looking = asyncio.create_task(self._exchange())
@@ -178,7 +180,7 @@ class Claims:
         """Note that an order is published without Redis, so Redis's memory has a gap."""
         self._is_unregistered = True
 
-    def raise_to(self, memory: Memory, level: int) -> None:
+    def raise_to(self, memory: KeyMemory, level: int) -> None:
         """Raise `memory` to `level` for all processes. About a client's dropped claims, only this process learns."""
         self._memory.raise_to(memory, level)
 
@@ -201,16 +203,16 @@ class Claims:
             if not await self._exchange() or not (self._held.settling or self._held.restoring):
                 return
 
-    async def _ask(self, asked: Asked) -> tuple[bytes, Memory]:
+    async def _ask(self, asked: ClaimRequest) -> tuple[bytes, KeyMemory]:
         if len(self._to_begin) >= self._max_waiting or not self._breaker.may_try():
             _RESULTS["unremembered"].inc()
-            return self._known(asked), NO_MEMORY
-        found: asyncio.Future[tuple[bytes, Memory]] = asyncio.get_running_loop().create_future()
+            return self._known(asked), NO_KEY_MEMORY
+        found: asyncio.Future[tuple[bytes, KeyMemory]] = asyncio.get_running_loop().create_future()
         self._to_begin.append((asked, found))
         self._arrived.set()
         return await found
 
-    def _known(self, asked: Asked) -> bytes:
+    def _known(self, asked: ClaimRequest) -> bytes:
         """What this process remembers of the key, as the script would return it."""
         held = self._held.get(asked.claim.name)
         return held.value() if held else b""
@@ -247,11 +249,11 @@ class Claims:
         for place, (asked, waiter) in enumerate(beginning):
             if not waiter.done():
                 waiter.set_result(
-                    (self._known(asked), NO_MEMORY) if found is None else self._memory.found(found.get(place))
+                    (self._known(asked), NO_KEY_MEMORY) if found is None else self._memory.found(found.get(place))
                 )
         return found is not None
 
-    async def _call(self, settling: list[Settled], beginning: list[Asked]) -> dict[int, bytes] | None:
+    async def _call(self, settling: list[Settled], beginning: list[ClaimRequest]) -> dict[int, bytes] | None:
         """What the script found for the keys to begin, by their place, if anything. None: Redis is away."""
         begun = [value for it in beginning for value in self._arguments(it)]
         settled = [value for it in settling for value in it]
@@ -270,7 +272,7 @@ class Claims:
         self._learn(*found[:HEAD])
         return dict(zip(found[HEAD::2], found[HEAD + 1 :: 2], strict=True))
 
-    def _arguments(self, asked: Asked) -> tuple[str, ...]:
+    def _arguments(self, asked: ClaimRequest) -> tuple[str, ...]:
         claim = asked.claim
         return claim.name, asked.ids, claim.owner, asked.priced, asked.instead, self._list_of(claim.client)
 
@@ -279,15 +281,15 @@ class Claims:
 
     def _learn(self, run: bytes, evicted: bytes, began: bytes, level: int, now: bytes, gap: bytes) -> None:
         loop_time = asyncio.get_running_loop().time()
-        lesson = self._memory.learn(run, evicted, began, level, now, gap, loop_time=loop_time)
-        if lesson.evicted:
-            metrics.REDIS_EVICTIONS.inc(lesson.evicted)
-        if lesson.is_loss:
+        changes = self._memory.learn(run, evicted, began, level, now, gap, loop_time=loop_time)
+        if changes.evicted:
+            metrics.REDIS_EVICTIONS.inc(changes.evicted)
+        if changes.is_loss:
             metrics.IDEMPOTENCY_LOSSES.inc()
-        if lesson.is_gap:
+        if changes.is_gap:
             log.warning("redis has forgotten idempotency keys; asking the store", restoring=len(self._held))
             self._held.restore_all()
-        elif lesson.is_loss:
+        elif changes.is_loss:
             self._log_evictions(loop_time)
 
     def _log_evictions(self, now: float) -> None:

@@ -16,7 +16,7 @@ claim was made, its bytes, the sum of bytes up to it, and its key. When a reques
 claim, and still counts. So dropping an entry deletes only the claim made at that time, no later one of the same key.
 
 **The marker.** `began`: everything before it may be forgotten. `gap`: the same, but not because of evictions; nearly
-everything may be forgotten, so restoring is worth it. `level`: see `Memory`.
+everything may be forgotten, so restoring is worth it. `level`: see `KeyMemory`.
 """
 
 # One argument: a MessagePack. redis-py packs arguments one by one in Python: 4 keys and values an order took 4 to 5 µs,

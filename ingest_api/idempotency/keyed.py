@@ -1,4 +1,5 @@
 """Orders with an Idempotency-Key (P5): at most one order, and each answer says what is, or will be, stored.
+More than 300 lines: whether P5 holds can only be judged with all steps of a keyed request in view.
 
 Three mechanisms:
 
@@ -8,7 +9,7 @@ Three mechanisms:
     the store    is asked first. An order that is stored, or parked as a dead letter, is the answer while it is there
 
 A key without a claim and without a row was never used, or its claim was lost before its order reached the store.
-`Memory` tells these apart, and ingest_api.idempotency.memory_judge finds out:
+`KeyMemory` tells these apart, and ingest_api.idempotency.trust_judge finds out:
 
     complete     Redis remembers a whole lifetime of keys, or began when there were no orders. The key is new, even
                  while PostgreSQL is away
@@ -36,8 +37,8 @@ for each, and new orders get the first one's id. With several secret keys and an
 answered 503: its order may be on its way under either id. That ends within 15 minutes. A claim under a
 secret key that this process does not have is 503 too: its order may exist, and the other processes know.
 
-Costs: an order with a key adds one question to PostgreSQL, shared by all that wait. With 64 connections it takes 382 µs
-of ingest_api's CPU, and took 239 before the store was asked (medians of 4 interleaved pairs). Without a key, nothing.
+Costs: an order with a key adds one question to PostgreSQL, shared by all that wait. The question
+makes an order with a key 1.6 times as expensive; docs/operate/idempotency.md has the figures. Other orders pay nothing.
 """
 
 import asyncio
@@ -47,15 +48,25 @@ from dataclasses import dataclass, replace
 from database.sessions import StoreUnavailable
 from ingest_api.idempotency.accepted_orders import AcceptedOrders
 from ingest_api.idempotency.claims import Claims
-from ingest_api.idempotency.memory_judge import MemoryJudge
-from ingest_api.idempotency.records import Claim, Replay, Request, Taken, id_in, may_be_accepted, name_of, pack, unpack
-from ingest_api.idempotency.redis_memory import COMPLETE, NO_MEMORY, SETTLED, Memory
+from ingest_api.idempotency.records import (
+    Claim,
+    KeyConflict,
+    Replay,
+    Request,
+    id_in,
+    may_be_accepted,
+    name_of,
+    pack,
+    unpack,
+)
+from ingest_api.idempotency.redis_trust import COMPLETE, NO_KEY_MEMORY, SETTLED, KeyMemory
+from ingest_api.idempotency.trust_judge import TrustJudge
 from pipeline.contract.order_ids import OrderIds
 from pipeline.contract.orders import Order
 from web.problems import problems, unknown_outcomes
 from web.problems.problems import Problem
 
-_PROBLEMS = {Taken.IN_FLIGHT: problems.request_in_flight, Taken.REUSED: problems.key_reused}
+_PROBLEMS = {KeyConflict.IN_FLIGHT: problems.request_in_flight, KeyConflict.REUSED: problems.key_reused}
 # How often the store is asked for an order that is on its way to it.
 _ASK_AGAIN_S = 0.03
 
@@ -66,7 +77,7 @@ Publish = Callable[[Sequence[Order]], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
-class Keyed:
+class KeyedRequest:
     """A keyed request, decoded."""
 
     client: str
@@ -86,7 +97,7 @@ class Answer:
 
 
 @dataclass(slots=True)
-class _Under:
+class _CandidateIds:
     """The ids of the orders under one secret key."""
 
     ids: list[str]
@@ -106,7 +117,7 @@ class KeyedOrders:
         ids: OrderIds,
         claims: Claims,
         accepted: AcceptedOrders,
-        judge: MemoryJudge,
+        judge: TrustJudge,
         namespace: str,
         *,
         status: int,
@@ -117,12 +128,12 @@ class KeyedOrders:
         self._namespace, self._status, self._stored_within_s = namespace, status, stored_within_s
         self._now = asyncio.get_running_loop().time
 
-    async def accept(self, keyed: Keyed, price: Price, publish: Publish) -> Answer:
+    async def accept(self, keyed: KeyedRequest, price: Price, publish: Publish) -> Answer:
         """Accept the orders, or find those accepted before. Raises Problem."""
         under = self._ids.derive_under_each(
             keyed.client, keyed.key, keyed.fingerprint.hex(), len(keyed.requests) if keyed.is_bulk else None
         )
-        candidates = [_Under(it) for it in under]
+        candidates = [_CandidateIds(it) for it in under]
         before = self._claims.memory
         found = await self._found(candidates)
         own, stored = found or (candidates[0], {})
@@ -130,7 +141,7 @@ class KeyedOrders:
             return Answer(self._status, all_stored, is_replayed=True)
         priced = await self._priced(own, keyed.requests, stored, price)
         begun, memory = await self._begin(keyed, [own, *(it for it in candidates if it is not own)], priced)
-        if isinstance(begun, Taken):
+        if isinstance(begun, KeyConflict):
             raise _PROBLEMS[begun]()
         if isinstance(begun, Replay):
             own = next(it for it in candidates if it.first == begun.order_id)
@@ -151,7 +162,7 @@ class KeyedOrders:
         return await self._publish(begun, memory, own, priced, stored, publish, is_sure=is_sure)
 
     def _in_doubt(
-        self, claim: Claim, own: _Under, requests: Sequence[Request], priced: list[Order | Problem] | None
+        self, claim: Claim, own: _CandidateIds, requests: Sequence[Request], priced: list[Order | Problem] | None
     ) -> tuple[Claim, list[Order | Problem]]:
         """The prices in the claim. If they cannot be read, `priced`, and the store has the last word.
 
@@ -167,8 +178,8 @@ class KeyedOrders:
     async def _publish(
         self,
         claim: Claim,
-        memory: Memory,
-        own: _Under,
+        memory: KeyMemory,
+        own: _CandidateIds,
         priced: list[Order | Problem],
         stored: dict[str, Order],
         publish: Publish,
@@ -184,7 +195,7 @@ class KeyedOrders:
                 raise
         began = self._now()
         try:
-            if memory is NO_MEMORY:
+            if memory is NO_KEY_MEMORY:
                 self._claims.published_without()
             await publish(orders)
             if not is_sure:
@@ -199,7 +210,7 @@ class KeyedOrders:
     async def _answer_without(
         self,
         claim: Claim,
-        own: _Under,
+        own: _CandidateIds,
         priced: list[Order | Problem],
         stored: dict[str, Order],
         *,
@@ -217,7 +228,7 @@ class KeyedOrders:
         self._claims.remember(claim, pack(self._status, priced))
         return Answer(self._status, priced, is_replayed=False)
 
-    async def _found(self, candidates: list[_Under]) -> tuple[_Under, dict[str, Order]] | None:
+    async def _found(self, candidates: list[_CandidateIds]) -> tuple[_CandidateIds, dict[str, Order]] | None:
         """The ids under which orders are stored, and these orders; None: the store cannot be asked.
 
         Refused requests are looked up as well: an older release may have accepted them.
@@ -235,7 +246,7 @@ class KeyedOrders:
         return candidates[0], {}
 
     async def _priced(
-        self, own: _Under, requests: Sequence[Request], stored: dict[str, Order], price: Price
+        self, own: _CandidateIds, requests: Sequence[Request], stored: dict[str, Order], price: Price
     ) -> list[Order | Problem]:
         """Each order as it is stored, or priced now."""
         left = [(id_, it) for id_, it in zip(own.ids, requests, strict=True) if id_ not in stored]
@@ -243,8 +254,8 @@ class KeyedOrders:
         return [stored.get(order_id) or next(now) for order_id in own.ids]
 
     async def _begin(
-        self, keyed: Keyed, candidates: list[_Under], priced: list[Order | Problem]
-    ) -> tuple[Claim | Taken | Replay, Memory]:
+        self, keyed: KeyedRequest, candidates: list[_CandidateIds], priced: list[Order | Problem]
+    ) -> tuple[Claim | KeyConflict | Replay, KeyMemory]:
         """Claim the key. Refusals alone claim nothing: Redis is only asked whether there was an order before."""
         is_order = any(isinstance(it, Order) for it in priced)
         packed = pack(self._status, priced) if is_order else ""
@@ -256,12 +267,12 @@ class KeyedOrders:
                 return begun, memory
             if order_id := id_in(begun):
                 if self._ids.is_ours(order_id):
-                    return Taken.REUSED, memory
+                    return KeyConflict.REUSED, memory
                 raise unknown_outcomes.claimed_under_another_key()
             instead = begun  # not a claim, whatever put it there
         raise unknown_outcomes.claim_is_unreadable()
 
-    async def _is_new(self, memory: Memory, is_asked: bool, keys: int) -> bool:
+    async def _is_new(self, memory: KeyMemory, is_asked: bool, keys: int) -> bool:
         """Whether a key that nobody remembers was never used; False: its order may be on its way. Raises Problem."""
         if not self._judge.is_complete(memory) and memory.level < SETTLED:
             memory = await self._judge.settle(memory)
@@ -274,7 +285,7 @@ class KeyedOrders:
         return memory.level >= SETTLED
 
     async def _is_still_so(
-        self, memory: Memory, before: Memory, candidates: list[_Under], stored: dict[str, Order]
+        self, memory: KeyMemory, before: KeyMemory, candidates: list[_CandidateIds], stored: dict[str, Order]
     ) -> bool:
         """Whether the store has no further orders since it was asked, which was before the memory was known settled.
 
@@ -316,14 +327,16 @@ class KeyedOrders:
         return [stored.get(order_id, it) for order_id, it in zip(ids, priced, strict=True)]
 
 
-def _all_stored(own: _Under, requests: Sequence[Request], stored: dict[str, Order]) -> list[Order | Problem] | None:
+def _all_stored(
+    own: _CandidateIds, requests: Sequence[Request], stored: dict[str, Order]
+) -> list[Order | Problem] | None:
     """Each order as it is stored, or its refusal; None: some are neither."""
     results = [stored.get(order_id, it) for order_id, it in zip(own.ids, requests, strict=True)]
     known = [it for it in results if isinstance(it, (Order, Problem))]
     return known if len(known) == len(results) else None
 
 
-def _replayed(replay: Replay, own: _Under, requests: Sequence[Request]) -> Answer:
+def _replayed(replay: Replay, own: _CandidateIds, requests: Sequence[Request]) -> Answer:
     """The first answer again. Raises Problem if it cannot be read: its orders are in the store, or will be."""
     try:
         return Answer(*unpack(replay.priced, own.ids, requests), is_replayed=True)

@@ -41,7 +41,7 @@ _OPTIONAL = OrderRequest.__struct_fields__[2:]
 _decoder = msgspec.json.Decoder(tuple[int, list[str], list[int]])
 
 
-class Taken(Enum):
+class KeyConflict(Enum):
     """Why a keyed request may not go on."""
 
     IN_FLIGHT = "in_flight"
@@ -98,7 +98,7 @@ def name_of(namespace: str, client: str, key: str, *, is_bulk: bool = False) -> 
     return f"{namespace}claim:{digest}"
 
 
-def judge(held: bytes, claim: Claim, ids: Sequence[str]) -> Claim | Taken | Replay | bytes:
+def judge(held: bytes, claim: Claim, ids: Sequence[str]) -> Claim | KeyConflict | Replay | bytes:
     """How a request begins that laid `claim` to a key where `held` stood.
 
     Returns `held` as it is if its order is not in `ids`, or if it is not a claim.
@@ -113,7 +113,7 @@ def judge(held: bytes, claim: Claim, ids: Sequence[str]) -> Claim | Taken | Repl
         return Replay(order_id, priced, made)
     if state in ("?", "!"):
         return replace(claim, order_id=order_id, priced=priced, in_doubt=True, is_sure=state == "?", made=made)
-    return Taken.IN_FLIGHT
+    return KeyConflict.IN_FLIGHT
 
 
 def id_in(held: bytes) -> str:

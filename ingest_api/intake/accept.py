@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from starlette.types import Receive, Scope, Send
 
-from ingest_api.idempotency.keyed import Keyed, KeyedOrders
+from ingest_api.idempotency.keyed import KeyedOrders, KeyedRequest
 from ingest_api.idempotency.records import Request, fingerprint_of
 from ingest_api.intake.group_commit import Full, GroupCommit, Unavailable
 from ingest_api.prices.catalogue import Catalogue
@@ -95,7 +95,7 @@ class AcceptOrder:
             for order in orders:
                 await self._accept(order, head, fingerprint.hex())
 
-        keyed = Keyed(client, key, fingerprint, [request], is_bulk=False)
+        keyed = KeyedRequest(client, key, fingerprint, [request], is_bulk=False)
         answer = await self._intake.keyed.accept(keyed, price_one, publish)
         (order,) = answer.results
         if isinstance(order, Problem):

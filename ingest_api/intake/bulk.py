@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from ingest_api.idempotency.keyed import Keyed
+from ingest_api.idempotency.keyed import KeyedRequest
 from ingest_api.idempotency.records import FINGERPRINT_BYTES, Request, fingerprint_of
 from ingest_api.intake.accept import Intake, confirmed
 from ingest_api.prices.catalogue import Product
@@ -214,7 +214,7 @@ class AcceptBulk:
         async def publish(orders: Sequence[Order]) -> None:
             await self._publish(head, orders, is_keyed=True)
 
-        keyed = Keyed(client, key, fingerprint, requests, is_bulk=True)
+        keyed = KeyedRequest(client, key, fingerprint, requests, is_bulk=True)
         answer = await self._intake.keyed.accept(keyed, partial(self._price, client), publish)
         return await _send(send, answer.status, answer.results, replayed=answer.is_replayed)
 

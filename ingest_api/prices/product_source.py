@@ -96,7 +96,7 @@ async def follow_events(settings: PipelineSettings, health: Health, catalogue: C
         try:
             catalogue.apply(decode_event(message.body))
         except msgspec.DecodeError as error:
-            log.warning("product event ignored", error=str(error), body=message.body[:200])
+            log.warning("ignoring a product event that cannot be decoded", error=str(error), body=message.body[:200])
 
     async def session(connection: AbstractConnection) -> None:
         async with answering():
@@ -119,6 +119,6 @@ def _from_cache(product_id: str, cached: CachedProduct) -> ProductEvent | None:
     try:
         body = msgspec.json.decode(cached.body, type=_CachedBody)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        log.warning("cached product ignored", product_id=product_id, error=str(error))
+        log.warning("ignoring a cached product that cannot be decoded", product_id=product_id, error=str(error))
         return None
     return ProductEvent(product_id, cached.version, body.price, body.qty)

@@ -10,7 +10,6 @@ More reads than may wait are 503. Nothing is known of the order then, so the ans
 """
 
 import asyncio
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,22 +20,17 @@ from starlette.types import Receive
 
 from database.sessions import StoreUnavailable
 from ingest_api.reads.order_lists import OrderLists
-from ingest_api.reads.order_view import OrderView, encode, view
 from ingest_api.reads.stored_orders import PENDING, Row, StoredOrders
 from ingest_api.reads.verdicts import Expected, Verdicts
 from pipeline.contract.order_ids import OrderIds
+from pipeline.contract.order_view import OrderView, encode, view
 from pipeline.contract.orders import client_in
-from web.access.clients import Client
+from web.access.clients import Client, Guard
 from web.problems import problems
-from web.requests.head import head_of
+from web.requests.head import client_now, head_of
 from web.requests.ids import id_in_path
 from web.requests.paging import Page
-
-MAX_WAIT_S = 30
-
-# A number, as any client's language writes it: 1e-05 is one. float() itself accepts more.
-_SECONDS = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
-_MAX_CHARACTERS = 64
+from web.requests.waits import has_left, parse_wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,32 +44,27 @@ class Found:
         return self.order.status == PENDING
 
 
-def parse_wait(text: str | None) -> float:
-    """How many seconds to wait for the verdict. Raises Problem (422)."""
-    if text is None:
-        return 0.0
-    is_number = len(text) <= _MAX_CHARACTERS and _SECONDS.fullmatch(text)
-    if not is_number or not 0 <= float(text) <= MAX_WAIT_S:
-        raise problems.invalid_parameter("wait", f"wait must be a number of seconds from 0 to {MAX_WAIT_S}.")
-    return float(text)
-
-
 # ── I/O below
 
 
 class OrderLookup:
     """The two GET endpoints."""
 
-    def __init__(self, orders: StoredOrders, lists: OrderLists, verdicts: Verdicts, ids: OrderIds) -> None:
-        self._orders, self._lists, self._verdicts, self._ids = orders, lists, verdicts, ids
+    def __init__(
+        self, orders: StoredOrders, lists: OrderLists, verdicts: Verdicts, ids: OrderIds, guard: Guard
+    ) -> None:
+        """`guard`: checks that a client that has waited may still read the order."""
+        self._orders, self._lists, self._verdicts, self._ids, self._guard = orders, lists, verdicts, ids, guard
 
     async def get(self, request: Request) -> Response:
         order_id, wait_s = id_in_path(request, "order"), parse_wait(request.query_params.get("wait"))
-        client = head_of(request).client
+        head = head_of(request)
         if wait_s:
-            found = await self._find_decided(order_id, client, wait_s, request.receive)
+            found = await self._find_decided(order_id, head.client, wait_s, request.receive)
+            if not (client := client_now(head, self._guard)).sees_as(head.client):
+                found = await self._find(order_id, client)
         else:
-            found = await self._find(order_id, client)
+            found = await self._find(order_id, head.client)
         return _json(encode(found.order), {"Order-Status-Source": found.source})
 
     async def of_product(self, request: Request) -> Response:
@@ -129,12 +118,12 @@ class OrderLookup:
 
 def _may_know(row: Row, client: Client) -> bool:
     """Whether the client may know the state of an order that is not stored."""
-    return client.sees_all or (row["parked"] is not None and client_in(row["parked"]) == client.name)
+    return client.sees_all or (row["parked"] is not None and client_in(row["parked"], row["id"]) == client.name)
 
 
 async def _wait(expected: Expected, until: float, receive: Receive) -> None:
     """Wait for the verdict, but not past `until` on the loop's clock. Raises ClientDisconnect."""
-    leaving = asyncio.create_task(_left(receive))
+    leaving = asyncio.create_task(has_left(receive))
     either: set[asyncio.Future[Any]] = {expected, leaving}
     try:
         rest_s = max(0.0, until - asyncio.get_running_loop().time())
@@ -143,11 +132,6 @@ async def _wait(expected: Expected, until: float, receive: Receive) -> None:
             raise ClientDisconnect
     finally:
         leaving.cancel()
-
-
-async def _left(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass  # a body: GET has no use for one
 
 
 def _json(body: bytes, headers: Mapping[str, str]) -> Response:

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from functools import partial
 
-from ingest_api.reads.order_view import encode_list
 from ingest_api.reads.stored_orders import Row, StoredOrders
 from pipeline.cache.order_list_cache import Lease, OrderListCache
 from pipeline.cache.single_flight import SingleFlight
+from pipeline.contract.order_view import encode_list
 from web.access.clients import Client
 from web.requests.paging import Cursor, Page
 

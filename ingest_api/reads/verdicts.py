@@ -15,8 +15,8 @@ commit and its bust. So the lists are busted here once more, before any client i
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TypeAlias
 
 import structlog
@@ -24,11 +24,12 @@ import structlog
 from database.channels import VERDICTS
 from database.connection import Connection
 from database.faults import Fault, describe, fault_of
-from database.sessions import check_writable, count_fault, open_session
+from database.sessions import check_writable, count_fault, listening
 from ingest_api.reads.stored_orders import DECIDED, Row, products_of
 from pipeline.cache.order_list_cache import OrderListCache
 from pipeline.process import metrics
 from pipeline.process.backoff import backoff_s
+from pipeline.process.coroutines import set_within
 from pipeline.process.health import Health
 from pipeline.process.shares import Busy, Shares
 
@@ -97,7 +98,15 @@ class Verdicts:
         failed = 0
         while True:
             try:
-                async with self._listening() as connection:
+                async with listening(
+                    self._url,
+                    "ingest_api verdicts",
+                    VERDICTS,
+                    self._on_notification,
+                    self._awake.set,
+                    timeout_s=self._timeout_s,
+                ) as connection:
+                    self._health.up(PART)
                     failed = 0
                     while True:
                         await self._ask(connection, await self._turn(connection))
@@ -109,19 +118,6 @@ class Verdicts:
                 log.warning("not listening for verdicts", error=describe(error))
             await asyncio.sleep(backoff_s(failed, last_s=_POLL_EVERY_S))
             failed += 1
-
-    @asynccontextmanager
-    async def _listening(self) -> AsyncIterator[Connection]:
-        connection = await open_session(
-            self._url, "ingest_api verdicts", timeout_s=self._timeout_s, command_timeout_s=self._timeout_s
-        )
-        try:
-            connection.add_termination_listener(lambda _: self._awake.set())
-            await connection.add_listener(VERDICTS, self._on_notification)
-            self._health.up(PART)
-            yield connection
-        finally:
-            connection.terminate()
 
     async def _turn(self, connection: Connection) -> str:
         """Wait until it is time to ask; returns why. Raises ConnectionError if the connection is lost, and what
@@ -135,7 +131,7 @@ class Verdicts:
             if self._waiting and rest_s <= 0:
                 return "poll"
             self._awake.clear()
-            await _set_within(min(rest_s, _CHECK_EVERY_S) if self._waiting else _CHECK_EVERY_S, self._awake)
+            await set_within(min(rest_s, _CHECK_EVERY_S) if self._waiting else _CHECK_EVERY_S, self._awake)
         raise ConnectionError("the connection was lost")
 
     async def _check(self, connection: Connection) -> None:
@@ -158,7 +154,7 @@ class Verdicts:
         interval_s = min(_POLL_EVERY_S, max(_MIN_INTERVAL_S, (1 + _REST) * took_s))
         await asyncio.sleep(began + interval_s - loop.time())
 
-    def _on_notification(self, *_: object) -> None:
+    def _on_notification(self) -> None:
         if self._waiting:
             self._is_notified = True
             self._awake.set()
@@ -183,10 +179,3 @@ class Verdicts:
 def _tell(expected: Expected, row: Row | None) -> None:
     if not expected.done():
         expected.set_result(row)
-
-
-async def _set_within(seconds: float | None, event: asyncio.Event) -> None:
-    """Wait for `event`, but not longer than that."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event.wait()

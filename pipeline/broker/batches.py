@@ -1,4 +1,5 @@
 """Consumes a queue in batches: deliveries → Batch → settle.
+More than 300 lines: buffer, batch in hand and epoch change together, so one class owns them.
 
 Batching is a scope, not a state machine: wait for the first delivery untimed, linger a little, take what has collected.
 A batch knows why it closed and to which epoch it belongs.

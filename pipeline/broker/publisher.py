@@ -73,15 +73,23 @@ class Publisher:
     """Publishes on its own connection. Fails at once if that is blocked or broken; never waits past its deadline."""
 
     def __init__(
-        self, settings: BrokerSettings, health: Health, part: str, declare: Declare, meet: Meet | None = None
+        self,
+        settings: BrokerSettings,
+        health: Health,
+        part: str,
+        declare: Declare,
+        meet: Meet | None = None,
+        *,
+        declares_again: bool = True,
     ) -> None:
         """`part`: this connection's name in readiness.
 
-        `declare`: runs before the first publish of each connection, and again after an unroutable message.
-        `meet`: runs once on each connection, before `declare`.
+        `declare`: runs before the first publish of each connection, and, if it `declares_again`, after an unroutable
+        message: a queue or a binding of ours may have been deleted. `meet`: runs once on each connection, before
+        `declare`.
         """
         self._settings, self._health, self._part, self._declare = settings, health, part, declare
-        self._meet = meet
+        self._meet, self._declares_again = meet, declares_again
         self._connection: AbstractConnection | None = None
         self._channel: PublishingChannel | None = None
         self._report = RefusalReport(health, part)
@@ -154,7 +162,7 @@ class Publisher:
                     wait=False,
                 )
         except PublishError:  # a subclass of DeliveryError, so it comes first
-            self._is_unroutable = True
+            self._is_unroutable = self._declares_again
             return Outcome.UNROUTABLE
         except DeliveryError:
             self._is_proven, self._in_vain = True, 0

@@ -1,1 +1,1 @@
-"""What the processes agree on: orders and their columns, ids, fields, reasons, queues, events, API keys."""
+"""What the processes agree on: orders and their columns, ids, fields, reasons, queues, events, hooks, API keys."""

@@ -89,7 +89,7 @@ _body_decoder = msgspec.json.Decoder(list[Order])
 _raw_decoder = msgspec.json.Decoder(list[msgspec.Raw])
 _order_decoder = msgspec.json.Decoder(Order)
 _id_decoder = msgspec.json.Decoder(_Identified)
-_client_decoder = msgspec.json.Decoder(_Owned)
+_owner_decoder = msgspec.json.Decoder(_Owned)
 
 # UnicodeDecodeError: msgspec raises no DecodeError for text that is not UTF-8.
 _MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -160,12 +160,14 @@ def id_in(encoded: bytes) -> str | None:
     return order_id if _are_canonical([order_id]) else None
 
 
-def client_in(encoded: bytes) -> str | None:
-    """The owner in JSON that may not be an order; None if it names none."""
+def client_in(body: bytes, order_id: str) -> str | None:
+    """The owner of an order in the body of its dead letter, which may hold no order; None if it names none."""
     try:
-        return _client_decoder.decode(encoded).client or None
-    except _MALFORMED:
+        elements = split_body(body)
+        owners = [_owner_decoder.decode(element) for element in elements if id_in(element) == order_id]
+    except (InvalidOrder, *_MALFORMED):
         return None
+    return owners[0].client or None if len(owners) == 1 else None
 
 
 def _check(orders: list[Order]) -> None:

@@ -3,6 +3,7 @@
     orders_exchange ── order.accepted ──▶ orders.accepted ──(rejected, or returned too often)──▶ orders.dead
                     └─ order.created  ──▶ orders.created  ──(the same)─────────────────────────▶ orders.dead
     products_exchange ── product.* ──▶ one private queue for each ingest_api
+    order_events      ── order.processed, order.failed, order.parked ──▶ queues of the services that come after
     orders_intake_began        carries nothing. ingest_api declares it before it first publishes
 
 persist_worker parks the messages of orders.dead, as the workers park poison themselves.
@@ -21,6 +22,7 @@ from pipeline.contract.stages import Stage
 
 ORDERS_EXCHANGE = "orders_exchange"
 PRODUCTS_EXCHANGE = "products_exchange"
+EVENTS_EXCHANGE = "order_events"
 DEAD_EXCHANGE = "orders_dead_exchange"
 INTAKE_BEGAN_EXCHANGE = "orders_intake_began"
 
@@ -107,6 +109,11 @@ async def declare_dead(channel: AbstractChannel) -> AbstractQueue:
 async def declare_products(channel: AbstractChannel) -> None:
     """Declare the exchange of product events. They are hints, so no queue keeps them for an absent reader."""
     await channel.declare_exchange(PRODUCTS_EXCHANGE, ExchangeType.TOPIC, durable=True)
+
+
+async def declare_events(channel: AbstractChannel) -> None:
+    """Declare the exchange of order events. Each consumer binds a queue of its own."""
+    await channel.declare_exchange(EVENTS_EXCHANGE, ExchangeType.TOPIC, durable=True)
 
 
 async def declare_product_events(channel: AbstractChannel) -> AbstractQueue:

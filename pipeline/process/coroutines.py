@@ -1,6 +1,8 @@
-"""Runs a coroutine that never waits, without an event loop."""
+"""Runs a coroutine that never waits, without an event loop; and waits for an event, but not for ever."""
 
+import asyncio
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -22,3 +24,10 @@ def run_without_waiting(coroutine: Coroutine[Any, Any, T]) -> T:
         return result
     coroutine.close()
     raise WouldWait(repr(coroutine))
+
+
+async def set_within(seconds: float | None, event: asyncio.Event) -> None:
+    """Wait for `event`, but not longer than that. None: without a limit."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()

@@ -13,9 +13,9 @@ import structlog
 import uvloop
 
 from pipeline.process.logs import configure as logs
-from pipeline.process.settings import EXIT_BAD_SETTINGS, PipelineSettings, load_or_exit
+from pipeline.process.settings import EXIT_BAD_SETTINGS, ProcessSettings, load_or_exit
 
-S = TypeVar("S", bound=PipelineSettings)
+S = TypeVar("S", bound=ProcessSettings)
 
 
 class Abandoned(Exception):

@@ -1,7 +1,7 @@
-"""The registry of all metrics, of every process. A name that is not here does not exist.
+"""The registry of all metrics of all processes. No metric is defined elsewhere.
 
-Per-order histograms take a batch at a time: prometheus-client's own `observe` walks its buckets in Python for each
-value (2 to 3 µs, as much as encoding the order twice).
+Histograms with one value for each order take a batch at a time. prometheus-client's `observe` walks its buckets in
+Python for each value, which takes 2 to 3 µs, as much as encoding the order twice.
 """
 
 from bisect import bisect_left
@@ -73,10 +73,10 @@ class BatchHistogram(Collector):
 
 
 class SignalSafeCounter(Collector):
-    """A re-entrant Prometheus counter with one label: a count may interrupt another.
+    """A re-entrant Prometheus counter with one label: one count may interrupt another.
 
-    prometheus-client's own takes a lock that is not re-entrant, and a garbage collection under it may log. Two threads
-    that count at the same moment may lose one count.
+    prometheus-client's counter takes a lock that is not re-entrant, and a garbage collection under it may log. Two
+    threads that count at the same moment may lose one count.
     """
 
     def __init__(self, name: str, documentation: str, label: str) -> None:
@@ -109,53 +109,82 @@ def _histogram(name: str, documentation: str, buckets: tuple[float, ...], *label
 # ── ingest_api
 
 ORDERS_ACCEPTED = _counter(
-    "orders_accepted", "Orders that the broker confirmed. Each is answered 202 if its client is still there."
+    "orders_accepted", "Orders that the broker confirmed. Each is answered 202 if its client is still connected."
 )
 ORDERS_REFUSED = _counter("orders_refused", "Orders that were not answered 202, by the problem's name.", "reason")
-# On both APIs. A run of `unauthenticated` is a client whose key was revoked, or someone guessing keys.
+# On both APIs. Many `unauthenticated` in a row: a client uses a revoked key, or someone guesses keys.
 REQUESTS_DENIED = _counter(
-    "requests_denied", "Requests that an API key's guard kept out, by the problem's name.", "reason"
+    "requests_denied", "Requests refused for their API key, or for the lack of one, by the problem's name.", "reason"
 )
 ORDERS_IN_FLIGHT = _gauge("orders_in_flight", "Orders that wait for the broker's confirm.")
 BYTES_IN_FLIGHT = _gauge("bytes_in_flight", "Encoded size of the orders that wait for the broker's confirm.")
-CLOCK_STEPS = _counter("clock_steps", "Times that the clock was found to have been set back, by more than a second.")
+CLOCK_STEPS = _counter("clock_steps", "Times that the clock was found set back by more than a second.")
 CONFIRM_SECONDS = _histogram(
-    "confirm_seconds", "From publish to confirm, one value a message.", _LATENCY_BUCKETS_S, "exchange"
+    "confirm_seconds", "Seconds from publish to confirm, one value for each message.", _LATENCY_BUCKETS_S, "exchange"
 )
 GROUP_SIZE = _histogram("group_commit_orders", "Orders in one published message.", _SIZE_BUCKETS)
 IDEMPOTENT_REQUESTS = _counter(
     "idempotent_requests",
-    "Orders with an Idempotency-Key: first, doubtful (after an unknown outcome), replayed, in_flight, reused,"
-    " unremembered (Redis was not asked).",
+    "Requests with an Idempotency-Key, by result: first, doubtful (an earlier outcome is unknown), replayed, in_flight,"
+    " reused, unremembered (Redis was not asked).",
     "result",
 )
 IDEMPOTENCY_LOSSES = _counter(
     "idempotency_losses",
     "Times that Redis was found to have forgotten Idempotency-Keys: emptied, restarted, failed over, full.",
 )
-REDIS_EVICTIONS = _counter("redis_evictions", "Keys that Redis dropped for want of memory, while we looked.")
-ORDER_LIST_READS = _counter("order_list_reads", "Reads of first pages through the cache: hit, miss, error.", "result")
+REDIS_EVICTIONS = _counter(
+    "redis_evictions", "Keys that Redis evicted for lack of memory while this process was running."
+)
+ORDER_LIST_READS = _counter(
+    "order_list_reads", "Reads of first pages of order lists through the cache: hit, miss, error.", "result"
+)
 VERDICT_WAITERS = _gauge("verdict_waiters", "Requests that wait for the verdict on an order.")
-VERDICT_ROUNDS = _counter("verdict_rounds", "Questions to PostgreSQL for all who wait: notification, poll.", "because")
-# ingest_api reports these, so that they are known even while a worker is frozen: see ingest_api/reads/backlog.py.
+VERDICT_ROUNDS = _counter(
+    "verdict_rounds", "Queries to PostgreSQL for all waiting requests, by cause: notification, poll.", "because"
+)
+EVENT_LOG_OFFSET = _gauge(
+    "event_log_offset", "The end of the event log, as far as this process has followed it: a count of all events."
+)
+EVENT_LOG_ROUNDS = _counter(
+    "event_log_rounds", "Looks at the event log for all that follow it, by cause: notification, poll.", "because"
+)
+EVENT_LAG_SECONDS = BatchHistogram(
+    "headrace_event_lag_seconds",
+    "From the verdict on an order, or its parking, until this process can pass on the event. Of new events, while"
+    " somebody follows them.",
+    _LATENCY_BUCKETS_S,
+)
+EVENTS_ANSWERED = _counter("events_answered", "Events given to clients, by way: page, stream.", "way")
+EVENT_STREAMS_ENDED = _counter(
+    "event_streams_ended",
+    "Streams of events that have ended, by cause: left (the client), unread (the client was too slow), stopped (the"
+    " process), done (its key or its cursor became invalid).",
+    "why",
+)
+# ingest_api reports these, so that they are known even while a worker is frozen (ingest_api/reads/backlog.py).
 BACKLOG_ORDERS = _gauge(
     "backlog_orders",
-    "Orders that this process accepted and that wait: in orders.accepted for their row, in orders.created for their"
-    " verdict. Those that a worker holds are among them.",
+    "Orders that this process accepted and that still wait: in orders.accepted for their row, in orders.created for"
+    " their verdict. It includes orders that a worker holds.",
     "queue",
 )
-BACKLOG_MESSAGES = _gauge("backlog_messages", "The messages that these orders came in.", "queue")
-BACKLOG_OLDEST_SECONDS = _gauge("backlog_oldest_seconds", "How long the oldest of them has waited.", "queue")
-CATALOGUE_LOOKUPS = _counter("catalogue_lookups", "Where the price of an order came from.", "source")
+BACKLOG_MESSAGES = _gauge("backlog_messages", "Messages that hold the orders of headrace_backlog_orders.", "queue")
+BACKLOG_OLDEST_SECONDS = _gauge(
+    "backlog_oldest_seconds", "How long the oldest order of headrace_backlog_orders has waited.", "queue"
+)
+CATALOGUE_LOOKUPS = _counter("catalogue_lookups", "Prices of orders, by where they came from.", "source")
 PLACES_TAKEN = _gauge(
-    "places_taken", "Places that are taken, of those that clients share, by what they are for.", "what"
+    "places_taken", "Places in use, of the limited number that clients share, by their purpose.", "what"
 )
 PLACES_REFUSED = _counter(
     "places_refused",
-    "Requests that were refused because all places, or their client's share of them, were taken.",
+    "Requests refused because all places, or their client's share of them, were in use.",
     "what",
 )
-CATALOGUE_SIZE = _gauge("catalogue_products", "Products held in the catalogue, unknown ones included.")
+CATALOGUE_SIZE = _gauge(
+    "catalogue_products", "Products in the in-process catalogue. It includes ids that are known not to exist."
+)
 
 # ── persist_worker and product_consumer
 
@@ -164,76 +193,120 @@ BATCHES_CLOSED = _counter(
     "batches_closed", "Batches, by what closed them: idle, linger, size, bytes, drain.", "queue", "closed_by"
 )
 BATCH_SECONDS = _histogram(
-    "batch_seconds", "From a batch's close to its ack, if it was acked.", _LATENCY_BUCKETS_S, "queue"
+    "batch_seconds",
+    "Seconds from a batch's close to its ack. Only batches that were acknowledged.",
+    _LATENCY_BUCKETS_S,
+    "queue",
 )
 BATCH_RETRIES = _counter(
     "batch_retries",
-    "Attempts at a batch that failed for a passing reason: SQLSTATE, error, or what became of order.created.",
+    "Attempts at a batch that failed for a transient reason: an SQLSTATE, an error, or the outcome of publishing"
+    " order.created.",
     "queue",
     "reason",
 )
-REDELIVERIES = _counter("redeliveries", "Messages that the broker says it had delivered before.", "queue")
+REDELIVERIES = _counter("redeliveries", "Messages that the broker marks as redelivered.", "queue")
 STALE_BATCHES = _counter(
-    "stale_batches", "Batches done after their channel had died, or given back: not acked, redelivered.", "queue"
+    "stale_batches",
+    "Batches finished after their channel had closed, or after they were given back. They are redelivered.",
+    "queue",
 )
 GIVEN_BACK = _counter(
-    "given_back", "Times that all that was unacknowledged was given back: a batch had been held for too long.", "queue"
+    "given_back",
+    "Times that a worker gave back all unacknowledged messages, because it had held a batch for too long.",
+    "queue",
 )
 CONSUMER_STALLED = _gauge(
-    "consumer_stalled", "1 while messages are ready and nothing is in hand, but none is delivered.", "queue"
+    "consumer_stalled", "1 while messages are ready and the idle consumer gets none, else 0.", "queue"
 )
-QUEUE_DEPTH = _gauge("queue_depth_messages", "Messages ready in the queue, when last asked.", "queue")
+QUEUE_DEPTH = _gauge("queue_depth_messages", "Ready messages in the queue at the last look.", "queue")
 PARKED = _counter(
-    "orders_parked", "Rows written to dead_letters: poison that comes again counts once.", "stage", "reason"
+    "orders_parked", "Rows written to dead_letters. An order that is parked again counts once.", "stage", "reason"
+)
+DEAD_LETTERS_WAITING = _gauge(
+    "dead_letters_waiting",
+    "Dead letters that wait for a replay or a discard, when last counted; 10,000 at most in all. Each persist_worker"
+    " counts all of them. Without letters there is no sample.",
+    "stage",
+    "reason",
 )
 
 ROWS_STORED = _counter("orders_stored", "Rows written to orders.")
-DUPLICATES = _counter("orders_duplicate", "Orders that came again and were dropped, by stage.", "stage")
-COPY_PATH = _counter("copy_path", "Batches by the way they took into orders: direct, staging, bisect.", "path")
+DUPLICATES = _counter("orders_duplicate", "Redelivered or repeated orders that were dropped, by stage.", "stage")
+COPY_PATH = _counter("copy_path", "Batches, by how they were written to orders: direct, staging, bisect.", "path")
 ACCEPT_TO_STORED = BatchHistogram(
     "headrace_accept_to_stored_seconds",
-    "From acceptance to commit in orders, of rows that are new.",
+    "Seconds from acceptance to the commit in orders, for new rows.",
     _LATENCY_BUCKETS_S,
 )
 ORDERS_DECIDED = _counter("orders_decided", "Verdicts written to stock_ledger.", "outcome", "reason")
 ACCEPT_TO_DECIDED = BatchHistogram(
-    "headrace_accept_to_decided_seconds", "From acceptance to commit of the verdict.", _LATENCY_BUCKETS_S
+    "headrace_accept_to_decided_seconds", "Seconds from acceptance to the commit of the verdict.", _LATENCY_BUCKETS_S
 )
 
 # ── the cache, product_consumer and product_api
 
 CACHE_READS = _counter("cache_reads", "Reads of products through the cache: hit, miss, error.", "result")
 CACHE_FILLS = _counter(
-    "cache_fills", "Fills of the cache: stored, fenced (a newer version was there), error.", "result"
+    "cache_fills", "Fills of the product cache: stored, fenced (the cache had a newer version), error.", "result"
 )
 CACHE_BUSTS = _counter(
     "cache_busts",
-    "Busts of the cache: done, owed (Redis was away; made up for later), forgotten (too many owed; the TTL heals).",
+    "Busts of the product cache: done, owed (Redis was away; repeated later), forgotten (too many were owed; the TTL"
+    " ends the stale entry).",
     "result",
 )
 CACHE_LOSSES = _counter(
-    "cache_losses", "Times that Redis was found to have forgotten everything: emptied, or started again without data."
+    "cache_losses", "Times that Redis was found to have lost the cache: emptied, or restarted without data."
 )
 PRODUCT_EVENTS = _counter(
-    "product_events", "Events on products_exchange, by outcome; unroutable: nobody listens.", "key", "outcome"
+    "product_events",
+    "Events published to products_exchange, by outcome. unroutable: no ingest_api listens.",
+    "key",
+    "outcome",
+)
+
+# ── event_relay
+
+# Each event_relay reports all hooks, whoever sends to them: take the maximum over the processes.
+HOOKS = _gauge("hooks", "Webhooks: active, failing (the last attempt failed), paused.", "state")
+HOOK_LAG = _gauge(
+    "hook_lag_events",
+    "Events of the log that the webhook has not got yet. It includes those that its filters leave out.",
+    "hook",
+)
+WEBHOOKS = _counter(
+    "webhook_requests",
+    "Requests sent to webhooks, test events included, by result: delivered, no_answer, 3xx, 4xx, 5xx.",
+    "result",
+)
+WEBHOOK_EVENTS = _counter("webhook_events", "Events delivered to webhooks.")
+WEBHOOK_SECONDS = _histogram(
+    "webhook_seconds", "Seconds from a request to a webhook to the end of its answer.", _LATENCY_BUCKETS_S
+)
+EVENTS_PUBLISHED = _counter("events_published", "Events that RabbitMQ confirmed in order_events.")
+EXCHANGE_LAG = _gauge(
+    "exchange_lag_events",
+    "Events of the log that are not in order_events yet, 0 in an event_relay that does not publish. While no queue is"
+    " bound, events are passed over once a second.",
 )
 
 # ── every HTTP server
 
 CONNECTIONS = _gauge(
     "connections",
-    "Connections of clients: open, and of these unfinished, which have sent a part of a request.",
+    "Connections of clients: open; and unfinished, those of the open ones that have sent part of a request.",
     "state",
 )
 CONNECTIONS_CLOSED = _counter(
     "connections_closed",
-    "Connections closed on their clients: head_deadline and body_deadline (too slow), unread (an answer), room (for"
-    " another, when all places were taken), surplus (no place was free).",
+    "Connections that the server closed: head_deadline and body_deadline (the client was too slow), unread (it did not"
+    " read its answer), room (an idle one made room for another), surplus (no place was free).",
     "reason",
 )
 ACCEPT_PAUSES = _counter(
     "accept_pauses",
-    "Times that no new connections were taken, because few file descriptors were left or the system gave none.",
+    "Times that the server stopped accepting connections, because few or no file descriptors were left.",
 )
 
 # ── every process
@@ -241,20 +314,22 @@ ACCEPT_PAUSES = _counter(
 BROKER_RECONNECTS = _counter("broker_connection_losses", "Connections to the broker that were lost.", "connection")
 BROKER_REFUSES_WITH_ROOM = _gauge(
     "broker_refuses_with_room",
-    "1 while the broker refuses messages although the queue is empty: no overload, but a fault that only a restart of"
-    " the broker repairs.",
+    "1 while the broker refuses messages although the queue is empty. This is a fault of the broker, not overload, and"
+    " only restarting the broker repairs it.",
     "connection",
 )
 REDECLARATIONS = _counter(
-    "broker_redeclarations", "Times that all was declared again because no queue took a message.", "connection"
+    "broker_redeclarations",
+    "Times that exchanges and queues were declared again, because a message reached no queue.",
+    "connection",
 )
 CLOCK_SKEW = _gauge(
-    "clock_skew_seconds", "How far the clock of this process is ahead of PostgreSQL's, at least; 0 if it may be right."
+    "clock_skew_seconds", "By how much this process's clock is ahead of PostgreSQL's, at least; 0 if it may be right."
 )
 LOG_LINES_DROPPED = SignalSafeCounter(
     "log_lines_dropped",
-    "Log lines that were not written: unwritable (disk full, pipe closed), stuck (nobody reads, or the disk hangs),"
-    " flood (too many of a kind), unrenderable (a bug).",
+    "Log lines that were not written: unwritable (disk full, pipe closed), stuck (the pipe has no reader, or the disk"
+    " hangs), flood (too many of a kind), unrenderable (a bug).",
     "because",
 )
 SERVER_FAULTS = _counter(
@@ -265,11 +340,11 @@ SERVER_FAULTS = _counter(
 )
 PART_UP = _gauge(
     "part_up",
-    "1 while a part that the service needs or uses is there; 0 while not: /health says why.",
+    "1 while a part that the service needs or uses is available, else 0. /health says why.",
     "service",
     "part",
 )
 LONG_WAITS = _gauge(
-    "long_waits", "1 while the part waits for longer than 5 s for what /health names; else 0.", "service", "part"
+    "long_waits", "1 while the part has waited for more than 5 s for what /health names, else 0.", "service", "part"
 )
-UNAVAILABLE = _counter("requests_unavailable", "Requests that were answered 503, by the problem's name.", "reason")
+UNAVAILABLE = _counter("requests_unavailable", "Requests answered 503, by the problem's name.", "reason")

@@ -121,7 +121,18 @@ class DatabaseSettings(_Settings):
     ]
 
 
-class PipelineSettings(BrokerSettings, DatabaseSettings):
+class ProcessSettings(BrokerSettings, DatabaseSettings):
+    """Settings of every process: its servers, its log, its end."""
+
+    # `debug` adds a line for each batch.
+    log_level: Annotated[str, Field(validation_alias="LOG_LEVEL", pattern="(?i)^(debug|info|warning|error)$")] = "info"
+
+    # How long shutdown may take after SIGTERM before unfinished work is dropped. It was never acknowledged, so it costs
+    # a redelivery and no order. Below the 30 s that most supervisors wait before they kill.
+    stop_grace_s: float = Field(default=15.0, gt=0)
+
+
+class PipelineSettings(ProcessSettings):
     """Addresses and the one shared secret, from the environment or files; wrong values stop the process at start.
 
     The addresses have no default on purpose: a process that silently talks to the wrong server is worse than one that
@@ -139,12 +150,6 @@ class PipelineSettings(BrokerSettings, DatabaseSettings):
     # ORDER_ID_KEY. Several keys need it set: the digest would change while they are replaced. It could also change back
     # to what Redis remembered before, which by then has a gap.
     redis_namespace: Annotated[str | None, Field(validation_alias="REDIS_NAMESPACE", pattern=NAMESPACE_PATTERN)] = None
-    # `debug` adds a line for each batch.
-    log_level: Annotated[str, Field(validation_alias="LOG_LEVEL", pattern="(?i)^(debug|info|warning|error)$")] = "info"
-
-    # How long shutdown may take after SIGTERM before unfinished work is dropped. It was never acknowledged, so it costs
-    # a redelivery and no order. Below the 30 s that most supervisors wait before they kill.
-    stop_grace_s: float = Field(default=15.0, gt=0)
 
     @model_validator(mode="after")
     def _namespace_stays(self) -> Self:

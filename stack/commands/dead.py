@@ -1,4 +1,4 @@
-"""`./headrace dead`: list, show, replay and discard dead letters. The work is in stack.operate.dead."""
+"""`./headrace dead`: list, show, replay and discard dead letters. The work is in stack.operate.dead.dead."""
 
 from __future__ import annotations
 
@@ -47,19 +47,19 @@ def dead_list(
     as_json: Json = False,
 ) -> None:
     """List the dead letters that wait for an operator, and why each was parked."""
-    from stack.operate.dead import filters_of
-    from stack.operate.dead import show_list as run
-    from stack.operate.dead_sql import Also
+    from stack.operate.dead.dead import filters_of
+    from stack.operate.dead.dead import show_list as run
+    from stack.operate.dead.sql import AlsoShown
 
     filters = filters_of(ids, stage, reason, order, product, since, until)
-    also = Also(replayed=replayed, discarded=discarded)
+    also = AlsoShown(replayed=replayed, discarded=discarded)
     raise typer.Exit(run(Home.current(), filters, also, limit=limit, as_json=as_json))
 
 
 @dead.command("show")
 def dead_show(letter_id: Annotated[int, typer.Argument(metavar="ID", help="The id that `list` shows.")]) -> None:
     """Show one dead letter: its reason and its body. Control characters are escaped."""
-    from stack.operate.dead import show_one as run
+    from stack.operate.dead.dead import show_one as run
 
     raise typer.Exit(run(Home.current(), letter_id))
 
@@ -83,8 +83,8 @@ def dead_replay(
     Without filters, all waiting letters. Fix the cause first: an order that fails again is parked again, with a new id.
     Replaying is idempotent: an order that is sent twice, even by two operators at once, is one order.
     """
-    from stack.operate.dead import filters_of
-    from stack.operate.dead import replay_letters as run
+    from stack.operate.dead.dead import filters_of
+    from stack.operate.dead.dead import replay_letters as run
 
     filters = filters_of(ids, stage, reason, order, product, since, until)
     raise typer.Exit(run(Home.current(), filters, dry_run=dry_run, limit=limit, rate=rate, as_json=as_json))
@@ -112,9 +112,9 @@ def dead_discard(
     Name letters by id, or by filters that must all match. To discard all waiting letters, pass --all.
     """
     from stack.errors import HeadraceError
-    from stack.operate.dead import discard_letters as run
-    from stack.operate.dead import filters_of
-    from stack.operate.dead_sql import Filters
+    from stack.operate.dead.dead import discard_letters as run
+    from stack.operate.dead.dead import filters_of
+    from stack.operate.dead.sql import Filters
 
     filters = filters_of([*(letters or []), *ids], stage, parked_for, order, product, since, until)
     if filters == Filters() and not everything:

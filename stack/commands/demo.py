@@ -20,7 +20,7 @@ def demo(
 ) -> None:
     """Send real orders to the running stack and account for each. Exits 1 if one was lost, duplicated or oversold."""
     from stack.home.key_file import own_token
-    from stack.operate.demo import demo as run
+    from stack.operate.demo.demo import demo as run
     from stack.run.status import running_urls
 
     home = Home.current()

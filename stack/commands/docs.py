@@ -10,7 +10,7 @@ from stack.home.directory import Home, require_checkout
 
 
 def docs(
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Where to show it, on 127.0.0.1.")] = 8000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port on 127.0.0.1.")] = 8000,
     is_opened: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
     build: Annotated[bool, typer.Option("--build", help="Only build it, into .headrace/site.")] = False,
 ) -> None:

@@ -12,7 +12,7 @@ from stack.home.directory import Home, require_checkout
 
 
 def run_tests(
-    arguments: Annotated[  # noqa: ARG001 - the parser drops the `--` that tells suites from pytest's arguments
+    arguments: Annotated[  # noqa: ARG001 - the parser drops the `--` between suites and pytest's arguments
         list[str] | None,
         typer.Argument(
             metavar="SUITE",

@@ -20,7 +20,7 @@ def up(
     ] = False,
     docker: Annotated[bool, typer.Option("--docker", help="Run in containers, from docker-compose.yml.")] = False,
 ) -> None:
-    """Start PostgreSQL, RabbitMQ, Redis and the four services. Installs missing servers."""
+    """Start PostgreSQL, RabbitMQ, Redis and all services. Installs missing servers."""
     from stack.containers import containers
     from stack.run.up import up as run
 

@@ -44,10 +44,10 @@ def files(made: Credentials, brokers: str = "rabbitmq") -> dict[str, str]:
     databases = database_urls(admin, made)
     nodes = broker_urls(",".join(f"amqp://{host}:5672/%2F" for host in brokers.split(",")), made)
     caches = redis_urls("redis://redis:6379/0", made, made.namespace)
-    told = {
-        name: {"DATABASE_URL": databases[name], "AMQP_URL": nodes[name], "REDIS_URL": caches[name], **made.order_ids}
-        for name in SERVICES
-    }
+    told = {name: {"DATABASE_URL": databases[name], "AMQP_URL": nodes[name]} for name in SERVICES}
+    # event_relay mints no ids, and uses no Redis.
+    for name, cache in caches.items():
+        told[name] |= {"REDIS_URL": cache, **made.order_ids}
     told["tools"] = {"DATABASE_URL": databases["operator"], "AMQP_URL": nodes["operator"]}
     told["migrate"] = {"DATABASE_URL": databases[OWNER]}
     users = redis_users(redis_passwords(made), made.namespace)

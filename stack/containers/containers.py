@@ -34,7 +34,7 @@ from stack.run.up import demo_product
 from stack.terminal import out, say, spinner
 
 # Commands that run in the container `tools`.
-INSIDE = ("demo", "verify", "dead", "keys")
+INSIDE = ("demo", "verify", "dead", "hooks", "keys")
 # Variables and options that name another stack, see stack.home.environment. `keys` always means this stack.
 _ELSEWHERE = ("INGEST_API_URL", "PRODUCT_API_URL", "DATABASE_URL", "AMQP_URL", "SECRETS_DIRECTORY")
 _ELSEWHERE_OPTIONS = ("--database-url", "--amqp-url")

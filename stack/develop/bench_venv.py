@@ -1,4 +1,4 @@
-"""The virtual environment of the benchmarks, .venv-bench: apart from .venv, which a running stack may live on."""
+"""The benchmarks' virtual environment, .venv-bench. It is not .venv, because a running stack may use that."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ VENV = ROOT / ".venv-bench"
 
 
 def ensure_venv() -> Path:
-    """The Python of .venv-bench, which is made when it is missing, and anew when the lock file or our Python changes.
+    """The Python of .venv-bench. Creates the environment if it is missing, or if the lock file or our Python changed.
 
-    A second process waits for the first. Raises HeadraceError when the packages cannot be installed.
+    A second process waits for the first. Raises HeadraceError if the packages cannot be installed.
     """
     python, stamp = VENV / "bin" / "python", VENV / "headrace-lock"
     with LOCK.open("rb") as held:
@@ -27,7 +27,7 @@ def ensure_venv() -> Path:
         wanted = _stamp_of(held.read())
         if not (python.exists() and stamp.exists() and stamp.read_text() == wanted):
             _make(python)
-            stamp.write_text(wanted)  # last: one that is not complete has none
+            stamp.write_text(wanted)  # last, so that an incomplete environment has no stamp
     return python
 
 
@@ -40,7 +40,7 @@ def _make(python: Path) -> None:
     home = Home.current()
     home.create()
     log = home.log("venv-bench")
-    # Not on standard output, which a program may read.
+    # Standard output may be read by a program, so this goes to standard error.
     print(f"  making {VENV.name} from {LOCK.name} ...", file=sys.stderr, flush=True)
     pip = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--require-hashes"]
     with open_log(log) as output:

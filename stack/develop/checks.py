@@ -1,4 +1,4 @@
-"""`test`: the static checks, then pytest on servers of its own."""
+"""`test`: runs the static checks, then pytest on private servers."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ from stack.supervisor.launch import Launched, PrivateServers, launch, read_priva
 from stack.supervisor.progress import follow
 from stack.terminal import say, step_done
 
-# Each stage tells which tests took longest.
+# Each stage prints its slowest tests.
 _DURATIONS = ("--durations=10", "--durations-min=1")
 _NO_TESTS_COLLECTED = 5
 
 
 def run_suites(home: Home, arguments: list[str]) -> int:
-    """Run what was asked for; returns 0 when all of it passed, 1 otherwise, 130 when interrupted."""
+    """Run the checks and suites that `arguments` name. Returns 0 if all passed, 1 if not, 130 if interrupted."""
     run = plan(arguments, available_suites(), impossible_here(), os.environ.get(REQUIRED, "").split())
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     for name in run.left_out:
-        say(f"left out: {name}, which takes {NEEDS[name]}")
+        say(f"left out: {name}, which needs {NEEDS[name]}")
     since = time.monotonic()
     results: dict[str, bool] = {}
     code = 130
     try:
         with ExitStack() as stack:
-            # They start while the static checks run.
+            # The servers start while the static checks run.
             launched = stack.enter_context(_Servers(home)) if run.needs_servers else None
             results |= _run_static(run.static)
             servers = _wait_for(launched) if launched and run.suites else None
             for stage in run.stages(os.cpu_count() or 1):
                 results[stage.name] = _pytest(stage, servers)
-            # Before the servers are stopped: a Ctrl-C then takes nothing from what is known.
+            # Print the summary before the servers stop, so that a Ctrl-C during the stop does not lose it.
             code = _summary(results, time.monotonic() - since)
     except KeyboardInterrupt:
         say("\ninterrupted")
@@ -52,7 +52,7 @@ def run_suites(home: Home, arguments: list[str]) -> int:
 
 
 class _Servers:
-    """Launched servers of one test run, in a directory of their own that goes with them."""
+    """The private servers of one test run. Their directory is removed with them."""
 
     def __init__(self, home: Home) -> None:
         self._home = home
@@ -74,7 +74,7 @@ def _is_missing(server: str) -> bool:
 
 
 def _remove_leftovers(home: Home) -> None:
-    """What test runs left that were killed together with their keepers."""
+    """Remove the directories of test runs that were killed together with their keepers."""
     for run in home.test_runs():
         if not run.is_held():
             run.purge()
@@ -87,7 +87,7 @@ def _wait_for(launched: Launched) -> PrivateServers:
 
 
 def _run_static(names: list[str]) -> dict[str, bool]:
-    """The static checks, all at once. What one prints is only worth reading when it fails."""
+    """Run the static checks at the same time. Print a check's output only if it fails."""
     since = time.monotonic()
     results: dict[str, bool] = {}
     with ExitStack() as stack:
@@ -103,7 +103,7 @@ def _run_static(names: list[str]) -> dict[str, bool]:
 
 @contextmanager
 def _started(name: str) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
-    """One static check, and the file that it prints to. It is killed at the end of the block."""
+    """Start one static check. Yields it and its output file; kills it at the end of the block."""
     with TemporaryFile() as output:
         check = subprocess.Popen([sys.executable, *STATIC[name]], cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
         try:
@@ -116,17 +116,17 @@ def _started(name: str) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
 def _pytest(stage: Stage, servers: PrivateServers | None) -> bool:
     since = time.monotonic()
     environment = {**os.environ, **(servers.environment() if servers else {})}
-    # pytest's own lines and colours go straight to the terminal.
+    # pytest writes straight to the terminal, so that it keeps its colours.
     sys.stdout.flush()
-    # SIGINT when we are killed: pytest then ends what its tests have started. A shell starts background jobs with that
-    # signal ignored, which children inherit: hence env.
+    # If this process is killed, pytest gets SIGINT and ends what its tests have started. A shell starts background jobs
+    # with SIGINT ignored, and children inherit that. `env` resets it.
     pytest = ["env", "--default-signal=INT", sys.executable, "-m", "pytest"]
     command = wrap([*pytest, *stage.paths, *_DURATIONS, *stage.arguments], None, signal.SIGINT)
     child = subprocess.Popen(command, cwd=ROOT, env=environment)
     try:
         code = child.wait()
     except KeyboardInterrupt:
-        child.wait()  # the terminal told it too: let it print what it has
+        child.wait()  # the terminal interrupted pytest too: let it print its results
         raise
     passed = code == 0 or (code == _NO_TESTS_COLLECTED and stage.may_be_empty)
     step_done(f"{stage.name}: pytest {' '.join(stage.suites)}", time.monotonic() - since, ok=passed)
@@ -141,7 +141,7 @@ def _summary(results: dict[str, bool], seconds: float) -> int:
 
 
 def hold_servers(home: Home) -> int:
-    """Run test servers in `home`/servers until Ctrl-C."""
+    """Run test servers in `home`/servers, and print their addresses as exports, until Ctrl-C."""
     directory = Home(home.path / "servers")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     ensure_servers(home, [server for server in SERVERS if _is_missing(server)])

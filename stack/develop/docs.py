@@ -1,4 +1,4 @@
-"""The documentation as a site: MkDocs builds it, with every warning an error, and Python's own server shows it."""
+"""Builds the documentation site with MkDocs, where every warning is an error, and serves it on the loopback."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ HOST = "127.0.0.1"
 
 
 class _Handler(SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name that the base class has
-        """Say nothing: a line for each icon helps nobody."""
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class has this name
+        """Log nothing: a line for each icon would hide the address."""
 
 
 # ── I/O below
@@ -37,7 +37,7 @@ def build_site(home: Home) -> Path:
     home.create()
     site, log = home.path / "site", home.log("docs")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(site)]
-    # Material advertises its successor on each build, unless this is set.
+    # Without this, Material prints an advertisement on each build.
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     with log.open("wb") as output:
         done = subprocess.run(command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT, check=False)
@@ -49,7 +49,7 @@ def build_site(home: Home) -> Path:
 
 
 def serve_site(site: Path, port: int, *, is_opened: bool) -> None:
-    """Show the site on the loopback until Ctrl-C. Raises HeadraceError if the port cannot be used."""
+    """Serve the site on the loopback until Ctrl-C. Raises HeadraceError if the port cannot be used."""
     try:
         server = ThreadingHTTPServer((HOST, port), partial(_Handler, directory=str(site)))
     except OSError as error:

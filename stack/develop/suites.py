@@ -1,7 +1,7 @@
-"""What `test` is asked to do: static checks, suites, pytest's arguments.
+"""Reads the arguments of `test` and plans the run: static checks, suites, stages of pytest.
 
-With the standard library alone: the script `headrace` runs `python3 -m stack.develop.suites test ...` before it
-installs anything, so that a wrong name is told at once.
+It imports only the standard library. The script `headrace` runs `python3 -m stack.develop.suites test ...` before it
+installs anything, so a wrong name is reported at once.
 """
 
 from __future__ import annotations
@@ -23,38 +23,39 @@ STATIC = {
     "types": ["-m", "mypy"],
     "layers": ["-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"],
 }
-# Tests that take minutes. They run when their suite is asked for by name, and in `nightly`.
+# The mark of tests that take minutes. They run only if their suite is named, or in `nightly`.
 DEEP = "deep"
-# Tests that measure time, or load the whole machine. No other test runs beside them.
+# The mark of tests that measure time or load the whole machine. No other test runs beside them.
 ALONE = "alone"
-# Two names that stand for several: a check of what one has just written, and everything there is.
+# Two names for several suites: a check of the latest edit, and everything.
 QUICK, NIGHTLY = "quick", "nightly"
-# What `quick` runs of the tests that need servers: the path of an order, from the request to the stock.
+# The tests with servers that `quick` runs: the path of an order, from the request to the stock.
 QUICK_FILES = [
     "integration/orders/test_ingest_api.py",
     "integration/orders/test_bulk_orders.py",
     "integration/reads/test_order_lookup.py",
     "integration/workers/test_persist_worker.py",
-    "integration/workers/test_product_consumer.py",
+    "integration/stock/test_product_consumer.py",
     "integration/products/test_product_api.py",
 ]
-# These need no server of ours. Any other directory in tests/ is a suite that does.
+# Suites that need none of our servers. Every other directory in tests/ is a suite that needs them.
 WITHOUT_SERVERS = ("unit", "fuzz", "compose")
-# These compute more than they wait: a process for each core is enough. The others wait most of their time.
+# Suites that compute: one process for each core is enough. The others wait most of their time.
 COMPUTING = ("unit", "fuzz")
 PROCESSES_PER_CORE = 2
-# All of these load the whole machine: they run alone, one after the other. Elsewhere a test with the mark ALONE does.
-ONE_BY_ONE = ("chaos", "cluster", "compose", "soak")
-# Arguments that choose a few tests or look into one: then a single pytest runs all of them, in order.
+# Suites that load the whole machine, or measure each answer's time, so they run one after the other. In other suites,
+# tests marked ALONE do.
+ONE_BY_ONE = ("chaos", "cluster", "compose", "contract", "soak")
+# Arguments of pytest that select tests or inspect one. With one of these, a single pytest runs everything in order.
 _FOR_ONE_PROCESS = ("-k", "-m", "-n", "-s", "--pdb", "--lf", "--last-failed", "--ff", "--co", "--chaos-record")
-# What a suite takes of a machine besides. Where it is not to be had, a run that names none leaves it out, and says so.
+# What else a suite needs of the machine. Without it, a run that names no suites leaves this one out, and says so.
 NEEDS = {
     "compose": "a Docker engine, or root and the right to start one",
     "cluster": "root, the right to make network namespaces, and iproute2",
 }
-# Names of suites that a run without them would be worth nothing for, as CI's: to leave one out is an error then.
+# Suites that this run must not leave out, as in CI: it fails instead.
 REQUIRED = "HEADRACE_TEST_REQUIRED"
-# One file in another suite's directory, which takes as long as it is told to. It runs when it is asked for by name.
+# A suite of one file, in another suite's directory. It runs for as long as it is told to, and only if it is named.
 SOAK, SOAK_FILE = "soak", "chaos/soak.py"
 MINUTES = "--minutes"
 _SOAKING = "./headrace test soak --minutes 10"
@@ -71,7 +72,7 @@ class Stage:
     suites: list[str]
     arguments: list[str]
     may_be_empty: bool = False
-    """Whether there need not be a test for it."""
+    """Whether it is no error if no test matches."""
 
     @property
     def paths(self) -> list[str]:
@@ -80,13 +81,13 @@ class Stage:
 
 @dataclass(frozen=True)
 class Plan:
-    """What one run does: static checks and test directories, in order, and what is passed on to pytest."""
+    """What one run does: static checks, then test directories, in order, with these arguments for pytest."""
 
     static: list[str]
     suites: list[str]
     pytest_arguments: list[str]
     left_out: list[str]
-    """Suites that this machine cannot run, and that were not asked for by name."""
+    """Suites that this machine cannot run, and that were not named."""
     deep: bool
     """Whether tests that take minutes run too."""
 
@@ -95,7 +96,7 @@ class Plan:
         return any(suite not in WITHOUT_SERVERS for suite in self.suites)
 
     def stages(self, cores: int, tests: Path = TESTS) -> list[Stage]:
-        """What pytest is started for, in order: tests that compute, tests that wait, tests that run alone."""
+        """The starts of pytest, in order: tests that compute, tests that wait, tests that run alone."""
         if any(argument.startswith(_FOR_ONE_PROCESS) for argument in self.pytest_arguments):
             return [Stage("one by one", self.suites, self._marked())]
         computing = [suite for suite in self.suites if suite in COMPUTING]
@@ -110,13 +111,13 @@ class Plan:
         return [stage for stage in stages if stage.suites]
 
     def _marked(self, *marks: str) -> list[str]:
-        """The arguments, and which marks a test must have and must not have."""
+        """The arguments for pytest, with `-m` for the marks that a test must have and must not have."""
         marks = (*marks, *([] if self.deep else [f"not {DEEP}"]))
         return [*(["-m", " and ".join(marks)] if marks else []), *self.pytest_arguments]
 
 
 def _with_tests_alone(suites: list[str], tests: Path) -> list[str]:
-    """Those that have a test with that mark. To collect all the others would take longer than to run these."""
+    """The suites with a test marked ALONE. Collecting the others would take longer than running these."""
     mark = f"pytest.mark.{ALONE}"
     return [
         suite
@@ -130,9 +131,7 @@ def _side_by_side(processes: int) -> list[str]:
 
 
 def available_suites(tests: Path = TESTS) -> list[str]:
-    """The directories in tests/ that hold tests; unit, integration, system first. None where there is no tests/: in an
-    image.
-    """
+    """The directories in tests/ that hold tests: unit, integration, system, then the others. [] in an image."""
     if not tests.is_dir():
         return []
     found = {path.name for path in tests.iterdir() if path.is_dir() and any(path.rglob("test_*.py"))}
@@ -142,12 +141,12 @@ def available_suites(tests: Path = TESTS) -> list[str]:
 
 
 def by_default(suites: list[str], impossible: Container[str] = ()) -> list[str]:
-    """What is run when nothing is named: all but what runs by name alone, and what is `impossible` here."""
+    """The checks and suites of a run that names none: all except the soak and the `impossible` ones."""
     return [name for name in (*STATIC, *suites) if name != SOAK and name not in impossible]
 
 
 def impossible_here() -> list[str]:
-    """Those of NEEDS that this machine has not got, for whoever asks. Nothing is started to find out."""
+    """The suites of NEEDS that this user cannot run on this machine. Starts nothing to find out."""
     administers = _has_capabilities()
     may_start_one = administers and any(map(shutil.which, ("dockerd", "apt-get")))
     possible = {
@@ -158,7 +157,7 @@ def impossible_here() -> list[str]:
 
 
 def _has_capabilities() -> bool:
-    """Whether this process may administer the system and its networks, which root in a container often may not."""
+    """Whether this process may administer the system and its networks. Root in a container often may not."""
     try:
         found = re.search(r"^CapEff:\s*([0-9a-f]+)$", Path("/proc/self/status").read_text(), re.MULTILINE)
     except OSError:
@@ -169,8 +168,9 @@ def _has_capabilities() -> bool:
 def plan(
     arguments: list[str], suites: list[str], impossible: Container[str] = (), required: Collection[str] = ()
 ) -> Plan:
-    """Read the command line. `impossible`: suites that run only when they are named. Raises HeadraceError for an
-    unknown suite, and for one of `required` that is none, or would be left out.
+    """Read the command line. `impossible`: suites that run only if they are named.
+
+    Raises HeadraceError for an unknown suite, and if one of `required` is unknown or would be left out.
     """
     names, rest = split(arguments)
     names, minutes = _minutes(names)
@@ -191,39 +191,39 @@ def plan(
     deep = bool(names) and QUICK not in names
     for name in required:
         if name not in NEEDS:
-            cause = f"what may be required is: {' '.join(NEEDS)}"
+            cause = f"it may name: {' '.join(NEEDS)}"
             raise HeadraceError(f"{REQUIRED} names {name!r}", cause, f'{REQUIRED}="{" ".join(NEEDS)}"')
     left_out = [name for name in suites if everything and name in impossible and name not in names]
     for name in left_out:
         if name in required:
             raise HeadraceError(
-                f"cannot run {name}, which {REQUIRED} names", f"it takes {NEEDS[name]}", f"or: unset {REQUIRED}"
+                f"cannot run {name}, which {REQUIRED} names", f"it needs {NEEDS[name]}", f"or: unset {REQUIRED}"
             )
     static = [name for name in STATIC if name in chosen]
     return Plan(static, _without_repeats(quick, suites, chosen), [*minutes, *rest], left_out, deep)
 
 
 def _without_repeats(quick: list[str], suites: list[str], chosen: Collection[str]) -> list[str]:
-    """The suites that were chosen, and of the quick ones those that no such suite holds."""
+    """The chosen suites, then the `quick` files that are in none of them."""
     whole = [name for name in suites if name in chosen]
     return whole + [name for name in quick if name.partition("/")[0] not in whole]
 
 
 def _minutes(names: list[str]) -> tuple[list[str], list[str]]:
-    """What there is besides `--minutes M`, and that. Raises HeadraceError."""
+    """Split off `--minutes M`. Returns the other names, and these two or []. Raises HeadraceError."""
     if MINUTES not in names:
         return names, []
     at = names.index(MINUTES)
     others, minutes = names[:at] + names[at + 2 :], names[at + 1 : at + 2]
     if SOAK not in others:
-        raise HeadraceError(f"{MINUTES} is for {SOAK} alone", "no other suite takes as long as it is told to", _SOAKING)
+        raise HeadraceError(f"{MINUTES} is for {SOAK} alone", "no other suite runs for a given time", _SOAKING)
     if not minutes or not minutes[0].isdecimal() or int(minutes[0]) == 0:
-        raise HeadraceError(f"{MINUTES} takes a whole number", "it was not given one", _SOAKING)
+        raise HeadraceError(f"{MINUTES} takes a whole number", "it has none", _SOAKING)
     return others, [MINUTES, *minutes]
 
 
 def split(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """What stands before and after the first `--`."""
+    """The arguments before and after the first `--`."""
     at = arguments.index("--") if "--" in arguments else len(arguments)
     return arguments[:at], arguments[at + 1 :]
 

@@ -19,7 +19,13 @@ GOOD_URLS = {
     "redis": "redis://:PASSWORD@HOST:6379/0",
 }
 # The defaults in the services' settings.py. The stack imports no service, so a unit test compares them.
-SERVICE_PORTS = {"ingest_api": 8080, "persist_worker": 9101, "product_consumer": 9102, "product_api": 3000}
+SERVICE_PORTS = {
+    "ingest_api": 8080,
+    "persist_worker": 9101,
+    "product_consumer": 9102,
+    "product_api": 3000,
+    "event_relay": 9105,
+}
 # The APIs' ports for probes. A worker serves health pages alone, on the port above.
 HEALTH_PORTS = {"ingest_api": 9103, "product_api": 9104}
 

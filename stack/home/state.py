@@ -12,7 +12,7 @@ from stack.process import proc
 
 Phase = Literal["starting", "ready", "stopping", "down"]
 SERVERS = ("postgres", "rabbitmq", "redis")
-SERVICES = ("ingest_api", "persist_worker", "product_consumer", "product_api")
+SERVICES = ("ingest_api", "persist_worker", "product_consumer", "product_api", "event_relay")
 
 
 @dataclass

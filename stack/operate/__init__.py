@@ -1,1 +1,1 @@
-"""Commands on a running system: demo, dead letters, replay, verify, repair, API keys."""
+"""Commands on a running system: demo, dead letters, replay, hooks, verify, repair, API keys."""

@@ -25,7 +25,7 @@ from stack.home import state as states
 from stack.home.directory import Home
 from stack.home.key_file import OWN_CLIENT, add_key, forget_keys, has_keys, read_keys, remove_key
 from stack.process.http import get
-from stack.terminal import err, say, show_table
+from stack.terminal import note, say, show_table
 
 EXAMPLE = "./headrace keys add shop --scope orders:write --scope orders:read"
 
@@ -53,12 +53,12 @@ def add(home: Home, client: str, scopes: Sequence[str], orders_per_s: int | None
     token = add_key(home, client, chosen, orders_per_s)
     print(token, flush=True)
     limit = "" if orders_per_s is None else f", at most {orders_per_s} orders/s"
-    _tell(f"a key of {client} for {', '.join(chosen)}{limit}. It is shown only now: only its hash is stored.")
-    _tell("Send it as: Authorization: Bearer KEY")
+    note(f"a key of {client} for {', '.join(chosen)}{limit}. It is shown only now: only its hash is stored.")
+    note("Send it as: Authorization: Bearer KEY")
     for warning in warnings:
-        _tell(warning)
+        note(warning)
     if not _is_known(home, token):
-        _tell("The running services have not read it yet; find out why: ./headrace logs ingest_api")
+        note("The running services have not read it yet; find out why: ./headrace logs ingest_api")
     return 0
 
 
@@ -84,15 +84,15 @@ def revoke(home: Home, key_id: str) -> int:
     if found is None:
         raise _not_revoked(key_id, left)
     if found.client == OWN_CLIENT:
-        _tell(f"revoked {key_id}, the stack's own key; the running services obey within a second")
-        _tell("`up` and `demo` on this machine create a new one when they need it.")
+        note(f"revoked {key_id}, the stack's own key; the running services obey within a second")
+        note("`up` and `demo` on this machine create a new one when they need it.")
         return 0
-    _tell(f"revoked {key_id} of {found.client}; the running services obey within a second")
+    note(f"revoked {key_id} of {found.client}; the running services obey within a second")
     if all(key.client != found.client for key in left):
-        _tell(f"{found.client} has no key any more. Its orders stay its own: never give the name to another client.")
+        note(f"{found.client} has no key any more. Its orders stay its own: never give the name to another client.")
     if all(key.client == OWN_CLIENT for key in left):
-        _tell("It was the last key: only the stack itself gets in now, also after a restart.")
-        _tell(f"To do without keys: {DO_WITHOUT}")
+        note("It was the last key: only the stack itself gets in now, also after a restart.")
+        note(f"To do without keys: {DO_WITHOUT}")
     return 0
 
 
@@ -110,7 +110,7 @@ def open_door(home: Home) -> int:
         forget_keys(home)
     finally:
         os.close(lock)
-    _tell("no keys: from the next `up` on, everybody who reaches this machine's loopback address is let in")
+    note("no keys: from the next `up` on, everybody who reaches this machine's loopback address is let in")
     return 0
 
 
@@ -178,10 +178,6 @@ def _table(keys: Sequence[ApiKey]) -> Table:
         limit = "" if key.orders_per_s is None else str(key.orders_per_s)
         table.add_row(key.id, escape(key.client), " ".join(key.scopes), limit, f"{key.created_at:%Y-%m-%d %H:%M}Z")
     return table
-
-
-def _tell(text: str) -> None:
-    err.print(escape(text), soft_wrap=True)
 
 
 # ── do the running APIs know it?

@@ -14,7 +14,7 @@ from proof.audit_sql import SESSION, audit
 from stack.errors import HeadraceError
 from stack.home.directory import Home
 from stack.home.key_file import own_token
-from stack.operate.demo import INTERRUPTED
+from stack.operate.demo.demo import INTERRUPTED
 from stack.operate.repair import resend
 from stack.operate.target import choose_target
 from stack.operate.verify_report import Report

@@ -12,16 +12,17 @@ OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 def get(url: str, timeout_s: float, token: str | None = None) -> tuple[int, str]:
     """Status and body, whatever the status. `token`: of an API key. Raises OSError if nobody answers."""
-    return _exchange(urllib.request.Request(url, headers=_with(token)), timeout_s)  # noqa: S310 - our own http:// URLs
+    return _exchange(urllib.request.Request(url, headers=authorization(token)), timeout_s)  # noqa: S310 - our own http:// URLs
 
 
 def post_json(url: str, body: object, timeout_s: float, token: str | None = None) -> tuple[int, str]:
     """POST a JSON body; otherwise as `get`."""
-    headers = {"Content-Type": "application/json", **_with(token)}
+    headers = {"Content-Type": "application/json", **authorization(token)}
     return _exchange(urllib.request.Request(url, json.dumps(body).encode(), headers), timeout_s)  # noqa: S310
 
 
-def _with(token: str | None) -> dict[str, str]:
+def authorization(token: str | None) -> dict[str, str]:
+    """The headers that show an API key; none without one."""
     return {"Authorization": f"Bearer {token}"} if token else {}
 
 

@@ -29,7 +29,7 @@ from stack.terminal import say, show_table
 NEEDED_DISK_BYTES = 3_000_000_000
 # A new PostgreSQL cluster takes 100 MB. Below 50 MB (its disk_free_limit) RabbitMQ refuses every order.
 LEAST_DISK_BYTES = 200_000_000
-# PostgreSQL's buffers, the Erlang VM, Redis' limit and four Python processes.
+# PostgreSQL's buffers, the Erlang VM, Redis' limit and five Python processes.
 NEEDED_MEMORY_BYTES = 1_000_000_000
 DEFAULT_SERVER_PORTS = {
     "postgres": postgres.DEFAULT_PORT,

@@ -18,6 +18,7 @@ PATHS = {
     "product_api": "/products",
     "persist_worker": "/metrics",
     "product_consumer": "/metrics",
+    "event_relay": "/metrics",
 }
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from pipeline.contract.topology import (
     DEAD_EXCHANGE,
+    EVENTS_EXCHANGE,
     INTAKE_BEGAN_EXCHANGE,
     ORDER_ACCEPTED,
     ORDER_CREATED,
@@ -64,6 +65,7 @@ RIGHTS: Mapping[str, Rights] = {
         read=(ORDERS_EXCHANGE, DEAD_EXCHANGE, ORDERS_CREATED_QUEUE),
     ),
     "product_api": Rights(configure=(PRODUCTS_EXCHANGE,), write=(PRODUCTS_EXCHANGE,), read=()),
+    "event_relay": Rights(configure=(EVENTS_EXCHANGE,), write=(EVENTS_EXCHANGE,), read=()),
     # `dead replay` and `verify --repair` publish orders again.
     "operator": Rights(
         configure=(*_ORDERS, ORDERS_ACCEPTED_QUEUE, ORDERS_CREATED_QUEUE),

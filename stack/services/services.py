@@ -1,4 +1,4 @@
-"""Starts and stops the four services: accounts, migrations, services gated on /readyz, demo products."""
+"""Starts and stops the services: accounts, migrations, services gated on /readyz, demo products."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MIGRATION_SILENT_S = 60
 
 @dataclass
 class Services:
-    """As Servers, for the four services."""
+    """As Servers, for the services."""
 
     home: Home
     events: Events
@@ -75,7 +75,12 @@ class Services:
         await together(
             self._start_service(
                 name,
-                {**environment, "DATABASE_URL": databases[name], "AMQP_URL": brokers[name], "REDIS_URL": caches[name]},
+                {
+                    **environment,
+                    "DATABASE_URL": databases[name],
+                    "AMQP_URL": brokers[name],
+                    "REDIS_URL": caches.get(name, ""),
+                },
             )
             for name in SERVICES
         )
@@ -132,11 +137,13 @@ class Services:
         for name, port in HEALTH_PORTS.items():
             own[f"{name.upper()}_HEALTH_HOST"] = LOOPBACK
             own[f"{name.upper()}_HEALTH_PORT"] = str(self.ports.choose(_health_of(name), port))
-        links = {
+        defaults = {
+            # Here hooks may reach this machine: whoever adds one has it already.
+            "EVENT_RELAY_ALLOW_PRIVATE_ADDRESSES": "true",
             "INGEST_API_PRODUCTS_URL": f"http://localhost:{self.ports.chosen['product_api']}",
             "PRODUCT_API_ORDERS_URL": f"http://localhost:{self.ports.chosen['ingest_api']}",
         }
-        return {**links, **os.environ, **own}
+        return {**defaults, **os.environ, **own}
 
     async def _choose_user(self, environment: dict[str, str], external: dict[str, str]) -> dict[str, str]:
         """Choose the user of migrations and services. Returns the environment for that user."""

@@ -23,10 +23,12 @@ from stack.home.directory import Home
 from tests.chaos.account import results
 from tests.chaos.account.results import Row
 from tests.chaos.faults.servers import OwnServers, own_servers
+from tests.chaos.scene.followed import RELAY, Followed
 from tests.chaos.scene.scene import BreakableScene
 from tests.conftest import Servers, migrated_template
 from tests.support.faults.faults import Proxy, proxy_to
 from tests.support.services.deployment import deployed
+from tests.support.services.relay import ALLOWED
 
 _rows = pytest.StashKey[dict[str, Row]]()
 """Test → row."""
@@ -167,3 +169,16 @@ async def scene(
             scene.client.close()
     finally:
         await killable.restore()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def followed(scene: BreakableScene, own_environment: dict[str, dict[str, str]]) -> AsyncIterator[Followed]:
+    """The event log of the scene, followed by every kind of reader."""
+    own_environment.setdefault(RELAY, {}).update(ALLOWED)
+    followed = Followed(scene)
+    scene.account_of_readers = followed.account
+    try:
+        await followed.begin()
+        yield followed
+    finally:
+        await followed.close()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from tests.chaos.account.leaks import LEAST_MIN, Look, leaks, open_files
+from tests.chaos.account.leaks import LEAST_MIN, MemorySample, leaks, open_files
 from tests.chaos.faults.random_faults import AROUND, DEADLY, Fault
 from tests.chaos.scene.scene import BreakableScene
 from tests.chaos.scene.watch import resident_mb
@@ -38,8 +38,8 @@ async def test_nothing_is_lost_and_nothing_swells_however_long_it_goes_on(
     """P1 to P4, P7 and P8 hold, and no process leaks."""
     seconds = request.config.getoption("--minutes") * 60
     living_s = _LIVING_SHARE * seconds
-    scene.singles.per_s = _SINGLES_PER_S
-    looks: dict[str, list[Look]] = {name: [] for name in SERVICES}
+    scene.single_orders.per_s = _SINGLES_PER_S
+    looks: dict[str, list[MemorySample]] = {name: [] for name in SERVICES}
     async with scene.under_load(per_s=_PER_S):
         before = await files_at_rest(scene)
         async with running_task(look(scene, looks, _SETTLE_SHARE * living_s)):
@@ -68,14 +68,14 @@ async def go_on(scene: BreakableScene, seconds: float, faults: Sequence[Fault], 
         assert scene.pace.is_back, f"after {fault.__name__}"
 
 
-async def look(scene: BreakableScene, looks: dict[str, list[Look]], after_s: float) -> None:
+async def look(scene: BreakableScene, looks: dict[str, list[MemorySample]], after_s: float) -> None:
     """Sample the memory of each service until cancelled."""
     started = time.monotonic()
     while True:
         await asyncio.sleep(_LOOK_EVERY_S)  # a pace, and nothing that anybody waits for
         if (now := time.monotonic()) > started + after_s:
             for name, service in scene.deployment.services.items():
-                looks[name].append(Look(now, resident_mb(service.process.pid)))
+                looks[name].append(MemorySample(now, resident_mb(service.process.pid)))
 
 
 async def files_at_rest(scene: BreakableScene) -> dict[str, int]:

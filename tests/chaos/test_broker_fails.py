@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.chaos.account.signs import Counts, Says
+from tests.chaos.account.signs import Counts, Logged
 from tests.chaos.scene.scene import BreakableScene
 from tests.support.faults.faults import Proxy
 from tests.support.time.conditions import eventually
@@ -24,7 +24,7 @@ async def test_p1_the_broker_is_killed_and_comes_back(scene: BreakableScene) -> 
         scene.over()
         await scene.recovers()
     await scene.check(
-        *(Says(name, "broker connection lost") for name in ("ingest_api", "persist_worker", "product_consumer")),
+        *(Logged(name, "broker connection lost") for name in ("ingest_api", "persist_worker", "product_consumer")),
         Counts("ingest_api", 'headrace_broker_connection_losses_total{connection="broker"}'),
         Counts("persist_worker", 'headrace_broker_connection_losses_total{connection="consumer"}'),
         Counts("product_consumer", 'headrace_broker_connection_losses_total{connection="consumer"}'),
@@ -49,7 +49,7 @@ async def test_p8_while_an_alarm_keeps_the_broker_from_taking_anything_clients_h
             await scene.servers.rabbitmqctl(*all_is_well)
         await scene.recovers()
     await scene.check(
-        Says("ingest_api", "was blocked by"),
+        Logged("ingest_api", "was blocked by"),
         Counts("ingest_api", 'headrace_orders_refused_total{reason="broker-unavailable"}'),
     )
 
@@ -73,7 +73,7 @@ async def test_p12_a_broker_that_lives_on_without_its_queues_is_named_and_starte
         await scene.recovers()
         assert await scene.metric("ingest_api", faulty) == 0
     await scene.check(
-        Says("ingest_api", "the broker refuses messages although the queue has room"),
+        Logged("ingest_api", "the broker refuses messages although the queue has room"),
         Counts("ingest_api", 'headrace_orders_refused_total{reason="broker-unavailable"}'),
     )
 
@@ -90,8 +90,8 @@ async def test_p8_the_broker_is_not_heard_of_any_more(api_broker: Proxy, scene: 
         scene.over()
         await scene.recovers()
     await scene.check(
-        Says("ingest_api", "publish without an answer"),
-        Says("ingest_api", "broker connection lost"),
+        Logged("ingest_api", "publish without an answer"),
+        Logged("ingest_api", "broker connection lost"),
         Counts("ingest_api", 'headrace_orders_refused_total{reason="outcome-unknown"}'),
         Counts("ingest_api", 'headrace_broker_connection_losses_total{connection="broker"}'),
     )

@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from tests.chaos.account.signs import Counts, Says
+from tests.chaos.account.signs import Counts, Logged
 from tests.chaos.faults.servers import OwnServers
 from tests.chaos.scene.scene import BreakableScene
 from tests.support.clients.attacks import quantile
@@ -39,9 +39,9 @@ async def test_p1_postgres_is_stopped_at_once_and_comes_back(scene: BreakableSce
         scene.over()
         await scene.recovers()
     await scene.check(
-        Says("persist_worker", _HOLDS),
+        Logged("persist_worker", _HOLDS),
         # It may have had nothing in hand, and been given nothing to hold since: nobody forwarded anything.
-        Says("product_consumer", _HOLDS, or_words="database not usable"),
+        Logged("product_consumer", _HOLDS, or_words="database not usable"),
         Counts(
             "persist_worker", 'headrace_batch_retries_total{queue="orders.accepted",reason="ConnectionRefusedError"}'
         ),
@@ -60,7 +60,7 @@ async def test_p2_the_answer_to_a_commit_never_comes(scene: BreakableScene) -> N
         scene.over()
         await scene.recovers()
     await scene.check(
-        *(Says(name, _HOLDS) for name in WORKERS),
+        *(Logged(name, _HOLDS) for name in WORKERS),
         # It was committed, and written again.
         Counts("persist_worker", 'headrace_orders_duplicate_total{stage="persist"}'),
         Counts("product_consumer", 'headrace_orders_duplicate_total{stage="stock"}'),
@@ -100,7 +100,7 @@ async def test_p8_postgres_is_frozen_and_orders_are_answered_as_fast_as_before(
         f" {quantile(before, 0.99) * 1000:.0f} ms before"
     )
     await scene.check(
-        Says("ingest_api", "postgresql for prices is away"),
+        Logged("ingest_api", "postgresql for prices is away"),
         Counts("ingest_api", 'headrace_catalogue_lookups_total{source="stale"}'),
     )
     for took in (meanwhile, keyed):
@@ -109,9 +109,9 @@ async def test_p8_postgres_is_frozen_and_orders_are_answered_as_fast_as_before(
 
 def took_s(scene: BreakableScene, since_s: float, until_s: float, *, is_keyed: bool | None = None) -> list[float]:
     """How long the good orders took, each of which was accepted. `is_keyed`: of those with a key, or without one."""
-    notes = [it for it in scene.client.notes if since_s <= it.sent_s < until_s]
-    notes = [it for it in notes if is_keyed is None or (it.wanted.key is not None) == is_keyed]
-    good = [it for it in notes if it.wanted.product_id in scene.products and it.wanted.quantity]
+    attempts = [it for it in scene.client.attempts if since_s <= it.sent_s < until_s]
+    attempts = [it for it in attempts if is_keyed is None or (it.wanted.key is not None) == is_keyed]
+    good = [it for it in attempts if it.wanted.product_id in scene.products and it.wanted.quantity]
     assert {(it.status, it.told if it.status != 202 else "") for it in good} == {(202, "")}
     return [it.ended_s - it.sent_s for it in good if it.ended_s is not None]
 
@@ -126,7 +126,7 @@ async def test_p4_postgres_keeps_everybody_waiting(scene: BreakableScene) -> Non
         scene.over()
         await scene.recovers()
     await scene.check(
-        Says("persist_worker", _HOLDS),
+        Logged("persist_worker", _HOLDS),
         Counts("persist_worker", 'headrace_batch_retries_total{queue="orders.accepted",reason="55P03"}'),
     )
 
@@ -144,7 +144,7 @@ async def test_p4_postgres_has_no_room_for_orders(small_disk: Path, scene: Break
         scene.over()
         await scene.recovers()
     await scene.check(
-        Says("persist_worker", "No space left on device"),
+        Logged("persist_worker", "No space left on device"),
         Counts("persist_worker", 'headrace_batch_retries_total{queue="orders.accepted",reason="53100"}'),
     )
 

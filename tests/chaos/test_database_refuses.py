@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 import pytest_asyncio
 
-from tests.chaos.account.signs import Counts, Says
+from tests.chaos.account.signs import Counts, Logged
 from tests.chaos.faults.servers import OwnServers
 from tests.chaos.scene.scene import BreakableScene
 from tests.support.services.workers import connected, locked
@@ -29,7 +29,7 @@ async def test_p1_postgres_is_frozen(scene: BreakableScene) -> None:
         await scene.recovers()
         await scene.goes_on(10)  # nothing was cached and sold while it was frozen: I5 wants to see some of that
     await scene.check(
-        Says("ingest_api", "postgresql for prices is away"),
+        Logged("ingest_api", "postgresql for prices is away"),
         Counts("ingest_api", 'headrace_catalogue_lookups_total{source="stale"}'),
     )
 
@@ -46,7 +46,7 @@ async def test_p1_a_lock_outlasts_the_consumer_timeout(scene: BreakableScene) ->
             scene.over()
             await scene.recovers()
         await scene.check(
-            Says("persist_worker", _HOLDS),
+            Logged("persist_worker", _HOLDS),
             Counts("persist_worker", 'headrace_batch_retries_total{queue="orders.accepted",reason="55P03"}'),
         )
 
@@ -70,7 +70,7 @@ async def test_p1_backends_die_in_the_middle_of_a_copy(scene: BreakableScene, ti
         scene.over()
         await scene.recovers()
     await scene.check(
-        Says("persist_worker", _HOLDS),
+        Logged("persist_worker", _HOLDS),
         Counts("persist_worker", "headrace_batch_retries_total"),  # what COPY dies of has more than one name
     )
 
@@ -89,7 +89,7 @@ async def test_p12_a_role_that_is_refused_for_a_while(own_role: str, scene: Brea
         scene.over()
         await scene.recovers()
     await scene.check(
-        Says("persist_worker", _HOLDS),
+        Logged("persist_worker", _HOLDS),
         Counts("persist_worker", f'headrace_batch_retries_total{{queue="orders.accepted",reason="{reason}"}}'),
     )
 

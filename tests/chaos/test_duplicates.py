@@ -13,10 +13,10 @@ import pytest
 from aio_pika.abc import AbstractIncomingMessage
 
 from pipeline.contract import topology
-from tests.chaos.account import books
-from tests.chaos.account.signs import Counts, Says
+from tests.chaos.account import server_state
+from tests.chaos.account.signs import Counts, Logged
+from tests.chaos.scene.attempts import Attempt, Verdict, WantedOrder
 from tests.chaos.scene.dead_letters import remove_cause, replay_twice, unwanted, unwanted_orders, waiting
-from tests.chaos.scene.notes import Note, Verdict, Wanted
 from tests.chaos.scene.scene import Scene
 from tests.support.brokers.broker import plain_channel
 from tests.support.time.conditions import eventually
@@ -49,7 +49,7 @@ async def test_p2_whatever_comes_again_is_one_order(unwanted: None, scene: Scene
         await scene.recovers()
     await client.retry_the_unknown()
     row = await scene.check(
-        Says("persist_worker", "batch with repetitions"),
+        Logged("persist_worker", "batch with repetitions"),
         Counts("persist_worker", 'headrace_orders_duplicate_total{stage="persist"}'),
         Counts("product_consumer", 'headrace_orders_duplicate_total{stage="stock"}'),
         Counts("persist_worker", _REDELIVERIES),
@@ -60,14 +60,14 @@ async def test_p2_whatever_comes_again_is_one_order(unwanted: None, scene: Scene
 async def send_at_once(scene: Scene) -> None:
     """One key, from 50 clients that know nothing of each other. At least one of them is told the order's id."""
     for product_id in scene.products[:3]:
-        wanted = Wanted(product_id, 7, str(uuid.UUID(int=scene.rng.getrandbits(128), version=4)))
-        notes = [scene.client.send(wanted) for _ in range(_AT_ONCE)]
-        await eventually(partial(all_are_answered, notes), 20)
-        assert any(it.verdict is Verdict.OK for it in notes)
+        wanted = WantedOrder(product_id, 7, str(uuid.UUID(int=scene.rng.getrandbits(128), version=4)))
+        attempts = [scene.client.send(wanted) for _ in range(_AT_ONCE)]
+        await eventually(partial(all_are_answered, attempts), 20)
+        assert any(it.verdict is Verdict.OK for it in attempts)
 
 
-def all_are_answered(notes: list[Note]) -> bool:
-    return all(it.ended_s is not None for it in notes)
+def all_are_answered(attempts: list[Attempt]) -> bool:
+    return all(it.ended_s is not None for it in attempts)
 
 
 async def redeliver_what_is_in_hand(scene: Scene, messages: list[AbstractIncomingMessage]) -> None:
@@ -90,7 +90,7 @@ async def redeliver_what_is_in_hand(scene: Scene, messages: list[AbstractIncomin
 
 async def is_with_workers(scene: Scene) -> bool:
     """Whether none is left in the queue: nobody takes any, so what was there has been delivered, unacknowledged."""
-    ready, _ = (await books.queues(scene.amqp_url))[topology.ORDERS_ACCEPTED_QUEUE]
+    ready, _ = (await server_state.queues(scene.amqp_url))[topology.ORDERS_ACCEPTED_QUEUE]
     return ready == 0
 
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.chaos.account.signs import Counts, Says
-from tests.chaos.scene.notes import Wanted, some_orders
+from tests.chaos.account.signs import Counts, Logged
+from tests.chaos.scene.attempts import WantedOrder, some_orders
 from tests.chaos.scene.scene import Scene
 from tests.support.services.workers import connected
 from tests.support.time.conditions import eventually
@@ -27,14 +27,14 @@ async def test_p3_everybody_wants_one_product_and_there_is_a_third_of_it(scene: 
     others = list(scene.products)
     await scene.make_products(1, STOCK)
     hot = some_orders(scene.random("hot"), scene.products[-1:], max_quantity=MOST)
-    rush = Rush(some_orders(scene.random("usual"), others), hot, 3 * STOCK)
-    async with scene.more(persist_worker=3, product_consumer=2), scene.under_load(rush.orders()):
-        rush.has_begun = True
-        await eventually(lambda: rush.left <= 0, 60)
+    hot_orders = HotProductOrders(some_orders(scene.random("usual"), others), hot, 3 * STOCK)
+    async with scene.more(persist_worker=3, product_consumer=2), scene.under_load(hot_orders.orders()):
+        hot_orders.has_begun = True
+        await eventually(lambda: hot_orders.left <= 0, 60)
         scene.over()
         await scene.recovers()
     await scene.check(
-        Says("product_consumer", "sold out"),
+        Logged("product_consumer", "sold out"),
         Counts("ingest_api", 'headrace_orders_refused_total{reason="out-of-stock"}'),
     )
     async with connected(scene.database_url) as connection:
@@ -42,15 +42,15 @@ async def test_p3_everybody_wants_one_product_and_there_is_a_third_of_it(scene: 
         assert await connection.fetchval(_REFUSED, scene.products[-1]) > 0, "nobody was refused by the ledger"
 
 
-class Rush:
+class HotProductOrders:
     """What is wanted: many products; from when it has begun one product, until so many units of it were wanted."""
 
-    def __init__(self, usual: Iterator[Wanted], hot: Iterator[Wanted], units: int) -> None:
+    def __init__(self, usual: Iterator[WantedOrder], hot: Iterator[WantedOrder], units: int) -> None:
         self._usual, self._hot = usual, hot
         self.left = units
         self.has_begun = False
 
-    def orders(self) -> Iterator[Wanted]:
+    def orders(self) -> Iterator[WantedOrder]:
         while True:
             if self.has_begun and self.left > 0:
                 wanted = next(self._hot)

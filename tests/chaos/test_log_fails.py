@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.chaos.account.signs import ANY, Counts, Says
+from tests.chaos.account.signs import ANY, Counts, Logged
 from tests.chaos.scene.scene import BreakableScene
 from tests.support.services.deployment import SERVICES
 from tests.support.services.processes import Service
@@ -51,7 +51,7 @@ async def test_p12_a_log_that_cannot_be_written_stops_no_work(scene: BreakableSc
         scene.over()
         await scene.recovers()
     await scene.check(
-        Says("ingest_api", _DROPPED),
-        Says("product_api", _DROPPED),
+        Logged("ingest_api", _DROPPED),
+        Logged("product_api", _DROPPED),
         Counts(ANY, 'headrace_log_lines_dropped_total{because="unwritable"}'),
     )

@@ -8,9 +8,9 @@ from aio_pika.abc import AbstractChannel
 
 from pipeline.contract import topology
 from pipeline.contract.orders import SCHEMA, Order
-from tests.chaos.account.signs import Counts, Says
+from tests.chaos.account.signs import Counts, Logged
+from tests.chaos.scene.attempts import PRICE
 from tests.chaos.scene.dead_letters import remove_cause, replay_twice, unwanted, unwanted_orders, waiting
-from tests.chaos.scene.notes import PRICE
 from tests.chaos.scene.scene import Scene
 from tests.support.brokers.broker import plain_channel, send
 from tests.support.data.orders import body_of, order
@@ -40,7 +40,7 @@ async def test_p10_poison_costs_only_itself_and_what_is_mended_is_one_order_each
         scene.over()
         await scene.recovers()
     await scene.check(
-        Says("persist_worker", "order parked"),
+        Logged("persist_worker", "order parked"),
         *(
             Counts("persist_worker", f'headrace_orders_parked_total{{reason="{reason}",stage="persist"}}')
             for reason in ("invalid_data", "unreadable", "unknown_schema")

@@ -4,10 +4,10 @@ import signal
 
 import pytest
 
-from tests.chaos.account.signs import Counts, Restarts, Says
+from tests.chaos.account.signs import Counts, Logged, Restarts
 from tests.chaos.faults import clock
+from tests.chaos.scene.attempts import Verdict, some_orders
 from tests.chaos.scene.client import Client, ordering
-from tests.chaos.scene.notes import Verdict, some_orders
 from tests.chaos.scene.scene import FAILING, Scene
 from tests.support.services.deployment import SERVICES
 from tests.support.services.processes import service_process
@@ -38,7 +38,7 @@ async def test_p9_services_are_replaced_one_after_the_other_under_load(scene: Sc
             await scene.goes_on(_EVERY_S)
             await scene.recovers()
     await scene.check(
-        *(Says(name, '"event":"stopped"') for name in SERVICES),
+        *(Logged(name, '"event":"stopped"') for name in SERVICES),
         *(Restarts(name) for name in SERVICES),
     )
 
@@ -77,7 +77,7 @@ async def test_p2_a_frozen_worker_goes_on_with_what_another_has_done(
         scene.over()
         await scene.recovers()
     await scene.check(
-        Says(name, "broker connection lost"),
+        Logged(name, "broker connection lost"),
         Counts(name, f'headrace_stale_batches_total{{queue="{queue}"}}'),
     )
 
@@ -93,12 +93,12 @@ async def test_p2_the_clock_of_ingest_api_is_set_back(scene: Scene) -> None:
         scene.over()
         await scene.recovers()
         assert await scene.metric("ingest_api", "headrace_clock_steps_total") == 1
-        last = next(it for it in reversed(client.notes) if it.verdict is Verdict.OK)
+        last = next(it for it in reversed(client.attempts) if it.verdict is Verdict.OK)
         assert (await scene.deployment.get_order(last.told))["id"] == last.told
         await scene.kill("ingest_api")
         await scene.recovers()
     # Counted by the process that was killed since: what it told is in its log alone.
-    await scene.check(Says("ingest_api", "the clock was set back"), Restarts("ingest_api"))
+    await scene.check(Logged("ingest_api", "the clock was set back"), Restarts("ingest_api"))
     async with connected(scene.database_url) as connection:
         assert await connection.fetchval(_MOST_BACK) > 0.9 * _AN_HOUR_S
 
@@ -120,11 +120,11 @@ async def test_p2_two_ingest_apis_do_not_agree_what_time_it_is(scene: Scene) -> 
                 await scene.goes_on(10)
                 scene.over()
                 await scene.recovers()
-            last = next(it for it in reversed(others.notes) if it.verdict is Verdict.OK)
+            last = next(it for it in reversed(others.attempts) if it.verdict is Verdict.OK)
             assert (await scene.deployment.get_order(last.told))["id"] == last.told, "the one answers for the other's"
         others.close()
         assert await ahead.stop() == 0
-    scene.client.notes += others.notes
+    scene.client.attempts += others.attempts
     scene.names_fault = False  # it was named before the load began
     await scene.check()
     async with connected(scene.database_url) as connection:

@@ -8,11 +8,11 @@ import pytest_asyncio
 from pamqp.commands import Basic
 
 from pipeline.contract import topology
-from tests.chaos.account.signs import Counts, Says
+from tests.chaos.account.signs import Counts, Logged
 from tests.chaos.scene.scene import BreakableScene
 from tests.support.brokers.broker import Management, plain_channel
 from tests.support.faults.faults import Proxy, proxy_to
-from tests.support.services.ingest_faults import limit_queues, unlimit_queues
+from tests.support.scenes.ingest_faults import limit_queues, unlimit_queues
 from tests.support.time.conditions import eventually
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(240)]
@@ -36,7 +36,7 @@ async def test_p12_a_deleted_vhost_is_used_again_without_help(scene: BreakableSc
         scene.over()
         await scene.recovers()
     await scene.check(
-        *(Says(name, "broker connection lost") for name in ("ingest_api", "persist_worker", "product_consumer")),
+        *(Logged(name, "broker connection lost") for name in ("ingest_api", "persist_worker", "product_consumer")),
         Counts("persist_worker", 'headrace_broker_connection_losses_total{connection="consumer"}'),
     )
 
@@ -54,7 +54,7 @@ async def test_p1_a_deleted_queue_is_there_again_without_help(scene: BreakableSc
         await scene.recovers()
     await scene.check(
         # The client's words: ours are of what met it first, which may have been the question how many are ready.
-        Says(consumer, "cancelled by the broker"),
+        Logged(consumer, "cancelled by the broker"),
         Counts(consumer, 'headrace_broker_connection_losses_total{connection="consumer"}'),
     )
 
@@ -71,7 +71,7 @@ async def test_p1_a_removed_binding_is_there_again_without_help(scene: Breakable
         scene.over()
         await scene.recovers()
     await scene.check(
-        Says(publisher, "a message was refused for want of a queue"),
+        Logged(publisher, "a message was refused for want of a queue"),
         Counts(publisher, f'headrace_broker_redeclarations_total{{connection="{part}"}}'),
     )
 
@@ -84,7 +84,7 @@ async def test_p4_a_cancelled_consumer_consumes_again_without_help(worker_broker
         scene.over()
         await scene.recovers()
     await scene.check(
-        Says("persist_worker", "the broker cancelled the consumer"),
+        Logged("persist_worker", "the broker cancelled the consumer"),
         Counts("persist_worker", 'headrace_broker_connection_losses_total{connection="consumer"}'),
     )
 
@@ -113,7 +113,9 @@ async def test_p8_a_full_queue_refuses_orders_and_loses_none(scene: BreakableSce
         await unlimit_queues(scene.servers.urls, scene.amqp_url)
         scene.over()
         await scene.recovers()
-    await scene.check(Says("ingest_api", "the broker refuses messages: a queue is full"), Counts("ingest_api", refused))
+    await scene.check(
+        Logged("ingest_api", "the broker refuses messages: a queue is full"), Counts("ingest_api", refused)
+    )
 
 
 @pytest.mark.deep
@@ -131,7 +133,7 @@ async def test_p1_a_full_queue_between_the_workers_holds_what_is_stored(scene: B
         scene.over()
         await scene.recovers()
     await scene.check(
-        Says("persist_worker", "the broker refuses messages: a queue is full"),
-        Says("persist_worker", "order.created not confirmed"),
+        Logged("persist_worker", "the broker refuses messages: a queue is full"),
+        Logged("persist_worker", "order.created not confirmed"),
         Counts("persist_worker", retries),
     )

@@ -23,7 +23,7 @@ _LAST_S = LEAST_SINGLES / _SINGLES_PER_S + 5
 @pytest.mark.scenario("20", "faults at random for two minutes, mix {mix}")
 async def test_p1_whatever_breaks_after_what(scene: BreakableScene, mix: int, tell: Callable[[str], None]) -> None:
     """P1 to P4, P7: nothing is lost, doubled or oversold. Each mix draws its own; `--chaos-seed` repeats them."""
-    scene.singles.per_s = _SINGLES_PER_S
+    scene.single_orders.per_s = _SINGLES_PER_S
     async with scene.under_load(per_s=_PER_S):
         await go_on(scene, _SECONDS, AROUND + DEADLY, tell)
         # The last fault may have emptied Redis, and what it has forgotten shows nothing of a bust.

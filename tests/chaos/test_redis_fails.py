@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from tests.chaos.account.signs import Counts, Says
+from tests.chaos.account.signs import Counts, Logged
 from tests.chaos.scene.scene import BreakableScene
 from tests.support.brokers.broker import running_task
 from tests.support.faults.faults import Proxy, proxy_to
@@ -31,8 +31,8 @@ async def test_p7_redis_is_killed_and_comes_back_empty(scene: BreakableScene) ->
             scene.over()
             await scene.recovers()
     await scene.check(
-        *(Says(name, _AWAY) for name in ("product_consumer", "product_api")),
-        *(Says(name, _EMPTY) for name in ("product_consumer", "product_api")),
+        *(Logged(name, _AWAY) for name in ("product_consumer", "product_api")),
+        *(Logged(name, _EMPTY) for name in ("product_consumer", "product_api")),
         Counts("product_api", "headrace_cache_losses_total"),
         _OWED,
     )
@@ -49,7 +49,7 @@ async def test_p7_redis_is_slow(redis_between: Proxy, scene: BreakableScene) -> 
             redis_between.release()
             scene.over()
             await scene.recovers()
-    await scene.check(Says("product_consumer", _AWAY), _OWED)
+    await scene.check(Logged("product_consumer", _AWAY), _OWED)
 
 
 @pytest.mark.deep
@@ -64,7 +64,7 @@ async def test_p7_redis_forgets_everything_again_and_again(scene: BreakableScene
         scene.over()
         await scene.recovers()
     await scene.check(
-        *(Says(name, _EMPTY) for name in ("product_consumer", "product_api")),
+        *(Logged(name, _EMPTY) for name in ("product_consumer", "product_api")),
         *(Counts(name, "headrace_cache_losses_total") for name in ("product_consumer", "product_api")),
     )
 

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from tests.chaos.account.signs import Counts, Restarts, Says
+from tests.chaos.account.signs import Counts, Logged, Restarts
 from tests.chaos.scene.scene import Scene
 from tests.support.faults.faults import Proxy
 from tests.support.time.conditions import eventually
@@ -36,7 +36,7 @@ async def test_p5_what_was_in_flight_in_a_killed_api_is_one_order_each_after_a_r
     assert await client.retry_the_unknown() > 100
     row = await scene.check(
         # What a process dies of it cannot say itself. The broker can, and who starts it again.
-        Says("rabbitmq", "client unexpectedly closed TCP connection"),
+        Logged("rabbitmq", "client unexpectedly closed TCP connection"),
         Restarts("ingest_api"),
         Counts("ingest_api", 'headrace_idempotent_requests_total{result="in_flight"}'),
     )
@@ -61,7 +61,7 @@ async def test_p2_persist_worker_is_killed_with_its_batch_half_way(scene: Scene,
             await scene.recovers()
     forwarded_twice = [Counts("product_consumer", 'headrace_orders_duplicate_total{stage="stock"}')]
     await scene.check(
-        Says("persist_worker", "batch with repetitions"),
+        Logged("persist_worker", "batch with repetitions"),
         Counts("persist_worker", 'headrace_redeliveries_total{queue="orders.accepted"}'),
         Counts("persist_worker", 'headrace_orders_duplicate_total{stage="persist"}'),
         *(forwarded_twice if failpoint == "persist.after_forward_before_ack" else []),
@@ -77,7 +77,7 @@ async def test_p1_persist_worker_is_killed_in_the_middle_of_a_copy(scene: Scene)
             await scene.dies_at("persist_worker", "persist.mid_copy")
             await scene.recovers()
     await scene.check(
-        Says("persist_worker", "batch with redeliveries"),
+        Logged("persist_worker", "batch with redeliveries"),
         Counts("persist_worker", 'headrace_redeliveries_total{queue="orders.accepted"}'),
     )
 
@@ -99,7 +99,7 @@ async def test_p3_product_consumer_is_killed_with_its_batch_half_way(scene: Scen
             await scene.dies_at("product_consumer", failpoint)
             await scene.recovers()
     await scene.check(
-        Says("product_consumer", "batch with repetitions"),
+        Logged("product_consumer", "batch with repetitions"),
         Counts("product_consumer", 'headrace_redeliveries_total{queue="orders.created"}'),
         Counts("product_consumer", 'headrace_orders_duplicate_total{stage="stock"}'),
     )

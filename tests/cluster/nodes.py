@@ -8,7 +8,6 @@ does so again whenever it starts, but only in its own namespace.
 
 import asyncio
 import contextlib
-import json
 import os
 import re
 import secrets
@@ -16,6 +15,7 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import aiormq
 import aiormq.exceptions
@@ -24,18 +24,19 @@ from stack.home.directory import ROOT
 from stack.process.identity import give, identity_for, wrap
 from stack.servers import binaries
 from stack.servers.rabbitmq import USER, USER_CONFIGURATION, node_environment
+from tests.support.brokers.erlang import ask_node
 from tests.support.time.conditions import eventually
 
 COUNT = 3
 _START_TIMEOUT_S = 120
 _STOP_TIMEOUT_S = 60
 _LOOK_EVERY_S = 0.25
-# Time for a lost node to rejoin, and the interval of asking, which costs seconds of CPU.
+# Time for a lost node to rejoin.
 _BY_ITSELF_S, _WHOLE_TIMEOUT_S = 20, 60
-_ASK_EVERY_S = 2
+_DISTRIBUTION_PORT = 25672
 _BRIDGE, _LINK = "bridge", "cluster"
 
-# What a cluster does when a node is gone, and how soon it notices: as it is deployed.
+# Partition handling and timeouts, as deployed.
 _DEPLOYED = re.findall(
     r"^(?:cluster_partition_handling|net_ticktime|queue_leader_locator) = .+\n",
     (ROOT / "deploy" / "cluster" / "cluster.conf").read_text(),
@@ -137,7 +138,7 @@ class Cluster:
     async def bring_back(self, node: Node) -> None:
         """Wait for a node to rejoin. If it does not, restart it, as the documents say."""
         try:
-            await eventually(self._is_whole, _BY_ITSELF_S, _ASK_EVERY_S)
+            await eventually(self._is_whole, _BY_ITSELF_S, _LOOK_EVERY_S)
         except AssertionError:
             await self.kill(node)
             await self.start(node)
@@ -145,7 +146,7 @@ class Cluster:
 
     async def until_whole(self) -> None:
         """Wait until every node has joined the others again."""
-        await eventually(self._is_whole, _WHOLE_TIMEOUT_S, _ASK_EVERY_S)
+        await eventually(self._is_whole, _WHOLE_TIMEOUT_S, _LOOK_EVERY_S)
 
     async def restore(self) -> None:
         """Bring all nodes back into the cluster, and delete the queues that a test left."""
@@ -168,19 +169,19 @@ class Cluster:
     async def _is_whole(self) -> bool:
         """Whether each node sees all nodes, and reports no partition."""
         for node in self.nodes:
-            code, out, _ = await self._control(node, "rabbitmqctl", "cluster_status", "--formatter", "json")
-            if code != 0:
+            try:
+                running = await self.ask(node, "rabbit_mnesia:cluster_nodes(running)")
+                partitions = await self.ask(node, "rabbit_node_monitor:partitions()")
+            except ConnectionError:
                 return False
-            status = json.loads(out)
-            if len(status["running_nodes"]) < COUNT or status["partitions"]:
+            if len(running) < COUNT or partitions:
                 return False
         return True
 
     async def leader_of(self, queue: str) -> Node:
         """The leader of a quorum queue, as a running node reports it."""
-        told = await self.control("rabbitmqctl", "list_queues", "--silent", "name", "leader")
-        leaders = dict(line.split("\t") for line in told.splitlines() if "\t" in line)
-        return next(node for node in self.nodes if node.name == leaders[queue])
+        leader = (await self._about(queue))["leader"]
+        return next(node for node in self.nodes if node.name == leader)
 
     async def leader_with_clients(self, queue: str) -> Node:
         """The leader of a quorum queue, moved to a node that has a client's connection if its own has none.
@@ -188,48 +189,35 @@ class Cluster:
         Clients choose a node at random. A leader without clients may be replaced so soon that none of them notices.
         """
         leader = await self.leader_of(queue)
-        hosts = set((await self.control("rabbitmqctl", "list_connections", "--silent", "host")).split())
-        if leader.address in hosts:
+        with_clients = await self.ask(self._one(), "[node(It) || It <- rabbit_networking:connections()]")
+        if leader.name in with_clients:
             return leader
-        other = next(node for node in self.nodes if node.address in hosts)
-        name = f'rabbit_misc:r(<<"/">>, queue, <<"{queue}">>)'
-        move = f"{{ok, Q}} = rabbit_amqqueue:lookup({name}), rabbit_quorum_queue:transfer_leadership(Q, '{other.name}')"
-        await self.evaluate(leader, move)
+        other = next(node for node in self.nodes if node.name in with_clients)
+        move = f"rabbit_quorum_queue:transfer_leadership(Queue, '{other.name}'), ok"
+        await self.ask(leader, f"{_look_up(queue)}, {move}")
 
         async def has_moved() -> bool:
             return await self.leader_of(queue) is other
 
-        await eventually(has_moved, _WHOLE_TIMEOUT_S, _ASK_EVERY_S)
+        await eventually(has_moved, _WHOLE_TIMEOUT_S, _LOOK_EVERY_S)
         return other
 
     async def members_of(self, queue: str) -> set[str]:
-        told = await self.control("rabbitmqctl", "list_queues", "--silent", "name", "online")
-        online = dict(line.split("\t") for line in told.splitlines() if "\t" in line)
-        return {node.name for node in self.nodes if node.name in online[queue].strip("[]").split(", ")}
+        """The names of the nodes on which a replica of the queue runs."""
+        return set((await self._about(queue))["online"])
 
-    async def control(self, program: str, *arguments: str) -> str:
-        """Run a command-line tool of RabbitMQ. Returns its output. Costs seconds of CPU."""
-        code, out, err = await self._control(next(it for it in self.nodes if it.runs), program, *arguments)
-        assert code == 0, out + err
-        return out
+    async def _about(self, queue: str) -> dict[str, Any]:
+        """What a quorum queue reports about its replicas: `leader` and `online`."""
+        info = "maps:from_list(rabbit_quorum_queue:info(Queue, [leader, online]))"
+        found: dict[str, Any] = await self.ask(self._one(), f"{_look_up(queue)}, {info}")
+        return found
 
-    async def evaluate(self, node: Node, erlang: str) -> None:
-        """Evaluate a line of Erlang on a node."""
-        code, out, err = await self._control(node, "rabbitmqctl", "eval", f"{erlang}.")
-        assert code == 0, out + err
+    async def ask(self, node: Node, erlang: str) -> Any:
+        """The value of an Erlang expression, evaluated on a node. Raises ConnectionError, AssertionError."""
+        return await ask_node(f"{node.address}:{_DISTRIBUTION_PORT}", self.cookie, erlang)
 
-    async def _control(self, node: Node, program: str, *arguments: str) -> tuple[int | None, str, str]:
-        """Run a tool. Returns its exit code, standard output and standard error."""
-        process = await asyncio.create_subprocess_exec(
-            *("ip", "netns", "exec", node.namespace),
-            *wrap([str(_program(program)), "--longnames", "--node", node.name, *arguments], identity_for("rabbitmq")),
-            env=self._environment(node),
-            cwd=node.directory,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        out, err = await process.communicate()
-        return process.returncode, out.decode(), err.decode()
+    def _one(self) -> Node:
+        return next(it for it in self.nodes if it.runs)
 
     def log(self, node: Node) -> str:
         return (node.directory / "node.log").read_text(errors="replace")
@@ -264,14 +252,13 @@ class Cluster:
             node.name,
             RABBITMQ_USE_LONGNAME="true",
             RABBITMQ_CONFIG_FILE=configuration,
-            # As deployed: a tool that ticks more rarely than the nodes is taken for dead while it waits.
-            RABBITMQ_CTL_ERL_ARGS="-kernel net_ticktime 4",
+            RABBITMQ_DIST_PORT=str(_DISTRIBUTION_PORT),
         )
 
     def _prepare(self, node: Node) -> None:
         identity = identity_for("rabbitmq")
         node.directory.mkdir()
-        # The first is the one that the others join. Told of them, it would wait for minutes: they are not there yet.
+        # The others join the first node. If it knew of them, it would wait minutes for them, as they are not up yet.
         known = self.nodes[:1] if node is self.nodes[0] else self.nodes
         names = "\n".join(f"cluster_formation.classic_config.nodes.{it.number} = {it.name}" for it in known)
         configuration = _CONFIGURATION.format(own=node.address, user=USER, password=self.password, nodes=names)
@@ -307,7 +294,7 @@ class Cluster:
 
     async def _remove(self) -> None:
         for node in self.nodes:
-            # The port mapper that a node started lives on as an orphan.
+            # The port mapper that a node started goes on as an orphan.
             pids = (await _ip("netns", "pids", node.namespace)).split()
             for pid in map(int, pids):
                 with contextlib.suppress(ProcessLookupError):
@@ -340,6 +327,11 @@ async def three_nodes(directory: Path) -> AsyncIterator[Cluster]:
         yield cluster
     finally:
         await cluster._remove()
+
+
+def _look_up(queue: str) -> str:
+    """Erlang that binds Queue to the record of a queue."""
+    return f'{{ok, Queue}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"/">>, queue, <<"{queue}">>))'
 
 
 async def _ip(*arguments: str) -> str:

@@ -1,4 +1,4 @@
-"""A publisher whose channel keeps refusing since the queue was without a leader."""
+"""A publisher whose channel keeps refusing after the queue was without a leader."""
 
 import pytest
 
@@ -11,17 +11,17 @@ pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300
 
 
 async def stop_replica(cluster: Cluster, node: Node) -> None:
-    await cluster.evaluate(node, f"ra:stop_server(quorum_queues, {{'%2F_{QUEUE}', node()}})")
+    await cluster.ask(node, f"ra:stop_server(quorum_queues, {{'%2F_{QUEUE}', node()}})")
 
 
 async def start_replica(cluster: Cluster, node: Node) -> None:
-    await cluster.evaluate(node, f"ra:restart_server(quorum_queues, {{'%2F_{QUEUE}', node()}})")
+    await cluster.ask(node, f"ra:restart_server(quorum_queues, {{'%2F_{QUEUE}', node()}})")
 
 
 async def test_p8_a_channel_that_goes_on_refusing_when_the_queue_has_a_leader_again_is_replaced(
     cluster: Cluster,
 ) -> None:
-    """RabbitMQ 3.10 asks the node that led the queue when the channel was opened, and no other, for ever."""
+    """RabbitMQ 3.10 only ever asks the node that led the queue when the channel was opened."""
     async with running_publisher(cluster.amqp_url) as publisher:
         assert await publish(publisher) is Outcome.CONFIRMED
     leader = await cluster.leader_of(QUEUE)
@@ -30,7 +30,7 @@ async def test_p8_a_channel_that_goes_on_refusing_when_the_queue_has_a_leader_ag
     await cluster.kill(leader)
 
     async with running_publisher(cluster.url(other)) as publisher:
-        # RabbitMQ 4 asks all nodes, and has no answer for longer than we wait.
+        # RabbitMQ 4 asks all nodes, and gives no answer for longer than the publisher waits.
         assert await publish(publisher) in (Outcome.REFUSED, Outcome.UNKNOWN)
         await start_replica(cluster, one)
 

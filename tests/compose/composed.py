@@ -21,7 +21,7 @@ _READY_S = 120
 
 
 @dataclass(frozen=True)
-class Composed:
+class ComposeStack:
     """A stack in containers. `environment`: for its commands; COMPOSE_PROJECT_NAME keeps it apart from other stacks."""
 
     environment: Mapping[str, str]
@@ -82,7 +82,7 @@ class Composed:
         await eventually(are_ready, _READY_S, 0.5)
 
     async def crash(self, container: Mapping[str, Any]) -> None:
-        """Kill -9 what runs in it, as the kernel would. (`docker kill` is an order: nothing starts it again.)"""
+        """Kill -9 the container's process, as the kernel would. (After `docker kill`, Docker restarts nothing.)"""
         os.kill(container["State"]["Pid"], signal.SIGKILL)
         name = container["Name"].lstrip("/")
 

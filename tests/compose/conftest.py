@@ -15,7 +15,7 @@ import pytest_asyncio
 
 from stack.containers import containers
 from stack.home.directory import Home
-from tests.compose.composed import Composed, compose_directory, is_engine_running, make_images, stop_engine
+from tests.compose.composed import ComposeStack, compose_directory, is_engine_running, make_images, stop_engine
 from tests.support.services.processes import free_port
 
 _ELSEWHERE = ("COMPOSE_FILE", "DATABASE_URL", "AMQP_URL", "INGEST_API_URL", "PRODUCT_API_URL", "SECRETS_DIRECTORY")
@@ -27,20 +27,20 @@ def own_environment(home: Path) -> dict[str, str]:
         "COMPOSE_PROJECT_NAME": f"headrace-test-{os.getpid()}",
         "INGEST_API_PORT": str(free_port()),
         "PRODUCT_API_PORT": str(free_port()),
-        # What the engine has is used; nothing is asked of a registry.
+        # Use the engine's images; ask no registry.
         "HEADRACE_IMAGE": "headrace:test",
-        # Whatever is in the shell of who runs the tests: they are about no stack but this.
+        # Ignore the caller's shell: the tests are about this stack only.
         **dict.fromkeys(_ELSEWHERE, ""),
     }
 
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[None]:
-    """With all images. One that had to be started is stopped at the end."""
+    """A Docker engine with all images. If it had to be started, it is stopped at the end."""
     was_running = is_engine_running()
     try:
         make_images()
-        # Of a machine that has no Compose of its own.
+        # For a machine without Compose.
         os.environ["PATH"] += f":{compose_directory()}"
         yield
     finally:
@@ -51,7 +51,7 @@ def engine() -> Iterator[None]:
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def composed(
     request: pytest.FixtureRequest, engine: None, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Composed]:
+) -> AsyncIterator[ComposeStack]:
     """All ready, by the command that docs/quickstart.md names, for the tests of one file.
 
     A file that says `COMPOSE_FILE` has the stack of those files.
@@ -60,7 +60,7 @@ async def composed(
     environment = own_environment(home)
     if files := getattr(request.module, "COMPOSE_FILE", None):
         environment["COMPOSE_FILE"] = files
-    composed = Composed(environment)
+    composed = ComposeStack(environment)
     try:
         printed = await composed.headrace("up", "--docker", "--detach")
         assert "ready in" in printed

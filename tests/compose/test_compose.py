@@ -1,4 +1,4 @@
-"""`docker compose up` is the pipeline of `./headrace up`, and safer than its defaults."""
+"""`docker compose up` runs the pipeline of `./headrace up`, with confined containers."""
 
 import asyncio
 import json
@@ -11,18 +11,18 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.compose.composed import Composed, service_of
+from tests.compose.composed import ComposeStack, service_of
 from tests.support.time.conditions import eventually
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(900)]
 
 ORDERS = "/api/v1/orders"
-SERVICES = ("ingest_api", "persist_worker", "product_consumer", "product_api")
+SERVICES = ("ingest_api", "persist_worker", "product_consumer", "product_api", "event_relay")
 SERVERS = ("postgres", "rabbitmq", "redis", "proxy")
 JOBS = ("secrets", "accounts", "migrate", "seeds")
 
 
-async def test_the_worked_example_of_the_quickstart(composed: Composed) -> None:
+async def test_the_worked_example_of_the_quickstart(composed: ComposeStack) -> None:
     orders, products = await composed.url("proxy", 8080), await composed.url("proxy", 3000)
     async with httpx.AsyncClient(timeout=15) as client:
         made = await client.post(f"{products}/products", json={"name": "Laptop", "price": 1500, "qty": 50})
@@ -41,7 +41,7 @@ async def test_the_worked_example_of_the_quickstart(composed: Composed) -> None:
         await eventually(is_taken, 5)
 
 
-async def test_the_commands_mean_the_containers(composed: Composed) -> None:
+async def test_the_commands_mean_the_containers(composed: ComposeStack) -> None:
     demo = json.loads(await composed.headrace("demo", "--orders", "5000", "--json"))
     assert (demo["lost"], demo["duplicated"], demo["oversold"]) == (0, 0, 0)
     assert "nothing lost, nothing duplicated, nothing oversold" in await composed.headrace("verify")
@@ -56,7 +56,7 @@ async def test_the_commands_mean_the_containers(composed: Composed) -> None:
     assert "already, in containers" in await composed.headrace("up", code=1)
 
 
-async def test_only_the_two_apis_are_published_and_on_the_loopback(composed: Composed) -> None:
+async def test_only_the_two_apis_are_published_and_on_the_loopback(composed: ComposeStack) -> None:
     published = {}
     for container in await composed.all():
         for port, bindings in (container["NetworkSettings"]["Ports"] or {}).items():
@@ -65,18 +65,19 @@ async def test_only_the_two_apis_are_published_and_on_the_loopback(composed: Com
     assert published == {("proxy", "8080/tcp"): "127.0.0.1", ("proxy", "3000/tcp"): "127.0.0.1"}
 
 
-async def test_whoever_is_not_published_cannot_reach_the_world_either(composed: Composed) -> None:
+async def test_whoever_is_not_published_cannot_reach_the_world_either(composed: ComposeStack) -> None:
     network = json.loads(await composed.docker("network", "inspect", f"{composed.project}_backend"))[0]
     assert network["Internal"]
+    # event_relay sends webhooks.
     outside = {service_of(it) for it in await composed.all() if f"{composed.project}_edge" in networks(it)}
-    assert outside == {"proxy"}
+    assert outside == {"proxy", "event_relay"}
 
 
 def networks(container: dict[str, Any]) -> list[str]:
     return list(container["NetworkSettings"]["Networks"])
 
 
-async def test_no_secret_is_in_an_environment_or_in_the_image(composed: Composed) -> None:
+async def test_no_secret_is_in_an_environment_or_in_the_image(composed: ComposeStack) -> None:
     read = "import pathlib; print(*(it.read_text() for it in pathlib.Path('/run/secrets').iterdir()))"
     told = await composed.inside((await composed.of("ingest_api"))[0], read)
     secrets = set(re.findall(r"[0-9a-f]{32,}", told))
@@ -89,7 +90,7 @@ async def test_no_secret_is_in_an_environment_or_in_the_image(composed: Composed
             assert [it for it in secrets if it in environment] == []
 
 
-async def test_each_part_is_told_its_own_secrets_alone(composed: Composed) -> None:
+async def test_each_part_is_told_its_own_secrets_alone(composed: ComposeStack) -> None:
     for container in await composed.all():
         name = service_of(container)
         if name not in JOBS:
@@ -101,7 +102,7 @@ def secrets_of(container: dict[str, Any]) -> set[str]:
     return {it["Name"] for it in container["Mounts"] if it.get("Name", "").endswith("_secrets")}
 
 
-async def test_every_container_is_confined(composed: Composed) -> None:
+async def test_every_container_is_confined(composed: ComposeStack) -> None:
     found = await composed.all()
     assert {service_of(it) for it in found} == {*SERVICES, *SERVERS, *JOBS}
     for container in found:
@@ -122,12 +123,12 @@ async def test_every_container_is_confined(composed: Composed) -> None:
             assert int(capabilities.split()[1], 16) == 0, name
 
 
-async def test_an_api_without_keys_does_not_start_where_strangers_reach_it(composed: Composed) -> None:
+async def test_an_api_without_keys_does_not_start_where_strangers_reach_it(composed: ComposeStack) -> None:
     told = await composed.compose("run", "--rm", "--no-deps", "-T", "-e", "PUBLISHED_ON=0.0.0.0", "ingest_api", code=78)
     assert "on 0.0.0.0 anybody could send orders" in told
 
 
-async def test_the_services_stop_in_order_within_their_grace(composed: Composed) -> None:
+async def test_the_services_stop_in_order_within_their_grace(composed: ComposeStack) -> None:
     for name in SERVICES:
         container = (await composed.of(name))[0]
         since = time.monotonic()
@@ -138,7 +139,7 @@ async def test_the_services_stop_in_order_within_their_grace(composed: Composed)
     await composed.scale(**dict.fromkeys(SERVICES, 1))
 
 
-async def test_while_no_replica_is_ready_the_proxy_says_so_and_when(composed: Composed) -> None:
+async def test_while_no_replica_is_ready_the_proxy_says_so_and_when(composed: ComposeStack) -> None:
     url = await composed.url("proxy", 8080)
     await composed.compose("stop", "ingest_api")
     async with httpx.AsyncClient(timeout=15) as client:
@@ -161,7 +162,7 @@ async def test_while_no_replica_is_ready_the_proxy_says_so_and_when(composed: Co
         await eventually(is_back, 10)
 
 
-async def test_a_body_that_does_not_come_is_408(composed: Composed) -> None:
+async def test_a_body_that_does_not_come_is_408(composed: ComposeStack) -> None:
     parts = urlsplit(await composed.url("proxy", 8080))
     head = (
         f"POST {ORDERS} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{{"

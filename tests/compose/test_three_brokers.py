@@ -6,9 +6,9 @@ import time
 
 import pytest
 
+from tests.chaos.scene.attempts import Verdict
 from tests.chaos.scene.client import Client
-from tests.chaos.scene.notes import Verdict
-from tests.compose.composed import Composed
+from tests.compose.composed import ComposeStack
 from tests.compose.test_under_load import account, goes_on, under_load
 from tests.support.time.conditions import eventually
 
@@ -17,13 +17,13 @@ pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(900
 COMPOSE_FILE = "docker-compose.yml:deploy/cluster/docker-compose.yml"
 NODES = ("rabbitmq", "rabbitmq-2", "rabbitmq-3")
 _QUEUES = ("orders.accepted", "orders.created", "orders.dead")
-# Longer than nodes and resolvers take to miss something, several times over.
+# Several times longer than nodes and resolvers take to notice a loss.
 _AWAY_S = 60
 _BACK_WITHIN_S = 15
 
 
-async def leaders(composed: Composed, asked: str) -> dict[str, str]:
-    """Queue → the node that leads it, by what a node says that runs."""
+async def leaders(composed: ComposeStack, asked: str) -> dict[str, str]:
+    """Queue → its leader, as a running node reports it."""
     told = await composed.compose("exec", "-T", asked, "rabbitmqctl", "list_queues", "--silent", "name", "leader")
     found = dict(line.split("\t") for line in told.splitlines() if "\t" in line)
     return {queue: found[queue].removeprefix("rabbit@") for queue in _QUEUES}
@@ -33,18 +33,18 @@ def missed(node: str, log: str) -> bool:
     return re.search(rf"node '?rabbit@{node}'? down", log) is not None
 
 
-async def said(composed: Composed, node: str, since: str) -> str:
+async def said(composed: ComposeStack, node: str, since: str) -> str:
     return await composed.compose("logs", "--no-log-prefix", "--since", since, node)
 
 
-async def test_the_queues_are_on_three_nodes_and_the_table_shows_them(composed: Composed) -> None:
+async def test_the_queues_are_on_three_nodes_and_the_table_shows_them(composed: ComposeStack) -> None:
     told = await composed.compose("exec", "-T", NODES[0], "rabbitmqctl", "list_queues", "--silent", "name", "online")
     online = dict(line.split("\t") for line in told.splitlines() if "\t" in line)
     assert {queue: len(online[queue].split(", ")) for queue in _QUEUES} == dict.fromkeys(_QUEUES, 3)
     assert "ready × 3" in await composed.headrace("status")
 
 
-async def test_a_node_is_found_by_its_bare_name_whatever_domains_its_machine_searches(composed: Composed) -> None:
+async def test_a_node_is_found_by_its_bare_name_whatever_domains_its_machine_searches(composed: ComposeStack) -> None:
     for node in NODES:
         (container,) = await composed.of(node)
         assert container["HostConfig"]["DnsSearch"] == ["."]
@@ -52,7 +52,8 @@ async def test_a_node_is_found_by_its_bare_name_whatever_domains_its_machine_sea
         assert [line for line in resolver.splitlines() if line.startswith("search")] == []
 
 
-async def test_p1_one_broker_is_killed_and_stays_away_and_comes_back(composed: Composed) -> None:
+@pytest.mark.deep
+async def test_p1_one_broker_is_killed_and_stays_away_and_comes_back(composed: ComposeStack) -> None:
     async with under_load(composed, 4) as client:
         await goes_on(client, 500)
         victim = (await leaders(composed, NODES[0]))["orders.accepted"]
@@ -72,7 +73,7 @@ async def test_p1_one_broker_is_killed_and_stays_away_and_comes_back(composed: C
 
 
 @pytest.mark.deep
-async def test_p1_one_broker_is_frozen_and_restarted_when_it_goes_on(composed: Composed) -> None:
+async def test_p1_one_broker_is_frozen_and_restarted_when_it_goes_on(composed: ComposeStack) -> None:
     async with under_load(composed, 5) as client:
         await goes_on(client, 500)
         victim = (await leaders(composed, NODES[0]))["orders.accepted"]
@@ -88,12 +89,12 @@ async def test_p1_one_broker_is_frozen_and_restarted_when_it_goes_on(composed: C
 
 
 async def passes(client: Client, seconds: float) -> None:
-    """Wait until orders have been sent for so long."""
+    """Wait until orders have been sent for this long."""
     until_s = time.time() + seconds
-    await eventually(lambda: client.notes[-1].sent_s > until_s, seconds + 30, 0.5)
+    await eventually(lambda: client.attempts[-1].sent_s > until_s, seconds + 30, 0.5)
 
 
 def longest_pause_s(client: Client) -> float:
-    """Between one order that was accepted and the next."""
-    accepted_s = sorted(it.ended_s for it in client.notes if it.verdict is Verdict.OK and it.ended_s is not None)
+    """The longest time between two accepted orders."""
+    accepted_s = sorted(it.ended_s for it in client.attempts if it.verdict is Verdict.OK and it.ended_s is not None)
     return max(after - before for before, after in itertools.pairwise(accepted_s))

@@ -1,4 +1,4 @@
-"""While orders come: more workers, dead ones, fewer again, a broker that restarts, another engine's worth of data."""
+"""Under load: workers are added, crash and are removed, the broker restarts, and the stack goes down and up."""
 
 import asyncio
 import json
@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from product_api.requests import MAX_QTY
+from tests.chaos.scene.attempts import PRICE, Verdict, some_orders
 from tests.chaos.scene.client import Client, ordering
-from tests.chaos.scene.notes import PRICE, Verdict, some_orders
-from tests.compose.composed import Composed
+from tests.compose.composed import ComposeStack
 from tests.support.time.conditions import eventually
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(900)]
@@ -23,12 +23,12 @@ _READS_AT_ONCE = 32
 
 
 @asynccontextmanager
-async def under_load(composed: Composed, seed: int) -> AsyncIterator[Client]:
-    """Orders at a pace, through the proxy, from when the first was accepted to the end of the block."""
+async def under_load(composed: ComposeStack, seed: int) -> AsyncIterator[Client]:
+    """Send orders through the proxy at a pace. The block begins once the first is accepted."""
     client = Client(await composed.url("proxy", 8080))
     products = await make_products(await composed.url("proxy", 3000))
     async with ordering(client, some_orders(random.Random(seed), products, keyed=0.1), PER_S):
-        await eventually(lambda: any(it.verdict is Verdict.OK for it in client.notes), 30)
+        await eventually(lambda: any(it.verdict is Verdict.OK for it in client.attempts), 30)
         yield client
     client.close()
 
@@ -40,18 +40,18 @@ async def make_products(url: str) -> list[str]:
 
 
 async def goes_on(client: Client, orders: int) -> None:
-    """Wait until so many more were accepted."""
+    """Wait until this many more orders were accepted."""
     until = accepted(client) + orders
     await eventually(lambda: accepted(client) >= until, 60, 0.2)
 
 
 def accepted(client: Client) -> int:
-    return sum(it.verdict is Verdict.OK for it in client.notes)
+    return sum(it.verdict is Verdict.OK for it in client.attempts)
 
 
-async def account(composed: Composed, client: Client) -> None:
-    """P1 to P4: each order that was accepted is there and decided, and the books add up."""
-    ids = [it.told for it in client.notes if it.verdict is Verdict.OK]
+async def account(composed: ComposeStack, client: Client) -> None:
+    """P1 to P4: each accepted order is stored and decided, and stock adds up."""
+    ids = [it.told for it in client.attempts if it.verdict is Verdict.OK]
     assert len(ids) == len(set(ids)) > 1000
     url, places = await composed.url("proxy", 8080), asyncio.Semaphore(_READS_AT_ONCE)
     async with httpx.AsyncClient(base_url=url, timeout=60) as http:
@@ -67,7 +67,8 @@ async def account(composed: Composed, client: Client) -> None:
     assert report["clean"], report
 
 
-async def test_p1_p2_p3_workers_come_crash_and_go_and_the_broker_restarts(composed: Composed) -> None:
+@pytest.mark.deep
+async def test_p1_p2_p3_workers_come_crash_and_go_and_the_broker_restarts(composed: ComposeStack) -> None:
     async with under_load(composed, 1) as client:
         await composed.scale(persist_worker=4, product_consumer=3)
         await goes_on(client, 500)
@@ -82,7 +83,7 @@ async def test_p1_p2_p3_workers_come_crash_and_go_and_the_broker_restarts(compos
     await account(composed, client)
 
 
-async def test_p1_two_ingest_apis_share_the_orders_and_one_crashes(composed: Composed) -> None:
+async def test_p1_two_ingest_apis_share_the_orders_and_one_crashes(composed: ComposeStack) -> None:
     try:
         await composed.scale(ingest_api=2)
         async with under_load(composed, 2) as client:
@@ -102,7 +103,7 @@ async def test_p1_two_ingest_apis_share_the_orders_and_one_crashes(composed: Com
         await composed.scale(ingest_api=1)
 
 
-async def test_p1_all_of_it_down_and_up_again_has_what_it_had(composed: Composed) -> None:
+async def test_p1_all_of_it_down_and_up_again_has_what_it_had(composed: ComposeStack) -> None:
     async with under_load(composed, 3) as client:
         await goes_on(client, 1100)
     await composed.headrace("down")

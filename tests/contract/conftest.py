@@ -58,7 +58,7 @@ async def products(guarded: Deployment, guarded_environment: dict[str, str]) -> 
 
 
 async def _target(url: str, database_url: str) -> Target:
-    """With products of its own, a full one, and that of the examples in the documents, so that these are good."""
+    """The API with two new products, one of full stock, and the product of the documents' examples."""
     known = (
         "INSERT INTO products (id, name, price, qty) VALUES ($1, 'Laptop Demo', 1500, $2) ON CONFLICT (id) DO NOTHING"
     )

@@ -1,7 +1,7 @@
-"""What schemathesis loads: how NDJSON is made, what is sent in any case, and which failures are none.
+"""The hooks that schemathesis loads: they encode NDJSON, add the provocations, and drop exempted failures.
 
-Reads HEADRACE_CONTRACT_PRODUCTS, a JSON array of the ids that can be ordered. Leaves at
-HEADRACE_CONTRACT_EXCUSED how often each excuse held, when the process ends.
+Reads HEADRACE_CONTRACT_PRODUCTS, a JSON array of the ids that can be ordered. When the process ends, it writes to the
+file HEADRACE_CONTRACT_EXEMPTED how often each exemption was used.
 """
 
 import atexit
@@ -18,24 +18,26 @@ from requests.structures import CaseInsensitiveDict
 from schemathesis.core.failures import Failure
 
 from ingest_api.requests import MAX_QUANTITY
-from tests.contract.excuses import Refusal, Sent, excuses_for, refusals
+from tests.contract.exemptions import Refusal, Sent, exemptions_for, refusals
 from tests.contract.provocations import PROVOCATIONS
+from web.requests.waits import MAX_WAIT_S
 from web.serving.body import NDJSON
 
 PRODUCTS: list[str] = json.loads(os.environ["HEADRACE_CONTRACT_PRODUCTS"])
-EXCUSES = excuses_for(PRODUCTS)
+EXEMPTIONS = exemptions_for(PRODUCTS)
 
-excused: Counter[str] = Counter()
-"""By reason."""
+exempted: Counter[str] = Counter()
+"""Reason → how often it was used."""
 
 
-# ── what is sent
+# ── requests
 
 
 @schemathesis.serializer(*NDJSON)
 def _ndjson(_: schemathesis.SerializationContext, value: Any) -> bytes:
-    """schemathesis knows no NDJSON, and to OpenAPI its body is any text. So the text that it makes up becomes orders;
-    the examples are sent as they are, and so is what is no text.
+    """Encode NDJSON, which schemathesis does not know: to OpenAPI its body is any text.
+
+    Made-up text becomes orders. Examples, and values that are not text, are sent as they are.
     """
     text = value if _are_objects(str(value)) or not isinstance(value, str) else _lines_of(value)
     return str(text).encode(errors="surrogatepass")
@@ -49,7 +51,7 @@ def _are_objects(text: str) -> bool:
 
 
 def _lines_of(text: str) -> str:
-    """An order for each character."""
+    """One order for each character."""
     numbers = [ord(character) for character in text or "0"]
     orders = [{"productId": PRODUCTS[it % len(PRODUCTS)], "quantity": 1 + it % MAX_QUANTITY} for it in numbers]
     return "\n".join(map(json.dumps, orders))
@@ -57,34 +59,48 @@ def _lines_of(text: str) -> str:
 
 @schemathesis.hook
 def before_add_examples(context: schemathesis.HookContext, examples: "list[schemathesis.Case[Any]]") -> None:
-    """Send the provocations too. An operation has an example, for each has one in its document."""
+    """Send the provocations too, as changes of the operation's first example. Each operation has one."""
     assert context.operation is not None
     changes = PROVOCATIONS.get(context.operation.definition.raw["operationId"], ())
     examples.extend([_changed(examples[0], change) for change in changes])
 
 
 def _changed(case: "schemathesis.Case[Any]", change: Mapping[str, Any]) -> "schemathesis.Case[Any]":
-    """Another case, which is checked against the schema again: if it is not valid, no excuse is needed for it."""
+    """A changed copy of the case. schemathesis judges it anew: only a case that is valid needs an exemption."""
     other = case.derive(keep_auth=True)
-    other._meta = deepcopy(case.meta)  # each is judged by itself
+    other._meta = deepcopy(case.meta)  # so that a judgement of one does not change the other
     for container, value in change.items():
         setattr(other, container, _headers(case, value) if container == "headers" else value)
     return other
 
 
 def _headers(case: "schemathesis.Case[Any]", others: Mapping[str, str]) -> "CaseInsensitiveDict[str]":
-    """`others` in the place of its own, but for whose it is."""
+    """`others` instead of the case's headers, except for its Authorization."""
     return CaseInsensitiveDict({**others, "Authorization": case.headers["Authorization"]})
 
 
-# ── what comes back
+@schemathesis.hook
+def before_call(_: schemathesis.HookContext, case: "schemathesis.Case[Any]", __: dict[str, Any]) -> None:
+    """Wait for an event for a second instead of many: the time of an answer is checked, too. It stays a valid wait."""
+    if case.operation.definition.raw["operationId"] == "listEvents" and _is_long_wait((case.query or {}).get("wait")):
+        case.query["wait"] = 1
 
 
-def excuse_of(refusal: Refusal) -> str | None:
-    """The reason of the one that holds, or None."""
-    for excuse in EXCUSES:
-        if (excuse.failure, excuse.kind, excuse.at) == refusal[:3] and excuse.holds(refusal):
-            return excuse.reason
+def _is_long_wait(value: Any) -> bool:
+    try:
+        return 1 < float(value) <= MAX_WAIT_S
+    except (TypeError, ValueError):
+        return False
+
+
+# ── answers
+
+
+def exemption_of(refusal: Refusal) -> str | None:
+    """The reason of the exemption that covers this refusal, or None."""
+    for exemption in EXEMPTIONS:
+        if (exemption.failure, exemption.kind, exemption.at) == refusal[:3] and exemption.holds(refusal):
+            return exemption.reason
     return None
 
 
@@ -92,18 +108,18 @@ def excuse_of(refusal: Refusal) -> str | None:
 def filter_failure(
     _: schemathesis.HookContext, failure: Failure, case: "schemathesis.Case[Any]", response: schemathesis.Response
 ) -> bool:
-    """Whether it is one."""
+    """Whether it is a failure: at least one of the answer's errors is not exempted."""
     sent = Sent(case.operation.definition.raw["operationId"], case.headers, case.query, case.body)
     try:
-        reasons = [excuse_of(it) for it in refusals(type(failure).__name__, sent, response.json())]
+        reasons = [exemption_of(it) for it in refusals(type(failure).__name__, sent, response.json())]
     except (ValueError, AttributeError, TypeError):
-        return True  # what cannot be read is not excused
+        return True  # an unreadable answer is not exempted
     if not reasons or None in reasons:
         return True
-    excused.update(filter(None, reasons))
+    exempted.update(filter(None, reasons))
     return False
 
 
 @atexit.register
 def _leave_count() -> None:
-    Path(os.environ["HEADRACE_CONTRACT_EXCUSED"]).write_text(json.dumps(excused))
+    Path(os.environ["HEADRACE_CONTRACT_EXEMPTED"]).write_text(json.dumps(exempted))

@@ -1,14 +1,15 @@
-"""One request for each excuse that chance alone would bring about, sent in every run.
+"""Requests that need an exemption which random data needs only by chance. Every run sends them.
 
-What schemathesis makes up is not the same for ever, although it uses no random numbers: it takes values out of the code
-that is loaded, and ids out of the answers. So a new number anywhere in the services changes the draws, and an excuse
-that one draw in eight hundred needs is not needed any more. These are valid by the schema, which schemathesis checks.
+schemathesis uses no random numbers, but its data still changes: it takes values from the loaded code, and ids from the
+answers. So a new number anywhere in the services changes the draws. Then no draw may need an exemption that one draw in
+eight hundred needed before. The schema allows these requests; schemathesis checks that.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.contract.fields import EXAMPLE_PRODUCT
+from pipeline.contract.order_events import encode_cursor
 from product_api.requests import MAX_QTY
 
 FULL_PRODUCT = "01a20267-9000-7000-8000-000000000f01"
@@ -25,6 +26,11 @@ PROVOCATIONS: Mapping[str, Sequence[Mapping[str, Any]]] = {
         {"body": {"productId": EXAMPLE_PRODUCT, "quantity": 2.0}},
         {"body": {"productId": EXAMPLE_PRODUCT, "quantity": 1}, "headers": _KEY},
         {"body": {"productId": EXAMPLE_PRODUCT, "quantity": 2}, "headers": _KEY},
+    ),
+    "listEvents": (
+        {"query": {"after": "no cursor"}, "headers": {}},
+        {"query": {"after": encode_cursor(1, 1)}, "headers": {}},
+        {"query": {}, "headers": {"Last-Event-ID": encode_cursor(1, 1)}},
     ),
     "listProducts": ({"query": {"before": "no cursor"}},),
     "createProduct": (

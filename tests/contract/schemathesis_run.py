@@ -1,8 +1,8 @@
-"""schemathesis as a process of its own against one API, and what came of it.
+"""Runs schemathesis as a process against one API, and reads its report.
 
-With everything on that it has: all checks, all phases, data that is valid and data that is not. What it finds and is
-right all the same stands in excuses.py. Without random numbers: two runs of the same code differ in ids alone. Another
-code is another run, and so what must be in each of them stands in provocations.py.
+All its checks and phases are on, with valid and with invalid data. exemptions.py lists the findings that are right all
+the same. It uses no random numbers, so two runs of the same code differ only in ids. Changed code changes the run, so
+provocations.py lists the requests that every run must contain.
 """
 
 import asyncio
@@ -19,11 +19,11 @@ from schemathesis.checks import CHECKS, load_all_checks
 
 _ROOT = Path(__file__).parents[2]
 
-# For each operation and phase. HEADRACE_CONTRACT_CASES=1000 is for a night.
+# Cases for each operation and phase. HEADRACE_CONTRACT_CASES=1000 takes a night.
 _CASES = int(os.environ.get("HEADRACE_CONTRACT_CASES", "25"))
 
-# What schemathesis could not guess, so that it gets past the first look: products that can be ordered, prices in cents,
-# the ETag that is always right. Elsewhere, and for the rest of the time, it makes up its own.
+# Values that schemathesis could not guess, so that its requests get past validation: products that can be ordered,
+# prices in cents, the ETag that always matches. The rest of the time, and elsewhere, it makes up its own.
 _CONFIG = """
 hooks = "tests.contract.hooks"
 base-url = "{url}"
@@ -66,13 +66,13 @@ values = ["*"]
 
 @dataclass(frozen=True)
 class Target:
-    """An API, and what schemathesis is told of it."""
+    """An API, and what schemathesis must know about it."""
 
     url: str
     tokens: Mapping[str, str]
-    """By client. An operation is tried with each until one is let in."""
+    """Client → token. schemathesis tries an operation with each, until one is allowed."""
     peers: Sequence[str]
-    """Of the clients: those that must not see each other's orders."""
+    """Clients that must not see each other's orders."""
     products: Sequence[str]
     """Ids that can be ordered."""
 
@@ -82,22 +82,22 @@ class Report:
     operations: int
     cases: int
     statuses: Mapping[str, Set[int]]
-    """By operation, those that were answered."""
+    """Operation → the statuses of its answers."""
     checks: Counter[str]
-    """How often each was made."""
-    excused: Mapping[str, int]
-    """By reason, how often."""
+    """Check → how often it ran."""
+    exempted: Mapping[str, int]
+    """Reason of an exemption → how often it was used."""
     failures: frozenset[str]
-    """The names of their classes; and what kept schemathesis from doing its work."""
+    """Class names of failures, titles of schemathesis's own errors, and incomplete phases."""
     seconds: float
     output: str
-    """For people."""
+    """What schemathesis printed."""
 
     def summary(self, title: str) -> str:
         return (
             f"{title}: {self.operations} operations, {self.cases} cases,"
             f" {self.checks.total()} checks of {len(self.checks)} kinds,"
-            f" {sum(self.excused.values())} excused for {len(self.excused)} reasons,"
+            f" {sum(self.exempted.values())} exempted for {len(self.exempted)} reasons,"
             f" failures: {', '.join(sorted(self.failures)) or 'none'}; {self.seconds:.0f} s"
         )
 
@@ -108,7 +108,7 @@ def all_checks() -> set[str]:
 
 
 async def run_schemathesis(target: Target, directory: Path, *arguments: str) -> Report:
-    """`directory`: an empty one, for its files. `arguments`: more of the command's own."""
+    """`directory`: empty, for its files. `arguments`: passed on to the command."""
     _write_config(target, directory)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "schemathesis.cli", "--config-file", "config.toml", "run"),
@@ -120,7 +120,7 @@ async def run_schemathesis(target: Target, directory: Path, *arguments: str) -> 
             **os.environ,
             "PYTHONPATH": str(_ROOT),
             "HEADRACE_CONTRACT_PRODUCTS": json.dumps(list(target.products)),
-            "HEADRACE_CONTRACT_EXCUSED": str(directory / "excused.json"),
+            "HEADRACE_CONTRACT_EXEMPTED": str(directory / "exempted.json"),
         },
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
@@ -151,7 +151,7 @@ def _write_config(target: Target, directory: Path) -> None:
 
 def _read_report(directory: Path, output: str) -> Report:
     if not (directory / "report.json").exists():
-        raise AssertionError(f"schemathesis did not begin:\n{output}")
+        raise AssertionError(f"schemathesis did not start:\n{output}")
     report: dict[str, Any] = json.loads((directory / "report.json").read_text())
     found = {it["type"] for it in report["failures"]} | {it["title"] for it in report["errors"]}
     found |= {name for name, phase in report["phases"].items() if phase["status"] in ("error", "interrupted")}
@@ -163,7 +163,7 @@ def _read_report(directory: Path, output: str) -> Report:
         report["test_cases"]["generated"],
         statuses,
         checks,
-        json.loads((directory / "excused.json").read_text()),
+        json.loads((directory / "exempted.json").read_text()),
         frozenset(found),
         report["running_time"],
         output,

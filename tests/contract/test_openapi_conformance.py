@@ -1,4 +1,4 @@
-"""Both APIs are what their OpenAPI documents say: schemathesis, with all that it has, against running services."""
+"""Both APIs behave as their OpenAPI documents say: schemathesis, with all its checks, tests running services."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -16,7 +16,7 @@ import product_api.documents
 from ingest_api.documents.operations import OPERATIONS as INGEST_OPERATIONS
 from product_api.operations import OPERATIONS as PRODUCT_OPERATIONS
 from tests.contract.conftest import TOKENS
-from tests.contract.excuses import excuses_for
+from tests.contract.exemptions import exemptions_for
 from tests.contract.schemathesis_run import Report, Target, all_checks, run_schemathesis
 from tests.support.services.processes import running
 from web.documents.front_page import FRONT_PAGE
@@ -34,7 +34,7 @@ EACH = pytest.mark.parametrize("api", OPERATIONS)
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def reports(orders: Target, products: Target, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Report]:
-    """Of one run against each. Products come last, because their run also deletes the one that both have."""
+    """API → the report of one run. Products come last, because their run deletes the product that both use."""
     targets = {"orders": orders, "products": products}
     return {api: await run_schemathesis(it, tmp_path_factory.mktemp(api)) for api, it in targets.items()}
 
@@ -59,12 +59,12 @@ async def test_every_check_was_made(reports: Mapping[str, Report], api: str) -> 
     assert reports[api].checks.keys() == all_checks()
 
 
-async def test_every_excuse_is_needed(reports: Mapping[str, Report]) -> None:
-    held = {reason for report in reports.values() for reason in report.excused}
-    assert held == {excuse.reason for excuse in excuses_for([])}
+async def test_every_exemption_is_needed(reports: Mapping[str, Report]) -> None:
+    held = {reason for report in reports.values() for reason in report.exempted}
+    assert held == {exemption.reason for exemption in exemptions_for([])}
 
 
-# ── what would be found if it were there
+# ── planted faults are found
 
 QUICK = ("--phases", "examples,coverage")
 
@@ -101,7 +101,7 @@ async def test_an_api_that_is_not_what_its_document_says_is_found_out(
 
 
 async def test_orders_that_another_client_can_read_are_found_out(orders: Target, tmp_path: Path) -> None:
-    """Two keys of one client, of which schemathesis is told that they are two clients'."""
+    """Two keys belong to one client, and schemathesis is told that they belong to two."""
     tokens = {"alice": TOKENS["alice"], "not alice": TOKENS["alice again"]}
     target = replace(orders, tokens=tokens, peers=tuple(tokens))
     report = await run_schemathesis(target, tmp_path, *QUICK, "--include-tag", "Orders")

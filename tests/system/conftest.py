@@ -1,4 +1,4 @@
-"""One deployment for all tests of a module: each has products of its own, and asks for nothing else."""
+"""One deployment for all tests of a module. Each test has its own products."""
 
 from collections.abc import AsyncIterator, Iterator
 
@@ -11,7 +11,7 @@ from tests.support.services.deployment import Deployment, deployed
 
 @pytest.fixture(scope="module")
 def shared_environment(servers: Servers, template_database: str, order_id_key: str) -> Iterator[dict[str, str]]:
-    """What `environment` is to a test, for a module."""
+    """Like `environment`, for a whole module."""
     with own_database(servers, template_database) as database_url, own_vhost(servers) as amqp_url:
         yield environment_of(database_url, amqp_url, emptied_redis(servers), order_id_key)
 

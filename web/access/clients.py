@@ -32,6 +32,10 @@ class Client:
         """Whether the client may read the orders of others."""
         return not self.name or OPS in self.scopes
 
+    def sees_as(self, other: "Client") -> bool:
+        """Whether both may read the same orders."""
+        return (self.name, self.sees_all) == (other.name, other.sees_all)
+
 
 ANYONE = Client("", frozenset(SCOPES))
 

@@ -43,7 +43,7 @@ _OUT_OF_REACH: _Version = (-1, -1, -1)
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class _IndexedKey:
     """A key as a look-up by id finds it."""
 
     secret_sha256: str
@@ -51,7 +51,7 @@ class _Known:
 
 
 # An unknown id is compared with this, so that it is answered no faster than a wrong secret.
-_NOBODY = _Known("0" * 64, Client("", frozenset()))
+_NOBODY = _IndexedKey("0" * 64, Client("", frozenset()))
 
 
 def bearer_token(authorizations: Sequence[bytes]) -> str:
@@ -126,15 +126,15 @@ class Keys:
             self._replace({} if _is_gone(version) else _by_id(self._read()))
         except (InvalidKeys, OSError) as error:
             state = "the service stays open" if self.is_open else "the last good keys stay"
-            log.error(f"API keys not read; {state}", path=str(self._path), error=str(error))
+            log.error(f"cannot read the API keys; {state}", path=str(self._path), error=str(error))
 
-    def _replace(self, known: dict[str, _Known]) -> None:
+    def _replace(self, known: dict[str, _IndexedKey]) -> None:
         self._known = known
         if known:
             self.is_open = False
             log.info("API keys read", keys=len(known))
         elif not self.is_open:
-            why = "no API keys any more: nobody gets in until the file has one, or until a restart"
+            why = "the API keys are gone: every request is refused until the file has a key, or until a restart"
             log.error(why, path=str(self._path))
 
     def _look(self) -> _Version:
@@ -194,7 +194,8 @@ def _say_open(settings: ApiSettings) -> None:
     log.warning(f"no API keys: open to everybody on {where}", api_keys_file=str(settings.api_keys_file or ""))
 
 
-def _by_id(keys: list[ApiKey]) -> dict[str, _Known]:
+def _by_id(keys: list[ApiKey]) -> dict[str, _IndexedKey]:
     return {
-        key.id: _Known(key.secret_sha256, Client(key.client, frozenset(key.scopes), key.orders_per_s)) for key in keys
+        key.id: _IndexedKey(key.secret_sha256, Client(key.client, frozenset(key.scopes), key.orders_per_s))
+        for key in keys
     }

@@ -23,6 +23,7 @@ _OCCURRENCES = (
     problems.too_slow("body", 10),
     problems.out_of_stock(_PRODUCT),
     problems.request_in_flight(),
+    problems.cursor_unknown(),
     problems.version_mismatch(7),
     problems.weak_etag(),
     problems.too_large(64 * 1024),

@@ -33,7 +33,7 @@ MALFORMED = Kind(
     400,
     "The request is malformed",
     "The request is not valid HTTP, its body is not valid JSON, an object has a member twice, or a header breaks its"
-    " specification. Nothing was done.",
+    " specification or has no use in this request. Nothing was done.",
     "Correct the client. The same bytes get the same answer.",
 )
 INVALID_QUERY = Kind(
@@ -96,6 +96,15 @@ REQUEST_IN_FLIGHT = Kind(
     "The request is being carried out",
     "An earlier request with this Idempotency-Key has not been answered yet.",
     "Send the same request again after `Retry-After` seconds: it gets the answer of the first.",
+)
+CURSOR_UNKNOWN = Kind(
+    "cursor-unknown",
+    410,
+    "The cursor is of another event log",
+    "The cursor is not of the event log that this service has now, or lies behind its end. So the database was restored"
+    " from a backup, or is another one. No event was skipped or given twice.",
+    "Begin again: with `after=now`, or with a time before the last event that you have, as in"
+    " `after=2026-01-05T09:30:00Z`. Drop the events whose `id` you have seen.",
 )
 VERSION_MISMATCH = Kind(
     "version-mismatch",

@@ -169,6 +169,11 @@ def not_found(what: str) -> Problem:
     return Problem(kinds.NOT_FOUND, f"There is no {what}.")
 
 
+def cursor_unknown() -> Problem:
+    detail = "This event log does not have the cursor. Begin again with after=now, or with a time."
+    return Problem(kinds.CURSOR_UNKNOWN, detail, errors=[FieldError(detail, parameter="after")])
+
+
 def misdirected(host: str) -> Problem:
     detail = (
         f"The Host is {host[:100]}. Without API keys this service answers to loopback names only: use localhost or"

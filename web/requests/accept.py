@@ -1,4 +1,4 @@
-"""The Accept header (RFC 9110, section 12.5.1), as far as choosing between a page and JSON takes it."""
+"""The Accept header (RFC 9110, section 12.5.1), as far as choosing between JSON and a page or a stream takes it."""
 
 import re
 from collections.abc import Sequence
@@ -13,6 +13,15 @@ def prefers_html(accept: Sequence[str]) -> bool:
     """
     weights = dict(_weights(accept))
     return _weight("text", "html", weights) > _weight("application", "json", weights)
+
+
+def prefers_event_stream(accept: Sequence[str]) -> bool:
+    """Whether a client with these Accept headers asks for a stream of events, as EventSource does. One that names JSON
+    as well, and likes it as much, gets JSON. So does one that takes anything: a stream has no end.
+    """
+    weights = dict(_weights(accept))
+    wanted = weights.get("text/event-stream", 0.0)
+    return wanted > weights.get("application/json", 0.0) and wanted >= _weight("application", "json", weights)
 
 
 def _weights(accept: Sequence[str]) -> list[tuple[str, float]]:

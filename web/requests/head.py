@@ -13,7 +13,7 @@ from collections.abc import Iterable
 import msgspec
 from starlette.requests import Request
 
-from web.access.clients import ANYONE, Client
+from web.access.clients import ANYONE, Client, Guard
 from web.requests.operations import Operation
 
 HEAD = "headrace.head"
@@ -99,6 +99,14 @@ def head_of(request: Request) -> Head:
     """The head of a request that has reached its endpoint."""
     head: Head = request.scope[HEAD]
     return head
+
+
+def client_now(head: Head, guard: Guard) -> Client:
+    """The client of a request that has lasted, with its rights of now: meanwhile the key may have been revoked, or may
+    belong to another client. Raises Problem (401, 403).
+    """
+    assert head.operation is not None
+    return guard(head.authorizations, head.operation.needs)
 
 
 def _trace_of(traceparent: bytes) -> str | None:

@@ -56,8 +56,8 @@ class Page:
     def of(cls, request: Request) -> "Page":
         """The page that the query parameters `before` and `limit` ask for. Raises Problem (422) with all faults."""
         errors: list[FieldError] = []
-        before = _or_error(_parse_before, request.query_params.get("before"), _FIRST_PAGE, errors)
-        limit = _or_error(parse_limit, request.query_params.get("limit"), DEFAULT_LIMIT, errors)
+        before = or_error(_parse_before, request.query_params.get("before"), _FIRST_PAGE, errors)
+        limit = or_error(parse_limit, request.query_params.get("limit"), DEFAULT_LIMIT, errors)
         if errors:
             raise problems.invalid_values(errors)
         return cls(before, limit)
@@ -86,12 +86,12 @@ class Page:
         return {"Link": f'<{url.path}?limit={self.limit}&before={last}>; rel="next"'} if last else {}
 
 
-def parse_limit(text: str | None) -> int:
+def parse_limit(text: str | None, default: int = DEFAULT_LIMIT, most: int = MAX_LIMIT) -> int:
     """The `limit` of a query. Raises Problem (422)."""
     if text is None:
-        return DEFAULT_LIMIT
-    if not (text.isascii() and text.isdigit() and len(text) <= 9 and 1 <= int(text) <= MAX_LIMIT):
-        raise problems.invalid_parameter("limit", f"limit must be a number from 1 to {MAX_LIMIT}.")
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) <= 9 and 1 <= int(text) <= most):
+        raise problems.invalid_parameter("limit", f"limit must be a number from 1 to {most}.")
     return int(text)
 
 
@@ -99,7 +99,7 @@ def _parse_before(text: str | None) -> Cursor:
     return Cursor.decode(text) if text else _FIRST_PAGE
 
 
-def _or_error(parse: Callable[[str | None], T], text: str | None, otherwise: T, errors: list[FieldError]) -> T:
+def or_error(parse: Callable[[str | None], T], text: str | None, otherwise: T, errors: list[FieldError]) -> T:
     """The parsed parameter; or `otherwise`, after adding the parser's errors to `errors`."""
     try:
         return parse(text)

@@ -144,13 +144,13 @@ class Acceptor:
             self._stop_for_files(str(error))
         else:
             remedy = "look at the machine's memory (ENOMEM, ENOBUFS) and open files (ENFILE, fs.file-max)"
-            self._stop("not taking new connections: the system gives none", why=str(error), remedy=remedy)
+            self._stop("not accepting connections: the system refuses them", why=str(error), remedy=remedy)
         self._look_after(_LATER_S)
 
     def _stop_for_files(self, why: str) -> None:
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._stop(
-            "not taking new connections: out of file descriptors",
+            "not accepting connections: out of file descriptors",
             why=why,
             limit=limit,
             kept_for_others=self._reserved_files,

@@ -55,7 +55,7 @@ class Closures:
         self._timer, self._told_at = None, asyncio.get_running_loop().time()
         counts, self._counts = self._counts, Counter()
         log.warning(
-            "connections closed on slow or surplus clients",
+            "closed connections of slow or surplus clients",
             **{str(why): count for why, count in counts.items()},
             **self.describe(),
         )

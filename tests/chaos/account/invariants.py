@@ -8,6 +8,8 @@ I5   the cache agrees with the database, for products that are bought all the ti
 I6   every request was answered within its deadline, and memory stayed bounded
 I7   throughput has recovered, and the backlog is empty
 I8   a log and a metric name the fault
+
+I9, of the event log, is in event_readers.py.
 """
 
 from collections import Counter
@@ -17,8 +19,8 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from proof.accounting import Stock, is_oversold
-from tests.chaos.account.signs import Counts, Restarts, Says, Sign
-from tests.chaos.scene.notes import TIMEOUT, Intent, Note, Verdict
+from tests.chaos.account.signs import Counts, Logged, Restarts, Sign
+from tests.chaos.scene.attempts import TIMEOUT, Attempt, Intent, Verdict
 
 # With fewer, no relevant bust may have been checked.
 LEAST_SINGLES = 20
@@ -43,7 +45,7 @@ class Decided(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Books:
+class FinalState:
     """The content of the database when no process writes any more."""
 
     stored: Sequence[Stored]
@@ -59,21 +61,21 @@ Broken = list[str]
 """One line for each violation."""
 
 
-def i1_no_order_is_lost(intents: Iterable[Intent], books: Books) -> Broken:
-    parked = set(books.parked)
-    stored = {row.id for row in books.stored} | parked
-    decided = {row.id for row in books.decided} | parked
+def i1_no_order_is_lost(intents: Iterable[Intent], state: FinalState) -> Broken:
+    parked = set(state.parked)
+    stored = {row.id for row in state.stored} | parked
+    decided = {row.id for row in state.decided} | parked
     accepted = {id_ for intent in intents for id_ in intent.ids}
-    undecided = {row.id for row in books.stored} - decided
+    undecided = {row.id for row in state.stored} - decided
     return [
         *(f"answered OK, and is not there: {it}" for it in sorted(accepted - stored)),
         *(f"stored, and was never decided: {it}" for it in sorted(undecided)),
-        *(f"{count} messages are left in {queue}" for queue, count in books.queued.items() if count),
+        *(f"{count} messages are left in {queue}" for queue, count in state.queued.items() if count),
     ]
 
 
-def i2_each_is_there_once(intents: Iterable[Intent], books: Books) -> Broken:
-    orders, ledger = Counter(row.id for row in books.stored), Counter(row.id for row in books.decided)
+def i2_each_is_there_once(intents: Iterable[Intent], state: FinalState) -> Broken:
+    orders, ledger = Counter(row.id for row in state.stored), Counter(row.id for row in state.decided)
     told = Counter(id_ for intent in intents for id_ in intent.ids)
     return [
         *(f"{count} times in orders: {it}" for it, count in orders.items() if count > 1),
@@ -84,24 +86,24 @@ def i2_each_is_there_once(intents: Iterable[Intent], books: Books) -> Broken:
     ]
 
 
-def i3_stock_adds_up(books: Books, seen_unbalanced: Iterable[str]) -> Broken:
+def i3_stock_adds_up(state: FinalState, seen_unbalanced: Iterable[str]) -> Broken:
     """`seen_unbalanced`: violations seen under load."""
     return [
-        *(f"at the end: {stock}" for stock in books.stocks if is_oversold(stock)),
+        *(f"at the end: {stock}" for stock in state.stocks if is_oversold(stock)),
         *(f"meanwhile: {it}" for it in seen_unbalanced),
     ]
 
 
-def i4_what_is_stored_was_sent(intents: Sequence[Intent], books: Books, price: Decimal) -> Broken:
+def i4_what_is_stored_was_sent(intents: Sequence[Intent], state: FinalState, price: Decimal) -> Broken:
     """Known ids are compared one by one. Any other row must equal an order of unknown outcome, one row each."""
     wanted = {id_: intent.wanted.what for intent in intents for id_ in intent.ids}
     unknown = Counter(it.wanted.what for it in intents if it.verdict is Verdict.UNKNOWN)
-    unasked = Counter({row.id: row[1:3] for row in books.stored if row.id not in wanted}.values()) - unknown
-    decided = {row.id: row[1:3] for row in books.decided}
+    unasked = Counter({row.id: row[1:3] for row in state.stored if row.id not in wanted}.values()) - unknown
+    decided = {row.id: row[1:3] for row in state.decided}
     return [
-        *(f"not what was sent: {it}" for it in books.stored if it.id in wanted and it[1:3] != wanted[it.id]),
-        *(f"not the price: {it}" for it in books.stored if (it[3], it[4]) != (price, price * it.quantity)),
-        *(f"decided as another: {it}" for it in books.stored if it.id in decided and it[1:3] != decided[it.id]),
+        *(f"not what was sent: {it}" for it in state.stored if it.id in wanted and it[1:3] != wanted[it.id]),
+        *(f"not the price: {it}" for it in state.stored if (it[3], it[4]) != (price, price * it.quantity)),
+        *(f"decided as another: {it}" for it in state.stored if it.id in decided and it[1:3] != decided[it.id]),
         *(f"a row that nobody may have sent: {what}" for what in sorted(unasked.elements())),
     ]
 
@@ -117,7 +119,7 @@ def i5_the_cache_is_true(cached: Mapping[str, object], in_database: Mapping[str,
 
 
 def i5_no_bust_is_lost(cached: Mapping[str, int], in_database: Mapping[str, int]) -> Broken:
-    """Compare the stock of products that were cached, then sold once after the fault (see tests.chaos.scene.singles).
+    """Compare the stock of products that were cached, then sold once after the fault (tests.chaos.scene.single_orders).
 
     `cached`: the products that the cache still holds.
     """
@@ -130,10 +132,10 @@ def i5_no_bust_is_lost(cached: Mapping[str, int], in_database: Mapping[str, int]
 
 
 def i6_nobody_waits_and_nothing_swells(
-    notes: Iterable[Note], deadline_s: float, peak_mb: Mapping[str, float], limit_mb: float
+    attempts: Iterable[Attempt], deadline_s: float, peak_mb: Mapping[str, float], limit_mb: float
 ) -> Broken:
     """`peak_mb`: service → peak memory."""
-    late = [it for it in notes if it.ended_s is None or it.told == TIMEOUT or it.ended_s - it.sent_s > deadline_s]
+    late = [it for it in attempts if it.ended_s is None or it.told == TIMEOUT or it.ended_s - it.sent_s > deadline_s]
     return [
         *([f"{len(late)} requests were not answered within {deadline_s:g} s"] if late else []),
         *(f"{name} took {mb:.0f} MB" for name, mb in peak_mb.items() if mb > limit_mb),
@@ -153,7 +155,7 @@ def i8_the_fault_is_named(wanted: Iterable[Sign], seen: Iterable[Sign]) -> Broke
     """`wanted`: must hold a sign in a log and one in metrics. `seen`: those that appeared."""
     signs, found = list(wanted), list(seen)
     return [
-        *([] if any(isinstance(it, Says) for it in signs) else ["no log was looked at"]),
+        *([] if any(isinstance(it, Logged) for it in signs) else ["no log was looked at"]),
         *([] if any(isinstance(it, Counts | Restarts) for it in signs) else ["no metrics were looked at"]),
         *(f"not told: {sign}" for sign in signs if sign not in found),
     ]

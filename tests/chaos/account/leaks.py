@@ -12,13 +12,13 @@ LEAST_MIN = 10.0
 LEAST_LOOKS = 50
 
 
-class Look(NamedTuple):
+class MemorySample(NamedTuple):
     at_s: float
     mb: float
     """Resident memory."""
 
 
-def mb_per_min(looks: Sequence[Look]) -> float:
+def mb_per_min(looks: Sequence[MemorySample]) -> float:
     """Growth of memory, by a least-squares line, so that one bad sample matters little."""
     count = len(looks)
     if count < 2:
@@ -28,7 +28,7 @@ def mb_per_min(looks: Sequence[Look]) -> float:
     return 60 * sum((it.at_s - mean_s) * (it.mb - mean_mb) for it in looks) / spread if spread else 0.0
 
 
-def leaks(looks: Mapping[str, Sequence[Look]]) -> list[str]:
+def leaks(looks: Mapping[str, Sequence[MemorySample]]) -> list[str]:
     """Sentences about processes that leak, or that were sampled too rarely or too briefly to tell."""
     found = []
     for name, it in looks.items():

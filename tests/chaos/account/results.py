@@ -11,7 +11,7 @@ from stack.home.directory import ROOT
 
 FILE = ROOT / "docs" / "reliability.json"
 DOCUMENT = ROOT / "docs" / "reliability.md"
-SCENARIOS = 21
+SCENARIOS = 27
 # This many runs in a row must pass.
 KEPT_RUNS = 3
 

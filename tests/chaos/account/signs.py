@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.support.services.deployment import SERVICES, Deployment
+from tests.support.services.deployment import Deployment
 from tests.support.services.processes import Service
 
 ANY = ""
@@ -13,7 +13,7 @@ _STARTED = "process_start_time_seconds"
 
 
 @dataclass(frozen=True)
-class Says:
+class Logged:
     """A service or server logged one of these texts. Which one depends on what it was doing when the fault came."""
 
     service: str
@@ -37,7 +37,7 @@ class Restarts:
     service: str
 
 
-Sign = Says | Counts | Restarts
+Sign = Logged | Counts | Restarts
 
 
 @dataclass
@@ -72,7 +72,7 @@ async def seen(
 
     `besides`: names and logs of other processes of the scenario.
     """
-    now = {name: await deployment.services[name].metrics() for name in SERVICES}
+    now = {name: await service.metrics() for name, service in deployment.services.items()}
     processes = (*deployment.former, *deployment.services.values())
     new = [
         *((it.name, it.log()[before.logs.get(it, 0) :]) for it in processes),
@@ -92,7 +92,7 @@ def _is_seen(
     if isinstance(sign, Restarts):
         return now[sign.service][_STARTED] > before.started_s[sign.service]
     if isinstance(sign, Counts):
-        names = SERVICES if sign.service == ANY else (sign.service,)
+        names = tuple(now) if sign.service == ANY else (sign.service,)
         return any(
             _sum(now[name], sign.sample) > _sum(before.metrics.get(deployment.services[name], {}), sign.sample)
             for name in names

@@ -147,30 +147,48 @@ def _product_cache() -> Any:
     return ProductCache
 
 
+def _webhook_client() -> Any:
+    from event_relay.delivery import WebhookClient
+
+    return WebhookClient
+
+
+def _hook_store() -> Any:
+    from event_relay.hook_store import HookStore
+
+    return HookStore
+
+
+def _event_exchange() -> Any:
+    from event_relay.exchange import EventExchange
+
+    return EventExchange
+
+
 def _postgres_wire(moment: Callable[[], wire.Moment], trigger: Trigger, patch: Patch) -> None:
     """Fire on any of the service's connections to PostgreSQL."""
     from asyncpg.protocol import Protocol
 
     connection_made = Protocol.connection_made
 
-    def tapped(protocol: Any, transport: asyncio.Transport) -> None:
-        connection_made(protocol, wire.Tap(transport, moment(), _strike(trigger)))
+    def watched(protocol: Any, transport: asyncio.Transport) -> None:
+        connection_made(protocol, wire.WatchedTransport(transport, moment(), _interruption(trigger)))
 
-    patch(Protocol, "connection_made", tapped)
+    patch(Protocol, "connection_made", watched)
 
 
 def _broker_wire(moment: Callable[[], wire.Moment], trigger: Trigger, patch: Patch) -> None:
     """Fire on any of the service's connections to RabbitMQ."""
     made = asyncio.StreamWriter.__init__
 
-    def tapped(writer: asyncio.StreamWriter, transport: asyncio.Transport, *arguments: Any, **options: Any) -> None:
-        made(writer, wire.Tap(transport, moment(), _strike(trigger)), *arguments, **options)  # type: ignore[arg-type]  # a tap is no whole transport
+    def watched(writer: asyncio.StreamWriter, transport: asyncio.Transport, *arguments: Any, **options: Any) -> None:
+        made(writer, wire.WatchedTransport(transport, moment(), _interruption(trigger)), *arguments, **options)  # type: ignore[arg-type]  # only part of a transport
 
-    patch(asyncio.StreamWriter, "__init__", tapped)
+    patch(asyncio.StreamWriter, "__init__", watched)
 
 
-def _strike(trigger: Trigger) -> wire.Strike:
-    return wire.Strike(trigger.is_due, None if trigger.action is Action.CUT else trigger.pull)
+def _interruption(trigger: Trigger) -> wire.Interruption:
+    return wire.Interruption(trigger.is_due, None if trigger.action is Action.CUT else trigger.pull)
 
 
 FAILPOINTS = (
@@ -195,5 +213,10 @@ FAILPOINTS = (
         partial(_broker_wire, lambda: wire.order_published),
         on_wire=True,
     ),
+    Failpoint("relay.before_send", "event_relay", partial(_before, _webhook_client, "attempt")),
+    # The receiver has answered; the cursor is where it was.
+    Failpoint("relay.sent_before_cursor", "event_relay", partial(_before, _hook_store, "save")),
+    Failpoint("relay.before_publish", "event_relay", partial(_before, _event_exchange, "_publish")),
+    Failpoint("relay.published_before_cursor", "event_relay", partial(_before, _event_exchange, "_save")),
 )
 BY_NAME = {it.name: it for it in FAILPOINTS}

@@ -19,33 +19,33 @@ Moment = Callable[[bytes], int | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Strike:
+class Interruption:
     is_due: Callable[[], bool]
     act: Callable[[], Awaitable[None]] | None
     """None: reset the connection."""
 
 
-class Tap:
+class WatchedTransport:
     """A watched transport. Everything except writes goes straight to the real one."""
 
-    def __init__(self, transport: asyncio.Transport, moment: Moment, strike: Strike) -> None:
-        self._transport, self._moment, self._strike = transport, moment, strike
+    def __init__(self, transport: asyncio.Transport, moment: Moment, interruption: Interruption) -> None:
+        self._transport, self._moment, self._interruption = transport, moment, interruption
         self._held: bytearray | None = None
         """Bytes written during the moment."""
-        self._striking: asyncio.Task[None] | None = None
+        self._interrupting: asyncio.Task[None] | None = None
 
     def write(self, data: bytes | memoryview) -> None:
         if self._held is not None:
             self._held += data
             return
         length = self._moment(bytes(data))
-        if length is None or not self._strike.is_due():
+        if length is None or not self._interruption.is_due():
             self._transport.write(data)
             return
         self._transport.pause_reading()
         self._transport.write(data[:length])
         self._held = bytearray(data[length:])
-        self._striking = asyncio.get_running_loop().create_task(self._act())
+        self._interrupting = asyncio.get_running_loop().create_task(self._act())
 
     def writelines(self, parts: Iterable[bytes | memoryview]) -> None:
         for part in parts:
@@ -55,18 +55,18 @@ class Tap:
         return getattr(self._transport, name)
 
     async def _act(self) -> None:
-        await eventually(lambda: _is_taken(self._transport))
-        if self._strike.act is None:
+        await eventually(lambda: _is_acknowledged(self._transport))
+        if self._interruption.act is None:
             self._transport.abort()
             return
-        await self._strike.act()
+        await self._interruption.act()
         held, self._held = self._held, None
         if held:
             self._transport.write(held)
         self._transport.resume_reading()
 
 
-def _is_taken(transport: asyncio.Transport) -> bool:
+def _is_acknowledged(transport: asyncio.Transport) -> bool:
     """Whether the other side's system has acknowledged all written bytes."""
     if transport.is_closing():
         return True

@@ -1,1 +1,1 @@
-"""One scenario: its clients, what they order and note down, and a watch over the services."""
+"""One scenario: its clients, what they order, their records of the answers, and a watch over the services."""

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import httptools
 
 from proof.bodies import id_of, problem_name
-from tests.chaos.scene.notes import TIMEOUT, Note, Verdict, Wanted, intents_of
+from tests.chaos.scene.attempts import TIMEOUT, Attempt, Verdict, WantedOrder, intents_of
 from tests.support.brokers.broker import running_task
 from tests.support.time.conditions import eventually
 
@@ -40,13 +40,13 @@ class Client:
         self._host = parts.netloc
         self.rests = False
         """While True, orders that are due are not sent."""
-        self.notes: list[Note] = []
-        self.open: dict[Note, _Connection | None] = {}
+        self.attempts: list[Attempt] = []
+        self.open: dict[Attempt, _Connection | None] = {}
         """Requests without an answer, oldest first; None: not connected yet."""
         self._idle: list[_Connection] = []
         self._connecting: set[asyncio.Task[None]] = set()
 
-    async def pace(self, orders: Iterator[Wanted], per_s: float) -> None:
+    async def pace(self, orders: Iterator[WantedOrder], per_s: float) -> None:
         """Send orders at `per_s` until cancelled, or until there are no more."""
         started, sent = time.monotonic(), 0
         while True:
@@ -58,21 +58,21 @@ class Client:
             self._give_up_on_the_late()
             await asyncio.sleep(_TICK_S)  # a pace; no test waits for this
 
-    def send(self, wanted: Wanted) -> Note:
+    def send(self, wanted: WantedOrder) -> Attempt:
         """Send one order now."""
-        note = Note(wanted)
-        self.notes.append(note)
-        self.open[note] = None
+        attempt = Attempt(wanted)
+        self.attempts.append(attempt)
+        self.open[attempt] = None
         while self._idle:
             connection = self._idle.pop()
             if connection.is_fresh():
-                connection.send(note, wanted.request(self._host))
-                return note
+                connection.send(attempt, wanted.request(self._host))
+                return attempt
             connection.close()
-        connecting = asyncio.create_task(self._send_on_new(note))
+        connecting = asyncio.create_task(self._send_on_new(attempt))
         self._connecting.add(connecting)
         connecting.add_done_callback(self._connecting.discard)
-        return note
+        return attempt
 
     async def answered(self) -> None:
         """Wait until each request is answered or given up."""
@@ -85,11 +85,11 @@ class Client:
 
     async def retry_the_unknown(self, within_s: float = 30) -> int:
         """Retry each order of unknown outcome with its key until the outcome is known. Returns how many there were."""
-        unknown = [it.wanted for it in intents_of(self.notes) if it.verdict is Verdict.UNKNOWN]
+        unknown = [it.wanted for it in intents_of(self.attempts) if it.verdict is Verdict.UNKNOWN]
         assert all(wanted.key for wanted in unknown), "an order without a key cannot be sent again"
 
         async def none_is_left() -> bool:
-            left = [it.wanted for it in intents_of(self.notes) if it.verdict is Verdict.UNKNOWN]
+            left = [it.wanted for it in intents_of(self.attempts) if it.verdict is Verdict.UNKNOWN]
             for wanted in left:
                 self.send(wanted)
             await self.answered()
@@ -104,9 +104,9 @@ class Client:
                 connection.abort("closed")
         self._idle.clear()
 
-    def ended(self, note: Note, status: int, told: str) -> None:
-        if self.open.pop(note, None) is not None or note.ended_s is None:
-            note.end(status, told)
+    def ended(self, attempt: Attempt, status: int, told: str) -> None:
+        if self.open.pop(attempt, None) is not None or attempt.ended_s is None:
+            attempt.end(status, told)
 
     def free(self, connection: "_Connection") -> None:
         self._idle.append(connection)
@@ -115,27 +115,27 @@ class Client:
         with contextlib.suppress(ValueError):
             self._idle.remove(connection)
 
-    async def _send_on_new(self, note: Note) -> None:
+    async def _send_on_new(self, attempt: Attempt) -> None:
         try:
             async with asyncio.timeout(_PATIENCE_S):
                 _, connection = await asyncio.get_running_loop().create_connection(
                     lambda: _Connection(self), *self._address
                 )
         except TimeoutError:
-            self.ended(note, 0, TIMEOUT)
+            self.ended(attempt, 0, TIMEOUT)
             return
         except OSError:
-            self.ended(note, 0, "refused")
+            self.ended(attempt, 0, "refused")
             return
-        connection.send(note, note.wanted.request(self._host))
+        connection.send(attempt, attempt.wanted.request(self._host))
 
     def _give_up_on_the_late(self) -> None:
         late_s = time.time() - _PATIENCE_S
-        for note, connection in list(islice(self.open.items(), 100)):
-            if note.sent_s > late_s:
+        for attempt, connection in list(islice(self.open.items(), 100)):
+            if attempt.sent_s > late_s:
                 return
             if connection is None:
-                self.ended(note, 0, TIMEOUT)
+                self.ended(attempt, 0, TIMEOUT)
             else:
                 connection.abort(TIMEOUT)
 
@@ -146,7 +146,7 @@ class _Connection(asyncio.Protocol):
     def __init__(self, client: Client) -> None:
         self._client = client
         self._parser = httptools.HttpResponseParser(self)
-        self._note: Note | None = None
+        self._attempt: Attempt | None = None
         self._body = b""
         self._why = "reset"
         self._used_s = 0.0
@@ -157,15 +157,15 @@ class _Connection(asyncio.Protocol):
     def is_fresh(self) -> bool:
         return not self._transport.is_closing() and time.monotonic() - self._used_s < _REUSE_S
 
-    def send(self, note: Note, request: bytes) -> None:
-        if note.ended_s is not None:  # given up while this connected
+    def send(self, attempt: Attempt, request: bytes) -> None:
+        if attempt.ended_s is not None:  # given up while this connected
             self.close()
             return
         if self._transport.is_closing():
-            self._client.ended(note, 0, "reset")
+            self._client.ended(attempt, 0, "reset")
             return
-        self._note, self._body = note, b""
-        self._client.open[note] = self
+        self._attempt, self._body = attempt, b""
+        self._client.open[attempt] = self
         self._transport.write(request)
 
     def data_received(self, data: bytes) -> None:
@@ -176,9 +176,9 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, _: Exception | None) -> None:
         self._client.gone(self)
-        note, self._note = self._note, None
-        if note is not None:
-            self._client.ended(note, 0, self._why)
+        attempt, self._attempt = self._attempt, None
+        if attempt is not None:
+            self._client.ended(attempt, 0, self._why)
 
     def close(self) -> None:
         self._transport.close()
@@ -192,13 +192,13 @@ class _Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         status = self._parser.get_status_code()
-        note, self._note = self._note, None
-        if note is None:  # bytes that answer no request
+        attempt, self._attempt = self._attempt, None
+        if attempt is None:  # bytes that answer no request
             self.abort("reset")
             return
         told = id_of(self._body) if 200 <= status < 300 else problem_name(self._body)
         self._used_s = time.monotonic()
-        self._client.ended(note, status, told.decode())
+        self._client.ended(attempt, status, told.decode())
         if self._parser.should_keep_alive():
             self._client.free(self)
         else:
@@ -206,7 +206,7 @@ class _Connection(asyncio.Protocol):
 
 
 @contextlib.asynccontextmanager
-async def ordering(client: Client, orders: Iterator[Wanted], per_s: float) -> AsyncIterator[None]:
+async def ordering(client: Client, orders: Iterator[WantedOrder], per_s: float) -> AsyncIterator[None]:
     """Send orders at `per_s` for the block, then wait for the answers."""
     async with running_task(client.pace(orders, per_s)):
         yield

@@ -4,9 +4,9 @@ import contextlib
 import time
 from collections.abc import Mapping
 
-from tests.chaos.account import books, recovery
+from tests.chaos.account import recovery, server_state
+from tests.chaos.scene.attempts import Verdict
 from tests.chaos.scene.client import Client
-from tests.chaos.scene.notes import Verdict
 from tests.support.services.workers import connected
 from tests.support.time.conditions import eventually
 
@@ -38,7 +38,7 @@ class Pace:
         }
 
     def over(self) -> None:
-        """Note that a fault has ended."""
+        """Attempt that a fault has ended."""
         self._over_s = time.time()
 
     @property
@@ -76,7 +76,7 @@ class Pace:
 
     async def _paces(self) -> dict[str, recovery.Histogram]:
         """Accepted orders by the clients' records, decided ones by the ledger."""
-        accepted = (it.ended_s for it in self._client.notes if it.verdict is Verdict.OK)
+        accepted = (it.ended_s for it in self._client.attempts if it.verdict is Verdict.OK)
         async with connected(self._database_url) as connection:
-            decided = await books.decided_histogram(connection)
+            decided = await server_state.decided_histogram(connection)
         return {"accepted": recovery.histogram(it for it in accepted if it is not None), "decided": decided}

@@ -4,7 +4,7 @@ async with scene.under_load():                      orders at a pace; the block 
     await scene.servers.kill("rabbitmq")            the fault
     scene.over()                                    the fault has ended: the recovery time starts
     await scene.recovers()                          orders continue until throughput has recovered
-await scene.check(Says(...), Counts(...))           drains, stops, checks all invariants, adds the row of results
+await scene.check(Logged(...), Counts(...))           drains, stops, checks all invariants, adds the row of results
 """
 
 import contextlib
@@ -12,14 +12,14 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from pipeline.contract.orders import Order
-from tests.chaos.account import books
+from tests.chaos.account import server_state
 from tests.chaos.account.invariants import (
     Broken,
     i1_no_order_is_lost,
@@ -35,10 +35,10 @@ from tests.chaos.account.invariants import (
 from tests.chaos.account.results import Row
 from tests.chaos.account.signs import Before, Sign, seen
 from tests.chaos.faults.servers import OwnServers
+from tests.chaos.scene.attempts import PRICE, Attempt, Verdict, WantedOrder, intents_of, some_orders
 from tests.chaos.scene.client import Client, ordering
-from tests.chaos.scene.notes import PRICE, Note, Verdict, Wanted, intents_of, some_orders
 from tests.chaos.scene.pace import Pace
-from tests.chaos.scene.singles import Singles
+from tests.chaos.scene.single_orders import SingleOrders
 from tests.chaos.scene.watch import Watch, read_products
 from tests.support.brokers.broker import running_task
 from tests.support.services.deployment import Deployment
@@ -85,6 +85,8 @@ class Scene:
     """Server → log, which may name the fault too."""
     names_fault: bool = True
     """Whether I8 is checked."""
+    account_of_readers: Callable[[Mapping[str, int]], Awaitable[Broken]] | None = None
+    """Checks the readers' part of I9. Called once all is decided, with order id → number of its events."""
 
     def __post_init__(self) -> None:
         self.rng = self.random("faults")
@@ -93,8 +95,8 @@ class Scene:
         self.client = Client(self.deployment.url("ingest_api"))
         self.watch = Watch(self.deployment, self.database_url)
         self.pace = Pace(self.client, self.database_url)
-        self.singles = Singles(
-            self.deployment, self.database_url, self.deployment.environment["REDIS_URL"], self.random("singles")
+        self.single_orders = SingleOrders(
+            self.deployment, self.database_url, self.deployment.environment["REDIS_URL"], self.random("single_orders")
         )
         self._before = Before()
         self._told_besides: list[tuple[str, str]] = []
@@ -110,18 +112,18 @@ class Scene:
 
     @contextlib.asynccontextmanager
     async def under_load(
-        self, orders: Iterator[Wanted] | None = None, *, per_s: float = PER_S, keyed: float = 0.1
+        self, orders: Iterator[WantedOrder] | None = None, *, per_s: float = PER_S, keyed: float = 0.1
     ) -> AsyncIterator[Client]:
         """Send orders for the block, which starts when throughput is steady. `orders`: instead of `some_orders`."""
         if not self.products:
             await self.make_products()
-        orders = self.singles.among(orders or some_orders(self._orders_rng, self.products, keyed=keyed))
-        beside = (self.watch.run(), self.singles.run(), *self.readers(1))
+        orders = self.single_orders.among(orders or some_orders(self._orders_rng, self.products, keyed=keyed))
+        beside = (self.watch.run(), self.single_orders.run(), *self.readers(1))
         async with running_task(*beside), ordering(self.client, orders, per_s):
             await self.pace.until_steady(per_s)
             self._before = await Before.of(self.deployment, self.server_logs)
             self.watch.begin()
-            self.singles.begin()
+            self.single_orders.begin()
             yield self.client
 
     def readers(self, count: int) -> list[Coroutine[Any, Any, None]]:
@@ -133,7 +135,7 @@ class Scene:
     async def goes_on(self, seconds: float) -> None:
         """Let orders come for this long. A lasting fault consists of this and nothing else."""
         until = time.time() + seconds
-        await eventually(lambda: self.client.notes[-1].sent_s >= until, seconds + 10)
+        await eventually(lambda: self.client.attempts[-1].sent_s >= until, seconds + 10)
 
     @contextlib.asynccontextmanager
     async def nobody_orders(self) -> AsyncIterator[None]:
@@ -151,7 +153,9 @@ class Scene:
         """Start more processes of a service, given by name. They stop gracefully when the block ends."""
         async with contextlib.AsyncExitStack() as stack:
             services = [
-                await stack.enter_async_context(service_process(name, self.deployment.environment))
+                await stack.enter_async_context(
+                    service_process(name, {**self.deployment.environment, **self.deployment.own.get(name, {})})
+                )
                 for name, count in counts.items()
                 for _ in range(count)
             ]
@@ -162,9 +166,9 @@ class Scene:
 
     def was_accepted(self, order: Order) -> None:
         """Record an order that the test itself published instead of ingest_api."""
-        note = Note(Wanted(order.product_id, order.quantity))
-        note.end(202, order.id)
-        self.client.notes.append(note)
+        attempt = Attempt(WantedOrder(order.product_id, order.quantity))
+        attempt.end(202, order.id)
+        self.client.attempts.append(attempt)
 
     def over(self) -> None:
         """A fault has ended."""
@@ -214,17 +218,23 @@ class Scene:
         cache = await self._cache()
         queued = await self._stop_workers()
         async with connected(self.database_url) as connection:
-            held = await books.books_of(connection, [*self.products, *self.singles.bought], queued)
-        intents = intents_of(self.client.notes)
+            held = await server_state.final_state(connection, [*self.products, *self.single_orders.bought], queued)
+            happened = await server_state.causes_of_events(connection)
+            log = await server_state.wrong_in_the_log(connection)
+        readers = await self.account_of_readers(happened) if self.account_of_readers else []
+        intents = intents_of(self.client.attempts)
         broken = {
             "I1": i1_no_order_is_lost(intents, held),
             "I2": i2_each_is_there_once(intents, held),
             "I3": i3_stock_adds_up(held, self.watch.found()),
             "I4": i4_what_is_stored_was_sent(intents, held, Decimal(PRICE)),
             "I5": cache,
-            "I6": i6_nobody_waits_and_nothing_swells(self.client.notes, DEADLINE_S, self.watch.peak_mb, self.memory_mb),
+            "I6": i6_nobody_waits_and_nothing_swells(
+                self.client.attempts, DEADLINE_S, self.watch.peak_mb, self.memory_mb
+            ),
             "I7": [*i7_throughput_is_back(self.pace.recover_s, self.within_s), *unquiet],
             "I8": i8_the_fault_is_named(signs, found) if self.names_fault else [],
+            "I9": [*log, *readers],
         }
         row = self._row(broken)
         self.tell(row)
@@ -235,15 +245,17 @@ class Scene:
 
     def _tell_the_story(self) -> None:
         """Print the clients' records and the services' logs, for the engineer who investigates."""
-        print(Counter((note.status, note.told if note.status != 202 else "") for note in self.client.notes))
+        print(
+            Counter((attempt.status, attempt.told if attempt.status != 202 else "") for attempt in self.client.attempts)
+        )
         for service in (*self.deployment.former, *self.deployment.services.values()):
             print(f"── {service.name}, pid {service.process.pid}\n{service.log()[-3000:]}")
 
     def _row(self, broken: Mapping[str, Broken]) -> Row:
-        intents = intents_of(self.client.notes)
+        intents = intents_of(self.client.attempts)
         verdicts = [it.verdict for it in intents]
         back = self.pace.recover_s.values()
-        unknown = Counter(f"{it.status} {it.told}" for it in self.client.notes if it.verdict is Verdict.UNKNOWN)
+        unknown = Counter(f"{it.status} {it.told}" for it in self.client.attempts if it.verdict is Verdict.UNKNOWN)
         return Row(
             scenario=self.name,
             what=self.what,
@@ -264,11 +276,11 @@ class Scene:
         unquiet: Broken = []
 
         async def is_quiet() -> bool:
-            queues = await books.queues(self.amqp_url)
+            queues = await server_state.queues(self.amqp_url)
             unquiet[:] = [f"nobody consumes {it}" for it, (_, consumers) in queues.items() if not consumers]
             unquiet.extend(f"{ready} messages wait in {it}" for it, (ready, _) in queues.items() if ready)
             async with connected(self.database_url) as connection:
-                if count := await books.undecided(connection):
+                if count := await server_state.undecided(connection):
                     unquiet.append(f"{count} orders are stored and undecided")
             return not unquiet
 
@@ -282,9 +294,11 @@ class Scene:
 
         async def is_true() -> bool:
             async with connected(self.database_url) as connection, self.deployment.client("product_api") as client:
-                cached = await books.products_in_cache(client, self.products)
-                broken[:] = i5_the_cache_is_true(cached, await books.products_in_database(connection, self.products))
-                broken.extend(i5_no_bust_is_lost(*await self.singles.look()))
+                cached = await server_state.products_in_cache(client, self.products)
+                broken[:] = i5_the_cache_is_true(
+                    cached, await server_state.products_in_database(connection, self.products)
+                )
+                broken.extend(i5_no_bust_is_lost(*await self.single_orders.look()))
             return not broken
 
         with contextlib.suppress(AssertionError):
@@ -295,7 +309,7 @@ class Scene:
         """Stop the workers gracefully (P9). Returns the messages left in the queues."""
         for name in ("persist_worker", "product_consumer"):
             assert await self.deployment.stop(name) == 0, self.deployment.services[name].log()[-2000:]
-        return {queue: ready for queue, (ready, _) in (await books.queues(self.amqp_url)).items()}
+        return {queue: ready for queue, (ready, _) in (await server_state.queues(self.amqp_url)).items()}
 
 
 @dataclass(kw_only=True)

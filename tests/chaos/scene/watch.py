@@ -9,7 +9,7 @@ from pathlib import Path
 import asyncpg
 import httpx
 
-from tests.chaos.account.books import unbalanced
+from tests.chaos.account.server_state import unbalanced
 from tests.support.services.deployment import Deployment
 from tests.support.services.processes import Service
 from tests.support.services.workers import connected
@@ -35,11 +35,11 @@ class Watch:
         self._looks = 0
 
     async def run(self) -> None:
-        """Look twice a second until cancelled."""
+        """MemorySample twice a second until cancelled."""
         while True:
             self.look_at_memory()
             with contextlib.suppress(*_PASSING):
-                await self._look_at_books()
+                await self._look_at_stock()
             await asyncio.sleep(_LOOK_EVERY_S)  # a pace, and nothing that anybody waits for
 
     def begin(self) -> None:
@@ -49,14 +49,14 @@ class Watch:
     def found(self) -> list[str]:
         """Violations seen at any look, and a line if there were too few looks to tell."""
         if self._looks < LEAST_LOOKS:
-            return [*self._unbalanced, f"the books were looked at {self._looks} times only"]
+            return [*self._unbalanced, f"the stock was only checked {self._looks} times"]
         return self._unbalanced
 
     def look_at_memory(self) -> None:
         for service in (*self._deployment.services.values(), *self.beside):
             self.peak_mb[service.name] = max(resident_mb(service.process.pid), self.peak_mb.get(service.name, 0.0))
 
-    async def _look_at_books(self) -> None:
+    async def _look_at_stock(self) -> None:
         async with asyncio.timeout(_PATIENCE_S), connected(self._database_url) as connection:
             self._unbalanced += await unbalanced(connection)
             self._looks += 1

@@ -1,4 +1,4 @@
-"""One connection, kept up: what may happen between its start and its session's."""
+"""keep_connected: faults between the start of a connection and the start of its session."""
 
 import asyncio
 import itertools
@@ -27,7 +27,7 @@ Declare = Callable[[AbstractChannel], Awaitable[AbstractQueue]]
 
 
 async def lose(proxy: Proxy, connection: AbstractConnection) -> None:
-    """Cut, and wait until the client has noticed."""
+    """Cut the connection, and wait until the client has noticed."""
     transport = connection.transport
     assert transport is not None
     proxy.cut()
@@ -67,7 +67,7 @@ def consumer(settings: PipelineSettings, health: Health, declare: Declare) -> Ba
 async def at_a_silent_broker(
     amqp_url: str, make: Callable[[PipelineSettings, Health, Declare], Client]
 ) -> AsyncIterator[tuple[Client, Proxy, Health]]:
-    """It was ready, and from then on nothing gets through on its connection; a new one does."""
+    """The process was ready. Then its connection passes nothing any more; a new connection works."""
     async with proxy_to(amqp_url) as proxy:
         health = Health("test", "part")
         client = make(broker_settings(proxy.url(amqp_url)), health, topology.declare_accepted)
@@ -81,7 +81,7 @@ async def at_a_silent_broker(
 async def test_a_broker_that_says_nothing_after_the_handshake_is_left_for_another(
     amqp_url: str, monkeypatch: pytest.MonkeyPatch, make: Callable[..., Publisher | BatchConsumer]
 ) -> None:
-    """As a node that is cut off from its cluster: heartbeats go on, and what is declared is never there."""
+    """Like a node that is cut off from its cluster: it sends heartbeats, and no declaration ever finishes."""
     monkeypatch.setattr(broker, "_ANSWER_TIMEOUT_S", 0.3)
 
     async with proxy_to(amqp_url) as proxy:
@@ -99,7 +99,7 @@ async def test_a_broker_that_says_nothing_after_the_handshake_is_left_for_anothe
 
 @pytest.mark.timeout(20)
 async def test_a_consumer_leaves_a_broker_that_falls_silent(amqp_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a node that is frozen: its kernel keeps the connection, and heartbeats take half a minute to miss it."""
+    """Like a frozen node: its kernel keeps the connection, and heartbeats notice after half a minute."""
     monkeypatch.setattr(broker, "_ANSWER_TIMEOUT_S", 0.3)
     monkeypatch.setattr(batches, "_DEPTH_INTERVAL_S", 0.05)
 
@@ -130,7 +130,7 @@ async def test_a_node_that_takes_connections_and_says_nothing_costs_less_where_t
 
 
 async def test_a_server_that_hangs_up_during_the_handshake_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a FIN, as a balancer without a broker behind it does. A busy client looks when it has come already."""
+    """By a FIN, as a load balancer without a broker does. A busy client may see it late."""
     connect = asyncio.open_connection
 
     async def connect_and_look_late(*args: Any, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -146,7 +146,7 @@ async def test_a_server_that_hangs_up_during_the_handshake_is_tried_again(monkey
         client.write_eof()
 
     async def session(_: AbstractConnection) -> None:
-        """Never begins."""
+        """A session that must not begin."""
 
     health = Health("test", "part")
     async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as listener:
@@ -194,7 +194,7 @@ async def test_a_cancelled_session_ends_and_is_not_taken_for_a_lost_one(amqp_url
 
 
 async def test_p9_a_process_that_is_stopped_as_its_broker_answers_stops(amqp_url: str) -> None:
-    """Whatever step of the handshake it is at."""
+    """At any step of the handshake."""
 
     async def session(_: AbstractConnection) -> None:
         await asyncio.Event().wait()
@@ -203,7 +203,7 @@ async def test_p9_a_process_that_is_stopped_as_its_broker_answers_stops(amqp_url
         connecting = asyncio.create_task(
             keep_connected(broker_settings(amqp_url), Health("test", "part"), "part", session)
         )
-        # Another moment each time: the handshake takes some 8 ms, and there is no condition for each of its steps.
+        # A different moment each time: the handshake takes some 8 ms, and its steps cannot be waited for.
         await asyncio.sleep(number / 4000)
         connecting.cancel()
         await asyncio.wait({connecting}, timeout=1)

@@ -1,4 +1,4 @@
-"""The supervisor's look at its broker: what makes one look fail spoils no later one."""
+"""The supervisor's check of its broker: a check that fails does not disturb later ones."""
 
 import shutil
 from pathlib import Path
@@ -39,7 +39,7 @@ async def test_a_connection_without_a_channel_is_closed(
 async def test_the_queue_that_it_asks_is_declared_again_when_somebody_has_deleted_it(
     amqp_url: str, tmp_path: Path
 ) -> None:
-    """A message that no queue takes is confirmed, so a fault would not be seen."""
+    """A message without a queue is confirmed too, so it would hide the fault."""
     broker = BrokerFault(amqp_url, tmp_path)
     async with plain_channel(amqp_url) as channel:
         assert await broker.look() is None

@@ -1,4 +1,4 @@
-"""What an operator's policy removes from our queues is parked with its reason, and told; nothing goes unseen (P4)."""
+"""Orders that an operator's policy removes from our queues are parked with that reason, and reported (P4)."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -90,7 +90,7 @@ async def is_dead(amqp_url: str) -> bool:
 async def test_what_a_policy_removes_for_good_is_told_by_who_accepted_it(
     environment: dict[str, str], servers: Servers, amqp_url: str, ingest: Ingest, laptop: str
 ) -> None:
-    """Its pattern is that of orders.dead as well, and nobody was there to park what came."""
+    """The policy matches orders.dead as well, and no consumer parked its messages."""
     await set_policy(servers, vhost_of(amqp_url), ".*", message_ttl=100)
     assert (await ingest.order(laptop, 3)).status_code == 202
     await eventually(lambda: is_empty(amqp_url))

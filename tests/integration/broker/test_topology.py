@@ -1,4 +1,4 @@
-"""What the broker was told about the queues, and that it does as it was told."""
+"""The declared queues: their arguments, and that the broker obeys them."""
 
 import aio_pika
 import pytest

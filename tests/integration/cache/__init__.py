@@ -1,1 +1,1 @@
-"""Redis: what it refuses, and who may do what in it."""
+"""Redis: refusals, and each service's permissions."""

@@ -32,14 +32,14 @@ Command = tuple[str, ...]
 
 
 class Refusal(NamedTuple):
-    """How a Redis is made to refuse, and how that ends."""
+    """A way to make Redis refuse, and to end it."""
 
     begin: tuple[Command, ...]
     end: tuple[Command, ...]
     words: str
-    """What an operator reads."""
+    """The cause in the log and in readiness."""
     cause: str
-    """What metrics count."""
+    """The cause in the metrics."""
 
 
 def _config(name: str, value: str) -> Command:
@@ -53,7 +53,7 @@ REFUSALS = {
     "cut off": Refusal(
         (_config("replica-serve-stale-data", "no"), _DEMOTE),
         (_PROMOTE, _config("replica-serve-stale-data", "yes")),
-        "it is a replica",  # the writes are refused for that already
+        "it is a replica",  # this alone makes Redis refuse the writes
         "read_only",
     ),
     "full": Refusal(
@@ -79,7 +79,7 @@ REFUSALS = {
 
 @asynccontextmanager
 async def refusing(redis_url: str, refusal: Refusal) -> AsyncIterator[None]:
-    """Within the block, this Redis refuses. Over a connection that it goes on serving."""
+    """This Redis refuses during the block, and goes on serving the connection."""
     password = urlsplit(redis_url).password or ""
     async with Redis.from_url(redis_url, single_connection_client=True) as operator:
         policy = (await operator.config_get("maxmemory-policy"))["maxmemory-policy"]
@@ -97,7 +97,7 @@ async def refusing(redis_url: str, refusal: Refusal) -> AsyncIterator[None]:
 
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What the log says of Redis: it is away, it is back."""
+    """The log lines about Redis: away, back."""
     lines: list[str] = []
 
     class Log:
@@ -125,7 +125,7 @@ async def test_p12_a_redis_that_refuses_is_away_for_all_who_use_it_and_told_once
             async with refusing(redis_url, refusal):
                 async with asyncio.timeout(SOON_S):
                     await eventually(lambda: refusal.words in str(health.summary()))
-                for number in range(20):  # nobody gets an answer, nobody waits, and nobody is told anything new
+                for number in range(20):  # no reply, no wait, and no new log line
                     assert await cache.read(product) is None
                     assert not await cache.fill(product, 1, b"{}")
                     assert await lists.read(product, "") is None
@@ -136,7 +136,7 @@ async def test_p12_a_redis_that_refuses_is_away_for_all_who_use_it_and_told_once
                 assert counted() > before
             async with asyncio.timeout(SOON_S):
                 await eventually(lambda: health.is_up("redis"))
-            assert not await cache.fill(product, 1, b"{}")  # the bust that was owed has left its fence
+            assert not await cache.fill(product, 1, b"{}")  # the owed bust has left its fence
             assert await cache.fill(product, 2, b"{}")
             lease = await lists.read(product, "")
             assert isinstance(lease, Lease)
@@ -150,7 +150,7 @@ async def test_p12_a_redis_that_refuses_is_away_for_all_who_use_it_and_told_once
 
 
 async def test_p12_a_redis_whose_address_leads_to_another_server_is_used_there(redis_url: str) -> None:
-    """The connection to one that was demoted would live for as long as that server does."""
+    """A connection to a demoted Redis would stay open as long as that server runs."""
     health = Health("test", optional=("redis",))
     async with connect(redis_url) as redis:
         cache = ProductCache(redis)
@@ -195,7 +195,7 @@ async def _says(deployment: Deployment, name: str, words: str) -> bool:
 
 
 async def _order_twice(deployment: Deployment, product: str, key: str) -> None:
-    """As a client that has not heard the first answer; and wait until it is decided, once."""
+    """Send the order again, like a client that lost the first answer. Wait until it is decided, once."""
     headers = {"Idempotency-Key": key}
     first, second = [await deployment.order(product, 1, **headers) for _ in range(2)]
     assert (first.status_code, second.status_code) == (202, 202)

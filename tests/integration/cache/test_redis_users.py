@@ -25,7 +25,7 @@ from tests.support.services.accounts import redis_users_in, refusals, set_users
 
 MADE = generate()
 ORDER, PRODUCT = "f" * 32, new_product_id()
-# Redis takes these from everybody: who logs in, and how.
+# Redis accepts these from every user: they log in.
 OF_THE_CONNECTION = {"auth", "hello", "quit", "reset"}
 FOREIGN = ("other:product:1", "product:1", f"x{NAMESPACE}memory", f"{REDIS_NAMESPACE}x:claim:1", f"{NAMESPACE}else")
 
@@ -85,7 +85,7 @@ async def use_as_product_consumer(redis: Redis, admin: Redis) -> None:
 
 
 async def look_at_epoch(cache: ProductCache) -> None:
-    """As all three do each second. What a test has taken the right to is refused."""
+    """Ask what all three services ask each second. A command without permission is refused."""
     with contextlib.suppress(NoPermissionError):
         await cache._look_at_epoch()
 
@@ -110,7 +110,7 @@ async def test_each_may_do_what_it_needs(caches: Mapping[str, str], redis: Redis
 
 
 def _less(rights: Rights) -> list[tuple[str, Rights]]:
-    """Each command and each key, and what is left without it."""
+    """Each permission, with the commands and keys that remain without it."""
     return [
         (it, replace(rights, **{kind: tuple(other for other in getattr(rights, kind) if other != it)}))
         for kind in ("commands", "reads", "writes")
@@ -122,7 +122,7 @@ def _less(rights: Rights) -> list[tuple[str, Rights]]:
 async def test_each_needs_all_that_it_may_do(
     caches: Mapping[str, str], redis: Redis, service: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without any one right, it is refused something."""
+    """Without any single permission, the service is refused something."""
     unneeded = []
     for right, rest in _less(RIGHTS[service]):
         await redis.flushdb()
@@ -150,7 +150,7 @@ async def test_every_other_command_of_this_redis_is_refused(
 
 
 async def _commands(redis: Redis) -> set[str]:
-    """All that this Redis knows, those of two words as `config|get`."""
+    """All commands of this Redis; those of two words as `config|get`."""
     listed = await redis.execute_command("COMMAND LIST")  # type: ignore[no-untyped-call]
     names = {it.decode() for it in listed}
     assert len(names) > 200

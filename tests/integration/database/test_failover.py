@@ -119,7 +119,7 @@ async def test_p12_a_failover_is_named_by_every_client_and_over_as_soon_as_a_ser
             async with deployment.client("product_api") as client:
                 answer = await client.post(f"/products/{product}/restock", json={"quantity": 1})
                 assert answer.status_code == 200, answer.text
-            assert (await _get(deployment, "ingest_api", "/health")).json()["parts"]["verdicts"] == "ok"
+            await eventually(partial(_listens_for_verdicts, deployment), SOON_S)
             for order_id in waiting:
                 order = await eventually(partial(deployment.verdict, order_id))
                 assert order["status"] == "PROCESSED"
@@ -134,6 +134,11 @@ async def _all_say_that_it_cannot_write(deployment: Deployment) -> None:
         counted = 'headrace_server_faults_total{cause="read_only",server="postgresql"}'
         assert await deployment.services[name].metric(counted) > 0
         assert "standby" in deployment.services[name].log()
+
+
+async def _listens_for_verdicts(deployment: Deployment) -> bool:
+    """It listens on a connection of its own, which may be back later than those that make ingest_api ready."""
+    return bool((await _get(deployment, "ingest_api", "/health")).json()["parts"]["verdicts"] == "ok")
 
 
 async def _is_not_ready(deployment: Deployment, name: str) -> bool:

@@ -5,6 +5,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import Literal
 from urllib.parse import quote, urlsplit
 
@@ -13,7 +14,7 @@ import pytest
 from database.connection import Connection
 from database.sessions import borrow, make_pool
 from proof.sessions import COMMAND_SETTINGS
-from stack.operate import dead, verify
+from stack.operate import session, verify
 from tests.support.services.deployment import Deployment, deployed
 from tests.support.services.workers import connected
 from tests.support.time.conditions import eventually
@@ -103,7 +104,9 @@ async def test_a_pooled_connection_keeps_its_settings_from_one_use_to_the_next(d
                 assert await connection.fetchval("SHOW statement_timeout") == "1min"
 
 
-@pytest.mark.parametrize("connected_by", [verify._connected, dead._connected], ids=["verify", "dead"])
+@pytest.mark.parametrize(
+    "connected_by", [verify._connected, partial(session.connected, command="dead")], ids=["verify", "dead"]
+)
 async def test_a_command_has_its_own_settings_too(
     database_url: str, connected_by: Callable[[str], AbstractAsyncContextManager[Connection]]
 ) -> None:

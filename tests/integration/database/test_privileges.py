@@ -245,7 +245,7 @@ async def publishes(url: str, exchange: str, key: str) -> bool:
         return True
 
 
-# What each declares at its start: in its app.py or __main__.py; the operator's in stack/operate/replay.py, repair.py.
+# What each declares at its start, in its app.py or __main__.py; the operator: dead/replay.py and repair.py.
 DECLARED = {
     "ingest_api": (topology.declare_accepted, topology.declare_product_events),
     "persist_worker": (topology.declare_accepted, topology.declare_created, topology.declare_dead),

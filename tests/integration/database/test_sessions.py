@@ -1,13 +1,15 @@
 """How connections are set up, and borrowed ones against a PostgreSQL that hangs."""
 
+import asyncio
 import time
 from urllib.parse import quote
 
 import pytest
 
-from database.sessions import borrow, make_pool
+from database.sessions import borrow, listening, make_pool
 from tests.support.faults.faults import proxy_to
 from tests.support.services.workers import connected
+from tests.support.time.conditions import eventually
 
 _OPTIONS = quote("-c synchronous_commit=off -c plan_cache_mode=auto")
 
@@ -39,3 +41,25 @@ async def test_a_borrowed_connection_holds_its_deadline_although_the_server_hang
         proxy.come_back()
         async with borrow(pool, 5) as connection:
             assert await connection.fetchval("SELECT 1") == 1
+
+
+async def test_a_listening_session_hears_notifications_and_its_own_end_and_ends_with_the_block(
+    database_url: str,
+) -> None:
+    told, lost = asyncio.Event(), asyncio.Event()
+    async with connected(database_url) as other:
+        async with listening(database_url, "test listening", "channel", told.set, lost.set, timeout_s=5) as connection:
+            await other.execute("NOTIFY channel, 'any payload'")
+            await asyncio.wait_for(told.wait(), 5)
+            assert not lost.is_set()
+            await other.execute("SELECT pg_terminate_backend($1)", connection.get_server_pid())
+            await asyncio.wait_for(lost.wait(), 5)
+        async with listening(database_url, "test listening", "channel", told.set, lost.set, timeout_s=5) as connection:
+            pass
+        assert connection.is_closed()
+
+        async def is_gone() -> bool:
+            query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'test listening'"
+            return bool(await other.fetchval(query) == 0)
+
+        await eventually(is_gone)

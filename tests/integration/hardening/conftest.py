@@ -1,4 +1,4 @@
-"""One ingest_api for all that is done to it here."""
+"""One ingest_api for all hardening tests."""
 
 from collections.abc import AsyncIterator, Iterator
 
@@ -13,7 +13,7 @@ from tests.support.services.ingest import Ingest, ingesting, insert_product
 def shared_environment(servers: Servers, template_database: str, order_id_key: str) -> Iterator[dict[str, str]]:
     with own_database(servers, template_database) as database_url, own_vhost(servers) as amqp_url:
         environment = environment_of(database_url, amqp_url, emptied_redis(servers), order_id_key)
-        # Any Host is answered: what is one, and what is none, is tried here.
+        # Any Host is answered, because these tests send good and bad ones.
         yield {**environment, "ALLOW_UNAUTHENTICATED_ACCESS_FROM_ANYWHERE": "true"}
 
 

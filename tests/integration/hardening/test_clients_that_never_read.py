@@ -20,7 +20,7 @@ from web.serving import flow, server
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
-LARGE = b"x" * 16 * MIB  # more than the kernel keeps, whatever it is set to
+LARGE = b"x" * 16 * MIB  # more than the kernel buffers, with any settings
 BUNDLE = head(b"Accept-Encoding: gzip", line=b"GET /docs/swagger-ui-bundle.js HTTP/1.1")
 LIVEZ = head(line=b"GET /livez HTTP/1.1")
 
@@ -35,14 +35,14 @@ class NonReadingClient:
         self._socket.setblocking(False)
 
     def send(self, content: bytes) -> bool:
-        """Whether any of it was taken."""
+        """Whether the server took any of it."""
         try:
             return self._socket.send(content) > 0
         except BlockingIOError:
             return False
 
     def is_cut_off(self) -> bool:
-        """A reset is seen without reading; an orderly end would stand behind all that is unread."""
+        """A reset is seen without reading. An orderly end would come only after all unread bytes."""
         poll = select.poll()
         poll.register(self._socket, 0)
         return bool(poll.poll(0))
@@ -99,7 +99,7 @@ async def test_an_answer_that_is_not_read_is_given_up(url: str, asked: bytes) ->
 
 
 async def test_what_is_unread_when_the_silence_ends_is_given_up_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Below uvicorn's mark, which is 64 KiB, nothing is paused; and to close is to wait until all of it is read."""
+    """Below uvicorn's mark of 64 KiB, writing is not paused, and closing waits until the client has read everything."""
     monkeypatch.setattr(flow, "READ_DEADLINE_S", 1000)
     monkeypatch.setattr(server, "KEEP_ALIVE_S", 0.3)
     async with running(APP, ready="/small") as url:
@@ -121,7 +121,7 @@ async def test_who_reads_nothing_is_gone_in_time_and_costs_little_until_then(ing
 
 
 async def test_requests_without_end_wait_where_they_are(ingest: Ingest, product: str) -> None:
-    """As many as the sockets take; read, they would be eighty times as large."""
+    """As many requests as the sockets take. Their answers are eighty times as large."""
     with memory_of(ingest.service) as grown_bytes, non_reading_clients(ingest.service.url, 20, b"") as clients:
         flood = LIVEZ * 10_000
         await eventually(lambda: sum(client.send(flood) for client in clients) == 0)

@@ -1,4 +1,4 @@
-"""What has no end: ingest_api over raw sockets."""
+"""Endless heads, bodies and trailers, sent to ingest_api over raw sockets."""
 
 import asyncio
 
@@ -42,7 +42,7 @@ async def test_what_is_no_body_ends_too(ingest: Ingest, begin: bytes, piece: byt
 
 
 async def _pour(ingest: Ingest, begin: bytes, piece: bytes, most_bytes: int) -> Answer:
-    """Send `piece` again and again until there is an answer, which must be before `most_bytes`."""
+    """Send `piece` repeatedly until the answer comes. Asserts that it comes before `most_bytes`."""
     client = await RawClient.connect(ingest.service.url)
 
     async def pour() -> None:

@@ -1,4 +1,4 @@
-"""Nobody is kept out: by half-sent requests, by thousands of slow sockets, or when file descriptors run out."""
+"""Honest clients get in despite half-sent requests, thousands of slow sockets, and a lack of file descriptors."""
 
 import asyncio
 import resource
@@ -12,21 +12,21 @@ import pytest
 
 from tests.support.clients.hostile import order_of
 from tests.support.clients.raw_http import RawClient
+from tests.support.scenes.ingest_faults import behind
 from tests.support.services.ingest import Ingest, ingesting
-from tests.support.services.ingest_faults import behind
 from tests.support.services.processes import Service
 from tests.support.time.conditions import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 _HALF_A_HEAD = b"POST /api/v1/orders HTTP/1.1\r\nHost: local"
-# Files that the process may open in these tests: what it has open, and so many more.
+# How many files the process may open in these tests, beyond those that it has open.
 _FILES_LEFT = 150
 
 
 @contextmanager
 def allowed_files(service: Service, number: int) -> Iterator[None]:
-    """As an operator lowers it while the process runs."""
+    """As if an operator lowered the limit while the process runs."""
     before = resource.prlimit(service.process.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(service.process.pid, resource.RLIMIT_NOFILE, (number, before[1]))
     try:
@@ -67,14 +67,14 @@ async def test_p8_when_files_run_out_probes_and_servers_are_reached_and_no_core_
                     await eventually(lambda: _is_ready(probe), 10)
                     share = (_cpu_s(ingest) - cpu_s) / (time.monotonic() - began)
                     assert share < 0.2, f"{share:.0%} of a core"
-                    # Those that are only waited for have made room.
+                    # Idle connections have made room.
                     honest = await RawClient.connect(ingest.service.url)
                     honest.send(order_of(product))
                     async with asyncio.timeout(5):
                         assert (await honest.answer())[0] == 202
                     honest.close()
         log = ingest.service.log()
-        assert log.count("not taking new connections") == 1, log[-2000:]
+        assert log.count("not accepting connections") == 1, log[-2000:]
 
 
 async def test_p8_places_that_are_all_taken_by_half_sent_requests_keep_nobody_out(
@@ -89,7 +89,7 @@ async def test_p8_places_that_are_all_taken_by_half_sent_requests_keep_nobody_ou
             metrics = await ingest.service.metrics()
             assert metrics['headrace_connections{state="unfinished"}'] > 50
             assert metrics['headrace_connections_closed_total{reason="room"}'] >= 200
-        await eventually(lambda: ingest.service.log().count("connections closed on slow or surplus clients") == 1)
+        await eventually(lambda: ingest.service.log().count("closed connections of slow or surplus clients") == 1)
 
 
 def _open_files(ingest: Ingest) -> int:

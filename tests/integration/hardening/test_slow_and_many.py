@@ -1,4 +1,4 @@
-"""Clients that are slow, and clients that are very many: ingest_api over raw sockets."""
+"""Slow clients, and very many clients, of ingest_api over raw sockets."""
 
 import asyncio
 import resource
@@ -28,7 +28,7 @@ HONEST_P99_S = 0.1
 
 @asynccontextmanager
 async def impatient(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
-    """The same service, in this process, with deadlines that a test can wait for. Its URL."""
+    """The URL of the same service in this process, with short deadlines."""
     monkeypatch.setattr(connections, "HEAD_DEADLINE_S", 0.5)
     monkeypatch.setattr(web_body, "_DEADLINE_S", 0.5)
     async with running(make_app(settings_from(IngestSettings, environment), asyncio.Event())) as url:
@@ -114,7 +114,7 @@ async def _p99_s(ingest: Ingest, order: bytes, orders: int = 200, *, stays: bool
 
 
 def _connect_many(ingest: Ingest, number: int) -> list[socket.socket]:
-    """Every second one has been served already."""
+    """Every second connection has been served already."""
     address = ("127.0.0.1", int(ingest.service.url.rpartition(":")[2]))
     idle = []
     for place in range(number):
@@ -127,7 +127,7 @@ def _connect_many(ingest: Ingest, number: int) -> list[socket.socket]:
 
 @contextmanager
 def many_files(number: int) -> Iterator[None]:
-    """Let this process open so many more."""
+    """Let this process open this many more files."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, number + 1_000), hard))
     try:

@@ -1,4 +1,4 @@
-"""One request, and what is not one: ingest_api over raw sockets."""
+"""Request smuggling: ingest_api accepts exactly one request, or refuses, over raw sockets."""
 
 import msgspec
 import pytest
@@ -16,7 +16,7 @@ HOSTS_THAT_ARE_NONE = (
     *(b"x:80:80", b"x:http", b"::1", b"[::1", b"[x]"),
 )
 
-# What two servers in a row may read differently, each with an order behind it. Names, and what comes before the order.
+# Heads that two servers in a row may read differently, each followed by an order: name → the bytes before the order.
 SHAPES = {
     "length and chunked": head(b"Content-Length: 5", TE) + NO_BODY,
     "chunked and length": head(TE, b"Content-Length: 5") + NO_BODY,

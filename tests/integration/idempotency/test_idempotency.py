@@ -1,4 +1,4 @@
-"""P5: at most one order for each Idempotency-Key, whatever becomes of the process, of Redis and of the answers."""
+"""P5: at most one order for each Idempotency-Key, although processes die, Redis forgets and answers are lost."""
 
 import asyncio
 import time
@@ -98,7 +98,7 @@ async def test_fifty_at_once_with_one_key_are_one_order(ingest: Ingest, laptop: 
 
 
 async def ids_of_fifty(ingest: Ingest, product_id: str) -> set[str]:
-    """The ids in the answers to fifty requests at once with one key. Nobody hears anything but yes, or not yet."""
+    """Send fifty requests at once with one key. Returns the ids of the 202s; the other answers are 409."""
     answers = await asyncio.gather(*(keyed(ingest, product_id) for _ in range(50)))
     assert {answer.status_code for answer in answers} <= {202, 409}
     return {answer.json()["id"] for answer in answers if answer.status_code == 202}
@@ -147,7 +147,7 @@ async def test_a_replay_has_the_status_that_the_first_answer_had(environment: di
 async def test_a_redis_that_hangs_costs_a_keyed_request_a_second_and_then_nothing(
     environment: dict[str, str], laptop: str
 ) -> None:
-    """Of retries, which wait for nothing else. New orders wait until they are stored, see test_retries_truth."""
+    """Only retries are answered at once. New orders wait until they are stored, see test_retries_truth."""
     async with proxy_to(environment["REDIS_URL"]) as between:
         environment["REDIS_URL"] = between.url(environment["REDIS_URL"])
         async with ingesting(environment) as ingest:
@@ -177,7 +177,7 @@ async def test_p5_without_redis_it_is_202_and_the_same_order(
         environment["REDIS_URL"] = between.url(environment["REDIS_URL"])
         if how == "away from the start":
             between.go_away()
-        # What nobody remembers waits for the store, see test_retries_truth for one that is behind.
+        # A forgotten key waits for the store; see test_retries_truth for a store that is behind.
         async with service_process("persist_worker", environment), ingesting(environment) as ingest:
             first = await keyed(ingest, laptop)
             if how == "emptied":
@@ -189,7 +189,7 @@ async def test_p5_without_redis_it_is_202_and_the_same_order(
             assert (first.status_code, again.status_code) == (202, 202)
             assert first.content == again.content
             behind_it: str = (await ingest.order(laptop)).json()["id"]
-    # The queue may look empty: this worker has fetched what is in it. The order behind says when all is stored.
+    # The queue may look empty because this worker has fetched its messages. A later order shows when all is stored.
     async with persist_worker(environment) as worker, connected(environment["DATABASE_URL"]) as connection:
         while behind_it not in await stored_orders(connection):
             await worker.run_once()

@@ -18,7 +18,7 @@ from tests.support.services.processes import service_process
 async def test_p5_on_a_new_installation_a_keyed_order_is_refused_for_its_own_reason(
     environment: dict[str, str], database_url: str
 ) -> None:
-    """Although a worker consumes, which may hold an order for all that anybody else knows."""
+    """Although a worker consumes, which might hold an earlier order."""
     sold_out = await insert_product(database_url, qty=0)
     async with service_process("persist_worker", environment), ingesting(environment) as ingest:
         check_problem(await keyed(ingest, sold_out), 409, "out-of-stock")
@@ -40,7 +40,7 @@ async def test_p5_once_an_ingest_api_has_met_the_broker_an_emptied_redis_is_not_
 async def test_p5_a_user_who_may_not_mark_the_broker_takes_orders_all_the_same(
     environment: dict[str, str], laptop: str, servers: Servers
 ) -> None:
-    """As an operator may have made one for an older release."""
+    """A broker user that an operator made for an older release."""
     own, vhost = RIGHTS["ingest_api"], vhost_of(environment["AMQP_URL"])
     urls = environment["DATABASE_URL"], environment["AMQP_URL"], servers.rabbitmq_api, environment["REDIS_URL"]
     rights = replace(own, configure=tuple(it for it in own.configure if it != topology.INTAKE_BEGAN_EXCHANGE))

@@ -1,4 +1,4 @@
-"""P5 and P1 when nobody knows: after an unknown outcome, and after Redis has forgotten."""
+"""P5 and P1 after an unknown outcome, and after Redis has forgotten a key."""
 
 import signal
 from decimal import Decimal
@@ -22,7 +22,7 @@ from tests.support.time.conditions import eventually
 
 
 async def leave_in_doubt(ingest: Ingest, broker: Proxy, product_id: str) -> None:
-    """A keyed order for two, of which nobody knows whether it was accepted."""
+    """A keyed order for two units, whose outcome is unknown."""
     # With a key: so it is known from then on that Redis has forgotten nothing.
     assert (await keyed(ingest, product_id, key="the-first")).status_code == 202
     broker.hold()
@@ -46,7 +46,7 @@ async def test_p5_after_an_unknown_outcome_the_key_takes_no_other_order(
 async def test_p5_a_retry_of_an_unknown_outcome_is_the_same_order_although_it_would_be_refused_now(
     environment: dict[str, str], broker: Proxy, laptop: str
 ) -> None:
-    """The first may have been accepted. It is published again as it was priced, and product_consumer decides."""
+    """The first request may have been accepted. Its order is published again, and product_consumer decides."""
     async with ingesting(environment, confirm_timeout_s=0.5, catalogue_unknown_ttl_s=0.1) as ingest:
         await leave_in_doubt(ingest, broker, laptop)
         await ready(ingest)
@@ -62,7 +62,7 @@ async def test_p5_a_retry_of_an_unknown_outcome_is_the_same_order_although_it_wo
 async def test_p5_a_retry_of_an_unknown_outcome_is_not_refused_for_want_of_stock(
     environment: dict[str, str], broker: Proxy, laptop: str
 ) -> None:
-    """The first may have been accepted; if it was not, product_consumer decides."""
+    """The first request may have been accepted. If it was not, product_consumer decides."""
     async with ingesting(environment, confirm_timeout_s=0.5) as ingest:
         await leave_in_doubt(ingest, broker, laptop)
         await ready(ingest)
@@ -78,7 +78,7 @@ async def test_p5_a_retry_of_an_unknown_outcome_is_not_refused_for_want_of_stock
 
 
 async def ready(ingest: Ingest) -> None:
-    """Connected to the broker, and hearing of products, once more."""
+    """Whether ingest_api is connected to the broker and gets product events again."""
 
     async def is_ready() -> bool:
         return (await ingest.get("/readyz")).status_code == 200 and await ingest.part("product events") == "ok"
@@ -115,7 +115,7 @@ async def test_p5_a_retry_of_an_unknown_outcome_is_one_row(
 async def test_p5_a_retry_of_a_stored_order_that_redis_forgot_is_that_order_although_it_would_be_refused_now(
     environment: dict[str, str], laptop: str, redis: Redis, how: str
 ) -> None:
-    # It is gone at the door alone: the database still has it, and is not to be asked meanwhile.
+    # Only the catalogue believes that the product is gone. PostgreSQL still has it, and is not asked meanwhile.
     async with ingesting(environment, catalogue_unknown_ttl_s=60) as ingest:
         first = await keyed(ingest, laptop, 2)
         async with persist_worker(environment) as worker:
@@ -128,7 +128,7 @@ async def test_p5_a_retry_of_a_stored_order_that_redis_forgot_is_that_order_alth
         again = await keyed(ingest, laptop, 2)
         assert (again.status_code, again.content) == (202, first.content)
 
-        async def is_known() -> bool:  # once nobody can still publish what Redis forgot
+        async def is_known() -> bool:  # once no process can still publish an order that Redis forgot
             return (await keyed(ingest, laptop, 2, key="another")).status_code != 503
 
         await eventually(is_known, timeout_s=20)
@@ -147,11 +147,11 @@ async def test_p5_nobody_is_told_that_an_order_was_not_accepted_while_it_cannot_
         async with ingesting(environment) as ingest, ingesting(environment) as other:
             first = await keyed(ingest, laptop)
             assert first.status_code == 202
-            assert (await other.order(laptop)).status_code == 202  # so that it hears of the product
+            assert (await other.order(laptop)).status_code == 202  # so that it gets the product's event
             await ingest.tell(topology.PRODUCT_SOLD_OUT, ProductEvent(laptop, 2, Decimal(1), 0))
             for it in (ingest, other):
                 await eventually(lambda it=it: _is_refused(it, laptop, "out-of-stock"))  # type: ignore[misc]
-            ingest.service.process.send_signal(signal.SIGSTOP)  # or it would put back what it knows
+            ingest.service.process.send_signal(signal.SIGSTOP)  # otherwise it would restore its claims
             await redis.flushall()
             database.go_away()
             check_problem(await keyed(other, laptop), 503, "store-unavailable")
@@ -162,7 +162,7 @@ async def test_p5_nobody_is_told_that_an_order_was_not_accepted_while_it_cannot_
 async def test_p1_another_order_with_a_key_that_nobody_remembers_is_an_order_of_its_own(
     environment: dict[str, str], laptop: str, redis: Redis
 ) -> None:
-    """It was answered 202, so it must not be lost to the primary key of the first."""
+    """It was answered 202, so the first order's primary key must not swallow it."""
     async with service_process("persist_worker", environment):
         async with ingesting(environment) as ingest:
             first = (await keyed(ingest, laptop, 2)).json()

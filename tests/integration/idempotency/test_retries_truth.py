@@ -1,4 +1,4 @@
-"""P5: whatever happened in between, every answer for one key names the price and the time that are stored."""
+"""P5: every answer for one key names the stored price and time, whatever failed in between."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ BULK = f"{ORDERS}/bulk"
 
 
 async def change_price(ingest: Ingest, product_id: str, price: int, version: int = 2) -> None:
-    """In the database and at the door."""
+    """Change the price in PostgreSQL and in ingest_api's catalogue."""
     url = ingest.environment["DATABASE_URL"]
     await execute(
         url, "UPDATE products SET price = $2, version = $3 WHERE id = $1", product_id, Decimal(price), version
@@ -38,7 +38,7 @@ async def change_price(ingest: Ingest, product_id: str, price: int, version: int
 
 
 async def stored(environment: dict[str, str], order_id: str) -> tuple[Decimal, str]:
-    """Price and time of the row, as an answer has them."""
+    """The row's price and time, in the form of an answer."""
     async with connected(environment["DATABASE_URL"]) as connection:
 
         async def row() -> Any:
@@ -97,7 +97,7 @@ async def test_p5_a_bulk_retry_is_told_what_is_stored_although_prices_have_chang
 async def test_p5_while_its_order_is_on_its_way_a_retry_that_nobody_remembers_is_told_that_nobody_knows(
     environment: dict[str, str], laptop: str, redis: Redis
 ) -> None:
-    """Accepted, not stored yet, forgotten by Redis and by a process that ended, and the price has changed."""
+    """The order is accepted and not stored. Redis and the dead process have forgotten it, and the price has changed."""
     async with AsyncExitStack() as stack:
         async with ingesting(environment) as ingest:
             assert (await keyed(ingest, laptop, key="first")).status_code == 202
@@ -126,7 +126,7 @@ async def test_p5_while_its_order_is_on_its_way_a_retry_that_nobody_remembers_is
 async def test_p5_a_process_puts_back_what_it_knows_before_another_is_asked(
     environment: dict[str, str], laptop: str, redis: Redis
 ) -> None:
-    """Nothing is stored meanwhile: there is no worker."""
+    """No worker runs, so nothing is stored meanwhile."""
     async with ingesting(environment) as ingest, ingesting(environment) as other:
         first = await keyed(ingest, laptop, 2)
         await change_price(other, laptop, 25)
@@ -200,7 +200,7 @@ async def test_a_fresh_deployment_accepts_keyed_orders_while_postgresql_is_away(
     async with proxy_to(environment["DATABASE_URL"]) as database:
         environment["DATABASE_URL"] = database.url(environment["DATABASE_URL"])
         async with ingesting(environment) as ingest:
-            assert (await keyed(ingest, laptop)).status_code == 202  # and the memory is known to be complete
+            assert (await keyed(ingest, laptop)).status_code == 202  # and Redis's memory is known to be complete
             database.go_away()
             assert (await keyed(ingest, laptop, key="another")).status_code == 202
             assert (await keyed(ingest, laptop)).headers["idempotency-replayed"] == "true"
@@ -227,7 +227,8 @@ async def test_p5_a_key_that_was_rotated_makes_no_second_order(
         assert (await keyed(ingest, laptop, 2)).content == first.content
         assert (await ingest.get(f"{ORDERS}/{first.json()['id']}")).status_code == 200
 
-        async def accepted() -> httpx.Response | None:  # once nobody can have published before Redis forgot
+        async def accepted() -> httpx.Response | None:
+            """Accepted once no process can still publish an order from before Redis forgot."""
             answer = await keyed(ingest, laptop, 2, key="a-new-one")
             return answer if answer.status_code == 202 else None
 
@@ -259,7 +260,7 @@ async def test_two_deployments_on_one_redis_are_not_told_each_others_orders(
 async def test_p5_a_key_that_only_some_processes_know_yet_makes_no_second_order(
     environment: dict[str, str], laptop: str
 ) -> None:
-    """Restarted one after the other with NEW,OLD at once, against the instructions. Nothing is stored meanwhile."""
+    """Both restart one after the other with NEW,OLD at once, against the instructions. Nothing is stored meanwhile."""
     old, new = environment["ORDER_ID_KEY"], "7c" * 32
     async with ingesting({**environment, "ORDER_ID_KEY": f"{new},{old}"}) as ahead, ingesting(environment) as behind:
         first = await keyed(ahead, laptop)

@@ -17,14 +17,14 @@ from pipeline.contract.stages import Stage
 from stack.errors import HeadraceError
 from stack.home.directory import Home
 from stack.operate import publishing
-from stack.operate.dead import replay_letters
-from stack.operate.dead_sql import Filters
+from stack.operate.dead.dead import replay_letters
+from stack.operate.dead.sql import Filters
 from tests.conftest import Servers
 from tests.support.brokers.broker import plain_channel, send, unsettled
 from tests.support.brokers.dead_letters import headrace_dead
 from tests.support.data.orders import body_of, new_product_id, order
+from tests.support.scenes.ingest_faults import limit_queues
 from tests.support.services.ingest import execute
-from tests.support.services.ingest_faults import limit_queues
 from tests.support.services.workers import connected
 from tests.support.time.conditions import eventually
 
@@ -175,7 +175,7 @@ async def test_what_the_broker_does_not_confirm_is_exit_1_and_waits(
 
 
 async def is_full(channel: AbstractChannel) -> bool:
-    """After one more message: a quorum queue lets a few in past its limit."""
+    """After one more message, because a quorum queue accepts a few past its limit."""
     try:
         await send(channel, topology.ORDERS_EXCHANGE, topology.ORDER_ACCEPTED, b"[]")
     except DeliveryError:

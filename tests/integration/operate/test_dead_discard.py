@@ -1,4 +1,4 @@
-"""`./headrace dead discard`: what is given up is FAILED for ever, and the books say why."""
+"""`./headrace dead discard`: a discarded order stays FAILED, and its rows say why."""
 
 import json
 from collections.abc import AsyncIterator, Mapping
@@ -43,7 +43,7 @@ async def connection(database_url: str) -> AsyncIterator[Connection]:
 
 
 async def letters(connection: Connection) -> list[tuple[str, str | None, bool]]:
-    """Reason, why it was discarded, and whether that has a time; in the order of their parking."""
+    """Reason, discard reason, and whether it has a discard time; oldest letter first."""
     rows = await connection.fetch("SELECT reason, discard_reason, discarded_at FROM dead_letters ORDER BY id")
     return [(row["reason"], row["discard_reason"], row["discarded_at"] is not None) for row in rows]
 
@@ -89,7 +89,7 @@ async def test_p4_failed_may_change_until_the_letter_is_discarded_and_is_final_t
 async def test_p4_what_comes_of_a_discarded_order_later_changes_nothing(
     environment: dict[str, str], connection: Connection, ingest: Ingest, stage: Stage
 ) -> None:
-    """A redelivery, or the client's retry with the same key: the cause of the parking is fixed by then."""
+    """A redelivery, or the client's retry with the same key, after the cause of the parking was fixed."""
     it = order(A)
     if stage is Stage.STOCK:
         await write(connection, [it], [])
@@ -136,7 +136,7 @@ async def test_an_order_whose_input_says_too_little_is_failed_for_ever_all_the_s
 
 
 async def decide(connection: Connection, it: Order) -> None:
-    """Store it after all, and let product_consumer have it."""
+    """Store the order after all, and run product_consumer."""
     await write(connection, [it], [])
     await record(connection, [it], [])
 

@@ -1,12 +1,10 @@
-"""Replaying dead letters: marked if confirmed, at the worst sent twice, and then one order all the same (P2, P10)."""
+"""Replaying dead letters: a confirmed letter is marked; a letter that is sent twice is still one order (P2, P10)."""
 
 import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from itertools import pairwise
 from math import inf
 from typing import Any
@@ -18,33 +16,28 @@ from database.connection import Connection
 from database.dead_letters import DeadLetter, park
 from pipeline.broker.incoming import Unreadable
 from pipeline.broker.publisher import Outcome
-from pipeline.contract import topology
-from pipeline.contract.orders import SCHEMA, Order
+from pipeline.contract.orders import SCHEMA
 from pipeline.contract.reasons import Reason
 from pipeline.contract.stages import Stage
-from stack.operate.dead_sql import Filters, Taken
-from stack.operate.publishing import publishing
-from stack.operate.replay import Replayed, Send, at_once, declare, replay, send_by
+from stack.operate.dead.replay import at_once
+from stack.operate.dead.sql import Filters, TakenLetter
 from tests.conftest import Servers
-from tests.support.brokers.broker import Management, plain_channel, unsettled
+from tests.support.brokers.broker import Management
 from tests.support.data.orders import body_of, new_product_id, order
-from tests.support.services.ingest import messages_in
-from tests.support.services.workers import (
-    DeadRow,
-    add_product,
-    assert_conserved,
-    connected,
-    dead_letters,
-    persist_worker,
-    product_consumer,
-    stored_orders,
-    verdicts,
+from tests.support.scenes.replays import (
+    ACCEPTED,
+    CREATED,
+    park_orders,
+    replay_all,
+    replayed,
+    run_pipeline,
+    sending,
+    waiting,
 )
-from tests.support.time.conditions import eventually
+from tests.support.services.ingest import messages_in
+from tests.support.services.workers import add_product, assert_conserved, connected, stored_orders, verdicts
 
 A, B = new_product_id(), new_product_id()
-ALL = Filters()
-ACCEPTED, CREATED = topology.ORDERS_ACCEPTED_QUEUE, topology.ORDERS_CREATED_QUEUE
 
 
 @pytest.fixture
@@ -53,48 +46,17 @@ async def connection(database_url: str) -> AsyncIterator[Connection]:
         yield it
 
 
-@asynccontextmanager
-async def sending(environment: dict[str, str]) -> AsyncIterator[Send]:
-    async with publishing(environment["AMQP_URL"], "test", declare) as publisher:
-        yield send_by(publisher)
-
-
-async def replayed(
-    connection: Connection, send: Send, filters: Filters = ALL, *, limit: int | None = None, rate: float = 1000
-) -> Replayed:
-    done = Replayed()
-    await replay(connection, send, filters, done, limit=limit, rate=rate)
-    return done
-
-
-async def replay_all(environment: dict[str, str]) -> Replayed:
-    async with connected(environment["DATABASE_URL"]) as connection, sending(environment) as send:
-        return await replayed(connection, send)
-
-
-async def park_orders(
-    connection: Connection, stage: Stage, *orders: Order, reason: Reason = Reason.INVALID_DATA
-) -> None:
-    await park(connection, stage, [DeadLetter.of_order(it, reason, "") for it in orders])
-
-
-async def waiting(connection: Connection) -> list[str]:
-    """The orders whose letters wait for their replay, the oldest first."""
-    query = "SELECT order_id::text FROM dead_letters WHERE replayed_at IS NULL ORDER BY id"
-    return [row[0] for row in await connection.fetch(query)]
-
-
 async def queued(environment: dict[str, str], queue: str) -> list[aio_pika.abc.AbstractIncomingMessage]:
     return await messages_in(environment["AMQP_URL"], queue)
 
 
 def said_by(message: aio_pika.abc.AbstractIncomingMessage) -> dict[str, Any]:
-    """Its headers, without the broker's own."""
+    """The message's headers, without those that the broker adds."""
     return {name: value for name, value in message.headers.items() if not name.startswith("x-")}
 
 
-async def confirmed(_: Taken) -> Outcome:
-    """A broker that takes everything, for what is about the database alone."""
+async def confirmed(_: TakenLetter) -> Outcome:
+    """A broker that confirms everything, for tests of the database alone."""
     return Outcome.CONFIRMED
 
 
@@ -119,7 +81,7 @@ async def test_a_letter_goes_to_the_queue_that_it_came_from_as_it_came(
 async def test_a_body_of_another_version_is_sent_as_that_version(
     environment: dict[str, str], connection: Connection
 ) -> None:
-    """Or it would be read as ours, and guessed at."""
+    """Otherwise the body would be read as the current version."""
     bodies: dict[bytes, Any] = {body_of(order(A)): 9, b"[2]": None, b"\x00": SCHEMA}
     await park(connection, Stage.PERSIST, [DeadLetter.of(Unreadable(*it)) for it in _unreadable(bodies)])
     await replay_all(environment)
@@ -139,7 +101,7 @@ async def test_only_what_was_confirmed_is_marked_and_the_first_that_was_not_ends
     await park_orders(connection, Stage.PERSIST, *orders)
     bodies = [body_of(it) for it in orders]
 
-    async def send(letter: Taken) -> Outcome:
+    async def send(letter: TakenLetter) -> Outcome:
         return Outcome.REFUSED if letter.body in bodies[60::2] else Outcome.CONFIRMED
 
     done = await replayed(connection, send)
@@ -161,13 +123,13 @@ async def test_what_no_queue_takes_is_not_marked(
 
 
 async def test_p2_twice_is_one_order(environment: dict[str, str], connection: Connection) -> None:
-    """The second time there is nothing to send; after a death between the confirm and the mark there is."""
+    """A second replay has nothing to send, unless the first died between the confirm and the mark."""
     await add_product(connection, A, 5)
     await park_orders(connection, Stage.PERSIST, it := order(A, 2))
     async with sending(environment) as send:
         is_sent = asyncio.Event()
 
-        async def send_and_die(letter: Taken) -> Outcome:
+        async def send_and_die(letter: TakenLetter) -> Outcome:
             await send(letter)
             is_sent.set()
             await asyncio.get_running_loop().create_future()
@@ -187,15 +149,6 @@ async def test_p2_twice_is_one_order(environment: dict[str, str], connection: Co
     await assert_conserved(connection)
 
 
-async def run_pipeline(environment: dict[str, str]) -> None:
-    """All that waits in the two queues."""
-    for queue, worker_of in ((ACCEPTED, persist_worker), (CREATED, product_consumer)):
-        messages = await unsettled(environment["AMQP_URL"], queue)
-        async with worker_of(environment, batch_max_deliveries=1) as worker:
-            for _ in range(messages):
-                await worker.run_once()
-
-
 async def test_p2_two_replays_at_once_send_no_letter_twice(environment: dict[str, str], connection: Connection) -> None:
     orders = [order(A) for _ in range(300)]
     await park_orders(connection, Stage.PERSIST, *orders)
@@ -204,87 +157,6 @@ async def test_p2_two_replays_at_once_send_no_letter_twice(environment: dict[str
     messages = Counter(it.body for it in await queued(environment, ACCEPTED))
     assert messages == Counter(body_of(it) for it in orders)
     assert await waiting(connection) == []
-
-
-# ── what fails again
-
-
-async def test_p10_what_is_replayed_without_mending_is_parked_again_and_what_is_mended_becomes_an_order(
-    environment: dict[str, str], connection: Connection
-) -> None:
-    await add_product(connection, A, 10)
-    await connection.execute("ALTER TABLE orders ADD CONSTRAINT too_strict CHECK (quantity <> 7)")
-    good, bad = order(A, 2), order(A, 7)
-    async with plain_channel(environment["AMQP_URL"]) as channel:
-        await topology.declare_accepted(channel)
-        exchange = await channel.get_exchange(topology.ORDERS_EXCHANGE)
-        await exchange.publish(
-            aio_pika.Message(body_of(good, bad), headers={"schema": SCHEMA}), topology.ORDER_ACCEPTED
-        )
-    await run_pipeline(environment)
-    letter = DeadRow(bad.id, "persist", Reason.INVALID_DATA, body_of(bad))
-    assert await dead_letters(connection) == [letter]
-    for times in (2, 3):
-        assert (await replay_all(environment)).confirmed == {"persist": 1}
-        assert await waiting(connection) == []
-        await run_pipeline(environment)
-        assert await waiting(connection) == [bad.id]
-        assert await dead_letters(connection) == [letter] * times
-    assert await verdicts(connection) == {good.id: None}
-
-    await connection.execute("ALTER TABLE orders DROP CONSTRAINT too_strict")
-    await replay_all(environment)
-    await run_pipeline(environment)
-    assert await waiting(connection) == []
-    assert await stored_orders(connection) == {good.id: (A, 2), bad.id: (A, 7)}
-    assert await verdicts(connection) == {good.id: None, bad.id: None}
-    await assert_conserved(connection)
-
-
-@pytest.mark.parametrize("outcome", [Outcome.CONFIRMED, Outcome.UNKNOWN])
-async def test_p4_what_fails_again_before_it_is_marked_still_waits_for_a_replay(
-    connection: Connection, database_url: str, outcome: Outcome
-) -> None:
-    """The worker is quicker than the confirm: were its letter taken for the one that is being replayed, the order would
-    be nowhere.
-    """
-    await park_orders(connection, Stage.PERSIST, bad := order(A, 0, total_price=Decimal(0)))
-    async with connected(database_url) as of_the_worker:
-        parking: list[asyncio.Task[None]] = []
-
-        async def send(letter: Taken) -> Outcome:
-            parking.append(asyncio.create_task(park_orders(of_the_worker, Stage.PERSIST, bad)))
-            await eventually(lambda: _waits_for_a_lock(database_url, of_the_worker))
-            return outcome
-
-        done = await replayed(connection, send)
-        assert done.count == 1
-        await parking[0]
-    assert await waiting(connection) == [bad.id]
-    assert len(await dead_letters(connection)) == (2 if outcome is Outcome.CONFIRMED else 1)
-
-
-async def _waits_for_a_lock(database_url: str, who: Connection) -> bool:
-    async with connected(database_url) as connection:
-        query = "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = $1"
-        return bool(await connection.fetchval(query, who.get_server_pid()))
-
-
-async def test_what_is_parked_meanwhile_is_left_for_the_next_time(connection: Connection, database_url: str) -> None:
-    """Or a replay of what is not fixed would never end."""
-    await park_orders(connection, Stage.PERSIST, order(A), order(A))
-    new: list[Order] = []
-
-    async with connected(database_url) as of_the_worker:
-
-        async def send(_: Taken) -> Outcome:
-            new.append(order(A))
-            await park_orders(of_the_worker, Stage.PERSIST, new[-1])
-            return Outcome.CONFIRMED
-
-        done = await replayed(connection, send, rate=4)
-    assert done.confirmed == {"persist": 2}
-    assert await waiting(connection) == [it.id for it in new]
 
 
 # ── which, how many, how fast
@@ -299,11 +171,11 @@ async def test_the_oldest_go_first_and_no_more_than_the_limit(connection: Connec
 
 
 async def test_no_more_are_sent_in_a_second_than_the_rate(connection: Connection) -> None:
-    """Nor by a replay that had to wait for the broker, and could make up for it."""
+    """Not even by a replay that waited for the broker, and has time to catch up."""
     await park_orders(connection, Stage.PERSIST, *(order(A) for _ in range(25)))
     sent_s: list[float] = []
 
-    async def send(_: Taken) -> Outcome:
+    async def send(_: TakenLetter) -> Outcome:
         sent_s.append(time.monotonic())
         await asyncio.sleep(1 if len(sent_s) <= 5 else 0)
         return Outcome.CONFIRMED

@@ -1,12 +1,8 @@
-"""`verify --repair` on real servers: an order without a verdict is decided, once, and nothing else is touched."""
+"""`verify --repair` on real servers: orders without a verdict are decided once, and nothing else changes."""
 
 import asyncio
 import json
-import os
-import sys
 from collections.abc import AsyncIterator, Mapping
-from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 
@@ -15,15 +11,14 @@ from persist_worker.write import prepare, write
 from pipeline.broker.publisher import Outcome, Publisher
 from pipeline.contract import topology
 from pipeline.contract.orders import Order, encode_order, split_body
-from proof.audit_sql import SESSION, audit
-from proof.offenders import CHECKS, NO_VERDICT
+from proof.audit_sql import audit
+from proof.offenders import NO_VERDICT
 from stack.errors import HeadraceError
-from stack.home.directory import ROOT, Home
 from stack.operate import publishing
 from stack.operate import repair as resend
-from stack.operate.verify import verify as verify_here
 from tests.support.brokers.broker import plain_channel, send_orders, take, unsettled
 from tests.support.data.orders import new_product_id, order
+from tests.support.scenes.verify_command import verify
 from tests.support.services.processes import service_process
 from tests.support.services.workers import (
     add_product,
@@ -52,30 +47,11 @@ async def connection(database_url: str) -> AsyncIterator[Connection]:
 
 @pytest.fixture
 async def stuck(connection: Connection) -> list[Order]:
-    """Stored, and never forwarded: seven units of three, of ten; then four more, which do not fit."""
+    """Stored orders that were never forwarded: seven of ten units in three orders, then four, which do not fit."""
     quantities = (2, 4, 1, 4)
     them = [order(A, quantity, at_ms=at, request_hash="00ff") for at, quantity in enumerate(quantities)]
     await write(connection, them, [])
     return them
-
-
-class Done(NamedTuple):
-    code: int | None
-    out: str
-    err: str
-
-
-async def verify(environment: Mapping[str, str], *arguments: str) -> Done:
-    """The command, in a process of its own."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "stack", "verify", "--lag", "0", *arguments),
-        cwd=ROOT,
-        env={**os.environ, "HEADRACE_HOME": "/dev/null/home", **environment},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await process.communicate()
-    return Done(process.returncode, out.decode(), err.decode())
 
 
 async def found(connection: Connection) -> set[tuple[str, str]]:
@@ -98,7 +74,7 @@ async def test_a_stuck_order_is_decided_once_however_often_it_is_sent_again(
     assert await verdicts(connection) == outcomes
     assert await qty_of(connection, A) == 3
     await assert_conserved(connection)
-    # Now there is nothing to send, and so no broker is needed.
+    # There is nothing to send, so no broker is needed.
     again = await verify({**environment, "AMQP_URL": NO_SERVER}, "--repair", "--json")
     assert (again.code, json.loads(again.out)["resent"]) == (0, 0)
 
@@ -106,7 +82,7 @@ async def test_a_stuck_order_is_decided_once_however_often_it_is_sent_again(
 async def test_a_stuck_order_with_a_letter_of_the_first_worker_is_waited_for_too(
     environment: dict[str, str], connection: Connection, stuck: list[Order]
 ) -> None:
-    """Such a letter is no verdict of an order that is stored: it was not waited for, and the exit code was 1."""
+    """Such a letter is no verdict of a stored order. Once, `verify` did not wait for it, and exited 1."""
     await settle(connection, stuck[1:])
     await park(connection, stuck[0], stage="persist", reason="id_conflict")
     async with plain_channel(environment["AMQP_URL"]) as channel:
@@ -123,88 +99,6 @@ async def _is_sent(environment: Mapping[str, str]) -> bool:
     return await unsettled(environment["AMQP_URL"], CREATED) == 1
 
 
-async def test_a_table_that_somebody_holds_ends_an_audit_with_its_cause(
-    connection: Connection, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It waited for ever: behind a migration that had been forgotten in a terminal, say."""
-    assert SESSION["lock_timeout"]
-    monkeypatch.setitem(SESSION, "lock_timeout", "200ms")
-    monkeypatch.setenv("DATABASE_URL", database_url)
-    async with connection.transaction():
-        await connection.execute("LOCK TABLE orders")
-        with pytest.raises(
-            HeadraceError, match="the connection to the database was lost: canceling statement due to lock timeout"
-        ):
-            await asyncio.to_thread(verify_here, Home(tmp_path), lag_s=0)
-
-
-async def test_a_report_says_what_is_wrong_and_what_there_is(
-    environment: dict[str, str], connection: Connection, stuck: list[Order]
-) -> None:
-    await settle(connection, stuck[:2])
-    done = await verify(environment)
-    assert (done.code, done.err) == (1, "")
-    *lines, orders, rest, _, verdict = done.out.splitlines()
-    assert sorted(line.split()[:2] for line in lines) == sorted(["no_verdict", it.id] for it in stuck[2:])
-    assert all(" expected a verdict within 0 s; found none " in line for line in lines)
-    assert orders == "4 orders: 2 PROCESSED, 0 FAILED, 2 without a verdict, of which 2 for more than 0 s"
-    assert rest == "0 dead letters waiting, 1 product"
-    assert verdict == "2 offenders: 2 no_verdict"
-
-
-@pytest.mark.parametrize("clean", [True, False])
-async def test_the_json_is_one_object_of_the_documented_form(
-    environment: dict[str, str], connection: Connection, stuck: list[Order], clean: bool
-) -> None:
-    if clean:
-        await settle(connection, stuck)
-    done = await verify(environment, "--json")
-    report = json.loads(done.out)
-    assert list(report) == ["offenders", "checks", "counts", "lag_s", "resent", "waiting", "seconds", "clean"]
-    assert (done.code, report["clean"], len(report["offenders"])) == ((0, True, 0) if clean else (1, False, 4))
-    assert all(list(it) == ["check", "id", "expected", "found"] for it in report["offenders"])
-    assert report["checks"] == {**dict.fromkeys(CHECKS, 0), NO_VERDICT: 0 if clean else 4}
-    counts: dict[str, Any] = {"orders": 4, "dead_letters": 0, "discarded": 0, "products": 1}
-    counts |= {"processed": 3, "failed": 1, "pending": 0} if clean else {"processed": 0, "failed": 0, "pending": 4}
-    assert report["counts"] == counts
-    assert (report["lag_s"], report["resent"]) == (0, None)
-
-
-async def test_a_reader_that_has_had_enough_is_no_fault_of_the_database(
-    environment: dict[str, str], connection: Connection
-) -> None:
-    await write(connection, [order(A) for _ in range(3_000)], [])
-    shell = f"{sys.executable} -m stack verify --lag 0 | head -n 1"
-    process = await asyncio.create_subprocess_shell(
-        shell,
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await process.communicate()
-    assert out.startswith(b"no_verdict ")
-    assert err == b""
-
-
-async def test_what_cannot_be_audited_says_so(servers: Any, database_url: str, environment: dict[str, str]) -> None:
-    nothing = {"DATABASE_URL": "", "AMQP_URL": ""}
-    for arguments, url, said in (
-        ([], "", "error: headrace is not running"),
-        ([], "postgresql://nobody@127.0.0.1:1/x", "error: the database does not answer"),
-        ([], servers.database_url, "error: this is not a Headrace database"),
-        (["--database-url", "mysql://x/y"], "", "error: --database-url is not a usable URL"),
-        (["--repair"], database_url, "error: the broker of this database is unknown"),
-        (["--repair", "--database-url", database_url], "", "error: --database-url with a password"),
-        (["--repair", "--database-url", "postgresql://h/d"], "", "error: the broker of this database is unknown"),
-        (["--amqp-url", "amqp://127.0.0.1:1/"], "", "error: --amqp-url without --database-url"),
-    ):
-        done = await verify({**nothing, "DATABASE_URL": url}, *arguments)
-        assert (done.code, done.out) == (1, ""), done
-        assert done.err.startswith(said), done.err
-        assert "fix:" in done.err
-
-
 # ── what is sent
 
 
@@ -218,7 +112,7 @@ async def test_what_is_sent_is_what_persist_worker_sent(
         order(A, at_ms=3),
     ]
     await write(connection, them, [])
-    for _ in range(2):  # nobody decides them meanwhile
+    for _ in range(2):  # no worker decides them meanwhile
         assert set(await resend.resend(connection, environment["AMQP_URL"], 0)) == {it.id for it in them}
     async with plain_channel(environment["AMQP_URL"]) as channel:
         bodies = [await take(channel, CREATED) for _ in range(4)]
@@ -241,7 +135,7 @@ async def test_p2_what_was_sent_twice_is_decided_once(
 
 
 async def test_nothing_but_what_has_no_verdict_is_sent(connection: Connection, stuck: list[Order]) -> None:
-    """All else that can be wrong with an order is: and no broker is asked for anything."""
+    """Orders with every other fault are not sent, and no broker is asked."""
     differs, parked_too, failed, orphan = stuck
     await settle(connection, [differs, parked_too, orphan])
     await park(connection, parked_too)
@@ -280,7 +174,7 @@ async def test_a_backlog_is_not_doubled(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """And nothing is said but that: no traceback, with the broker's password in it."""
+    """It prints only that, and no traceback with the broker's password."""
     monkeypatch.setattr(resend, "BACKLOG_MESSAGES", 2)
     url = environment["AMQP_URL"]
     async with plain_channel(url) as channel:

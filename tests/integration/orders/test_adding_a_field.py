@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md's recipe for a field of an order is followed, in a copy of the repository, and holds what it says."""
+"""Follows CONTRIBUTING.md's recipe for a new field of an order, in a copy of the repository, and checks its result."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from tests.support.data.texts import TEXTS
 
 RECIPE = (ROOT / "CONTRIBUTING.md").read_text().partition("## A field of an order")[2].partition("\n## ")[0]
 PRODUCT_ID = "38031c8e-4a7c-4017-a3d4-133b1a5f86ad"
-# The packages on the path of an order, and what these import.
+# The packages on the path of an order, and their imports.
 PACKAGES = (
     "database",
     "ingest_api",
@@ -32,13 +32,13 @@ PACKAGES = (
 
 
 def steps() -> dict[str, str]:
-    """The recipe: what to change, by file."""
+    """The recipe: file → what to change."""
     return dict(re.findall(r"```diff\n\+\+\+ (\S+)\n(.*?)```", RECIPE, re.DOTALL))
 
 
 def follow(recipe: dict[str, str], root: Path) -> None:
     for name, changes in recipe.items():
-        file = root / name
+        file = root / name.replace("NNNN", "9999")
         text = file.read_text() if file.exists() else ""
         for change in changes.split("@@\n"):
             lines = change.splitlines(keepends=True)
@@ -50,7 +50,7 @@ def follow(recipe: dict[str, str], root: Path) -> None:
 
 @pytest.fixture(scope="module")
 def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the repository, with the recipe followed."""
+    """A copy of the repository with the recipe applied."""
     root = tmp_path_factory.mktemp("scratch")
     for name in PACKAGES:
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__", "vendor"))
@@ -60,7 +60,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def python(scratch: Path, *arguments: str, input_: str, database_url: str = "") -> str:
-    """What Python prints in the copy. Fails if it fails."""
+    """Run Python in the copy. Returns its output; asserts that it succeeds."""
     done = subprocess.run(
         [sys.executable, *arguments],
         cwd=scratch,
@@ -90,7 +90,7 @@ def test_a_field_that_is_added_is_in_every_answer_and_message_with_any_text(scra
     found = {place: [order.get("note") for order in orders] for place, orders in places.items()}
     assert found == dict.fromkeys(found, notes)
     assert len(found) == 7
-    # Under one Idempotency-Key, another note is another order, and an order without one is what it was.
+    # With one Idempotency-Key, another note makes another order, and an order without a note is unchanged.
     hashes = [order["request_hash"] for order in places["message"]]
     assert len(set(hashes)) == len(notes)
     assert hashes[-1] == fingerprint_of(OrderRequest(PRODUCT_ID, 1)).hex()

@@ -1,4 +1,4 @@
-"""A backlog is told in orders by a process that is not the frozen one; `status` and `verify` say it too."""
+"""ingest_api reports the backlog in orders even while a worker is frozen; `status` and `verify` show it too."""
 
 import asyncio
 import json
@@ -28,12 +28,12 @@ async def ingest(environment: Mapping[str, str]) -> AsyncIterator[Ingest]:
 
 @pytest.fixture
 async def laptop(database_url: str) -> str:
-    """A product of which there are more than all that is ordered."""
+    """A product with more stock than the tests order."""
     return await insert_product(database_url, qty=1_000_000)
 
 
 async def order_many(ingest: Ingest, product_id: str, orders: int) -> None:
-    """In bulks, some of them at once."""
+    """Order in bulk requests, several at a time."""
     bulk = [{"productId": product_id, "quantity": 1}] * 500
     answers = await asyncio.gather(
         *(ingest.client.post("/api/v1/orders/bulk", json=bulk) for _ in range(orders // 500))
@@ -46,7 +46,7 @@ async def waits(ingest: Ingest, queue: str) -> float:
 
 
 async def verify(environment: Mapping[str, str], ingest: Ingest, *arguments: str) -> tuple[int | None, str]:
-    """Of a stack that the environment names."""
+    """The output of a command for the stack that the environment names."""
     named = {"INGEST_API_URL": ingest.service.url, "PRODUCT_API_URL": ingest.service.url}
     process = await asyncio.create_subprocess_exec(
         sys.executable,

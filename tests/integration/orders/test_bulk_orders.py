@@ -143,7 +143,7 @@ async def test_p5_without_redis_a_bulk_request_is_stored_once(environment: dict[
     async with proxy_to(environment["REDIS_URL"]) as redis:
         redis.go_away()
         without = {**environment, "REDIS_URL": redis.url(environment["REDIS_URL"])}
-        # Nobody remembers the first request, so the answer waits until the orders are stored.
+        # Redis has forgotten the first request, so the answer waits until the orders are stored.
         async with service_process("persist_worker", environment), ingesting(without) as ingest:
             answers = [(await post(ingest, [item(laptop, 1), item(laptop, 2)], **KEY)).json() for _ in range(2)]
     ids = [[order["id"] for order in answer] for answer in answers]

@@ -1,4 +1,4 @@
-"""A message of schema 1, from a queue to its verdicts: whoever wrote it, whenever that was."""
+"""A message of schema 1, written by any release, is stored and decided."""
 
 import msgspec
 
@@ -36,7 +36,7 @@ async def test_golden_messages_are_stored_and_decided(environment: dict[str, str
                 assert await take(channel, copy.name) == CREATED
                 assert await second.run_once() == len(ORDERS)
         stored = [Order(**row, status="PENDING") for row in await connection.fetch(_STORED)]
-        # The trace context is for logs, and kept in no table.
+        # The trace context is for logs. No table stores it.
         assert by_id(*stored) == by_id(*(msgspec.structs.replace(it, traceparent=None) for it in ORDERS))
         assert await verdicts(connection) == dict.fromkeys([it.id for it in ORDERS])
         assert await dead_letters(connection) == []

@@ -1,4 +1,4 @@
-"""Orders that share a message: which do, how many may wait, and what each of them is told (P1, P8, P9)."""
+"""Group commit: which orders share a message, how many may wait, and which answer each gets (P1, P8, P9)."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -50,7 +50,7 @@ async def test_what_arrives_while_a_message_is_in_flight_is_the_next_message(amq
 
 @asynccontextmanager
 async def one_in_flight(amqp_url: str, **changes: float) -> AsyncIterator[tuple[GroupCommit, Proxy]]:
-    """Two messages may be in flight; one is, and has no answer before the proxy lets it through."""
+    """Two messages may be in flight. One is, and the proxy holds its confirm back."""
     async with (
         proxy_to(amqp_url) as proxy,
         running_publisher(proxy.url(amqp_url)) as publisher,
@@ -150,7 +150,7 @@ async def test_a_waiter_that_gives_up_disturbs_no_other(amqp_url: str) -> None:
 
 
 async def test_p8_every_outcome_is_told_within_its_deadline(amqp_url: str) -> None:
-    """Also that of an order which waits behind a message without an answer, and it is not sent any more."""
+    """The deadline also holds for an order that waits behind an unanswered message. It is not sent afterwards."""
     async with (
         proxy_to(amqp_url) as proxy,
         running_publisher(proxy.url(amqp_url)) as publisher,
@@ -183,7 +183,7 @@ async def test_p9_drain_waits_for_the_last_outcome(amqp_url: str) -> None:
 
 
 async def test_many_in_flight_at_once_each_get_their_own_outcome(amqp_url: str) -> None:
-    """Confirms come many at a time; a refusal in between must not be taken for its neighbour's."""
+    """Confirms come many at a time. A refusal between them must reach its own order."""
     async with running_publisher(amqp_url) as publisher, plain_channel(amqp_url) as channel:
         keys = ["thing" if number % 3 else "nobody listens" for number in range(60)]
         outcomes = await asyncio.gather(

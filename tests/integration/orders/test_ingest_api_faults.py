@@ -11,8 +11,8 @@ import pytest
 from tests.conftest import Servers
 from tests.support.brokers.broker import Management
 from tests.support.faults.faults import Proxy
+from tests.support.scenes.ingest_faults import answers, behind, limit_queues, quickly
 from tests.support.services.ingest import ORDERS, Ingest, check_problem, execute, ingesting, insert_product
-from tests.support.services.ingest_faults import answers, behind, limit_queues, quickly
 from tests.support.time.conditions import eventually
 
 
@@ -131,7 +131,7 @@ async def test_a_full_queue_refuses_and_keeps_nothing_of_what_it_refused(
 async def test_a_queue_that_was_deleted_is_503_and_not_a_lost_order_and_then_is_there_again(
     environment: dict[str, str], servers: Servers, laptop: str
 ) -> None:
-    """Unroutable: the broker returns the message and confirms it all the same. No worker runs that would declare it."""
+    """Unroutable: the broker returns the message and still confirms it. No worker runs that would declare the queue."""
     async with ingesting(environment) as ingest, Management(servers.rabbitmq_api, environment["AMQP_URL"]) as broker:
         assert (await ingest.order(laptop)).status_code == 202
         await broker.delete_queue("orders.accepted")
@@ -161,7 +161,7 @@ async def test_without_the_database_known_products_sell_and_the_rest_is_503(
         response = await quickly(ingest.order(unknown))
         check_problem(response, 503, "store-unavailable")
         assert int(response.headers["retry-after"]) > 0
-        for _ in range(6):  # more than the pool has connections
+        for _ in range(6):  # more requests than the pool has connections
             _check_pending_by_its_id(await quickly(ingest.get(location)))
         check_problem(await quickly(ingest.get(f"{ORDERS}/product/{laptop}")), 503, "store-unavailable")
         assert (await ingest.get("/readyz")).status_code == 200
@@ -172,7 +172,7 @@ async def test_without_the_database_known_products_sell_and_the_rest_is_503(
 
 
 def _check_pending_by_its_id(response: httpx.Response) -> None:
-    """P6: what can be said of an order of ours without asking the database."""
+    """P6: what ingest_api can say of its own order without the database."""
     assert (response.status_code, response.headers["order-status-source"]) == (200, "id")
     assert response.json()["status"] == "PENDING"
 
@@ -282,7 +282,7 @@ async def _connect(ingest: Ingest) -> tuple[asyncio.StreamReader, asyncio.Stream
 
 
 async def _send_raw(ingest: Ingest, content: bytes) -> None:
-    """Send, and leave once it has been taken: a second answer on another connection comes after it."""
+    """Send a request, and leave once it is in hand. A later answer on another connection shows that it was taken."""
     _, writer = await _connect(ingest)
     writer.write(content)
     await writer.drain()

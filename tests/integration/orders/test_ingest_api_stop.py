@@ -36,7 +36,7 @@ async def test_kill_in_the_middle_of_load_loses_no_accepted_order(
 async def test_stop_in_the_middle_of_load_answers_what_it_has_taken_and_loses_nothing(
     environment: dict[str, str], laptop: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """P9: what is in the queue is exactly what was answered 202."""
+    """P9: the queue holds exactly the orders that were answered 202."""
     monkeypatch.setattr("proof.load.PATIENCE_S", 0.1)
     async with ingesting(environment) as ingest, loading(ingest.service.url, [laptop]) as load:
         await eventually(lambda: load.answered > 500)

@@ -1,4 +1,4 @@
-"""Retry-After of an order that was not accepted (P8): what waits at the measured rate, and an outage as long again."""
+"""Retry-After of a refused order (P8): the queue's length at the measured rate, or an outage's length so far."""
 
 import asyncio
 import time
@@ -8,8 +8,8 @@ from pamqp.commands import Connection as ConnectionFrames
 
 from tests.conftest import Servers
 from tests.support.faults.faults import Proxy
+from tests.support.scenes.ingest_faults import answers, behind, limit_queues, quickly
 from tests.support.services.ingest import Ingest, check_problem, ingesting
-from tests.support.services.ingest_faults import answers, behind, limit_queues, quickly
 from tests.support.time.conditions import eventually
 
 
@@ -21,7 +21,7 @@ def retry_after_s(response: httpx.Response, name: str) -> int:
 
 
 async def _grows(ingest: Ingest, product_id: str, name: str) -> None:
-    """An outage is guessed to last as long again as it has lasted."""
+    """An outage is expected to last as long again as it has lasted."""
     began = time.monotonic()
     assert retry_after_s(await ingest.order(product_id), name) <= 2
 
@@ -88,7 +88,7 @@ async def test_p8_a_missed_confirm_deadline_counts_from_when_the_order_came(
 async def test_p8_what_waits_is_told_by_the_rate_at_which_the_broker_confirms(
     environment: dict[str, str], laptop: str
 ) -> None:
-    """A broker that takes a second for an order, and eight that wait."""
+    """The broker takes a second for an order, and eight orders wait."""
     async with (
         behind(environment, "AMQP_URL") as broker,
         ingesting(environment, max_group_orders=8, max_waiting_orders=8) as ingest,
@@ -107,7 +107,7 @@ async def test_p8_what_waits_is_told_by_the_rate_at_which_the_broker_confirms(
 async def _hold_orders(
     ingest: Ingest, broker: Proxy, product_id: str, number: int
 ) -> "list[asyncio.Task[httpx.Response]]":
-    """Orders that the broker has, and does not confirm."""
+    """Orders that have reached the broker and are not confirmed."""
     broker.hold()
     waiting = [asyncio.create_task(ingest.order(product_id)) for _ in range(number)]
 

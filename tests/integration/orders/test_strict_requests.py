@@ -1,4 +1,4 @@
-"""Nothing that a request carries is ignored silently: unknown members, unknown query parameters, a parameter twice."""
+"""A request with unknown members, unknown query parameters or a repeated parameter is refused, never half-ignored."""
 
 import re
 from collections.abc import Mapping
@@ -11,12 +11,19 @@ from pipeline.contract.fields import EXAMPLE_PRODUCT
 from tests.support.services.ingest import ORDERS, Ingest, check_problem
 from tests.support.services.processes import service_process
 
-_VALUES = {"limit": "5", "before": "", "wait": "0"}
+_VALUES = {
+    "limit": "5",
+    "before": "",
+    "wait": "0",
+    "after": "now",
+    "types": "order.failed",
+    "product": EXAMPLE_PRODUCT,
+}
 
 
 @pytest.mark.parametrize("api", ["ingest_api", "product_api"])
 async def test_every_operation_refuses_a_query_that_it_does_not_take(api: str, environment: Mapping[str, str]) -> None:
-    """What an operation takes, its own document says: a new one is tried here without being named."""
+    """Operations come from the OpenAPI documents, so a new one is tested here without naming it."""
     async with (
         service_process(api, environment, ready="/livez") as service,
         httpx.AsyncClient(base_url=service.url, timeout=15) as client,

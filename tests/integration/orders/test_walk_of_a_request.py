@@ -41,7 +41,7 @@ def _is_head(value: Any) -> bool:
 
 
 def _file_of(frame: FrameType | None) -> str | None:
-    """The frame's file as a path in the repository; None for a library's."""
+    """The frame's file, relative to the repository; None for a library's."""
     path = Path(frame.f_code.co_filename) if frame else Path()
     if not path.is_relative_to(_ROOT):
         return None
@@ -51,12 +51,12 @@ def _file_of(frame: FrameType | None) -> str | None:
 
 @contextmanager
 def walk_of_heads() -> Iterator[list[str]]:
-    """The files on the walk of each request meanwhile, in order; a file that comes twice was returned to."""
+    """The files on the walk of each request during the block, in order. A file that comes twice was returned to."""
     walk: list[str] = []
     begun: set[FrameType] = set()
 
     def on_event(frame: FrameType, event: str, _: Any) -> None:
-        # A coroutine that goes on after an await is a call as well. It was entered already.
+        # A coroutine that continues after an await is also a call event, but it was entered before.
         if event != "call" or (here := _file_of(frame)) is None or frame in begun:
             return
         code = frame.f_code
@@ -104,7 +104,7 @@ async def test_an_accepted_order_walks_through_few_files_and_returns_to_none(
 
 
 async def _walk_of_an_accepted(url: str, order: bytes) -> list[str]:
-    """The walk of one request with a key of its own; empty if a slow machine did not accept it."""
+    """The walk of one request with a new key; empty if the service did not accept it, on a slow machine."""
     client = await RawClient.connect(url)
     with walk_of_heads() as walk:
         client.send(order.replace(b"KEY", secrets.token_hex(8).encode()))

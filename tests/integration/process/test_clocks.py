@@ -1,4 +1,4 @@
-"""A clock that is an hour away from the others is in the log and the metrics of its process, and changes no order."""
+"""A clock that is an hour off shows in its process's log and metrics, and changes no order."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What a process has begun ends, whatever library it waits in."""
+"""Background tasks end with their process, whatever library they wait in."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""What is wrong at start is clear at start: exit 78, one line, and no part of a secret. What may pass is retried."""
+"""Wrong settings end a start with 78 and one line, without secrets. Transient faults are retried."""
 
 import asyncio
 import resource
@@ -20,7 +20,7 @@ SERVICES = ["ingest_api", "persist_worker", "product_consumer", "product_api"]
 
 
 async def start(name: str, environment: Mapping[str, str], files: int | None = None) -> tuple[int | None, str]:
-    """Exit code and output of a process that ends by itself. `files`: how many it may have open."""
+    """Exit code and output of a process that ends by itself. `files`: its limit of open files."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", name),
@@ -85,7 +85,7 @@ async def broker(servers: Servers) -> AsyncIterator[httpx.AsyncClient]:
 
 @asynccontextmanager
 async def said_by_the_broker(environment: Mapping[str, str], amqp_url: str) -> AsyncIterator[str]:
-    """What readiness and the log of persist_worker say of a broker that refuses it."""
+    """What persist_worker's readiness and log say about a broker that refuses it."""
     async with (
         service_process("persist_worker", {**environment, "AMQP_URL": amqp_url}, ready="/livez") as worker,
         httpx.AsyncClient() as client,

@@ -30,7 +30,7 @@ async def products(database_url: str) -> AsyncIterator[Products]:
 
 
 async def test_p8_lists_past_their_bound_are_busy_and_all_else_is_answered(products: Products) -> None:
-    """A full pool is not a PostgreSQL that is away: readiness has a connection that nothing else takes."""
+    """A full pool does not make the service unready: readiness has its own connection."""
     created = (await products.create(ProductValues("Laptop", Decimal(1500), 50))).after
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(products._lists.turn("reader"))
@@ -45,10 +45,10 @@ async def test_p8_lists_past_their_bound_are_busy_and_all_else_is_answered(produ
 async def test_p8_one_client_that_reads_many_products_leaves_places_and_turns_to_the_others(
     products: Products, database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also for a product that it has asked for itself, and was told that it has too many in hand."""
+    """Even for a product for which the greedy client was just refused."""
 
     async def nothing(_: str) -> None:
-        """Redis answers two readers in any order; here the greedy one must be the first to look the product up."""
+        """Redis may answer two readers in any order. Here the greedy one must look the product up first."""
 
     created = (await products.create(ProductValues("Laptop", Decimal(1500), 50))).after.product.id
     async with connect(redis_url) as redis, locked(database_url, "products"):

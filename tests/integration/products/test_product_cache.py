@@ -107,7 +107,7 @@ async def test_a_fill_after_the_bust_is_kept_and_the_slow_one_after_it_is_not(ca
 async def test_whatever_the_order_of_fills_and_busts_nothing_older_than_the_last_bust_is_read(
     cache: ProductCache,
 ) -> None:
-    """A hundred rounds of everything at once: the interleavings are Redis's own."""
+    """A hundred rounds of everything at once, interleaved as Redis happens to."""
     for round_ in range(100):
         product_id = f"{_ID}-{round_}"
         work = [cache.fill(product_id, version, b"%d" % version) for version in (1, 2, 3, 4)]
@@ -184,7 +184,7 @@ async def test_a_bust_that_failed_is_made_up_for_by_the_next(
     proxy.go_away()
     assert not await far_cache.bust_or_defer([(_ID, 2)])
     proxy.come_back()
-    assert await cache.read(_ID) == CachedProduct(1, _OLD)  # nobody else can know
+    assert await cache.read(_ID) == CachedProduct(1, _OLD)  # only this cache can know
     await eventually(lambda: far_cache.bust_or_defer([("another", 2)]))
     assert await cache.read(_ID) is None
     assert not await cache.fill(_ID, 1, _OLD)
@@ -235,7 +235,7 @@ async def test_a_redis_that_answers_and_refuses_to_write_is_not_said_to_be_there
 
 
 async def test_a_redis_that_has_forgotten_everything_is_told_of_once(far_cache: ProductCache, redis: Redis) -> None:
-    """With the fences gone, a slow reader can put back an old value: nothing else would tell that from a cold cache."""
+    """Without fences a slow reader can store an old value. Only the epoch tells this cache from a cold one."""
 
     async def looks() -> int:
         calls: int = (await redis.info("commandstats")).get("cmdstat_set", {"calls": 0})["calls"]
@@ -282,7 +282,7 @@ async def test_a_redis_that_hangs_costs_its_readers_one_deadline_and_then_nothin
 async def test_while_a_redis_that_hangs_is_watched_nobody_else_waits_for_it_twice(
     far_cache: ProductCache, proxy: Proxy
 ) -> None:
-    """A batch every few milliseconds would otherwise find itself asking every second or so, and wait for a deadline."""
+    """Otherwise a batch every few milliseconds would ask Redis about once a second, and wait for a deadline."""
     health = Health("test", optional=("redis",))
     async with running_task(far_cache.watch(health, "redis")):
         await eventually(lambda: health.is_up("redis"))

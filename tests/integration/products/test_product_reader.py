@@ -17,7 +17,7 @@ from tests.support.time.conditions import eventually
 
 
 class WatchedProducts(Products):
-    """The real table, with its reads counted; and a read can be held between its SELECT and its return."""
+    """The real table. It counts reads, and can hold a read between its SELECT and its return."""
 
     reads = selected = at_once = most_at_once = 0
     holding: asyncio.Event | None = None
@@ -57,7 +57,7 @@ async def _create(products: Products) -> StoredProduct:
 
 
 async def _change(products: Products, cache: ProductCache, product_id: str, qty: int) -> int:
-    """As a writer does: commit, then bust. Returns the new version."""
+    """Change the product as a writer does: commit, then bust. Returns the new version."""
     change = await products.change(product_id, Adjustment.CORRECTION, lambda old: old.values._replace(qty=qty))
     assert change is not None
     await cache.bust_or_defer([(product_id, change.after.version)])

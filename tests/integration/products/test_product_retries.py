@@ -1,33 +1,22 @@
 """A product is created once, and a restock adds once, however often the request is sent with its Idempotency-Key."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import asyncpg
 import httpx
 import pytest
 
 from product_api import answered
-from product_api.answered import Keyed, digest_of
-from product_api.app import make_app
-from product_api.settings import ProductSettings
+from product_api.answered import KeyedRequest, digest_of
 from tests.chaos.faults import failpoints
 from tests.support.data.products import Audit
+from tests.support.scenes.products import LAPTOP
 from tests.support.services.ingest import check_problem, execute, insert_product
-from tests.support.services.processes import running, service_process
-from tests.support.services.settings import settings_from
+from tests.support.services.processes import service_process
 from tests.support.services.workers import connected
 from tests.support.time.conditions import eventually
 
-LAPTOP = {"name": "Laptop Demo", "price": 1500, "qty": 50}
 KEY = {"Idempotency-Key": "01a20267-97ad-7199-a6a6-540000cf26ec"}
-
-
-@pytest.fixture
-async def api(environment: dict[str, str]) -> AsyncIterator[httpx.AsyncClient]:
-    app = make_app(settings_from(ProductSettings, environment))
-    async with running(app) as url, httpx.AsyncClient(base_url=url, timeout=10) as client:
-        yield client
 
 
 async def restock(
@@ -146,10 +135,10 @@ async def test_p3_p7_a_retry_after_a_death_between_commit_and_bust_is_the_first_
 
 
 async def test_keys_are_their_clients_and_end_after_a_day_and_the_table_does_not_grow(database_url: str) -> None:
-    asked = Keyed("shop", "k", digest_of("restock", 5), 200)
+    asked = KeyedRequest("shop", "k", digest_of("restock", 5), 200)
     product_id = await insert_product(database_url)
 
-    async def remember(connection: "asyncpg.Connection[asyncpg.Record]", keyed: Keyed) -> None:
+    async def remember(connection: "asyncpg.Connection[asyncpg.Record]", keyed: KeyedRequest) -> None:
         async with connection.transaction():
             await answered.begin(connection, keyed)  # type: ignore[arg-type]
             await answered.remember(connection, keyed, product_id, 1, b"{}")  # type: ignore[arg-type]

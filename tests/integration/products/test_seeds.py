@@ -1,4 +1,4 @@
-"""The demo products: those that the documents name, with books that add up, and only where there never was one."""
+"""The demo products: the documents name them, their stock adds up, and they are created only in an empty database."""
 
 import asyncpg
 import pytest

@@ -14,8 +14,8 @@ from database.sessions import reading
 from ingest_api.reads import stored_orders
 from ingest_api.reads.stored_orders import StoredOrders
 from tests.support.data.orders import new_product_id
+from tests.support.scenes.order_reads import Reads, decide_order, notify, order_reads, store_order
 from tests.support.services.ingest import ORDERS, check_problem
-from tests.support.services.order_reads import Reads, decide_order, notify, order_reads, store_order
 from tests.support.time.conditions import eventually
 
 PRODUCT = new_product_id()

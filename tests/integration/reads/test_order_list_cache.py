@@ -18,8 +18,8 @@ from tests.support.brokers.broker import plain_channel, send_orders
 from tests.support.data.orders import T0, order
 from tests.support.data.redis_names import NAMESPACE
 from tests.support.faults.faults import Proxy, proxy_to
+from tests.support.scenes.order_reads import Reads, decide_order, notify, order_reads, store_order
 from tests.support.services.ingest import ORDERS
-from tests.support.services.order_reads import Reads, decide_order, notify, order_reads, store_order
 from tests.support.services.processes import free_port
 from tests.support.services.workers import add_product, connected, product_consumer
 from tests.support.time.conditions import eventually

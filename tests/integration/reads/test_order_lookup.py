@@ -5,8 +5,8 @@ from datetime import timedelta
 
 from pipeline.contract.order_ids import OrderIds
 from tests.support.data.orders import T0
+from tests.support.scenes.order_reads import decide_order, park_order, store_order
 from tests.support.services.ingest import ORDERS, Ingest, check_problem, execute
-from tests.support.services.order_reads import decide_order, park_order, store_order
 
 # ── GET an order
 

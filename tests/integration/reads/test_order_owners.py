@@ -9,11 +9,16 @@ from datetime import timedelta
 import pytest
 
 from database.connection import Connection
+from database.dead_letters import DeadLetter
 from ingest_api.reads.stored_orders import ALL_OF_PRODUCT, THEIRS_OF_PRODUCT
+from persist_worker.write import prepare, write
+from pipeline.broker.deliveries import Delivery
+from pipeline.broker.incoming import read
 from pipeline.contract.order_ids import OrderIds
-from tests.support.data.orders import T0
+from pipeline.contract.orders import SCHEMA, Order, encode_order
+from tests.support.data.orders import T0, body_of, order
+from tests.support.scenes.order_reads import Reads, decide_order, notify, order_reads, park_order, store_order
 from tests.support.services.ingest import ORDERS, check_problem, execute
-from tests.support.services.order_reads import Reads, decide_order, notify, order_reads, park_order, store_order
 from tests.support.services.workers import connected
 from tests.support.time.conditions import eventually
 
@@ -51,7 +56,7 @@ async def test_why_an_order_could_not_be_stored_is_for_its_client_and_who_sees_a
 ) -> None:
     """To others it is what any id is. Whoever has its 202 is never told 404."""
     parked = OrderIds(order_id_key).mint() if is_ours else str(uuid.uuid4())
-    await park_order(database_url, parked, "persist", "invalid_data", f'{{"id":"{parked}","client":"shop"}}'.encode())
+    await park_order(database_url, parked, "persist", "invalid_data", f'[{{"id":"{parked}","client":"shop"}}]'.encode())
     failed, path = {"id": parked, "status": "FAILED", "final": False, "reason": "invalid_data"}, f"{ORDERS}/{parked}"
     for query in ("", "?wait=0.3"):
         assert (await reads.get(path + query, "shop")).json() == failed
@@ -70,7 +75,7 @@ async def test_a_discarded_order_is_failed_for_ever_to_its_client_and_pending_to
     reads: Reads, database_url: str, order_id_key: str
 ) -> None:
     parked = OrderIds(order_id_key).mint()
-    await park_order(database_url, parked, "persist", "invalid_data", f'{{"id":"{parked}","client":"shop"}}'.encode())
+    await park_order(database_url, parked, "persist", "invalid_data", f'[{{"id":"{parked}","client":"shop"}}]'.encode())
     verdict = "INSERT INTO stock_ledger (order_id, outcome, reason) VALUES ($1, 'FAILED', 'invalid_data')"
     await execute(database_url, verdict, parked)
     await execute(database_url, "UPDATE dead_letters SET discarded_at = now(), discard_reason = 'a test order'")
@@ -84,14 +89,49 @@ async def test_a_discarded_order_is_failed_for_ever_to_its_client_and_pending_to
     assert (await reads.get(path, "rival")).json() == {"id": parked, "status": "PENDING", "final": False}
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b'{"client":7}', b'{"id":"x"}', b'{"client":""}', b"x" * 100_000])
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "[",
+        '[{"id":ID}]',
+        '[{"id":ID,"client":7}]',
+        '[{"id":ID,"client":""}]',
+        '[{"client":"shop"}]',
+        '[{"id":"another","client":"shop"}]',
+        '[{"id":ID,"client":"shop"},{"id":ID,"client":"rival"}]',
+        "x" * 100_000,
+    ],
+)
 async def test_where_a_dead_letter_does_not_say_whose_it_is_only_who_sees_all_learns_why(
-    reads: Reads, database_url: str, order_id_key: str, body: bytes
+    reads: Reads, database_url: str, order_id_key: str, body: str
 ) -> None:
     parked = OrderIds(order_id_key).mint()
-    await park_order(database_url, parked, "persist", "unreadable", body)
+    letter = body.replace("ID", f'"{parked}"').encode()
+    await park_order(database_url, parked, "persist", "unreadable", letter)
     assert (await reads.get(f"{ORDERS}/{parked}", "shop")).json() == {"id": parked, "status": "PENDING", "final": False}
     assert (await reads.get(f"{ORDERS}/{parked}", "shop", sees_all=True)).json()["reason"] == "unreadable"
+
+
+async def test_the_client_of_an_order_that_persist_worker_parked_learns_why(
+    reads: Reads, database_url: str, order_id_key: str
+) -> None:
+    """With the letters as persist_worker writes them, whichever way it found the fault."""
+    mint = OrderIds(order_id_key).mint
+    refused, malformed = (order(_ID, 2**40, id=mint(), client="shop") for _ in range(2))
+    body = body_of(refused, malformed).replace(encode_order(malformed), _without_quantity(malformed))
+    incoming = read([Delivery(1, body, SCHEMA, 1, redelivered=False)])
+    async with connected(database_url) as connection:
+        await prepare(connection)
+        written = await write(connection, incoming.orders, [DeadLetter.of(it) for it in incoming.unreadable])
+    assert {it.order_id: it.reason for it in written.parked} == {refused.id: "invalid_data", malformed.id: "unreadable"}
+    for letter in written.parked:
+        told = (await reads.get(f"{ORDERS}/{letter.order_id}", "shop")).json()
+        assert (told["status"], told.get("reason")) == ("FAILED", letter.reason)
+
+
+def _without_quantity(it: Order) -> bytes:
+    return encode_order(it).replace(f'"quantity":{it.quantity}'.encode(), b'"quantity":"no"')
 
 
 async def test_an_order_made_while_the_service_was_open_is_for_who_sees_all(reads: Reads, database_url: str) -> None:

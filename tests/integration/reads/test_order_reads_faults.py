@@ -6,8 +6,8 @@ import uuid
 
 from pipeline.contract.order_ids import OrderIds
 from tests.support.faults.faults import proxy_to
+from tests.support.scenes.order_reads import AT_ONCE_S, are_waiting, decide_order, notify, store_order, took
 from tests.support.services.ingest import ORDERS, Ingest, check_problem, execute, ingesting
-from tests.support.services.order_reads import AT_ONCE_S, are_waiting, decide_order, notify, store_order, took
 from tests.support.time.conditions import eventually
 
 

@@ -4,9 +4,10 @@ import asyncio
 import signal
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from decimal import Decimal
 
+import httpx
 import pytest
 
 from database.channels import VERDICTS
@@ -18,8 +19,8 @@ from pipeline.contract.orders import Order
 from tests.support.brokers.broker import plain_channel, send_orders
 from tests.support.data.metrics import grown, sample
 from tests.support.data.orders import order
-from tests.support.services.ingest import ORDERS, Ingest, check_problem, ingesting
-from tests.support.services.order_reads import (
+from tests.support.scenes.changing_key import ChangingKey
+from tests.support.scenes.order_reads import (
     AT_ONCE_S,
     Reads,
     are_waiting,
@@ -30,8 +31,10 @@ from tests.support.services.order_reads import (
     store_order,
     took,
 )
+from tests.support.services.ingest import ORDERS, Ingest, check_problem, ingesting
 from tests.support.services.workers import Worker, add_product, connected, persist_worker, product_consumer
 from tests.support.time.conditions import eventually
+from web.access.clients import OPS
 
 _A = "01a20267-97ad-7199-a6a6-540000cf26ec"
 _NOTIFIED, _POLLED = (f'headrace_verdict_rounds_total{{because="{it}"}}' for it in ("notification", "poll"))
@@ -132,6 +135,29 @@ async def test_head_waits_as_get_does(ingest: Ingest, database_url: str, laptop:
     response = await asyncio.wait_for(waiting, 5)
     assert (response.status_code, response.content) == (200, b"")
     assert response.headers["order-status-source"] == "store"
+
+
+async def test_who_waited_is_answered_by_the_rights_that_its_key_has_then(
+    environment: dict[str, str], database_url: str
+) -> None:
+    key = ChangingKey("shop")
+    async with order_reads(environment, guard=key) as reads:
+
+        async def answer(change: Callable[[], None]) -> httpx.Response:
+            """To a wait during which the key changes and the order of `shop` is decided."""
+            key.becomes("shop")
+            order_id, seen = await store_order(database_url, _A, client="shop"), reads.orders.selected
+            waiting = asyncio.create_task(reads.get(f"{ORDERS}/{order_id}?wait=30"))
+            await eventually(lambda: reads.orders.selected > seen)
+            change()
+            await decide_order(database_url, order_id, _A)
+            await notify(database_url)
+            return await asyncio.wait_for(waiting, AT_ONCE_S)
+
+        assert (await answer(lambda: key.becomes("shop"))).json()["status"] == "PROCESSED"
+        assert (await answer(lambda: key.becomes("support", OPS))).json()["status"] == "PROCESSED"
+        check_problem(await answer(lambda: key.becomes("rival")), 404, "not-found")
+        check_problem(await answer(key.revoke), 401, "unauthenticated")
 
 
 async def test_an_order_that_is_none_is_not_waited_for(ingest: Ingest) -> None:

@@ -1,1 +1,1 @@
-"""The HTTP server, its doors and its pages."""
+"""The HTTP server: connections, access, pages."""

@@ -1,4 +1,4 @@
-"""Taking connections when the system gives none: a pause and the true cause, for each way in which accept() fails."""
+"""accept() fails: the server pauses, and logs the true cause."""
 
 import asyncio
 import errno
@@ -14,12 +14,12 @@ from structlog.testing import capture_logs
 from tests.support.time.conditions import eventually
 from web.serving.acceptor import Acceptor, listen
 
-_OUT_OF_FILES = "not taking new connections: out of file descriptors"
-_NONE_GIVEN = "not taking new connections: the system gives none"
+_OUT_OF_FILES = "not accepting connections: out of file descriptors"
+_NONE_GIVEN = "not accepting connections: the system refuses them"
 
 
 class Listener:
-    """A socket whose accept() fails for as long as `fails_with` says why."""
+    """A socket whose accept() fails with `fails_with` while that is set."""
 
     def __init__(self, real: socket.socket, fails_with: int) -> None:
         self._real, self.fails_with, self.failures, self.accepted = real, fails_with, 0, 0
@@ -75,4 +75,4 @@ async def test_one_cause_does_not_keep_another_out_of_the_log() -> None:
 
 
 def _told(logs: list[MutableMapping[str, Any]]) -> list[MutableMapping[str, Any]]:
-    return [it for it in logs if it["event"].startswith("not taking")]
+    return [it for it in logs if it["event"].startswith("not accepting")]

@@ -1,4 +1,4 @@
-"""The documents as a client developer meets them: over a socket, with nothing but what the service itself serves."""
+"""The API documents as a client developer meets them: over a socket, served by the service alone."""
 
 import re
 from collections.abc import AsyncIterator, Mapping
@@ -23,7 +23,7 @@ Json = Any
 async def guarded(
     request: pytest.FixtureRequest, environment: Mapping[str, str], tmp_path: Path
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """A client without a key of an API that has keys."""
+    """A client without a key, of an API with keys."""
     keys = tmp_path / "keys.json"
     write_keys(keys, key_of(new_token()))
     async with (
@@ -47,7 +47,7 @@ async def test_every_link_on_the_pages_leads_somewhere_on_this_host(guarded: htt
         path = waiting.pop()
         seen.add(path)
         response = await guarded.get(path, headers={"Accept": "text/html"})
-        if path in ("/health", "/readyz"):  # for operators; not before the broker and the database are there
+        if path in ("/health", "/readyz"):  # for operators; needs the broker and the database
             continue
         assert response.status_code == 200, path
         if response.headers["content-type"].startswith("text/html"):
@@ -135,7 +135,7 @@ async def test_what_is_answered_about_products_is_what_the_document_says(environ
 
 
 def check_answer(response: httpx.Response, document: Json, operation_id: str, status: int | None = None) -> None:
-    """That status, media type, headers and body are such as the document has for the operation."""
+    """Assert that status, media type, headers and body match the document of the operation."""
     if status is not None:
         assert response.status_code == status, response.text
     (operation,) = (

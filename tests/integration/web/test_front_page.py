@@ -1,4 +1,4 @@
-"""`GET /` of both APIs: a page for a person, JSON for a program, and nothing that needs a key or another host."""
+"""`GET /` of both APIs: HTML for a person, JSON for a program, without a key and without other hosts."""
 
 import re
 from base64 import b64encode
@@ -24,7 +24,7 @@ OTHER_URL = "https://other.example:8443/shop"
 async def api(
     request: pytest.FixtureRequest, environment: Mapping[str, str], tmp_path: Path
 ) -> AsyncIterator[tuple[str, httpx.AsyncClient]]:
-    """The name of an API that has keys and is told where the other is; and a client without a key."""
+    """The name of an API with keys that knows the other API's address; and a client without a key."""
     name, keys = request.param, tmp_path / "keys.json"
     write_keys(keys, key_of(new_token()))
     told = {"API_KEYS_FILE": str(keys), f"{name.upper()}_{OTHER[name][1]}_URL": OTHER_URL}

@@ -1,4 +1,4 @@
-"""Behind a proxy that takes a prefix off each path: what a service links to is found through the proxy."""
+"""Behind a proxy that strips a path prefix: the service's links work through the proxy."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager

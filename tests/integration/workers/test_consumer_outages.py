@@ -1,4 +1,4 @@
-"""A consumer that cannot get on: what it has cannot be written, or what is ready is not delivered to it."""
+"""A consumer that is stuck: its batch cannot be written, or the broker delivers nothing to it."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -20,12 +20,12 @@ def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def says(consumer: BatchConsumer, what: str) -> bool:
-    """Whether readiness says that of the consumer, and is held back."""
+    """Whether the consumer is not ready, for this reason."""
     return what in str(consumer._health.summary()) and not consumer._health.is_ready
 
 
 async def settle_next(consumer: BatchConsumer) -> list[bytes]:
-    """Take a batch and acknowledge it. What was in it."""
+    """Take a batch and acknowledge it. Returns its bodies."""
     batch = await consumer.next()
     assert batch is not None
     assert await consumer.settle(batch)
@@ -71,7 +71,7 @@ async def test_p1_what_is_held_for_too_long_is_given_back_and_taken_again_when_t
 async def test_p1_however_long_and_however_often_the_broker_goes_meanwhile_a_message_is_delivered_once_more(
     amqp_url: str,
 ) -> None:
-    """The broker counts deliveries, and takes what comes back too often for poison."""
+    """The broker counts deliveries, and treats a message that returns too often as poison."""
     async with queue_of(amqp_url, b"1", b"2", b"3"), proxy_to(amqp_url) as proxy:
         consumer = make_consumer(proxy.url(amqp_url), deliveries=2, hold_s=0.1)
         async with running_task(consumer.run()), grown(sample("headrace_redeliveries_total", queue=QUEUE)) as growth:
@@ -86,11 +86,11 @@ async def test_p1_however_long_and_however_often_the_broker_goes_meanwhile_a_mes
             await buffered(consumer, 3)
             assert growth() == [3]
         await eventually(lambda: ready(amqp_url, 3))
-    assert max(await delivery_counts(amqp_url, QUEUE)) <= 2  # the second is for the end of this consumer
+    assert max(await delivery_counts(amqp_url, QUEUE)) <= 2  # the second delivery comes when this consumer ends
 
 
 async def test_p1_a_line_that_is_cut_again_and_again_under_a_batch_costs_one_delivery(amqp_url: str) -> None:
-    """Each new session would be given all of it again, and could do nothing with it."""
+    """Each new session would get all messages again, and could not settle them."""
     async with queue_of(amqp_url, b"1", b"2", b"3"), proxy_to(amqp_url) as proxy:
         consumer = make_consumer(proxy.url(amqp_url), deliveries=2)
         async with running_task(consumer.run()), grown(sample("headrace_redeliveries_total", queue=QUEUE)) as growth:
@@ -126,7 +126,7 @@ STALLED = "messages are ready and none is delivered"
 
 @pytest.fixture
 async def stalled() -> AsyncIterator[list[float]]:
-    """What /metrics has said, look after look."""
+    """The values of /metrics, look after look."""
     seen: list[float] = []
     read = sample("headrace_consumer_stalled", queue=QUEUE)
 
@@ -140,7 +140,7 @@ async def stalled() -> AsyncIterator[list[float]]:
 async def test_acks_that_got_lost_are_noticed_and_mended(
     amqp_url: str, stalled: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The broker waits for them, and has sent ahead all that it may."""
+    """The broker waits for acks, and has sent all messages that the prefetch allows."""
     async with queue_of(amqp_url, *(b"%d" % it for it in range(6))):
         consumer = make_consumer(amqp_url, deliveries=1)
         async with running_task(consumer.run()), asyncio.timeout(20):
@@ -157,7 +157,7 @@ async def test_acks_that_got_lost_are_noticed_and_mended(
 
 
 async def lost(*_: object, **__: object) -> None:
-    """What never gets to the broker."""
+    """Drops an ack before it reaches the broker."""
 
 
 async def test_a_consumer_that_the_broker_does_not_know_is_noticed_and_mended(
@@ -178,7 +178,7 @@ async def test_a_consumer_that_the_broker_does_not_know_is_noticed_and_mended(
 
 
 async def test_a_consumer_that_is_slow_is_left_in_peace(amqp_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As much is ready as ever, and nothing comes: but it is for us to go on."""
+    """As many messages are ready as before and none is delivered, but only because the worker has not settled any."""
     looks = 0
     look_at = batches._look_at
 

@@ -1,4 +1,4 @@
-"""COPY of text: every character that PostgreSQL can store comes back as it went, whatever it means to COPY."""
+"""COPY of text: every character that PostgreSQL can store comes back unchanged, even if COPY gives it a meaning."""
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ async def test_any_text_comes_back_as_it_went(connection: Connection) -> None:
 
 
 async def test_every_character_comes_back_as_it_went(connection: Connection) -> None:
-    """By itself between two letters, so that none hides in an escape of its neighbour: 64 of them in a row."""
+    """Each character alone between two letters, so that no neighbour's escape hides it; 64 in a row."""
     characters = [chr(it) for it in (*range(1, 0xD800), *range(0xE000, 0x110000))]
     rows = [Row("a".join(characters[at : at + 64])) for at in range(0, len(characters), 64)]
     assert await copied(connection, rows) == rows
@@ -58,7 +58,7 @@ async def test_a_nul_is_refused_in_words_before_the_copy_begins(connection: Conn
 @pytest.mark.parametrize("type_", ["uuid", "bytea"])
 @pytest.mark.parametrize("text", ["a\tb", "a\nb", "\\N", "\\.", "ab\\"])
 def test_what_is_no_text_may_not_hold_what_text_may(type_: Type, text: str) -> None:
-    """Escaped, it could become a value: PostgreSQL reads white space between hex digits."""
+    """Escaped, it could become a value, because PostgreSQL ignores white space between hex digits."""
     with pytest.raises(UnsafeText, match="a field that is no text holds a tab, a newline or a backslash"):
         copy_text([Column("it", type_)], [Row(text)])
 

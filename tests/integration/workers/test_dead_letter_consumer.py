@@ -1,4 +1,4 @@
-"""What the broker gives up on becomes dead letters: on a real broker, which is made to give up."""
+"""Messages that a real broker dead-letters become rows of dead_letters."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -50,7 +50,7 @@ async def connection(database_url: str) -> AsyncIterator[Connection]:
 
 
 async def publish(environment: dict[str, str], key: str, *orders: Order) -> None:
-    """All of them as one message."""
+    """Publish all orders as one message."""
     async with plain_channel(environment["AMQP_URL"]) as channel:
         await topology.declare_accepted(channel)
         await topology.declare_created(channel)
@@ -58,13 +58,13 @@ async def publish(environment: dict[str, str], key: str, *orders: Order) -> None
 
 
 async def give_up(environment: dict[str, str], *orders: Order, queue: str = ACCEPTED) -> None:
-    """One message of these orders, in orders.dead."""
+    """Publish these orders, and make the broker move them to orders.dead."""
     await publish(environment, topology.ORDER_ACCEPTED if queue == ACCEPTED else topology.ORDER_CREATED, *orders)
     await reject(environment["AMQP_URL"], queue)
 
 
 async def store(environment: dict[str, str], *orders: Order) -> None:
-    """Run them through persist_worker, so that they are in orders.created as one message."""
+    """Run the orders through persist_worker, so that they are in orders.created as one message."""
     await publish(environment, topology.ORDER_ACCEPTED, *orders)
     async with persist_worker(environment) as worker:
         await worker.run_once()
@@ -76,7 +76,7 @@ async def decide(environment: dict[str, str]) -> None:
 
 
 async def park_all(environment: dict[str, str], letters: int) -> None:
-    """Consume orders.dead until `letters` new letters are parked; the queue is empty then."""
+    """Consume orders.dead until `letters` new letters are parked. Then the queue is empty."""
     async with dead_letter_consumer(environment) as consumer:
         while letters > 0:
             letters -= await consumer.run_once() or 0
@@ -95,7 +95,7 @@ def parked(stage: str, *orders: Order, reason: str = "rejected") -> list[DeadRow
 async def test_p4_a_message_that_comes_back_too_often_is_a_dead_letter_for_each_of_its_orders(
     environment: dict[str, str], connection: Connection
 ) -> None:
-    """In the process as it is deployed: the consumer is a part of persist_worker."""
+    """In a real persist_worker process, of which the consumer is a part."""
     orders = [order(A), order(A, 2)]
     await publish(environment, topology.ORDER_ACCEPTED, *orders)
     assert await return_too_often(environment["AMQP_URL"], ACCEPTED) == 101
@@ -123,11 +123,11 @@ async def test_p4_what_was_stored_and_given_up_by_the_second_worker_is_parked_fo
 async def test_p4_what_was_stored_and_given_up_by_the_first_worker_is_passed_on_to_the_second(
     environment: dict[str, str], connection: Connection
 ) -> None:
-    """Its twin may be on its way there already: who is told FAILED must not be PROCESSED a moment later."""
+    """A copy of the order may be on its way. An order that was FAILED must not become PROCESSED."""
     await add_product(connection, A, 5)
     stored, unstored = order(A), order(A)
     await store(environment, stored)
-    async with plain_channel(environment["AMQP_URL"]) as channel:  # and the worker died before it passed it on
+    async with plain_channel(environment["AMQP_URL"]) as channel:  # and the worker died before it forwarded the order
         await (await channel.get_queue(CREATED)).purge()
     await give_up(environment, stored, unstored)
     await park_all(environment, 1)
@@ -153,7 +153,7 @@ async def test_p4_who_was_told_that_it_failed_is_not_passed_on_after_all(
 async def test_p4_the_way_into_the_net_is_made_again_by_the_net(
     environment: dict[str, str], connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No one who consumes or publishes is told that somebody has removed it: the broker meets it alone."""
+    """No consumer or publisher hears that the binding was removed; only the broker meets the missing binding."""
     monkeypatch.setattr(batches, "_DEPTH_INTERVAL_S", 0.05)
     await give_up(environment, it := order(A))
     consumer, _ = make_dead_letter_consumer(environment, Health("persist_worker", PART, PUBLISHER))
@@ -188,7 +188,7 @@ async def test_p10_what_nobody_can_read_is_parked_byte_by_byte_with_its_version(
     bodies = {b"\x00\xff no JSON": SCHEMA, body_of(order(A)): 9, b'[{"id":7}]': SCHEMA, b"[1": "two"}
     async with plain_channel(environment["AMQP_URL"]) as channel:
         await topology.declare_dead(channel)
-        for body, schema in bodies.items():  # and none of them says where it comes from
+        for body, schema in bodies.items():  # and none of the messages names its queue
             await send(channel, topology.DEAD_EXCHANGE, "x", body, headers={"schema": schema})
     await park_all(environment, len(bodies))
     assert await dead_letters(connection) == [DeadRow(None, "persist", Reason.DEAD_LETTERED, body) for body in bodies]

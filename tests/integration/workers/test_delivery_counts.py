@@ -1,4 +1,4 @@
-"""What the broker counts towards the delivery limit, on which the holding of batches rests."""
+"""What the broker counts towards the delivery limit. Holding a batch relies on it."""
 
 from collections.abc import Awaitable, Callable
 
@@ -33,7 +33,7 @@ async def hang_up(message: AbstractIncomingMessage) -> None:
 async def test_p1_whichever_way_a_message_is_given_back_that_counts_once_at_most(
     amqp_url: str, give_back: Callable[[AbstractIncomingMessage], Awaitable[None]]
 ) -> None:
-    """Measured on RabbitMQ 3.10: once, all four. Later generations do not count a nack."""
+    """On RabbitMQ 3.10, each of the four counts once. Later releases do not count a nack."""
     async with plain_channel(amqp_url) as channel:
         await topology.declare_accepted(channel)
         await send(channel, topology.ORDERS_EXCHANGE, topology.ORDER_ACCEPTED, b"[]")
@@ -47,7 +47,7 @@ async def test_p1_whichever_way_a_message_is_given_back_that_counts_once_at_most
 
 
 async def get(amqp_url: str) -> AbstractIncomingMessage:
-    """The next message, on a connection of its own."""
+    """The next message, on a new connection."""
     connection = await aio_pika.connect(amqp_url)
     queue = await (await connection.channel()).get_queue(QUEUE, ensure=False)
 

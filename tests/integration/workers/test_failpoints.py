@@ -1,4 +1,4 @@
-"""Each failpoint, in a process, on real servers: it is hit exactly where its name says, and costs no order."""
+"""Each failpoint in a real process: it fires exactly where its name says, and no order is lost."""
 
 import asyncio
 import signal
@@ -33,7 +33,7 @@ async def database(database_url: str) -> AsyncIterator[Connection]:
 
 @asynccontextmanager
 async def failing(environment: dict[str, str], failpoint: str, once: Path | None = None) -> AsyncIterator[Service]:
-    """The service that a failpoint is in, ready, with that failpoint. `once`: what is made when it happens."""
+    """A ready service with this failpoint. `once`: the file that the failpoint makes when it fires."""
     name, _, _ = failpoint.partition(":")
     variables = {failpoints.VARIABLE: failpoint}
     if once:
@@ -51,7 +51,7 @@ async def publish(environment: dict[str, str], key: str, product_id: str) -> str
 
 
 async def holds(environment: dict[str, str], queue: str, count: int) -> bool:
-    """Whether so many messages are in a queue, besides those that somebody has in hand."""
+    """Whether this many messages are ready in a queue."""
     return await unsettled(environment["AMQP_URL"], queue) == count
 
 
@@ -90,7 +90,7 @@ async def test_p1_p2_persist_worker_dies_where_it_is_told(
 async def test_p1_p2_persist_worker_is_cut_off_from_postgres_where_it_is_told(
     environment: dict[str, str], database: Connection, name: str, path: str
 ) -> None:
-    """It is not told whether the rows are there. Once they are, the next attempt goes the way that expects it."""
+    """The worker does not learn whether the rows were stored. If they were, the next attempt uses staging."""
     product_id = await insert_product(environment["DATABASE_URL"])
     async with failing(environment, f"{name}:cut") as worker:
         order_id = await publish(environment, topology.ORDER_ACCEPTED, product_id)
@@ -191,7 +191,7 @@ async def test_p1_ingest_api_dies_when_the_broker_has_the_order_and_nobody_knows
 async def test_p7_product_api_dies_between_commit_and_bust_and_the_age_of_a_price_is_bounded_once(
     environment: dict[str, str],
 ) -> None:
-    """The cache has the old price for its TTL. A door that learns it there counts its age from when it was read."""
+    """The cache holds the old price for its TTL. ingest_api counts its age from when it was read from PostgreSQL."""
     product_id, max_age_s = await insert_product(environment["DATABASE_URL"], "10.00"), 6.0
     async with failing(environment, "product.after_commit_before_bust:kill") as api:
         async with httpx.AsyncClient(base_url=api.url) as client:
@@ -201,7 +201,7 @@ async def test_p7_product_api_dies_between_commit_and_bust_and_the_age_of_a_pric
                 await client.patch(f"/products/{product_id}", json={"price": 25})
         assert await api.ended() == KILLED
     async with ingesting(environment, catalogue_ttl_s=max_age_s) as ingest:
-        # Connects to PostgreSQL: while that takes longer than the catalogue's patience, an old price sells.
+        # Connect to PostgreSQL first: if that took longer than the catalogue waits, the old price would be used.
         assert (await ingest.order(await insert_product(environment["DATABASE_URL"], "1.00"))).status_code == 202
         await asyncio.sleep(max(0.0, read_at + max_age_s - 2 - time.monotonic()))  # almost as old as it may be
 

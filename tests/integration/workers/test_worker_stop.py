@@ -33,7 +33,7 @@ QUEUES = {
 
 
 async def send_one(environment: dict[str, str], name: str) -> str:
-    """An order for a worker. The queue it is in."""
+    """Send one order to a worker. Returns its queue."""
     declare, key = QUEUES[name]
     async with plain_channel(environment["AMQP_URL"]) as channel:
         queue = await declare(channel)
@@ -45,7 +45,7 @@ async def send_one(environment: dict[str, str], name: str) -> str:
 async def test_p9_a_batch_that_is_held_because_the_database_is_away_does_not_hold_up_a_stop(
     environment: dict[str, str], name: str
 ) -> None:
-    """Nothing of it is committed: it is left to the broker at once."""
+    """Nothing is committed, so the batch goes back to the broker at once."""
     queue = await send_one(environment, name)
     async with service_process(name, {**environment, **AWAY}, ready="/livez") as service:
         await eventually(lambda: "holding the batch" in service.log())
@@ -76,7 +76,7 @@ async def test_p9_a_batch_that_is_not_stored_within_the_grace_is_left_to_the_bro
 async def test_p9_a_batch_on_a_server_that_says_nothing_any_more_is_left_to_the_broker(
     environment: dict[str, str], name: str, table: str
 ) -> None:
-    """In the middle of a transaction. Not even its rollback is answered."""
+    """PostgreSQL hangs in the middle of a transaction, and does not even answer the rollback."""
     async with proxy_to(environment["DATABASE_URL"]) as proxy:
         hasty = {
             **environment,

@@ -1,4 +1,4 @@
-"""Orders into PostgreSQL: whatever comes, each of them once, and the bad ones cost only themselves."""
+"""Writing batches to PostgreSQL: each order is stored once, and a bad order costs only itself."""
 
 import math
 from collections.abc import AsyncIterator, Sequence
@@ -155,7 +155,7 @@ async def test_p2_a_whole_batch_again_changes_nothing(connection: Connection) ->
 
 
 async def test_p5_a_retry_at_another_price_keeps_the_first(connection: Connection) -> None:
-    """The id of an order with an Idempotency-Key is derived: a retry may find that the product's price has changed."""
+    """The id of a keyed order is derived, so a retry may have the same id and a new price."""
     first = order(A, price="1.00")
     await write(connection, [first], [])
     written = await write(connection, [changed(first, unit_price=Decimal(2), total_price=Decimal(2))], [])
@@ -229,7 +229,7 @@ async def test_p10_a_poison_row_costs_only_itself(connection: Connection, poison
 
 
 async def _commits(connection: Connection) -> int:
-    """How many transactions wrote what there is."""
+    """The number of transactions that wrote the rows."""
     query = "SELECT count(*) FROM (SELECT xmin::text FROM orders UNION SELECT xmin::text FROM dead_letters) AS t"
     count: int = await connection.fetchval(query)
     return count
@@ -260,7 +260,7 @@ async def test_p10_k_bad_of_n_cost_k_log_n_copies(
         orders[where] = changed(orders[where], quantity=0)
     written = await write(connection, orders, [])
     assert (len(written.stored), len(written.refused)) == (rows - bad, bad)
-    # The direct one, the whole batch staged, and for each bad row at most both halves at each level of the tree.
+    # One direct COPY, one staged batch, and for each bad row at most two halves at each level of the bisection.
     assert len(copies) <= 2 + 2 * bad * math.ceil(math.log2(rows))
 
 
@@ -281,7 +281,7 @@ async def test_p10_what_could_not_be_read_is_parked_with_the_good_rows(connectio
 
 
 async def test_p10_poison_that_is_delivered_again_is_parked_once(connection: Connection) -> None:
-    """Until it was replayed: what dies again after that is news."""
+    """Until it was replayed. If it fails again after that, it is parked again."""
     unreadable = [DeadLetter.of(Unreadable(b"\x00\xff", "no JSON"))]
     bad = changed(order(A), quantity=0)
     stranger = changed(order(A), quantity=2, total_price=Decimal(25))

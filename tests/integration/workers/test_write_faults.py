@@ -1,4 +1,4 @@
-"""Orders into PostgreSQL while it fails: a batch is held, whole, until it works, and nothing is stored twice."""
+"""Writing batches while PostgreSQL fails: the worker holds the whole batch until it works, and stores nothing twice."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -52,11 +52,11 @@ def writing(database: Database, orders: list[Order]) -> "asyncio.Task[Written]":
 async def test_p2_two_workers_with_the_same_batch_at_once_store_it_once(
     connection: Connection, database_url: str
 ) -> None:
-    """As when a channel dies under a batch, and the broker gives it to a neighbour."""
+    """As when a channel dies, and the broker redelivers its batch to another worker."""
     here, there = database_of(database_url), database_of(database_url)
     for turn in (1, 1, 1, -1):
         orders = [order(A) for _ in range(50)]
-        # The last ones wait for each other in a circle, which PostgreSQL breaks.
+        # The last ones deadlock, and PostgreSQL ends one of them.
         both = await asyncio.gather(writing(here, orders), writing(there, orders[::turn]))
         assert sum(len(it.stored) for it in both) == 50
         assert [it.refused for it in both] == [[], []]
@@ -73,7 +73,7 @@ async def held(work: "asyncio.Task[Written]", database: Database, why: str) -> N
 async def test_a_locked_table_holds_the_batch_and_who_waits_for_it_says_so(
     connection: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An ALTER TABLE that waits for a long reader, and keeps everybody else out."""
+    """An ALTER TABLE waits for a long reader, and blocks everything behind it."""
     wait_20_ms_for_locks(monkeypatch)
     database, orders = database_of(database_url), [order(A) for _ in range(10)]
     async with locked(database_url, "orders"):
@@ -125,7 +125,7 @@ async def test_a_disk_that_fills_up_while_bad_rows_are_looked_for_is_blamed_on_n
 async def test_p1_all_or_nothing_when_the_backend_is_killed_in_the_middle(
     connection: Connection, database_url: str
 ) -> None:
-    """In the middle: the good rows are staged and inserted, the dead letters wait for a lock."""
+    """In mid-transaction: the good rows are staged and inserted, and the dead letters wait for a lock."""
     database = database_of(database_url)
     good, bad = [order(A) for _ in range(10)], poison()
     async with locked(database_url, "dead_letters"):
@@ -154,7 +154,7 @@ async def _kill_who_waits_for_a_lock(connection: Connection) -> bool:
 async def test_p1_a_connection_lost_at_any_moment_of_a_write_costs_nothing(
     connection: Connection, database_url: str
 ) -> None:
-    """Cut after so and so many bytes from the server, which includes a commit whose answer is lost."""
+    """Cut after a number of bytes from the server. One of these cuts loses the answer of a commit."""
     old, bad = order(A), poison()
     await write(connection, [old], [])
     async with proxy_to(database_url) as proxy:
@@ -186,7 +186,7 @@ async def _written_although_cut(database_url: str, cut_after: int, orders: list[
 async def test_a_connection_that_went_silent_does_not_hold_the_batch_for_ever(
     connection: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As after a fail-over behind one address: the old server never answers again, not even that it cancelled."""
+    """As after a failover behind one address: the old server never answers again, not even a cancellation."""
     monkeypatch.setattr(database_connection, "_COMMAND_TIMEOUT_S", 0.1)
     async with proxy_to(database_url) as proxy, asyncio.timeout(5):
         database = database_of(proxy.url(database_url))

@@ -35,7 +35,7 @@ _VOID = 3.0
 
 
 @dataclass(frozen=True)
-class Answered:
+class AnsweredRequest:
     """One request of the honest client, and its answer."""
 
     status: int
@@ -85,14 +85,14 @@ def quantile(values: Iterable[float], share: float) -> float:
 # ── I/O below
 
 
-class Honest:
+class HonestClient:
     """An open-loop client: sends requests at a pace and records the answers."""
 
     def __init__(self, url: str) -> None:
         self._url = url
         self._free: list[RawClient] = []
-        self.answers: list[Answered] = []
-        self.probes: list[Answered] = []
+        self.answers: list[AnsweredRequest] = []
+        self.probes: list[AnsweredRequest] = []
         self.late_s: list[float] = []
         self.late_probes_s: list[float] = []
         """Waiting times of probes without an answer when the block ended."""
@@ -118,7 +118,7 @@ class Honest:
                 group.create_task(self._ask(LIVEZ, due, [], self.probes, self.late_probes_s))
 
     async def _ask(
-        self, request: bytes, due: float, free: list[RawClient], answers: list[Answered], late_s: list[float]
+        self, request: bytes, due: float, free: list[RawClient], answers: list[AnsweredRequest], late_s: list[float]
     ) -> None:
         """Send one request and record its answer, or how long it had waited when the block ended."""
         status, body, client = 0, b"", _open(free)
@@ -139,7 +139,7 @@ class Honest:
         finally:
             if client is not None:
                 client.close()
-        answers.append(Answered(status, time.monotonic() - due, body))
+        answers.append(AnsweredRequest(status, time.monotonic() - due, body))
 
 
 def _open(free: list[RawClient]) -> RawClient | None:
@@ -153,13 +153,13 @@ def _open(free: list[RawClient]) -> RawClient | None:
 
 
 @asynccontextmanager
-async def honest(service: Service, requests: Iterable[bytes], *, per_s: float = 50.0) -> AsyncIterator[Honest]:
+async def honest(service: Service, requests: Iterable[bytes], *, per_s: float = 50.0) -> AsyncIterator[HonestClient]:
     """Run an honest client of `service`, and a prober of /livez, for the block. `requests`: endless."""
     each = iter(requests)
-    calm = Honest(service.url)
+    calm = HonestClient(service.url)
     async with running_task(*_at_work(calm, each, per_s)):
         await asyncio.sleep(_CALM_S)  # time is the subject
-    client = Honest(service.url)
+    client = HonestClient(service.url)
     with memory_of(service) as grown_bytes:
         async with running_task(*_at_work(client, each, per_s)):
             yield client
@@ -167,15 +167,15 @@ async def honest(service: Service, requests: Iterable[bytes], *, per_s: float = 
         client.figures = _figures(client, grown_bytes() / MIB, slack)
 
 
-def _at_work(client: Honest, requests: Iterator[bytes], per_s: float) -> list[Coroutine[Any, Any, None]]:
+def _at_work(client: HonestClient, requests: Iterator[bytes], per_s: float) -> list[Coroutine[Any, Any, None]]:
     return [client.probe(), client.send(requests, per_s)]
 
 
-def _took_s(client: Honest) -> list[float]:
+def _took_s(client: HonestClient) -> list[float]:
     return [*(it.took_s for it in client.answers), *client.late_s]
 
 
-def _figures(client: Honest, grown_mb: float, slack: float) -> Figures:
+def _figures(client: HonestClient, grown_mb: float, slack: float) -> Figures:
     return Figures(
         Counter(it.status for it in client.answers),
         quantile(_took_s(client), 0.5),

@@ -38,6 +38,12 @@ def samples(*languages: str) -> list[Sample]:
     return [it for document in documents() for it in _samples(document) if not languages or it.language in languages]
 
 
+def sample_with(document: str, text: str) -> str:
+    """The one sample in Python of the document that has `text` in it."""
+    (found,) = [it.text for it in samples("python") if it.document == document and text in it.text]
+    return found
+
+
 def indented(document: Path) -> list[str]:
     """The first line of each block that is code by its indentation alone."""
     return _INDENTED.findall(_FENCE.sub("", document.read_text()))

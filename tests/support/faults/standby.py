@@ -40,7 +40,7 @@ class Standby:
             async def is_there() -> bool:
                 return not await standby.fetchval(behind, until)
 
-            await eventually(is_there)
+            await eventually(is_there, 60)  # a preparation: how fast PostgreSQL replicates is no promise of ours
 
     async def promote(self) -> None:
         """Make the standby writable. The old primary runs on; its later writes are lost to the new one."""

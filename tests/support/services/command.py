@@ -8,7 +8,7 @@ from typing import Any
 
 from stack.home.directory import ROOT, Home
 
-SERVICES = {"ingest_api", "persist_worker", "product_consumer", "product_api"}
+SERVICES = {"ingest_api", "persist_worker", "product_consumer", "product_api", "event_relay"}
 SERVERS = {"postgres", "rabbitmq", "redis"}
 # Variables of the stack and of servers must not leak in from the run that started these tests.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.endswith(("_URL", "_PORT"))}

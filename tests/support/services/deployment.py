@@ -1,7 +1,11 @@
-"""All four services as processes, each on its own port, so that one can be replaced under load."""
+"""The four services of an order's path as processes, each on its own port, so that one can be replaced under load.
+
+A test may start event_relay as well, by its name.
+"""
 
 import asyncio
 import signal
+from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -35,7 +39,7 @@ class Deployment:
     environment: Mapping[str, str]
     connection: Connection
     _stack: AsyncExitStack
-    _ports: dict[str, int] = field(default_factory=lambda: {name: free_port() for name in SERVICES})
+    _ports: defaultdict[str, int] = field(default_factory=lambda: defaultdict(free_port))
     services: dict[str, Service] = field(default_factory=dict)
     former: list[Service] = field(default_factory=list)
     """Services that were replaced."""
@@ -137,12 +141,12 @@ async def deployed(
     database_url: str | None = None,
     own: Mapping[str, Mapping[str, str]] | None = None,
 ) -> AsyncIterator[Deployment]:
-    """Run all four services for the block. Yields them ready.
+    """Run the four services of an order's path for the block. Yields them ready.
 
     `database_url`: the tests' own, if it differs from the services'. `own`: see Deployment.
     """
     async with connected(database_url or environment["DATABASE_URL"]) as connection, AsyncExitStack() as stack:
-        deployment = Deployment(environment, connection, stack, own=own or {})
+        deployment = Deployment(environment, connection, stack, own={} if own is None else own)
         await deployment.start_missing()
         yield deployment
 

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-SERVICES = ("ingest_api", "persist_worker", "product_consumer", "product_api")
+SERVICES = ("ingest_api", "persist_worker", "product_consumer", "product_api", "event_relay")
 _ROOT = Path(__file__).parents[3]
 _MOST_BYTES = 1 << 20
 

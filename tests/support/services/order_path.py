@@ -19,7 +19,6 @@ from database.connection import Connection
 from database.sessions import make_pool
 from ingest_api.idempotency.accepted_orders import AcceptedOrders
 from ingest_api.idempotency.records import fingerprint_of, pack, unpack
-from ingest_api.reads.order_view import encode, encode_list, view
 from ingest_api.reads.stored_orders import ReadLimits, StoredOrders
 from ingest_api.requests import OrderRequest, decode_request, to_order
 from migrations.__main__ import migrate
@@ -27,6 +26,7 @@ from persist_worker.write import prepare, write
 from pipeline.broker.deliveries import Delivery
 from pipeline.broker.incoming import read
 from pipeline.contract.order_ids import OrderIds
+from pipeline.contract.order_view import encode, encode_list, view
 from pipeline.contract.orders import SCHEMA, Order, encode_order, join_orders, with_context
 from stack.operate import repair
 from web.requests.paging import _FIRST_PAGE, Page

@@ -136,6 +136,11 @@ async def product_consumer(environment: Mapping[str, str], **changes: object) ->
             yield worker
 
 
+async def buffered(worker: Worker, count: int) -> None:
+    """Wait until the worker has received exactly that many messages that are not in a batch yet."""
+    await eventually(lambda: len(worker.consumer._buffer) == count)
+
+
 @asynccontextmanager
 async def _running(worker: Worker, health: Health) -> AsyncIterator[None]:
     try:

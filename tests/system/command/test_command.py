@@ -1,4 +1,4 @@
-"""The `headrace` script itself: the virtual environment that it makes, with lock files of no packages."""
+"""The `headrace` script: it makes the virtual environment, here from empty lock files."""
 
 import fcntl
 import os
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """The script beside a `stack` that does nothing, in a path with a space."""
+    """The script, with a `stack` that does nothing, in a path with a space."""
     root = tmp_path / "a checkout"
     (root / "stack").mkdir(parents=True)
     shutil.copy(ROOT / "headrace", root)
@@ -38,7 +38,7 @@ def run(checkout: Path, *arguments: str, code: int = 0) -> subprocess.CompletedP
 
 
 def headrace(checkout: Path, *arguments: str) -> list[str]:
-    """The lines that it prints: its own, which go to standard error, before those of `stack`."""
+    """The printed lines: first the script's own, from standard error, then those of `stack`."""
     done = run(checkout, *arguments)
     return [*done.stderr.splitlines(), *done.stdout.splitlines()]
 
@@ -50,7 +50,7 @@ def change_locks(checkout: Path) -> None:
 
 @contextmanager
 def held_lock(path: Path) -> Iterator[None]:
-    """As a running stack holds it."""
+    """Hold the lock as a running stack does."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -63,7 +63,7 @@ def test_the_environment_of_a_running_stack_is_added_to_and_never_emptied(checko
     in_use.touch()
     assert "creating .venv" in headrace(checkout, "test", "unit")[0]
     assert in_use.exists()
-    assert headrace(checkout, "up", "-d") == ["stack up -d"]  # what test needs has what up needs
+    assert headrace(checkout, "up", "-d") == ["stack up -d"]  # the packages of `test` include those of `up`
 
     change_locks(checkout)
     assert "creating .venv" in headrace(checkout, "up")[0]

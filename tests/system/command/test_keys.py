@@ -26,7 +26,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 def add(stack: Stack, client: str, *scopes: str) -> str:
-    """The token: what a shell's KEY=$(…) would hold."""
+    """Run `keys add`. Returns the token, as a shell's KEY=$(…) would get it."""
     options = [word for scope in scopes for word in ("--scope", scope)]
     command = [str(ROOT / "headrace"), "keys", "add", client, *options]
     environment = {**ENVIRONMENT, "HEADRACE_HOME": str(stack.home.path)}
@@ -38,7 +38,7 @@ def orders_url(stack: Stack) -> str:
 
 
 def product_ids(stack: Stack, token: str) -> list[str]:
-    """Of those in stock: the demo sells some of them out."""
+    """Ids of products in stock, because the demo sells some out."""
     status, body = get(f"{stack.status()['services']['product_api']['url']}/products", 5, token)
     assert status == 200
     return [product["id"] for product in json.loads(body) if product["qty"] > 0]
@@ -101,7 +101,7 @@ async def test_a_service_that_comes_back_without_its_key_file_lets_nobody_in(sta
 
 
 def answers(url: str, order: dict[str, object], token: str | None) -> int | None:
-    """The status; None while nobody listens."""
+    """The status of an answer; None while nothing listens."""
     try:
         return post_json(url, order, 10, token)[0]
     except OSError:

@@ -1,4 +1,4 @@
-"""Under root, services run as another user where that user can run them, and `up` says where it cannot."""
+"""Under root, services run as another user if that user can run them. If not, `up` says so."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from tests.support.time.conditions import eventually
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="who is not root runs all as himself")
 
 PYTHON = "/usr/bin/python3"
-# What no checkout has, or what is large and not needed to run one.
+# Files that no checkout has, or that are large and not needed.
 _LEFT_OUT = shutil.ignore_patterns(".git", ".venv", ".headrace", "__pycache__", ".*_cache", "tests", "benchmarks")
 
 
@@ -50,7 +50,7 @@ def test_where_the_user_cannot_read_all_services_run_as_root_and_up_says_why(tmp
 
 @pytest.fixture
 def open_checkout() -> Iterator[Path]:
-    """A copy of this checkout that all can read, with Debian's Python in its `.venv`."""
+    """A copy of this checkout that every user can read, with Debian's Python in `.venv`."""
     if not shutil.which("apt-get") or subprocess.run([PYTHON, "-c", "import venv, ensurepip"], check=False).returncode:
         pytest.skip(f"{PYTHON} is not Debian's, or cannot make a virtual environment")
     directory = Path(tempfile.mkdtemp(prefix="headrace-open-", dir="/var/tmp"))
@@ -68,7 +68,7 @@ def open_checkout() -> Iterator[Path]:
 
 
 def low_port() -> int:
-    """A free one of those that only root may listen on."""
+    """A free port that only root may listen on."""
     for port in range(1023, 900, -1):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)):

@@ -54,7 +54,7 @@ def test_the_printed_curl_works_when_pasted(stack: Stack) -> None:
 
 
 def test_the_examples_of_the_documents_work_as_they_are(stack: Stack) -> None:
-    """What the page at /docs sends at the first click: the examples that it fills in, and no optional parameter."""
+    """The requests that /docs sends at the first click: its examples, without optional parameters."""
     stack.up()
     asked_for = set()
     for name in ("ingest_api", "product_api"):
@@ -65,7 +65,7 @@ def test_the_examples_of_the_documents_work_as_they_are(stack: Stack) -> None:
                     continue
                 for request in first_clicks(client, method, path, operation):
                     assert client.send(request).is_success, (request.method, request.url, request.content)
-    # A reader has to say which order, which version, and which product is to go.
+    # A reader must choose an order, a version, and the product to delete.
     assert asked_for == {("getOrder", "order_id"), ("replaceProduct", "If-Match"), ("deleteProduct", "product_id")}
 
 

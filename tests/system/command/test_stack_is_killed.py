@@ -1,4 +1,4 @@
-"""What is left when a part of the stack, or all that watches over it, is killed or stopped; and what comes back."""
+"""Parts of the stack, its supervisor or its keeper are killed or stopped: what ends, and what starts again."""
 
 import json
 import os

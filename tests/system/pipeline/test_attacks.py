@@ -20,7 +20,7 @@ from tests.support.clients.load import loading
 from tests.support.services.deployment import Deployment
 from tests.support.time.conditions import eventually
 
-# Deep: the bounds of time want the machine to themselves. ./headrace test system -- -k attacks
+# Deep, because bounds of time need the whole machine: ./headrace test system -- -k attacks
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.deep]
 
 Tell = Callable[[str], None]
@@ -29,7 +29,7 @@ QTY = 10**9
 
 
 def check(figures: Figures) -> None:
-    """What holds under any attack."""
+    """Assert what holds under every attack."""
     assert figures.grown_mb <= 60
     if not figures.is_void:
         assert figures.p99_s <= 0.25
@@ -38,7 +38,7 @@ def check(figures: Figures) -> None:
 
 
 async def test_p8_bulks_of_products_that_do_not_exist(deployment: Deployment, tell: Tell) -> None:
-    """150 bulks at once, each of 1,000 ids that nobody has asked for before."""
+    """150 bulks at once, each with 1,000 new ids."""
     product_id = await deployment.create_product(QTY)
     ingest_api = deployment.services["ingest_api"]
     orders = itertools.repeat(order_of(product_id))
@@ -58,7 +58,7 @@ async def test_p8_lists_of_the_largest_size_on_400_connections(deployment: Deplo
     product_id = await deployment.create_product(QTY)
 
     async def is_calm() -> bool:
-        """What the attack before has left is over."""
+        """Wait until the effects of the previous attack are over."""
         return (await deployment.order(product_id)).status_code == 202
 
     await eventually(is_calm)
@@ -85,7 +85,7 @@ async def test_p8_lists_of_the_largest_size_on_400_connections(deployment: Deplo
 async def test_p8_ten_thousand_half_open_connections_and_500_new_ones_a_second(
     deployment: Deployment, tell: Tell
 ) -> None:
-    """They take all places, and none that an honest client or a probe needs."""
+    """The attackers take all their places, and none that an honest client or a probe needs."""
     product_id = await deployment.create_product(QTY)
     ingest_api = deployment.services["ingest_api"]
     answered: list[int] = []
@@ -110,7 +110,7 @@ async def test_p8_ten_thousand_half_open_connections_and_500_new_ones_a_second(
 
 
 async def _probe(health_url: str, answered: list[int]) -> None:
-    """Until cancelled: /livez ten times a second, as an orchestrator asks it."""
+    """Probe /livez ten times a second, as an orchestrator does, until cancelled."""
     async with httpx.AsyncClient(base_url=health_url, timeout=5) as client:
         while True:
             answered.append((await client.get("/livez", headers={"Connection": "close"})).status_code)

@@ -12,7 +12,7 @@ from tests.support.services.workers import connected
 from tests.support.time.conditions import eventually
 
 QUEUED = 1_000_000
-# A message holds as many as ingest_api puts into one under a flood; one after the other, so that their order is known.
+# Messages are as large as ingest_api makes them under a flood, and sent one by one, so their order is known.
 _GROUP, _IN_FLIGHT = 500, 1
 _DRAINED_WITHIN_S = 400.0
 
@@ -30,9 +30,9 @@ _INVERTED = """
 async def test_p4_a_million_queued_orders_are_decided_in_the_order_of_their_acceptance(
     environment: dict[str, str],
 ) -> None:
-    """P1, P2, P4: of each product the stock goes to those who came first, and nobody later gets what they did not."""
+    """P1, P2, P4: each product's stock goes to the first orders, and no later order gets what an earlier did not."""
     database_url = environment["DATABASE_URL"]
-    # The first ones sell out at once, the last ones never.
+    # The first products sell out at once, the last ones never.
     stocks = {await insert_product(database_url, "12.50", qty): qty for qty in range(0, 150_000, 10_000)}
     queued = await fill_queue(environment["AMQP_URL"], list(stocks), QUEUED, _GROUP, _IN_FLIGHT)
     assert queued == sorted(queued)

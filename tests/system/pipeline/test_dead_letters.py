@@ -1,4 +1,4 @@
-"""An order that the broker gives up on, from the client's 202 to its replay, through all four services."""
+"""An order that the broker dead-letters, from the client's 202 to its replay, through all four services."""
 
 import pytest
 
@@ -27,7 +27,7 @@ async def test_what_comes_back_too_often_is_failed_and_a_replay_makes_one_order_
     await deployment.stop(away)
     ids = await bulk(deployment, product_id, 2, 3)
     await eventually(lambda: has_come(deployment, queue))
-    await deployment.stop("persist_worker")  # which would empty the net
+    await deployment.stop("persist_worker")  # which would consume orders.dead
     assert await return_too_often(deployment.environment["AMQP_URL"], queue) == 101
     await deployment.start_missing()
     for order_id in ids:
@@ -48,7 +48,7 @@ async def test_what_comes_back_too_often_is_failed_and_a_replay_makes_one_order_
 
 
 async def bulk(deployment: Deployment, product_id: str, *quantities: int) -> list[str]:
-    """Orders in one message. Their ids."""
+    """Publish a bulk, in one message. Returns the ids of its orders."""
     async with deployment.client("ingest_api") as client:
         orders = [{"productId": product_id, "quantity": it} for it in quantities]
         response = await client.post(f"{ORDERS}/bulk", json=orders)

@@ -1,4 +1,4 @@
-"""A server goes away while orders flow. What was accepted is stored and decided afterwards, and nothing else is."""
+"""A server goes away while orders flow. Afterwards exactly the accepted orders are stored and decided."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ QTY = 1_000_000
 
 @dataclass(frozen=True)
 class Servers:
-    """Each server as the services reach it."""
+    """A proxy in front of each server, for the services."""
 
     database: Proxy
     broker: Proxy
@@ -36,7 +36,7 @@ async def servers_between(environment: dict[str, str]) -> AsyncIterator[Servers]
 
 @pytest.fixture
 async def redis_is_away(servers_between: Servers) -> None:
-    """From the start, for tests that name this before `deployment`."""
+    """Redis is away from the start, for tests that name this before `deployment`."""
     servers_between.redis.go_away()
 
 
@@ -106,7 +106,7 @@ async def test_without_redis_orders_are_accepted_stored_and_decided_and_reads_wo
 async def test_after_a_redis_outage_the_busts_are_made_up_for(
     servers_between: Servers, deployment: Deployment, products: list[str]
 ) -> None:
-    """P7: the next order, of whichever product, pays what is owed for all."""
+    """P7: the next order, of any product, repeats all owed busts."""
     product_id, another, *_ = products
     assert (await deployment.product(product_id))["qty"] == QTY
     servers_between.redis.go_away()
@@ -125,7 +125,7 @@ async def test_after_a_redis_outage_the_busts_are_made_up_for(
 async def test_what_somebody_deletes_at_the_broker_is_declared_again_by_whoever_misses_it(
     environment: dict[str, str], deployment: Deployment, products: list[str]
 ) -> None:
-    """By the first order that is refused for it, or the consumer that is cancelled: nobody has to lend a hand."""
+    """The first refused order or cancelled consumer repairs it, without an operator."""
     services = dict(deployment.services)
 
     async def is_decided() -> bool:

@@ -29,7 +29,7 @@ curl -s localhost:3000/products/ID
 curl -s localhost:8080/api/v1/orders -H 'Content-Type: application/json' -d '{"productId":"ID","quantity":2}'
 curl -s localhost:8080/api/v1/orders/product/ID
 """
-"""Requests of the service that this one replaces, as its users have them in their notes."""
+"""Requests to the replaced service, as its users wrote them down."""
 
 
 async def test_the_pasted_requests_of_the_old_service_work_unchanged(deployment: Deployment) -> None:
@@ -48,7 +48,7 @@ async def test_the_pasted_requests_of_the_old_service_work_unchanged(deployment:
 
 
 async def test_totals_and_stock_are_exact_at_their_limits(deployment: Deployment) -> None:
-    """A float has 15 to 17 digits, and the largest total has 18: every hop keeps all of them, as JSON numbers."""
+    """A float has 15 to 17 digits, and the largest total has 18. Every hop keeps them all, in JSON numbers."""
     for price, quantity, total in (
         ("9999999999.99", 1_000_000, b"9999999999990000.00"),
         ("9999999999.99", 999_999, b"9999989999990000.01"),
@@ -80,7 +80,7 @@ async def paste(deployment: Deployment, line: str, product_id: str = "") -> Any:
 
 
 def _curl(command: list[str]) -> bytes:
-    """Run it; or send what it would send, where there is no curl."""
+    """Run the command. Without curl, send the same request."""
     if shutil.which("curl"):
         return subprocess.run([*command, "--noproxy", "*"], check=True, stdout=subprocess.PIPE).stdout
     url, options = f"http://{command[2]}", dict(zip(command[3::2], command[4::2], strict=True))
@@ -158,7 +158,7 @@ async def test_a_hot_product_sells_its_stock_to_the_last_unit_and_no_further(dep
 
 
 async def test_an_accepted_order_can_be_read_at_once_also_under_load(deployment: Deployment) -> None:
-    """P6, for each of many orders, while others come."""
+    """P6, for each of many orders, under load."""
     products = [await deployment.create_product(qty=100_000) for _ in range(4)]
 
     async def customer(product_id: str) -> None:

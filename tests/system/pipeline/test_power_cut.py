@@ -1,4 +1,4 @@
-"""Everything killed at once, as a power cut does it: `up` recovers with all data, at the first try."""
+"""Everything is killed at once, as by a power cut: the first `up` recovers with all data."""
 
 import contextlib
 import json
@@ -33,7 +33,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 async def cut_the_power(stack: Stack) -> None:
-    """SIGKILL for the keeper, the supervisor, and all that is below them."""
+    """SIGKILL the keeper, the supervisor and all their descendants."""
     state = json.loads(stack.home.state.read_text())
     keeper = state["keeper"][0]
     victims = [keeper, *(process.pid for process in proc.descendants(keeper))]
@@ -78,14 +78,14 @@ async def test_after_everything_was_killed_at_once_the_first_up_has_all_data(sta
 
 
 def run_as_server(*argv: str) -> subprocess.Popen[bytes]:
-    """As PostgreSQL's user: it takes the processes of other users for no servers of its own."""
+    """Run as PostgreSQL's user, because PostgreSQL ignores processes of other users."""
     identity = identity_for("postgres")
     return subprocess.Popen(argv, user=identity.uid if identity else None)
 
 
 @pytest.fixture
 def zombie() -> Iterator[int]:
-    """The pid of a process that has ended, and that nobody has waited for."""
+    """The pid of a zombie: it has ended, and its parent has not waited for it."""
     with run_as_server("true") as child:
         while (found := proc.stat_of(child.pid)) and found.state != "Z":
             time.sleep(0.01)
@@ -116,7 +116,7 @@ async def test_a_lock_file_of_postgresql_that_names_no_server_is_in_nobodys_way(
 
 @pytest.mark.deep
 async def test_what_outlives_its_keeper_for_a_moment_is_waited_for(stack: Stack) -> None:
-    """RabbitMQ takes a second for an orderly end. A second node on its files would damage them."""
+    """RabbitMQ takes a second to stop in order. A second node on its files would damage them."""
     stack.up()
     state = json.loads(stack.home.state.read_text())
     for name in ("keeper", "supervisor"):

@@ -8,7 +8,7 @@ from tests.support.services.processes import service_process
 
 
 async def test_two_of_each_worker_lose_nothing_and_repeat_nothing(environment: dict[str, str]) -> None:
-    """P2, P3: many products, some of which sell out while both product_consumers have orders for them in hand."""
+    """P2, P3: many products. Some sell out while both product_consumers have orders for them in hand."""
     async with (
         deployed(environment) as deployment,
         service_process("persist_worker", environment) as persist_worker,

@@ -1,4 +1,4 @@
-"""The sold-out gate: closed once product_consumer has said so, open again within 100 ms of a restock."""
+"""Sold out: ingest_api refuses once product_consumer has announced it, and accepts within 100 ms of a restock."""
 
 import statistics
 import time
@@ -24,7 +24,7 @@ async def _order(ingest: httpx.AsyncClient, product_id: str) -> httpx.Response:
 
 
 async def _sell_out(deployment: Deployment, ingest: httpx.AsyncClient, product_id: str) -> None:
-    """Order until the door is closed, and wait until no order is left that could take what is restocked."""
+    """Order until ingest_api refuses, and wait until no pending order can take the restocked units."""
     placed: list[str] = []
 
     async def is_closed() -> bool:

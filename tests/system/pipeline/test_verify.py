@@ -1,4 +1,4 @@
-"""The audit of a system that works: whatever is on its way, it finds nothing wrong, and holds nobody up."""
+"""The audit of a working system under load: it finds nothing wrong, and delays no order."""
 
 import asyncio
 import signal
@@ -24,7 +24,7 @@ async def audited(deployment: Deployment, lag_s: float) -> tuple[list[Offender],
 
 
 async def test_an_audit_in_the_middle_of_load_finds_nothing_wrong(deployment: Deployment) -> None:
-    """Also while the workers are killed, and with products that are sold out and restocked."""
+    """Even while workers are killed, and products sell out and are restocked."""
     products = [await deployment.create_product(qty=qty) for qty in (50, 500, 100_000, 100_000)]
     seen: list[Counts] = []
     async with loading(deployment.url("ingest_api"), products) as load:
@@ -38,7 +38,7 @@ async def test_an_audit_in_the_middle_of_load_finds_nothing_wrong(deployment: De
     assert len({counts.orders for counts in seen}) == len(seen), "orders came between the audits"
     assert seen[-1].failed > 0
     await deployment.check_books(result, *products)
-    # All is decided: now there is no lag to hide behind.
+    # Every order is decided, so the audit needs no lag.
     found, counts = await audited(deployment, lag_s=0)
     assert (found, counts.pending) == ([], 0)
     assert counts.orders == counts.processed + counts.failed

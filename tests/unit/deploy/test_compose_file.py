@@ -12,10 +12,11 @@ import pytest
 import yaml
 
 from deploy.observe import dashboard
+from event_relay.settings import RelaySettings
 from ingest_api.settings import IngestSettings
 from persist_worker.settings import PersistSettings
 from pipeline.process import metrics
-from pipeline.process.settings import PipelineSettings
+from pipeline.process.settings import ProcessSettings
 from product_api.settings import ProductSettings
 from product_consumer.settings import ConsumerSettings
 from stack.home.directory import ROOT
@@ -23,11 +24,12 @@ from stack.servers import broker_users, redis_users
 from tests.compose.composed import IMAGES, compose_directory
 from web.problems.kinds import KINDS
 
-SETTINGS: dict[str, type[PipelineSettings]] = {
+SETTINGS: dict[str, type[ProcessSettings]] = {
     "ingest_api": IngestSettings,
     "product_api": ProductSettings,
     "persist_worker": PersistSettings,
     "product_consumer": ConsumerSettings,
+    "event_relay": RelaySettings,
 }
 REQUIRED = {
     "DATABASE_URL": "postgresql://a/b",
@@ -202,6 +204,16 @@ def test_p12_an_alert_tells_of_a_part_that_a_service_cannot_use() -> None:
     assert rule["expr"] == "min by (service, part) (headrace_part_up) == 0"
     assert metrics.PART_UP._labelnames == ("service", "part")
     assert seconds(rule["for"]) == 60, "longer than a restart of a server takes"
+
+
+def test_an_alert_tells_of_an_exchange_that_a_full_queue_holds_up() -> None:
+    """Whatever the load: it compares with what the log has grown by. A restored log, which is shorter, is no growth."""
+    grown = "max(headrace_event_log_offset) - max(headrace_event_log_offset offset 5m)"
+    assert alerts()["EventExchangeIsBehind"]["expr"] == f"max(headrace_exchange_lag_events) > clamp_min({grown}, 0)"
+    assert {metrics.EXCHANGE_LAG._name, metrics.EVENT_LOG_OFFSET._name} == {
+        "headrace_exchange_lag_events",
+        "headrace_event_log_offset",
+    }
 
 
 @pytest.mark.parametrize(

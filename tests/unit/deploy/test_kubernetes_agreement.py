@@ -6,7 +6,7 @@ from pipeline.contract import topology
 from pipeline.process.version import project_version
 from stack.servers.broker_users import RIGHTS, permissions
 from tests.support.data.kustomized import BROKER, Objects, containers, of_kind, pods, rendered
-from tests.support.data.kustomized_services import APIS, REQUIRED, SETTINGS, services, settings_of
+from tests.support.data.kustomized_services import APIS, SETTINGS, required_of, services, settings_of
 
 PRE_STOP_S = 5
 
@@ -60,7 +60,7 @@ def test_each_pod_is_given_the_secrets_that_it_requires(objects: Objects) -> Non
     for name, pod in pods(objects):
         (secrets,) = [it["secret"] for it in pod["spec"]["volumes"] if it["name"] == "secrets"]
         assert secrets["secretName"] == f"headrace-{name}", "accounts of its own"
-        assert {it["path"] for it in secrets["items"]} == ({"DATABASE_URL"} if name == "migrate" else set(REQUIRED))
+        assert {it["path"] for it in secrets["items"]} == required_of(name)
         for container in containers(pod):
             said = {it["name"]: it["value"] for it in container["env"]}
             assert {"name": "secrets", "mountPath": said["SECRETS_DIRECTORY"], "readOnly": True} in container[

@@ -27,7 +27,7 @@ from tests.support.data.kustomized import (
     rendered_text,
     selects,
 )
-from tests.support.data.kustomized_services import APIS, REQUIRED, SETTINGS, settings_of
+from tests.support.data.kustomized_services import APIS, REQUIRED, SETTINGS, USE_REDIS, settings_of
 
 
 @pytest.mark.parametrize("path", sorted(DIRECTORY.rglob("*.yaml")), ids=lambda it: str(it.relative_to(DIRECTORY)))
@@ -121,14 +121,17 @@ def test_who_needs_whom_reaches_them_and_nobody_else_does(objects: Objects) -> N
         **{it: Peer(it) for it in ("kube-system", "monitoring", "keda", "rabbitmq-system")},
     }
     allowed = {
-        *product(SETTINGS, ["outside"], [5432, 6379]),
+        *product(SETTINGS, ["outside"], [5432]),
+        *product(USE_REDIS, ["outside"], [6379]),
+        # Receivers of webhooks.
+        ("event-relay", "outside", 443),
         ("migrate", "outside", 5432),
         *product(SETTINGS, [BROKER], [5672]),
         *product([BROKER], [BROKER], [4369, 25672, 35672, 35682]),
         *product(["keda", "rabbitmq-system"], [BROKER], [15672]),
         ("monitoring", BROKER, 15692),
         *product(ours, ["kube-system"], [53]),
-        *(("monitoring", name, settings_of(name).port) for name in ("persist-worker", "product-consumer")),
+        *(("monitoring", name, settings_of(name).port) for name in SETTINGS if name not in APIS),
         # So that its nodes ask the cluster's own API.
         *product([BROKER], ["outside"], [443, 6443]),
     }

@@ -15,7 +15,7 @@ from stack.home.directory import ROOT
 PACKAGES: list[str] = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"][
     "wheel"
 ]["packages"]
-SERVICES = ("ingest_api", "persist_worker", "product_consumer", "product_api")
+SERVICES = ("ingest_api", "persist_worker", "product_consumer", "product_api", "event_relay")
 
 # What each service and the command read from beside their code.
 _USE = """

@@ -9,14 +9,15 @@ import pytest
 
 from ingest_api.documents.operations import OPERATIONS as ORDERS
 from ingest_api.intake.bulk import MAX_ORDERS
-from ingest_api.reads.lookup import MAX_WAIT_S
 from product_api.operations import OPERATIONS as PRODUCTS
 from stack.home.directory import ROOT
+from tests.support.data.samples import samples
 from web.access.clients import ANY_KEY, PUBLIC
 from web.documents.front_page import FRONT_PAGE
 from web.documents.health_operations import HEALTH_OPERATIONS
 from web.documents.openapi import problems_of
 from web.problems.kinds import KINDS
+from web.requests.waits import MAX_WAIT_S
 
 PAGE = "\n".join(it.read_text() for it in sorted((ROOT / "docs" / "api").glob("*.md")))
 KEY = "01a20267-9000-7c3d-8a1e-2b4c6d8e0f11"
@@ -59,7 +60,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 @pytest.fixture
 def code() -> dict[str, Any]:
     """The client of the page."""
-    (text,) = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    (text,) = [it.text for it in samples("python") if it.document == "docs/api/retries.md"]
     names: dict[str, Any] = {"__name__": "client"}
     exec(compile(text, "docs/api/retries.md", "exec"), names)
     return names

@@ -26,13 +26,23 @@ def test_every_arrow_of_the_way_has_its_table() -> None:
     titles = re.findall(r"^## (.*)$", TEXT, re.MULTILINE)
     assert TEXT.count(HEAD) == len(titles)
     steps = ("orders.accepted", "persist_worker", "orders.created", "product_consumer", "stock_ledger", "Redis")
-    for step in (*steps, "orders.dead", "dead_letters", "dead replay"):
+    for step in (
+        *steps,
+        "orders.dead",
+        "dead_letters",
+        "dead replay",
+        "event log",
+        "webhooks",
+        "order_events",
+        "pull and stream",
+    ):
         assert any(step in title for title in titles), step
 
 
 def test_every_failpoint_is_hit_on_real_servers() -> None:
     """By name: what the document says of exact moments is shown there."""
-    shown = (ROOT / "tests/integration/workers/test_failpoints.py").read_text()
+    rooms = ("workers/test_failpoints.py", "event_relay/test_relays.py", "event_relay/test_exchange.py")
+    shown = "".join((ROOT / "tests/integration" / it).read_text() for it in rooms)
     assert [it.name for it in FAILPOINTS if f'"{it.name}' not in shown] == []
 
 

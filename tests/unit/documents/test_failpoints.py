@@ -19,7 +19,7 @@ from tests.chaos.faults.failing import put
 from tests.chaos.faults.failpoints import FAILPOINTS, Action, Failpoint, FailpointError, Trigger, parse
 
 ROOT = Path(__file__).parents[3]
-SERVICES = ("ingest_api", "persist_worker", "product_consumer", "product_api")
+SERVICES = ("ingest_api", "persist_worker", "product_consumer", "product_api", "event_relay")
 
 
 # ── what the environment says

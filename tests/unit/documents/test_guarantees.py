@@ -10,7 +10,7 @@ from product_api.operations import OPERATIONS as PRODUCTS
 from stack.home.directory import ROOT
 from tests.support.data.documents import assert_they_are_there
 
-PROMISES = [*(f"P{number}" for number in range(1, 11)), "P12"]
+PROMISES = [f"P{number}" for number in range(1, 13)]
 GUARANTEES, CONTRACT = ROOT / "docs" / "guarantees.md", ROOT / "docs" / "contract.md"
 
 

@@ -10,7 +10,7 @@ import msgspec
 from ingest_api.documents.documents import openapi
 from ingest_api.documents.operations import ORDERS
 from stack.home.directory import ROOT
-from stack.operate.demo_picture import COMMAND
+from stack.operate.demo.picture import COMMAND
 
 README = (ROOT / "README.md").read_text()
 CONCEPTS = (ROOT / "docs" / "concepts.md").read_text()

@@ -14,7 +14,8 @@ from tests.support.data.samples import Sample, documents, indented, samples
 
 CHECKED = {
     "json": "parsed here",
-    "python": "run here against a service that fails, and by tests/system/command/test_documented_samples.py",
+    "python": "the client by test_api_page and tests/system/command/test_documented_samples.py; what follows events by"
+    " test_documented_readers.py and test_documented_receivers.py",
     "sh": "command by command, see below",
     "bash": "each as one script, by tests/system/command/test_documented_samples.py",
     "text": "output or a drawing, nothing to run",
@@ -23,10 +24,13 @@ CHECKED = {
 """How the samples of each language are held to the code. Another language needs a way here first."""
 
 RUN_ELSEWHERE = {
-    "DATABASE_URL=postgresql://ADMIN:PASSWORD@HOST/headrace python -m migrations.privileges DIRECTORY": (
+    "DATABASE_URL=postgresql://ADMIN:PASSWORD@HOST/headrace .venv/bin/python -m migrations.privileges DIRECTORY": (
         "tests/integration/database/test_privileges.py"
     ),
-    "python -m stack.servers.redis_users shop DIRECTORY": "tests/integration/cache/test_redis_users.py",
+    ".venv/bin/python -m stack.servers.redis_users shop DIRECTORY": "tests/integration/cache/test_redis_users.py",
+    "pg_receivewal -d URL --slot backup --create-slot --if-not-exists": "it was rehearsed by hand",
+    "pg_receivewal -d URL --slot backup -D ARCHIVE --synchronous": "it was rehearsed by hand",
+    "pg_basebackup -d URL -D BASE -c fast -X stream": "it was rehearsed by hand",
     "useradd --system --no-create-home --shell /usr/sbin/nologin headrace": "it changes the machine",
     ".venv-bench/bin/python -m benchmarks.report benchmarks/results/FILE.json": "tests/unit/benchmarks",
     "uv pip compile --universal --generate-hashes --no-header --python-version 3.11 pyproject.toml"

@@ -12,6 +12,7 @@ from ingest_api.documents.asyncapi import asyncapi_document
 from ingest_api.documents.declared import Declared
 from pipeline.broker.publisher import _properties
 from pipeline.contract import topology
+from pipeline.contract.order_events import EventType, OrderEvent
 from pipeline.contract.orders import SCHEMA, decode_body
 from pipeline.contract.product_events import decode_event
 from tests.support.data.json_schema import as_sent, check
@@ -42,9 +43,11 @@ def test_the_routing_keys_are_those_of_the_topology() -> None:
     }
     orders = {topology.ORDER_ACCEPTED, topology.ORDER_CREATED}
     products = {it for it in constants("PRODUCT_") if it.startswith("product.")}
-    assert described == dict.fromkeys(orders, topology.ORDERS_EXCHANGE) | dict.fromkeys(
-        products, topology.PRODUCTS_EXCHANGE
-    )
+    assert described == {
+        **dict.fromkeys(orders, topology.ORDERS_EXCHANGE),
+        **dict.fromkeys(products, topology.PRODUCTS_EXCHANGE),
+        **{it.value: topology.EVENTS_EXCHANGE for it in EventType},
+    }
 
 
 def test_the_queues_are_those_of_the_topology_with_their_limits() -> None:
@@ -66,7 +69,12 @@ def test_the_queues_are_those_of_the_topology_with_their_limits() -> None:
 
 def test_all_exchanges_are_declared_and_durable() -> None:
     exchanges = Declared().exchanges
-    assert exchanges.keys() == {topology.ORDERS_EXCHANGE, topology.PRODUCTS_EXCHANGE, topology.DEAD_EXCHANGE}
+    assert exchanges.keys() == {
+        topology.ORDERS_EXCHANGE,
+        topology.PRODUCTS_EXCHANGE,
+        topology.EVENTS_EXCHANGE,
+        topology.DEAD_EXCHANGE,
+    }
     assert all(it.durable and it.type == "topic" for it in exchanges.values())
 
 
@@ -89,6 +97,7 @@ def test_the_examples_are_read_by_the_readers() -> None:
     payload = {name: msgspec.json.encode(it["examples"][0]["payload"]) for name, it in messages.items()}
     assert len(decode_body(payload["orders"])) == 1
     decode_event(payload["productEvent"])
+    assert [it.order.id for it in msgspec.json.decode(payload["orderEvents"], type=list[OrderEvent])]
 
 
 def test_the_headers_are_those_of_the_publisher() -> None:

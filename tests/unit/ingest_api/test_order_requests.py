@@ -1,8 +1,6 @@
 """What a body becomes before any I/O: a request in bounds, or a problem that names the field."""
 
 import json
-import string
-from decimal import Decimal
 
 import msgspec
 import pytest
@@ -10,13 +8,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ingest_api.intake import bulk
-from ingest_api.prices.catalogue import Product
-from ingest_api.requests import MAX_QUANTITY, OrderRequest, canonical_product_id, check_sellable, decode_request
+from ingest_api.requests import MAX_QUANTITY, OrderRequest, canonical_product_id, decode_request
 from tests.support.data.problems import pointer_of
 from web.problems.problems import Problem
 
 # As a problem lists them: "productId and quantity", and a field that is added to an order besides.
 *_FIRST, _LAST = (field.encode_name for field in msgspec.structs.fields(OrderRequest))
+
+
 _MEMBERS = f"{', '.join(_FIRST)} and {_LAST}"
 PRODUCT_ID = "01a20267-97ad-8199-a6a6-540000cf26ec"
 
@@ -288,70 +287,3 @@ def test_a_damaged_order_never_raises_anything_but_a_problem(data: st.DataObject
     for _ in range(data.draw(st.integers(1, 3))):
         body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
     _check_that_only_a_problem_comes_out(bytes(body))
-
-
-# ── product ids
-
-
-@pytest.mark.parametrize("text", [PRODUCT_ID, PRODUCT_ID.upper(), PRODUCT_ID[:14].upper() + PRODUCT_ID[14:]])
-def test_the_canonical_id_is_lower_case(text: str) -> None:
-    assert canonical_product_id(text) == PRODUCT_ID
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "1",
-        PRODUCT_ID.replace("-", ""),
-        f"{{{PRODUCT_ID}}}",
-        f"urn:uuid:{PRODUCT_ID}",
-        f" {PRODUCT_ID}",
-        f"{PRODUCT_ID}\n",
-        f"{PRODUCT_ID}0",
-        PRODUCT_ID[:-1],
-        PRODUCT_ID[:-1] + "g",
-        PRODUCT_ID[:-1] + "\0",
-        PRODUCT_ID[:-1] + "\u0661",
-        PRODUCT_ID[:-1] + "\uff11",
-        "_" * 36,
-    ],
-)
-def test_what_is_no_uuid_in_its_usual_form_is_422(text: str) -> None:
-    with pytest.raises(Problem) as raised:
-        canonical_product_id(text)
-    assert (raised.value.status, pointer_of(raised.value)) == (422, "/productId")
-
-
-@given(st.text(alphabet=string.hexdigits + "-_ {}+", min_size=36, max_size=36))
-def test_what_passes_for_an_id_has_the_usual_form(text: str) -> None:
-    try:
-        canonical = canonical_product_id(text)
-    except Problem:
-        return
-    assert [len(part) for part in canonical.split("-")] == [8, 4, 4, 4, 12]
-    assert set(canonical) <= set("0123456789abcdef-")
-
-
-# ── what the catalogue says
-
-
-@pytest.mark.parametrize(
-    ("price", "sold_out", "status", "name"),
-    [
-        (None, False, 422, "unknown-product"),
-        (None, True, 422, "unknown-product"),
-        (Decimal("9.99"), True, 409, "out-of-stock"),
-    ],
-)
-def test_a_product_that_cannot_be_sold_is_refused(
-    price: Decimal | None, sold_out: bool, status: int, name: str
-) -> None:
-    with pytest.raises(Problem) as raised:
-        check_sellable(PRODUCT_ID, Product(1, price, sold_out, 0.0, 0.0))
-    assert (raised.value.status, raised.value.name) == (status, name)
-    assert PRODUCT_ID in raised.value.detail
-
-
-def test_a_free_product_can_be_sold() -> None:
-    check_sellable(PRODUCT_ID, Product(1, Decimal(0), False, 0.0, 0.0))

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from persist_worker.dead_letter_consumer import Known, XDeath, sort_letters, split_messages
+from persist_worker.dead_letter_consumer import KnownOrder, XDeath, sort_letters, split_messages
 from pipeline.broker.deliveries import Delivery
 from pipeline.contract import topology
 from pipeline.contract.orders import SCHEMA, encode_order
@@ -25,8 +25,8 @@ def delivery(body: bytes, *deaths: dict[str, object], schema: object = SCHEMA) -
     return Delivery(1, body, schema, 1, redelivered=False, deaths=list(deaths))
 
 
-def known(quantity: int = 1, product_id: str = A, *, is_decided: bool = False) -> Known:
-    return Known(product_id, quantity, is_decided)
+def known(quantity: int = 1, product_id: str = A, *, is_decided: bool = False) -> KnownOrder:
+    return KnownOrder(product_id, quantity, is_decided)
 
 
 def test_p4_each_order_of_a_message_is_a_letter_of_its_own() -> None:

@@ -11,8 +11,8 @@ from proof.accounting import (
     PROCESSED,
     STORED,
     Account,
-    Crossing,
     Order,
+    Reconciliation,
     Row,
     Sent,
     Stock,
@@ -38,20 +38,22 @@ def row(id_: str, order: Order, outcome: str = STORED) -> Row:
     return Row(id_, order.product_id, order.quantity, outcome)
 
 
-def crossing(accepted: dict[str, Order], *rows: Row) -> Crossing:
-    made = Crossing(accepted)
+def reconciliation(accepted: dict[str, Order], *rows: Row) -> Reconciliation:
+    made = Reconciliation(accepted)
     made.cross_off(rows)
     return made
 
 
 def account(sent: Sent, orders: list[Row], ledger: list[Row], parked: list[str] | None = None) -> Account:
     accepted = sent.accepted
-    return settle(sent, crossing(accepted, *orders), crossing(accepted, *ledger), parked or [], [], NO_TIMES)
+    return settle(
+        sent, reconciliation(accepted, *orders), reconciliation(accepted, *ledger), parked or [], [], NO_TIMES
+    )
 
 
 @given(accepted_, rows_)
 def test_crossing_is_set_difference(accepted: dict[str, Order], rows: list[tuple[str, Order]]) -> None:
-    found = crossing(accepted, *(row(*each) for each in rows))
+    found = reconciliation(accepted, *(row(*each) for each in rows))
     named = {id_ for id_, _ in rows}
     first = dict(reversed(rows))
     assert found.missing == accepted.keys() - named
@@ -65,7 +67,7 @@ def test_crossing_is_set_difference(accepted: dict[str, Order], rows: list[tuple
 def test_crossing_does_not_depend_on_how_rows_are_fetched(
     accepted: dict[str, Order], rows: list[tuple[str, Order]], cut: int
 ) -> None:
-    whole, parts = Crossing(accepted), Crossing(accepted)
+    whole, parts = Reconciliation(accepted), Reconciliation(accepted)
     made = [row(*each) for each in rows]
     whole.cross_off(made)
     parts.cross_off(made[:cut])

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from ingest_api.idempotency.records import (
     Claim,
+    KeyConflict,
     Replay,
     Request,
-    Taken,
     fingerprint_of,
     judge,
     may_be_accepted,
@@ -164,7 +164,7 @@ def test_what_stood_at_a_key_says_how_a_request_begins() -> None:
     for order_id in ids:  # under the key of today, or one before it
         assert judge(held(order_id, "d"), claim, ids) == Replay(order_id, "priced")
         for state in ("f", "u"):
-            assert judge(held(order_id, state), claim, ids) is Taken.IN_FLIGHT
+            assert judge(held(order_id, state), claim, ids) is KeyConflict.IN_FLIGHT
         doubt = replace(claim, order_id=order_id, priced="priced", in_doubt=True, made="0" * 13)
         assert judge(held(order_id, "?"), claim, ids) == doubt
         assert judge(held(order_id, "!"), claim, ids) == replace(doubt, is_sure=False)

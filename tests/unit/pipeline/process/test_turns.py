@@ -12,7 +12,7 @@ from pipeline.process.turns import Turns
 LIMIT = 12
 
 
-class Desk:
+class TurnsSetup:
     """One turn at a time, held until the test lets it end."""
 
     def __init__(self, timeout_s: float = 60.0) -> None:
@@ -29,55 +29,55 @@ class Desk:
             yield
 
 
-async def visits(desk: Desk, clients: str) -> "list[asyncio.Task[None]]":
-    tasks = [asyncio.create_task(desk.visit(client)) for client in clients]
+async def visits(setup: TurnsSetup, clients: str) -> "list[asyncio.Task[None]]":
+    tasks = [asyncio.create_task(setup.visit(client)) for client in clients]
     await asyncio.sleep(0)
     return tasks
 
 
 async def test_p8_clients_take_turns_however_many_one_of_them_asks_for() -> None:
-    desk = Desk()
-    async with desk.taken():
-        tasks = await visits(desk, "aaaab")
+    setup = TurnsSetup()
+    async with setup.taken():
+        tasks = await visits(setup, "aaaab")
     await asyncio.gather(*tasks)
-    assert desk.served == ["a", "b", "a", "a", "a"]
+    assert setup.served == ["a", "b", "a", "a", "a"]
 
 
 async def test_p8_those_past_the_bound_are_refused_at_once_and_another_client_is_not() -> None:
-    desk = Desk()
-    async with desk.taken():
-        tasks = await visits(desk, "a" * 20)
+    setup = TurnsSetup()
+    async with setup.taken():
+        tasks = await visits(setup, "a" * 20)
         assert sum(it.done() for it in tasks) == 20 - (LIMIT - 1) // 2
-        others = await visits(desk, "b")
+        others = await visits(setup, "b")
     outcomes = await asyncio.gather(*tasks, *others, return_exceptions=True)
     assert [type(it) for it in outcomes if it is not None] == [Busy] * (20 - (LIMIT - 1) // 2)
-    assert desk.served[1] == "b"
+    assert setup.served[1] == "b"
 
 
 async def test_whoever_waits_too_long_is_told_that_it_is_busy_and_leaves_nothing_behind() -> None:
-    desk = Desk(timeout_s=0.01)
-    async with desk.taken():
+    setup = TurnsSetup(timeout_s=0.01)
+    async with setup.taken():
         with pytest.raises(Busy):
-            await desk.visit("a")
-    await desk.visit("a")
-    assert desk.served == ["a"]
+            await setup.visit("a")
+    await setup.visit("a")
+    assert setup.served == ["a"]
 
 
 async def test_a_visitor_that_leaves_gives_its_turn_to_the_next() -> None:
-    desk = Desk()
-    async with desk.taken():
-        first, second = await visits(desk, "ab")
+    setup = TurnsSetup()
+    async with setup.taken():
+        first, second = await visits(setup, "ab")
         first.cancel()
     await second
-    assert desk.served == ["b"]
-    await desk.visit("c")
+    assert setup.served == ["b"]
+    await setup.visit("c")
 
 
 async def test_a_turn_that_comes_to_one_who_is_leaving_is_not_lost() -> None:
-    desk = Desk()
-    async with desk.taken():
-        first, second = await visits(desk, "ab")
+    setup = TurnsSetup()
+    async with setup.taken():
+        first, second = await visits(setup, "ab")
     first.cancel()  # its turn has come, and it has not begun
     await second
-    await desk.visit("c")
-    assert desk.served == ["b", "c"]
+    await setup.visit("c")
+    assert setup.served == ["b", "c"]

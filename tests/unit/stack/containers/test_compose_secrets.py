@@ -15,7 +15,18 @@ from stack.containers import compose_secrets
 from stack.home.credentials import rotate_order_ids
 
 TOLD = ("ingest_api", "persist_worker", "product_consumer", "product_api")
-DIRECTORIES = ("services", "accounts", "migrate", "tools", *TOLD, "postgres", "rabbitmq", "redis", "grafana")
+DIRECTORIES = (
+    "services",
+    "accounts",
+    "migrate",
+    "tools",
+    *TOLD,
+    "event_relay",
+    "postgres",
+    "rabbitmq",
+    "redis",
+    "grafana",
+)
 
 
 @pytest.fixture

@@ -76,7 +76,7 @@ def test_nothing_is_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [["demo", "--orders", "5"], ["verify", "--json"], ["dead", "list"], ["keys", "list"]]
+    "command", [["demo", "--orders", "5"], ["verify", "--json"], ["dead", "list"], ["hooks", "list"], ["keys", "list"]]
 )
 def test_what_needs_the_servers_runs_inside_once_there_are_containers(
     command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -12,13 +12,14 @@ import pytest
 from rich.console import Console
 
 from proof.accounting import Account, Order, Stock, Verdicts, sort_answers
+from proof.events import EventAccount
 from proof.load_result import LoadResult, Request
 from stack.commands.demo import demo
 from stack.errors import HeadraceError
 from stack.home.directory import ROOT
-from stack.operate.demo import OTHER_FILES, allow_open_files
-from stack.operate.demo_picture import picture
-from stack.operate.demo_report import Run, counted, figures, print_report, verdict, wrapped
+from stack.operate.demo.demo import OTHER_FILES, allow_open_files
+from stack.operate.demo.picture import picture
+from stack.operate.demo.report import Run, counted, figures, print_report, verdict, wrapped
 
 ID = "01940000-0000-8000-8000-000000000000"
 AWAY = b'{"type":"/docs/problems/broker-unavailable","detail":"The order was not accepted: the broker is away."}'
@@ -36,7 +37,16 @@ def answered(*answers: tuple[int, str]) -> LoadResult[Order]:
     return load
 
 
-def run(load: LoadResult[Order], *, planned: int = 1, oversold: tuple[Stock, ...] = ()) -> Run:
+_ALL_READ = EventAccount(missing=0, duplicated=0, out_of_order=0, p50_ms=3.0, p99_ms=9.0)
+
+
+def run(
+    load: LoadResult[Order],
+    *,
+    planned: int = 1,
+    oversold: tuple[Stock, ...] = (),
+    events: EventAccount = _ALL_READ,
+) -> Run:
     sent = sort_answers(load)
     account = Account(
         stored=len(sent.accepted),
@@ -59,6 +69,7 @@ def run(load: LoadResult[Order], *, planned: int = 1, oversold: tuple[Stock, ...
         load=load,
         sent=sent,
         account=account,
+        events=events,
         drained_s=1.5,
         clock_offset_s=0.0,
     )
@@ -85,6 +96,20 @@ def test_one_is_not_many() -> None:
     assert "1 request got no answer" in unknown
     assert verdict(run(answered((202, ID)), oversold=(Stock("p", -1, 0, 0, 0),))).endswith("1 product OVERSOLD.")
     assert [counted(n, "order") for n in (0, 1, 2000)] == ["0 orders", "1 order", "2,000 orders"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (EventAccount(1, 0, 0, None, None), ", 1 event MISSING."),
+        (EventAccount(0, 2, 0, None, None), ", 2 events REPEATED."),
+        (EventAccount(0, 0, 3, None, None), ", 3 events OUT OF ORDER."),
+    ],
+)
+def test_p11_an_event_that_is_missing_repeated_or_out_of_order_fails_the_demo(wrong: EventAccount, said: str) -> None:
+    bad = run(answered((202, ID)), events=wrong)
+    assert not bad.is_good
+    assert verdict(bad).endswith(said)
 
 
 def test_prose_is_wrapped_at_words_and_lines_end_where_their_text_does() -> None:

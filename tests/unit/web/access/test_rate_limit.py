@@ -18,7 +18,7 @@ paces = st.integers(1, 1_000_000)
 
 
 @dataclass
-class Door:
+class LimitsSetup:
     """Rate limits with a clock of their own, and what is sent through them."""
 
     now_ns: int = 5 * S
@@ -43,79 +43,79 @@ class Door:
 
 
 def test_a_seconds_worth_may_come_at_once_and_each_answer_tells_what_is_left() -> None:
-    door = Door()
-    told = [door.order()["ratelimit"] for _ in range(10)]
+    setup = LimitsSetup()
+    told = [setup.order()["ratelimit"] for _ in range(10)]
     assert told == [f'"orders";r={left};t=1' for left in range(9, -1, -1)]
-    door.refused()
+    setup.refused()
 
 
 def test_p8_who_is_refused_is_told_when_to_come_again_and_then_gets_in() -> None:
-    door = Door()
+    setup = LimitsSetup()
     for _ in range(10):
-        door.order()
-    problem = door.refused()
+        setup.order()
+    problem = setup.refused()
     assert (problem.name, problem.retry_after_s) == ("too-many-requests", 1)
     assert problem.headers == {"RateLimit-Policy": '"orders";q=10;w=1', "RateLimit": '"orders";r=0;t=1'}
     assert "10 orders a second" in problem.detail
-    door.now_ns += S // 10
-    assert door.order()["ratelimit-policy"] == '"orders";q=10;w=1'
-    door.refused()
+    setup.now_ns += S // 10
+    assert setup.order()["ratelimit-policy"] == '"orders";q=10;w=1'
+    setup.refused()
 
 
 def test_what_is_refused_costs_nothing() -> None:
-    door = Door()
+    setup = LimitsSetup()
     for _ in range(10):
-        door.order()
+        setup.order()
     for _ in range(50):
-        door.refused()
-    door.now_ns += S
-    assert door.order()["ratelimit"] == '"orders";r=9;t=1'
+        setup.refused()
+    setup.now_ns += S
+    assert setup.order()["ratelimit"] == '"orders";r=9;t=1'
 
 
 def test_a_bulk_costs_its_orders_and_one_that_is_larger_than_the_bucket_is_owed() -> None:
-    door = Door()
-    assert door.order(orders=4)["ratelimit"] == '"orders";r=6;t=1'
-    assert door.refused(orders=7).retry_after_s == 1
-    door.now_ns += S
-    assert door.order(orders=50)["ratelimit"] == '"orders";r=0;t=5'
-    assert door.refused().retry_after_s == 5
-    door.now_ns += 4 * S
-    door.refused()
-    door.now_ns += S // 10
-    door.order()
+    setup = LimitsSetup()
+    assert setup.order(orders=4)["ratelimit"] == '"orders";r=6;t=1'
+    assert setup.refused(orders=7).retry_after_s == 1
+    setup.now_ns += S
+    assert setup.order(orders=50)["ratelimit"] == '"orders";r=0;t=5'
+    assert setup.refused().retry_after_s == 5
+    setup.now_ns += 4 * S
+    setup.refused()
+    setup.now_ns += S // 10
+    setup.order()
 
 
 def test_a_bulk_that_does_not_fit_is_told_when_it_will() -> None:
-    door = Door()
-    door.order(orders=30)
-    wait_s = door.refused(orders=50).retry_after_s
+    setup = LimitsSetup()
+    setup.order(orders=30)
+    wait_s = setup.refused(orders=50).retry_after_s
     assert wait_s == 3
-    door.now_ns += wait_s * S
-    door.order(orders=50)
+    setup.now_ns += wait_s * S
+    setup.order(orders=50)
 
 
 def test_two_keys_of_a_client_share_one_bucket_and_two_clients_do_not() -> None:
-    door = Door()
+    setup = LimitsSetup()
     other_key = Client("shop", frozenset({"orders:read", "orders:write"}), 10)
     for _ in range(5):
-        door.order()
-        door.order(other_key)
-    door.refused()
-    door.refused(other_key)
-    door.order(Client("another", frozenset(), 10))
+        setup.order()
+        setup.order(other_key)
+    setup.refused()
+    setup.refused(other_key)
+    setup.order(Client("another", frozenset(), 10))
 
 
 @pytest.mark.parametrize("client", [ANYONE, Client("shop", frozenset())])
 def test_who_has_no_limit_pays_nothing_and_is_told_nothing(client: Client) -> None:
-    door = Door()
-    assert door.limits.charge(client, 1_000, door.send) == door.send
+    setup = LimitsSetup()
+    assert setup.limits.charge(client, 1_000, setup.send) == setup.send
 
 
 def test_only_the_head_of_an_answer_is_touched() -> None:
-    door = Door()
-    send = door.limits.charge(SHOP, 1, door.send)
+    setup = LimitsSetup()
+    send = setup.limits.charge(SHOP, 1, setup.send)
     asyncio.run(send({"type": "http.response.body", "body": b"x"}))  # type: ignore[arg-type]
-    assert door.sent == [{"type": "http.response.body", "body": b"x"}]
+    assert setup.sent == [{"type": "http.response.body", "body": b"x"}]
 
 
 @given(paces, st.lists(st.tuples(st.integers(0, S // 2), st.integers(1, 3)), max_size=60))

@@ -15,9 +15,9 @@ import product_api.documents
 from ingest_api.documents import documents as ingest_documents
 from ingest_api.documents import operations
 from ingest_api.intake.bulk import read, split
-from ingest_api.reads.order_view import OrderView
-from ingest_api.reads.order_view import encode as encode_view
 from ingest_api.requests import OrderRequest, decode_request
+from pipeline.contract.order_view import OrderView
+from pipeline.contract.order_view import encode as encode_view
 from pipeline.contract.orders import Order, encode_order
 from pipeline.process.health import Health
 from product_api.operations import OPERATIONS as PRODUCT_OPERATIONS

@@ -1,8 +1,8 @@
-"""HTML is for those who ask for it: a browser does, a program that takes anything does not."""
+"""HTML and streams are for those who ask for them: a program that takes anything gets JSON."""
 
 import pytest
 
-from web.requests.accept import prefers_html
+from web.requests.accept import prefers_event_stream, prefers_html
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,32 @@ def test_a_client_that_likes_html_better_gets_it(accept: list[str]) -> None:
 )
 def test_any_other_gets_json(accept: list[str]) -> None:
     assert not prefers_html(accept)
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        ["text/event-stream"],
+        ["Text/Event-Stream; charset=utf-8"],
+        ["text/event-stream, */*"],
+        ["text/event-stream", "application/json;q=0.9"],
+    ],
+)
+def test_a_client_that_asks_for_a_stream_gets_it(accept: list[str]) -> None:
+    assert prefers_event_stream(accept)
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        [],
+        ["*/*"],
+        ["text/*"],
+        ["text/html,application/xhtml+xml,*/*;q=0.8"],
+        ["text/event-stream, application/json"],
+        ["text/event-stream;q=0.5, */*"],
+        ["text/event-stream;q=0"],
+    ],
+)
+def test_any_other_gets_no_stream(accept: list[str]) -> None:
+    assert not prefers_event_stream(accept)

@@ -1,0 +1,1 @@
+"""Follows the event log, and pushes events to RabbitMQ and to webhooks."""

@@ -1,0 +1,1 @@
+"""GET of events: pages of the log, and streams that follow it."""

@@ -1,0 +1,47 @@
+"""Compares the event log with what it tells of: every verdict and every parked order once, and offsets without gaps.
+
+Pairs both by their ids, in one snapshot. Verdicts and letters from before the log began have no event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from proof.accounting_sql import Connection
+from proof.offenders import Logged, Offender, misplaced, misreported
+
+_BEGAN = "(SELECT began_at FROM event_log)"
+_VERDICTS = f"""
+    SELECT 'verdict', coalesce(e.id, l.order_id)::text, coalesce(e.events, 0), l.order_id IS NOT NULL
+    FROM (SELECT u.id, count(*) AS events FROM event_batches b, unnest(b.orders) AS u (id) GROUP BY u.id) e
+    FULL JOIN (SELECT order_id FROM stock_ledger WHERE decided_at >= {_BEGAN}) l ON l.order_id = e.id
+    WHERE e.events IS DISTINCT FROM 1 OR l.order_id IS NULL
+"""
+_LETTERS = f"""
+    SELECT 'dead letter', coalesce(e.id, d.id)::text, coalesce(e.events, 0), d.id IS NOT NULL
+    FROM (SELECT u.id, count(*) AS events FROM event_batches b, unnest(b.letters) AS u (id) GROUP BY u.id) e
+    FULL JOIN (
+        SELECT id FROM dead_letters WHERE order_id IS NOT NULL AND first_seen_at >= {_BEGAN}
+    ) d ON d.id = e.id
+    WHERE e.events IS DISTINCT FROM 1 OR d.id IS NULL
+"""
+# The end of the log is where the next batch would begin.
+_OFFSETS = """
+    SELECT id, expected, first_offset FROM (
+        SELECT id, first_offset, 1 + coalesce(lag(first_offset + size - 1) OVER (ORDER BY first_offset), 0) AS expected
+        FROM (
+            SELECT id, first_offset, size FROM event_batches WHERE first_offset IS NOT NULL
+            UNION ALL SELECT 0, last_offset + 1, 0 FROM event_log
+        ) AS numbered
+    ) AS found WHERE first_offset <> expected
+"""
+_FETCH_ROWS = 10_000
+
+
+async def audit_events(connection: Connection) -> AsyncIterator[Offender]:
+    """What is wrong with the log. Runs in the caller's transaction."""
+    for query in (_VERDICTS, _LETTERS):
+        async for row in connection.cursor(query, prefetch=_FETCH_ROWS):
+            yield misreported(Logged(*row))
+    async for row in connection.cursor(_OFFSETS, prefetch=_FETCH_ROWS):
+        yield misplaced(*row)

@@ -1,0 +1,1 @@
+"""`./headrace dead`: lists, shows, replays and discards dead letters."""

@@ -1,0 +1,1 @@
+"""`./headrace demo`: sends orders, accounts for each, and reports."""

@@ -1,0 +1,1 @@
+"""`./headrace hooks`: adds, lists, pauses, replays, rotates and removes webhooks. event_relay sends to them."""

@@ -1,0 +1,1 @@
+"""The event log, event_relay and its receivers fail."""

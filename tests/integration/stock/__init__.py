@@ -1,0 +1,1 @@
+"""The decision on orders: product_consumer, its ledger, its cache."""

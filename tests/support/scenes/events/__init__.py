@@ -1,0 +1,1 @@
+"""The event log and those who follow it: readers, queues, webhooks' receivers."""
