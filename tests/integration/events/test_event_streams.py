@@ -28,6 +28,10 @@ from tests.support.time.conditions import eventually
 A = new_product_id()
 NOW = f"{EVENTS}?after=now"
 _LISTENS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = $1"
+_SESSIONS = """
+    SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'ingest_api%'
+"""
+_VERDICTS_READ = "SELECT idx_tup_fetch FROM pg_stat_user_tables WHERE relname = 'stock_ledger'"
 
 
 async def streams_open(ingest: Ingest) -> float:
@@ -241,29 +245,26 @@ async def test_p8_a_client_has_no_more_than_its_share_of_streams(environment: di
             pass
 
 
-async def test_p11_many_streams_cost_postgresql_one_reader(ingest: Ingest, database_url: str) -> None:
+async def test_p11_many_streams_cost_postgresql_one_reader(environment: dict[str, str], database_url: str) -> None:
     """One connection that listens; and each verdict is looked up as often as for one stream: once."""
-    async with (
-        AsyncExitStack() as stack,
-        connected(database_url) as connection,
-        httpx.AsyncClient(base_url=ingest.service.url) as client,
-    ):
-        streams = [await stack.enter_async_context(streaming(client, NOW)) for _ in range(50)]
-        before = await _verdicts_read(connection)
-        ids: list[str] = []
-        for _ in range(10):
-            ids += await log_events(database_url, 20)
-        for stream in streams:
-            await stream.has(200)
-            assert stream.order_ids == ids
-        assert await connection.fetchval(_LISTENS, "ingest_api events") == 1
-        assert 200 <= await _verdicts_read(connection) - before < 2 * 200
+    ids: list[str] = []
+    async with connected(database_url) as connection, ingesting(environment) as ingest:
+        async with AsyncExitStack() as stack, httpx.AsyncClient(base_url=ingest.service.url) as client:
+            streams = [await stack.enter_async_context(streaming(client, NOW)) for _ in range(50)]
+            for _ in range(10):
+                ids += await log_events(database_url, 20)
+            for stream in streams:
+                await stream.has(200)
+                assert stream.order_ids == ids
+            assert await connection.fetchval(_LISTENS, "ingest_api events") == 1
+        assert await ingest.service.stop() == 0
+        await eventually(lambda: _are_gone(connection))
+        assert 200 <= await connection.fetchval(_VERDICTS_READ) < 2 * 200
 
 
-async def _verdicts_read(connection: Connection) -> int:
-    await asyncio.sleep(1.2)  # PostgreSQL reports what a session has read once a second
-    query = "SELECT idx_tup_fetch FROM pg_stat_user_tables WHERE relname = 'stock_ledger'"
-    return int(await connection.fetchval(query) or 0)
+async def _are_gone(connection: Connection) -> bool:
+    """Whether all sessions of ingest_api have ended. PostgreSQL knows then what they have read."""
+    return not await connection.fetchval(_SESSIONS)
 
 
 async def test_p8_a_client_that_reads_a_byte_a_second_is_dropped_and_resumes(ingest: Ingest, database_url: str) -> None:

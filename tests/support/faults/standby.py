@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 import asyncpg
 
+from database.connection import Connection
 from stack.process.identity import give, identity_for, wrap
 from stack.servers import binaries
 from stack.servers.place import minimal_environment
@@ -55,39 +56,72 @@ async def standby_of(primary_url: str) -> AsyncIterator[Standby]:
     give(directory, identity)
     binary = binaries.find("postgres")
     assert binary is not None
-    port, parts = free_port(), urlsplit(primary_url)
-    environment = minimal_environment(PGPASSWORD=unquote(parts.password or ""))
-    data = str(directory / "data")
-    await _run(
-        *wrap([str(binary.path / "pg_basebackup"), "-D", data, "-R", "-c", "fast", "-X", "stream"], identity),
-        *("-h", parts.hostname or "", "-p", str(parts.port), "-U", parts.username or ""),
-        environment=environment,
+    port, data = free_port(), str(directory / "data")
+    standby = Standby(primary_url, port)
+    try:
+        async with _slot(primary_url, f"standby_{port}") as slot:
+            await _copy(primary_url, wrap([str(binary.path / "pg_basebackup"), "-D", data, "-S", slot], identity))
+            settings = [f"--port={port}", "--listen_addresses=127.0.0.1", "--unix_socket_directories="]
+            command = [str(binary.path / "postgres"), "-D", data, *settings, "--max_connections=100"]
+            async with _server(wrap(command, identity, signal.SIGQUIT)):
+                await eventually(lambda: _answers(standby.url(primary_url)), 60)
+                yield standby
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@asynccontextmanager
+async def _slot(primary_url: str, name: str) -> AsyncIterator[str]:
+    """A slot in which the primary keeps WAL for the standby. Each DROP DATABASE of another test is a checkpoint, which
+    removes WAL that no slot holds. A standby that needs it would never catch up.
+    """
+    async with connected(primary_url) as primary:
+        await primary.execute("SELECT pg_create_physical_replication_slot($1, true)", name)
+        try:
+            yield name
+        finally:
+            await eventually(lambda: _is_dropped(primary, name))
+
+
+async def _is_dropped(primary: Connection, slot: str) -> bool:
+    try:
+        await primary.execute("SELECT pg_drop_replication_slot($1)", slot)
+    except asyncpg.ObjectInUseError:  # the primary has not noticed that the standby is gone
+        return False
+    return True
+
+
+async def _copy(primary_url: str, backup: list[str]) -> None:
+    """`backup`: pg_basebackup, with where it writes."""
+    parts = urlsplit(primary_url)
+    process = await asyncio.create_subprocess_exec(
+        *backup,
+        *("-R", "-c", "fast", "-X", "stream", "-h", parts.hostname or "", "-p", str(parts.port)),
+        *("-U", parts.username or ""),
+        env=minimal_environment(PGPASSWORD=unquote(parts.password or "")),
+        cwd="/",
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
     )
-    settings = [f"--port={port}", "--listen_addresses=127.0.0.1", "--unix_socket_directories=", "--max_connections=100"]
+    output, _ = await process.communicate()
+    assert process.returncode == 0, output.decode()
+
+
+@asynccontextmanager
+async def _server(command: list[str]) -> AsyncIterator[None]:
     server = await asyncio.create_subprocess_exec(
-        *wrap([str(binary.path / "postgres"), "-D", data, *settings], identity, signal.SIGQUIT),
-        env=environment,
+        *command,
+        env=minimal_environment(),
         cwd="/",
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL,
     )
-    standby = Standby(primary_url, port)
     try:
-        await eventually(lambda: _answers(standby.url(primary_url)), 60)
-        yield standby
+        yield
     finally:
         if server.returncode is None:
             os.kill(server.pid, signal.SIGQUIT)
         await server.wait()
-        shutil.rmtree(directory, ignore_errors=True)
-
-
-async def _run(*command: str, environment: dict[str, str]) -> None:
-    process = await asyncio.create_subprocess_exec(
-        *command, env=environment, cwd="/", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-    )
-    output, _ = await process.communicate()
-    assert process.returncode == 0, output.decode()
 
 
 async def _answers(url: str) -> bool:
