@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any, TypeAlias
 
 import asyncpg
+import msgspec
 
 from database.sessions import PooledConnection
 from pipeline.contract.columns import selected
@@ -85,8 +86,7 @@ class LogEnd:
     last_offset: int
 
 
-@dataclass(frozen=True, slots=True)
-class LoggedEvent:
+class LoggedEvent(msgspec.Struct, frozen=True):
     offset: int
     client: str | None
     """Whose order it is; None: nobody's, or unknown. Then only a client that sees all may see the event."""
