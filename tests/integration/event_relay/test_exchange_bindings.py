@@ -32,7 +32,7 @@ async def test_a_queue_of_a_rare_type_gets_it_past_thousands_that_nobody_wants(
         await park_order(connection, it)
     async with bound(environment["AMQP_URL"], EventType.PARKED) as consumer, relaying(environment) as relay:
         # A relay that passed one page a second needed 42 s.
-        await eventually(lambda: is_at(connection, 21_003), 10)
+        await eventually(lambda: is_at(connection, 21_003), 30)
         # Now at the end of the log, where each page is small.
         for number in range(1, 11):
             await decide(connection, order(A))

@@ -16,6 +16,7 @@ from database.connection import Connection
 from database.log_follower import LogFollower
 from database.sessions import StoreUnavailable, make_pool
 from event_relay import hook_progress
+from event_relay import hooks as hooks_module
 from event_relay.delivery import webhook_client
 from event_relay.hook_store import HookStore, Standing
 from event_relay.hooks import HOOKS, Hooks
@@ -170,8 +171,10 @@ async def test_p9_a_stop_during_a_look_begins_no_sender(
 
 @pytest.mark.usefixtures("writes_only_when_told")
 async def test_the_next_sender_begins_once_it_is_written_how_far_the_one_before_came(
-    connection: Connection, receiver: Receiver, relay: Relay
+    connection: Connection, receiver: Receiver, relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The relay does not wait for its next look of the second: here there is none."""
+    monkeypatch.setattr(hooks_module, "_LOOK_EVERY_S", 3600.0)
     hook_id = await first_delivered(connection, receiver)
     await decide(connection, order(A))
     await eventually(lambda: len(receiver.requests) == 2)
@@ -181,7 +184,7 @@ async def test_the_next_sender_begins_once_it_is_written_how_far_the_one_before_
     assert await is_at(connection, hook_id, 1)
     assert not relay.is_sending()
     await relay.write()
-    await eventually(relay.is_sending, 0.5)
+    await eventually(relay.is_sending)
     await goes_on(connection, receiver, 3)
 
 

@@ -122,10 +122,15 @@ async def test_a_test_event_is_sent_and_its_result_is_told(
         await decide(connection, order(A))
         await change_hook(connection, hook_id, "test_wanted_at = clock_timestamp()")
         await eventually(lambda: len(receiver.requests) == 2)
+        await eventually(lambda: _is_tested(connection, hook_id))
         assert {it["type"] for it in receiver.events} == {"hook.test"}  # it is paused still
         Webhook(secret).verify(receiver.requests[0].body.decode(), receiver.requests[0].headers)
         await change_hook(connection, hook_id, "pause_reason = NULL")
         await eventually(lambda: len(receiver.requests) == 3)
+
+
+async def _is_tested(connection: Connection, hook_id: str) -> bool:
+    return (await hook_row(connection, hook_id))["test_wanted_at"] is None
 
 
 async def test_a_hook_that_may_not_be_sent_to_says_why(

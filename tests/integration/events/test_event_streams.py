@@ -287,7 +287,7 @@ async def test_p8_a_client_that_reads_a_byte_a_second_is_dropped_and_resumes(ing
             await asyncio.sleep(1)
         assert await ingest.metric('headrace_connections_closed_total{reason="unread"}') >= 1
     async with streaming(ingest.client, f"{EVENTS}?after={encode_cursor(await _log_id(database_url), 10)}") as stream:
-        await stream.has(len(ids) - 10)
+        await stream.has(len(ids) - 10, 60)
         assert stream.order_ids == ids[10:]
 
 

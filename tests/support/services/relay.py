@@ -19,6 +19,8 @@ from tests.support.services.processes import Service, service_process
 from tests.support.services.workers import settle
 
 ALLOWED = {"EVENT_RELAY_ALLOW_PRIVATE_ADDRESSES": "true"}
+_ADD = "INSERT INTO hooks (url, types, product_id, batch, delivered) VALUES ($1, $2, $3, $4, $5) RETURNING id::text"
+_SIGN_WITH = "INSERT INTO hook_secrets (hook_id, secret) VALUES ($1, $2)"
 
 
 @asynccontextmanager
@@ -43,15 +45,14 @@ async def add_hook(
     delivered: int = 0,
     secret: str | None = None,
 ) -> str:
-    """Add a hook that begins after the offset `delivered`. Returns its id."""
-    hook_id: str = await connection.fetchval(
-        "INSERT INTO hooks (url, types, product_id, batch, delivered) VALUES ($1, $2, $3, $4, $5) RETURNING id::text",
-        *(url, types, product_id, batch, delivered),
-    )
-    await connection.execute(
-        "INSERT INTO hook_secrets (hook_id, secret) VALUES ($1, $2)", hook_id, secret or new_secret()
-    )
-    await connection.execute(f"NOTIFY {CHANGED}")
+    """Add a hook that begins after the offset `delivered`. Returns its id.
+
+    In one transaction, as the command: a relay that sees the hook without its secret counts a failure.
+    """
+    async with connection.transaction():
+        hook_id: str = await connection.fetchval(_ADD, url, types, product_id, batch, delivered)
+        await connection.execute(_SIGN_WITH, hook_id, secret or new_secret())
+        await connection.execute(f"NOTIFY {CHANGED}")
     return hook_id
 
 
