@@ -59,7 +59,7 @@ async def test_a_listening_session_hears_notifications_and_its_own_end_and_ends_
         assert connection.is_closed()
 
         async def is_gone() -> bool:
-            query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'test listening'"
-            return bool(await other.fetchval(query) == 0)
+            query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = $1"
+            return bool(await other.fetchval(query, "test listening") == 0)
 
         await eventually(is_gone)

@@ -20,7 +20,7 @@ from stack.operate import publishing
 from stack.operate.dead.dead import replay_letters
 from stack.operate.dead.sql import Filters
 from tests.conftest import Servers
-from tests.support.brokers.broker import plain_channel, send, unsettled
+from tests.support.brokers.broker import gets_back, plain_channel, send
 from tests.support.brokers.dead_letters import headrace_dead
 from tests.support.data.orders import body_of, new_product_id, order
 from tests.support.scenes.ingest_faults import limit_queues
@@ -116,7 +116,7 @@ async def test_replay_sends_what_waits_says_how_many_and_may_be_done_again(
     shown, _ = await headrace_dead(environment, "replay", "--json", "--rate", "1000")
     assert json.loads(shown) == {"replayed": {"persist": 2}, "unconfirmed": {}}
     assert await headrace_dead(environment, "replay") == ("replayed 0 dead letters\n", "")
-    assert await unsettled(environment["AMQP_URL"], ACCEPTED) == 3
+    await gets_back(environment["AMQP_URL"], ACCEPTED, 3)
 
 
 async def test_what_is_asked_for_in_the_wrong_way_is_an_error_that_says_how(environment: dict[str, str]) -> None:

@@ -16,7 +16,7 @@ from proof.offenders import NO_VERDICT
 from stack.errors import HeadraceError
 from stack.operate import publishing
 from stack.operate import repair as resend
-from tests.support.brokers.broker import plain_channel, send_orders, take, unsettled
+from tests.support.brokers.broker import gets_back, plain_channel, send_orders, take, unsettled
 from tests.support.data.orders import new_product_id, order
 from tests.support.scenes.verify_command import verify
 from tests.support.services.processes import service_process
@@ -184,7 +184,7 @@ async def test_a_backlog_is_not_doubled(
     with pytest.raises(HeadraceError, match=r"3 messages wait in orders\.created"):
         await resend.resend(connection, url, 0)
     assert capsys.readouterr() == ("", "")
-    assert await unsettled(url, CREATED) == 3
+    await gets_back(url, CREATED, 3)
 
 
 async def test_a_broker_that_is_away_is_said_to_be(

@@ -281,7 +281,7 @@ async def test_p2_all_or_nothing_when_the_backend_is_killed_in_the_middle(
             await eventually(
                 lambda: connection.fetch(
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                    " WHERE application_name = 'ledger' AND wait_event_type = 'Lock'"
+                    " WHERE datname = current_database() AND application_name = 'ledger' AND wait_event_type = 'Lock'"
                 )
             )
         assert await verdicts(connection) == {}

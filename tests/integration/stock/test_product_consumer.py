@@ -10,7 +10,7 @@ from pipeline.cache.product_cache import ProductCache
 from pipeline.contract import topology
 from pipeline.contract.orders import SCHEMA, encode_order, join_orders
 from pipeline.contract.reasons import Reason
-from tests.support.brokers.broker import unsettled
+from tests.support.brokers.broker import gets_back, unsettled
 from tests.support.data.metrics import grown, sample
 from tests.support.data.orders import body_of, new_product_id, order
 from tests.support.faults.faults import proxy_to
@@ -201,7 +201,7 @@ async def test_p1_a_batch_that_is_held_is_not_acknowledged(
         await eventually(lambda: "55P03" in str(worker.database._health.summary()))
         batch.cancel()
         await asyncio.wait({batch})
-    assert await unsettled(environment["AMQP_URL"], CREATED) == 1
+    await gets_back(environment["AMQP_URL"], CREATED, 1)
     async with product_consumer(environment) as worker:
         assert await worker.run_once() == 1
     assert await qty_of(connection, A) == 4

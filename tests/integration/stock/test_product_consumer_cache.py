@@ -7,7 +7,7 @@ import pytest
 from database.connection import Connection
 from pipeline.cache.product_cache import CachedProduct, ProductCache
 from pipeline.contract import topology
-from tests.support.brokers.broker import unsettled
+from tests.support.brokers.broker import gets_back, unsettled
 from tests.support.data.orders import new_product_id, order
 from tests.support.faults.faults import proxy_to
 from tests.support.scenes.deciding import create, heard, product_events, sold_out
@@ -78,7 +78,7 @@ async def test_p7_a_death_before_each_step_leaves_nothing_stale_and_nobody_untol
         await worker.die_before(owner, method)
     before = await verdicts(connection)
     assert len(before) == (0 if point == "commit" else 3)
-    assert await unsettled(environment["AMQP_URL"], CREATED) == 1
+    await gets_back(environment["AMQP_URL"], CREATED, 1)
     async with product_events(environment) as events, product_consumer(environment) as worker:
         assert await worker.run_once() == 3
         assert await heard(events) == [sold_out(A, 2)]

@@ -11,7 +11,7 @@ from pipeline.broker import batches
 from pipeline.contract import topology
 from pipeline.contract.orders import SCHEMA
 from pipeline.contract.reasons import Reason
-from tests.support.brokers.broker import plain_channel, send, unsettled
+from tests.support.brokers.broker import gets_back, plain_channel, send, unsettled
 from tests.support.data.metrics import grown, sample
 from tests.support.data.orders import body_of, new_product_id, order
 from tests.support.faults.faults import proxy_to
@@ -87,7 +87,7 @@ async def test_p1_p2_a_death_before_each_step_costs_no_order_and_doubles_none(
             "ack": (worker.consumer, "settle"),
         }[point]
         await worker.die_before(owner, method)
-    assert await unsettled(environment["AMQP_URL"], ACCEPTED) == 1
+    await gets_back(environment["AMQP_URL"], ACCEPTED, 1)
     assert len(await stored(environment)) == (0 if point == "commit" else 5)
     async with persist_worker(environment) as worker:
         assert await worker.run_once() == 5

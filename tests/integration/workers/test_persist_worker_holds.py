@@ -10,7 +10,7 @@ from persist_worker import forward as forward_module
 from pipeline.contract import topology
 from pipeline.process.lifecycle import Abandoned
 from tests.conftest import Servers
-from tests.support.brokers.broker import Management, plain_channel, unsettled
+from tests.support.brokers.broker import Management, gets_back, plain_channel, unsettled
 from tests.support.data.metrics import sample
 from tests.support.data.orders import body_of, new_product_id, order
 from tests.support.scenes.persisting import accept, forwarded, stored
@@ -39,7 +39,7 @@ async def test_p1_a_batch_that_is_held_is_not_acknowledged(
         assert not worker.database._health.is_ready
         batch.cancel()
         await asyncio.wait({batch})
-    assert await unsettled(environment["AMQP_URL"], ACCEPTED) == 1
+    await gets_back(environment["AMQP_URL"], ACCEPTED, 1)
     assert await forwarded(environment) == []
     async with persist_worker(environment) as worker:
         assert await worker.run_once() == 1
@@ -126,7 +126,8 @@ async def test_p1_a_killed_backend_delays_a_batch_and_that_is_all(environment: d
                 await eventually(
                     lambda: connection.fetch(
                         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                        " WHERE application_name = 'persist_worker' AND wait_event_type = 'Lock'"
+                        " WHERE datname = current_database() AND application_name = 'persist_worker'"
+                        " AND wait_event_type = 'Lock'"
                     )
                 )
         assert await batch == 5

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from pipeline.contract import topology
-from tests.support.brokers.broker import plain_channel, send_orders, unsettled
+from tests.support.brokers.broker import gets_back, plain_channel, send_orders
 from tests.support.data.orders import new_product_id, order
 from tests.support.faults.faults import proxy_to
 from tests.support.services.processes import service_process
@@ -53,7 +53,7 @@ async def test_p9_a_batch_that_is_held_because_the_database_is_away_does_not_hol
         assert await service.stop() == 0
         assert time.monotonic() - began < 5
         assert "stopping with a batch in hand" in service.log()
-    assert await unsettled(environment["AMQP_URL"], queue) == 1
+    await gets_back(environment["AMQP_URL"], queue, 1)
 
 
 async def test_p9_a_batch_that_is_not_stored_within_the_grace_is_left_to_the_broker(
@@ -69,7 +69,7 @@ async def test_p9_a_batch_that_is_not_stored_within_the_grace_is_left_to_the_bro
         await eventually(lambda: connection.fetch(_WAITS_FOR_A_LOCK))
         assert await service.stop() == 0
         assert "not done within 0.1 s" in service.log()
-        assert await unsettled(environment["AMQP_URL"], queue) == 1
+        await gets_back(environment["AMQP_URL"], queue, 1)
 
 
 @pytest.mark.parametrize(("name", "table"), [("persist_worker", "orders"), ("product_consumer", "stock_ledger")])
@@ -91,10 +91,10 @@ async def test_p9_a_batch_on_a_server_that_says_nothing_any_more_is_left_to_the_
                 began = time.monotonic()
                 assert await service.stop() == 0
                 assert time.monotonic() - began < 6
-            assert await unsettled(environment["AMQP_URL"], queue) == 1
+            await gets_back(environment["AMQP_URL"], queue, 1)
 
 
 _WAITS_FOR_A_LOCK = (
-    "SELECT 1 FROM pg_stat_activity WHERE application_name IN ('persist_worker', 'product_consumer')"
-    " AND wait_event_type = 'Lock'"
+    "SELECT 1 FROM pg_stat_activity WHERE datname = current_database()"
+    " AND application_name IN ('persist_worker', 'product_consumer') AND wait_event_type = 'Lock'"
 )

@@ -20,6 +20,7 @@ from tests.support.services.settings import settings_from
 from tests.support.time.conditions import eventually
 
 _CONNECT_TIMEOUT_S = 10
+_ASKED_FOR_NOTHING = 4
 
 
 def broker_settings(amqp_url: str, **changes: object) -> PipelineSettings:
@@ -131,10 +132,25 @@ class Management:
 
 
 async def unsettled(amqp_url: str, queue: str) -> int:
-    """The number of messages in the queue once no consumer holds unacknowledged ones."""
+    """The number of messages in the queue once no consumer holds unacknowledged ones.
+
+    RabbitMQ also says 0 if the leader of a quorum queue does not answer within 250 ms, so a 0 is asked for again.
+    """
     async with plain_channel(amqp_url) as channel:
-        declared = await channel.declare_queue(queue, passive=True)
-        return declared.declaration_result.message_count or 0
+        for _ in range(_ASKED_FOR_NOTHING):
+            declared = await channel.declare_queue(queue, passive=True)
+            if count := declared.declaration_result.message_count:
+                return count
+    return 0
+
+
+async def gets_back(amqp_url: str, queue: str, count: int) -> None:
+    """Wait until so many messages are in the queue: a little later than the end of the consumer that held them."""
+    await eventually(lambda: _holds(amqp_url, queue, count))
+
+
+async def _holds(amqp_url: str, queue: str, count: int) -> bool:
+    return await unsettled(amqp_url, queue) == count
 
 
 async def consumers_of(amqp_url: str, queue: str) -> int:

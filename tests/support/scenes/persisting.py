@@ -2,7 +2,7 @@
 
 from pipeline.contract import topology
 from pipeline.contract.orders import Order
-from tests.support.brokers.broker import plain_channel, send, send_orders, take, unsettled
+from tests.support.brokers.broker import plain_channel, send, send_orders
 from tests.support.services.workers import DeadRow, connected, dead_letters, stored_orders
 
 
@@ -23,8 +23,13 @@ async def accept_raw(environment: dict[str, str], body: bytes, **headers: object
 async def forwarded(environment: dict[str, str]) -> list[bytes]:
     """Take the bodies that wait for product_consumer off their queue."""
     queue = topology.ORDERS_CREATED_QUEUE
+    bodies = []
     async with plain_channel(environment["AMQP_URL"]) as channel:
-        return [await take(channel, queue) for _ in range(await unsettled(environment["AMQP_URL"], queue))]
+        plain = await channel.get_queue(queue, ensure=False)
+        while (message := await plain.get(fail=False)) is not None:
+            bodies.append(message.body)
+            await message.ack()
+    return bodies
 
 
 async def stored(environment: dict[str, str]) -> dict[str, tuple[str, int]]:
