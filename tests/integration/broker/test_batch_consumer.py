@@ -66,7 +66,7 @@ async def test_the_metrics_say_how_big_batches_are(amqp_url: str) -> None:
 
 async def test_a_batch_that_lingers_takes_what_comes_meanwhile(amqp_url: str) -> None:
     async with queue_of(amqp_url) as channel:
-        consumer = make_consumer(amqp_url, linger_s=0.3)
+        consumer = make_consumer(amqp_url, linger_s=2)
         async with running_task(consumer.run()):
             following = asyncio.create_task(consumer.next())
             await send(channel, EXCHANGE, "thing", b"1")

@@ -128,12 +128,13 @@ async def test_p9_stopping_does_not_wait_long_for_a_broker_that_is_silent(
     monkeypatch.setattr(broker, "_CLOSE_TIMEOUT_S", 0.1)
     async with queue_of(amqp_url, b"1"), proxy_to(amqp_url) as proxy:
         consumer = make_consumer(proxy.url(amqp_url))
-        async with running_task(consumer.run()), asyncio.timeout(3):
+        async with running_task(consumer.run()):
             await buffered(consumer, 1)
             proxy.hold()
-            await consumer.stop()
-            assert bodies_of(await consumer.next()) == [b"1"]
-            assert await consumer.next() is None
+            async with asyncio.timeout(3):
+                await consumer.stop()
+                assert bodies_of(await consumer.next()) == [b"1"]
+                assert await consumer.next() is None
 
 
 async def consume_all(consumer: BatchConsumer, proxy: Proxy, wanted: set[bytes], cut_every: int) -> None:

@@ -82,7 +82,7 @@ async def test_a_broker_that_says_nothing_after_the_handshake_is_left_for_anothe
     amqp_url: str, monkeypatch: pytest.MonkeyPatch, make: Callable[..., Publisher | BatchConsumer]
 ) -> None:
     """Like a node that is cut off from its cluster: it sends heartbeats, and no declaration ever finishes."""
-    monkeypatch.setattr(broker, "_ANSWER_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(broker, "_ANSWER_TIMEOUT_S", 1.0)
 
     async with proxy_to(amqp_url) as proxy:
 
@@ -93,18 +93,19 @@ async def test_a_broker_that_says_nothing_after_the_handshake_is_left_for_anothe
 
         health = Health("test", "part")
         async with running_task(make(broker_settings(proxy.url(amqp_url)), health, declare).run()):
-            await eventually(lambda: health.is_ready, 5)
-        assert proxy.connections == 2
+            await eventually(lambda: health.is_ready)
+        assert proxy.connections >= 2  # more, if a declaration at the good one takes long
 
 
 @pytest.mark.timeout(20)
 async def test_a_consumer_leaves_a_broker_that_falls_silent(amqp_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Like a frozen node: its kernel keeps the connection, and heartbeats notice after half a minute."""
-    monkeypatch.setattr(broker, "_ANSWER_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(broker, "_ANSWER_TIMEOUT_S", 1.0)
     monkeypatch.setattr(batches, "_DEPTH_INTERVAL_S", 0.05)
 
     async with at_a_silent_broker(amqp_url, consumer) as (_, proxy, health):
-        await eventually(lambda: proxy.connections == 2 and health.is_ready, 5)
+        before = proxy.connections
+        await eventually(lambda: proxy.connections > before and health.is_ready)
 
 
 async def test_who_leaves_a_silent_broker_does_not_wait_for_its_good_bye(amqp_url: str) -> None:
@@ -117,7 +118,7 @@ async def test_who_leaves_a_silent_broker_does_not_wait_for_its_good_bye(amqp_ur
 async def test_a_node_that_takes_connections_and_says_nothing_costs_less_where_there_is_another(
     amqp_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(broker, "_ONE_OF_SEVERAL_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(broker, "_ONE_OF_SEVERAL_TIMEOUT_S", 1.0)
     monkeypatch.setattr(broker, "_nodes", itertools.cycle)
 
     async with proxy_to(amqp_url) as frozen:
@@ -206,7 +207,7 @@ async def test_p9_a_process_that_is_stopped_as_its_broker_answers_stops(amqp_url
         # A different moment each time: the handshake takes some 8 ms, and its steps cannot be waited for.
         await asyncio.sleep(number / 4000)
         connecting.cancel()
-        await asyncio.wait({connecting}, timeout=1)
+        await asyncio.wait({connecting}, timeout=10)
         assert connecting.cancelled(), number
 
 

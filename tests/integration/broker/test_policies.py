@@ -71,7 +71,11 @@ async def test_p4_what_a_policy_removes_is_parked_and_becomes_an_order_when_it_i
         assert len(failed) >= 3
         assert {(it["reason"], it["final"]) for it in failed} == {(reason, False)}
         sample = f'headrace_orders_parked_total{{reason="{reason}",stage="persist"}}'
-        assert await worker.metric(sample) == len(failed)
+
+        async def are_counted() -> bool:  # after the commit that answers tell of
+            return await worker.metric(sample) == len(failed)
+
+        await eventually(are_counted)
         await remove_policy(servers, vhost_of(amqp_url))
         await headrace_dead(environment, "replay", "--reason", reason)
 

@@ -24,7 +24,7 @@ async def test_kill_in_the_middle_of_load_loses_no_accepted_order(
     """P1."""
     monkeypatch.setattr("proof.load.PATIENCE_S", 0.1)
     async with ingesting(environment) as ingest, loading(ingest.service.url, [laptop]) as load:
-        await eventually(lambda: load.answered > 500)
+        await load.more(501)
         assert await ingest.service.stop(signal.SIGKILL) == -signal.SIGKILL
         accepted = accepted_ids(await load.end())
         assert len(accepted) > 500
@@ -39,7 +39,7 @@ async def test_stop_in_the_middle_of_load_answers_what_it_has_taken_and_loses_no
     """P9: the queue holds exactly the orders that were answered 202."""
     monkeypatch.setattr("proof.load.PATIENCE_S", 0.1)
     async with ingesting(environment) as ingest, loading(ingest.service.url, [laptop]) as load:
-        await eventually(lambda: load.answered > 500)
+        await load.more(501)
         assert await ingest.service.stop() == 0
         result = await load.end()
         queued = await queued_ids(ingest)

@@ -35,7 +35,7 @@ class Load:
         """Wait until all orders of a limited load are sent and answered."""
         return await self._driving
 
-    async def more(self, count: int, timeout_s: float = 10) -> None:
+    async def more(self, count: int, timeout_s: float = 30) -> None:
         """Wait until `count` more requests are finished."""
         before = self.answered
         await eventually(lambda: self.answered >= before + count, timeout_s)
