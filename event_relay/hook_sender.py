@@ -48,6 +48,8 @@ class HookSender:
         self.hook: Hook = row.hook
         self.standing: Standing = row.standing
         self.test_wanted_at = row.test_wanted_at
+        self._tested_at: datetime | None = None
+        """The last `test_wanted_at` whose result is written down. A look may have begun before that."""
         self._held_until = held_until
         self._follower, self._client, self._store, self._progress = follower, client, store, progress
         self._requests: deque[Request] = deque()
@@ -75,7 +77,8 @@ class HookSender:
 
     def see(self, row: HookRow, *, is_newer: bool) -> None:
         """Take over what an operator has changed in the row. `is_newer`: than all that this sender knows."""
-        self.hook, self.test_wanted_at = row.hook, row.test_wanted_at
+        self.hook = row.hook
+        self.test_wanted_at = row.test_wanted_at if row.test_wanted_at != self._tested_at else None
         if row.standing.pause_reason is not None:
             self.standing.pause_reason = row.standing.pause_reason
         elif is_newer and self.standing.pause_reason is not None:
@@ -224,6 +227,7 @@ class HookSender:
             await self._store.tell_test(attempt, wanted_at)
         except StoreUnavailable:
             return _AWAY_S
+        self._tested_at = wanted_at
         if self.test_wanted_at == wanted_at:
             self.test_wanted_at = None
         if attempt.answer.is_delivered:

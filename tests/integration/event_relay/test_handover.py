@@ -18,7 +18,7 @@ from database.sessions import StoreUnavailable, make_pool
 from event_relay import hook_progress
 from event_relay import hooks as hooks_module
 from event_relay.delivery import webhook_client
-from event_relay.hook_store import HookStore, Standing
+from event_relay.hook_store import HookRow, HookStore, Standing
 from event_relay.hooks import HOOKS, Hooks
 from pipeline.process.health import Health
 from tests.support.brokers.broker import running_task
@@ -36,9 +36,11 @@ ACTIVE, PAUSED = (sample("headrace_hooks", state=it) for it in ("active", "pause
 class Store(HookStore):
     """The real one, but a test may hold it up, and lose the answer to what it has saved."""
 
-    has_taken = False
+    has_taken = has_read = False
     takes: asyncio.Event
     """While it is not set, `take` does not return."""
+    reads: asyncio.Event
+    """While it is not set, `read` does not return what it has read."""
     answers = True
     """Whether `save` answers. Otherwise PostgreSQL commits the first one, and is away for those that follow."""
     commits_lost = 0
@@ -48,6 +50,12 @@ class Store(HookStore):
         self.has_taken = True
         await self.takes.wait()
         return held
+
+    async def read(self, connection: Connection) -> list[HookRow]:
+        rows = await super().read(connection)
+        self.has_read = not self.reads.is_set()
+        await self.reads.wait()
+        return rows
 
     async def save(self, standings: Sequence[Standing]) -> set[str]:
         if self.answers:
@@ -100,8 +108,9 @@ async def running_hooks(database_url: str) -> AsyncIterator[Relay]:
     ):
         follower = LogFollower(database_url, health, "events", pool=pool, timeout_s=TIMEOUT_S, min_interval_s=0.01)
         store = Store(str(uuid4()), pool, TIMEOUT_S, allow_private=True)
-        store.takes = asyncio.Event()
+        store.takes, store.reads = asyncio.Event(), asyncio.Event()
         store.takes.set()
+        store.reads.set()
         hooks = Hooks(database_url, health, store, follower, client, timeout_s=TIMEOUT_S)
         async with running_task(follower.run(), hooks.run()):
             await eventually(lambda: health.is_up("events") and health.is_up(HOOKS))
@@ -200,6 +209,28 @@ async def test_a_request_under_way_while_its_hook_is_paused_and_resumed_is_sent_
     slow.may.set()
     await eventually(lambda: is_at(connection, hook_id, 1))
     await goes_on(connection, receiver, 2)
+
+
+async def test_a_test_event_is_sent_once_although_a_look_began_before_its_result_was_written(
+    connection: Connection, receiver: Receiver, relay: Relay
+) -> None:
+    """The look has read that a test is wanted, and tells the sender so after it has sent it."""
+    receiver.behave = slow = Slow()
+    hook_id = await add_hook(connection, receiver.url)
+    await change_hook(connection, hook_id, "test_wanted_at = clock_timestamp()")
+    await slow.asked.wait()
+    relay.store.reads.clear()
+    await eventually(lambda: relay.store.has_read)
+    slow.may.set()
+    await eventually(lambda: is_tested(connection, hook_id))
+    relay.store.reads.set()
+    await decide(connection, order(A))
+    await eventually(lambda: is_at(connection, hook_id, 1))
+    assert [it["type"] for it in receiver.events] == ["hook.test", "order.failed"]
+
+
+async def is_tested(connection: Connection, hook_id: str) -> bool:
+    return (await hook_row(connection, hook_id))["test_wanted_at"] is None
 
 
 # ── a resume is not undone
