@@ -71,12 +71,13 @@ async def _accept(_: int) -> bytes:
 
 async def test_every_request_is_sent_once_and_every_id_is_kept() -> None:
     async with _serving(_accept) as server:
-        found = await _drive(server.port, 500, 1, keyed=True)
+        # As many connections as requests: one that waits for a connection is not late.
+        found = await _drive(server.port, 500, 1, most=500, keyed=True)
     assert server.requests == len(found.latencies) == len(found.ids) == len(found.latenesses) == 500
     assert set(found.ids) == {_ID.encode()}
     assert (found.refused, found.unanswered, found.unsent) == (0, 0, 0)
     assert min(found.latencies) > 0
-    assert 0.8 < found.last_answer < 3
+    assert 0.8 < found.last_answer < 10
 
 
 async def test_a_stall_costs_every_request_that_was_due_meanwhile() -> None:
@@ -155,6 +156,7 @@ def _target(directory: Path, port: int) -> Target:
     return Target(f"http://127.0.0.1:{port}", "/api/v1/orders", bodies)
 
 
+@pytest.mark.alone
 async def test_as_a_process_it_leaves_what_a_run_is_made_of(tmp_path: Path) -> None:
     async with _serving(_accept) as server:
         sent = await open_loop.drive(_target(tmp_path, server.port), Load(1, rate=1_000), tmp_path)

@@ -120,10 +120,10 @@ def test_p5_white_space_between_tokens_is_no_part_of_the_fingerprint(one: bytes,
 
 def test_p8_no_element_takes_long_to_fingerprint() -> None:
     worst = b'"' + b'\\"' * 250_000, b'{"productId": "%s", "quantity": %s}' % (A.encode(), b"9" * 500_000)
-    began = time.monotonic()
+    began = time.process_time()
     for bad in worst:
         print_of(bad)
-    assert time.monotonic() - began < 2
+    assert time.process_time() - began < 2
 
 
 def test_p5_the_ids_of_valid_orders_outlive_releases() -> None:

@@ -1,7 +1,6 @@
 """What the catalogue knows of products: one lookup for each id, freshness, events, and bounds."""
 
 import asyncio
-import time
 from decimal import Decimal
 
 import pytest
@@ -155,9 +154,8 @@ async def test_an_old_price_sells_at_once_while_the_store_does_not_answer(setup:
     setup.now += TTL_S
     setup.store.products[A] = product(A, version=2, price="2")
     setup.store.gate.clear()
-    began = time.monotonic()
-    assert await setup.price(A) == Decimal("9.99")
-    assert time.monotonic() - began < 0.5
+    async with asyncio.timeout(5):  # the store never answers
+        assert await setup.price(A) == Decimal("9.99")
     for _ in range(100):
         selling = asyncio.create_task(setup.price(A))
         await asyncio.sleep(0)

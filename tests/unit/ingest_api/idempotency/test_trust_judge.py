@@ -115,7 +115,7 @@ async def test_those_who_wait_behind_a_look_that_fails_do_not_look_one_after_the
     scene = KeyedScene()
     scene.queue, scene.look_s = None, 0.2
     memory = scene.claims.memory
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(3):  # one after the other, they would take four
         await asyncio.gather(*(scene.judge.settle(memory) for _ in range(20)))
     assert scene.looks == 1
 

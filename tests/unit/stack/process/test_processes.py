@@ -144,7 +144,7 @@ async def test_one_that_is_killed_again_and_again_is_back_within_a_second_of_the
             await asyncio.sleep(SERVED_S)
             assert process.pid
             os.kill(process.pid, signal.SIGKILL)
-            await eventually(lambda: process.restarts == time_ and process.state == "ready", 2)  # noqa: B023
+            await eventually(lambda: process.restarts == time_ and process.state == "ready", 3)  # noqa: B023
 
 
 async def test_one_that_ends_before_it_is_ready_is_an_error_at_once(tmp_path: Path) -> None:
