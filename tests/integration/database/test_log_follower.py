@@ -224,7 +224,8 @@ async def test_p12_a_connection_that_is_lost_is_made_again_and_no_event_with_it(
         await decide(connection, *orders[:10])
         await it.ends_at(10)
         await connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'test events'"
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND application_name = 'test events'"
         )
         await decide(connection, *orders[10:20])  # told to nobody
         await it.ends_at(20)
@@ -276,6 +277,7 @@ async def test_a_follower_that_starts_without_postgresql_follows_as_soon_as_it_i
             assert await it.log.wait_beyond(0, SOON_S) == 2
 
 
+@pytest.mark.alone  # it copies the whole server
 async def test_p12_a_server_that_has_become_a_standby_is_left_for_one_that_takes_writes(database_url: str) -> None:
     """A standby sends no notifications, and numbers nothing."""
     async with (

@@ -17,10 +17,10 @@ from tests.support.time.conditions import eventually
 
 
 async def test_p5_a_claim_carries_what_was_priced_before_it_is_published(redis: Redis) -> None:
-    async with claiming(redis, in_flight_s=0.2) as claims:
+    async with claiming(redis, in_flight_s=1) as claims:
         await claim(claims)
         assert await begin(claims) is KeyConflict.IN_FLIGHT
-        await asyncio.sleep(0.3)  # its process has died
+        await asyncio.sleep(1.1)  # its process has died
         later = await claim(claims, priced=PRICED_LATER)
         assert (later.priced, later.in_doubt) == (PRICED, True)
 

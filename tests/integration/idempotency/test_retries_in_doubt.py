@@ -33,7 +33,7 @@ async def leave_in_doubt(ingest: Ingest, broker: Proxy, product_id: str) -> None
 async def test_p5_after_an_unknown_outcome_the_key_takes_no_other_order(
     environment: dict[str, str], broker: Proxy, laptop: str
 ) -> None:
-    async with ingesting(environment, confirm_timeout_s=0.5) as ingest:
+    async with ingesting(environment, confirm_timeout_s=1.5) as ingest:
         await leave_in_doubt(ingest, broker, laptop)
         check_problem(await keyed(ingest, laptop, 3), 422, "key-reused")
 
@@ -47,7 +47,7 @@ async def test_p5_a_retry_of_an_unknown_outcome_is_the_same_order_although_it_wo
     environment: dict[str, str], broker: Proxy, laptop: str
 ) -> None:
     """The first request may have been accepted. Its order is published again, and product_consumer decides."""
-    async with ingesting(environment, confirm_timeout_s=0.5, catalogue_unknown_ttl_s=0.1) as ingest:
+    async with ingesting(environment, confirm_timeout_s=1.5, catalogue_unknown_ttl_s=0.1) as ingest:
         await leave_in_doubt(ingest, broker, laptop)
         await ready(ingest)
         await ingest.tell(topology.PRODUCT_DELETED, ProductEvent(laptop, 2, Decimal(1), 5, deleted=True))
@@ -63,7 +63,7 @@ async def test_p5_a_retry_of_an_unknown_outcome_is_not_refused_for_want_of_stock
     environment: dict[str, str], broker: Proxy, laptop: str
 ) -> None:
     """The first request may have been accepted. If it was not, product_consumer decides."""
-    async with ingesting(environment, confirm_timeout_s=0.5) as ingest:
+    async with ingesting(environment, confirm_timeout_s=1.5) as ingest:
         await leave_in_doubt(ingest, broker, laptop)
         await ready(ingest)
         await ingest.tell(topology.PRODUCT_SOLD_OUT, ProductEvent(laptop, 2, Decimal(1), 0))
@@ -94,7 +94,7 @@ async def _is_refused(ingest: Ingest, product_id: str, name: str) -> bool:
 async def test_p5_a_retry_of_an_unknown_outcome_is_one_row(
     environment: dict[str, str], broker: Proxy, laptop: str
 ) -> None:
-    async with ingesting(environment, confirm_timeout_s=0.5) as ingest:
+    async with ingesting(environment, confirm_timeout_s=1.5) as ingest:
         await leave_in_doubt(ingest, broker, laptop)
 
         async def accepted() -> httpx.Response | None:

@@ -147,7 +147,7 @@ async def test_p5_after_an_unknown_outcome_exactly_the_same_order_is_published_a
 ) -> None:
     async with proxy_to(environment["AMQP_URL"]) as broker:
         environment["AMQP_URL"] = broker.url(environment["AMQP_URL"])
-        async with ingesting(environment, confirm_timeout_s=0.5) as ingest:
+        async with ingesting(environment, confirm_timeout_s=1.5) as ingest:
             # With a key: so it is known from then on that Redis has forgotten nothing.
             assert (await keyed(ingest, laptop, key="the-first")).status_code == 202
             broker.hold()

@@ -22,6 +22,7 @@ from tests.support.scenes.events.hook_commands import hooks, make_roles
 from tests.support.services.accounts import ONE_AT_A_TIME
 from tests.support.services.ingest import insert_product
 from tests.support.services.workers import connected
+from tests.support.time.conditions import eventually
 
 pytestmark = ONE_AT_A_TIME
 
@@ -214,7 +215,7 @@ async def test_pause_and_resume_change_nothing_but_whether_it_is_sent_to(relay: 
     assert f"{hook[:8]} is paused: they migrate\n" in (await hooks("list")).out
     resumed = json.loads((await hooks("resume", hook, "--json")).out)
     assert (resumed["state"], resumed["cursor"]) == ("active", paused["cursor"])
-    assert relay.heard == 3
+    await eventually(lambda: relay.heard == 3)
 
 
 async def test_replay_moves_the_hook_and_says_how_many_events_come_again(connection: Connection) -> None:

@@ -123,7 +123,7 @@ async def test_after_an_unanswered_commit_the_get_that_is_advised_shows_what_bec
     """Otherwise a client that sees the old stock in the cache restocks twice."""
     async with (
         by_proxy(environment, "DATABASE_URL") as proxy,
-        running_product_api(environment, database_timeout_s=0.5) as api,
+        running_product_api(environment, database_timeout_s=1.5) as api,
     ):
         path = await create(api)
         assert (await api.get(path)).json()["qty"] == 50  # and it is in the cache now
@@ -139,7 +139,7 @@ async def test_after_an_unanswered_creation_the_client_is_told_where_the_product
 ) -> None:
     async with (
         by_proxy(environment, "DATABASE_URL") as proxy,
-        running_product_api(environment, database_timeout_s=0.5) as api,
+        running_product_api(environment, database_timeout_s=1.5) as api,
     ):
         silent_commits.append(proxy)
         answer = await api.post("/products", json=LAPTOP)
@@ -166,14 +166,15 @@ async def test_a_reader_before_a_late_commit_does_not_put_the_old_value_back(
 async def test_writers_that_wait_for_a_locked_row_hold_up_no_reader_of_another(
     environment: dict[str, str], database_url: str, audit: Audit
 ) -> None:
-    async with running_product_api(environment) as api:
+    async with running_product_api(environment, database_timeout_s=60) as api:
+        api.timeout = 60
         locked, other = await create(api), await create(api)
         connection = await asyncpg.connect(database_url)
         async with connection.transaction():
             await connection.execute("SELECT 1 FROM products WHERE id = $1 FOR UPDATE", locked.rpartition("/")[2])
             restocks = [asyncio.create_task(api.post(f"{locked}/restock", json={"quantity": 1})) for _ in range(24)]
             await eventually(lambda: _six_wait_for_locks(audit))
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(10):
                 assert (await api.get(other)).status_code == 200
                 assert (await api.get("/products")).status_code == 200
             assert not any(restock.done() for restock in restocks)

@@ -279,6 +279,7 @@ async def test_a_redis_that_hangs_costs_its_readers_one_deadline_and_then_nothin
     assert time.monotonic() - began < 0.5
 
 
+@pytest.mark.alone
 async def test_while_a_redis_that_hangs_is_watched_nobody_else_waits_for_it_twice(
     far_cache: ProductCache, proxy: Proxy
 ) -> None:

@@ -11,6 +11,7 @@ from pipeline.contract import topology
 from pipeline.contract.product_events import ProductEvent, decode_event
 from tests.support.data.products import Audit
 from tests.support.scenes.products import LAPTOP, OVERWRITE, create
+from tests.support.time.conditions import eventually
 
 
 async def test_a_change_with_an_old_etag_is_refused_and_changes_nothing(api: httpx.AsyncClient, audit: Audit) -> None:
@@ -125,6 +126,11 @@ async def test_a_change_that_changes_nothing_writes_nothing_and_tells_nobody(
     written = await audit.connection.fetchval(row, product_id)
     async with await aio_pika.connect(amqp_url) as connection:
         queue = await topology.declare_product_events(await connection.channel())
+
+        async def is_heard() -> bool:
+            return bool((await api.get("/health")).json()["parts"]["broker"] == "ok")
+
+        await eventually(is_heard)
         same = await api.patch(path, json=patch, headers=OVERWRITE)
         assert (same.status_code, same.headers["ETag"], same.content) == (200, '"1"', (await api.get(path)).content)
         assert await audit.connection.fetchval(row, product_id) == written
@@ -132,6 +138,6 @@ async def test_a_change_that_changes_nothing_writes_nothing_and_tells_nobody(
         assert (await api.patch(path, json=patch, headers={"If-Match": '"7"'})).status_code == 412
         # Events come in order, so the next change is the first event.
         assert (await api.patch(path, json={"price": 2})).headers["ETag"] == '"2"'
-        told = await queue.get(timeout=5)
+        told = await eventually(lambda: queue.get(fail=False))
     assert decode_event(told.body) == ProductEvent(product_id, 2, Decimal("2.00"), 50)
     assert await audit.adjustments(product_id) == [(50, "creation")]

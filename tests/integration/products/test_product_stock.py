@@ -6,7 +6,7 @@ import asyncpg
 import httpx
 
 from tests.support.data.products import Audit
-from tests.support.scenes.products import LAPTOP, OVERWRITE, create
+from tests.support.scenes.products import LAPTOP, OVERWRITE, create, running_product_api
 
 
 async def test_every_change_of_qty_is_written_down_with_its_reason(api: httpx.AsyncClient, audit: Audit) -> None:
@@ -40,11 +40,16 @@ async def test_a_restock_past_the_limit_is_refused_and_changes_nothing(api: http
 
 
 async def test_concurrent_restocks_corrections_and_orders_keep_the_books_balanced(
-    api: httpx.AsyncClient, audit: Audit, database_url: str
+    environment: dict[str, str], audit: Audit, database_url: str
 ) -> None:
-    path = await create(api, qty=100)
-    product_id = path.rpartition("/")[2]
-    async with asyncpg.create_pool(database_url, min_size=3, max_size=3) as pool:
+    async with (
+        # All wait for one row, the last one for all others. With 2 s for each, a slow machine answers some with a 503.
+        running_product_api(environment, database_timeout_s=60) as api,
+        asyncpg.create_pool(database_url, min_size=3, max_size=3) as pool,
+    ):
+        api.timeout = 60
+        path = await create(api, qty=100)
+        product_id = path.rpartition("/")[2]
         answers = await asyncio.gather(
             *(api.post(f"{path}/restock", json={"quantity": 7}) for _ in range(30)),
             # Each changes the name too, because setting the current qty alone would change nothing.
@@ -52,9 +57,9 @@ async def test_concurrent_restocks_corrections_and_orders_keep_the_books_balance
             *(api.patch(path, json={"name": f"patch {n}", "qty": 60 + n}, headers=OVERWRITE) for n in range(15)),
             *(_sell(pool, product_id, 3) for _ in range(30)),
         )
-    assert {answer.status_code for answer in answers if answer is not None} == {200}
-    assert await audit.unbalanced() == []
-    found = await api.get(path)
+        assert {answer.status_code for answer in answers if answer is not None} == {200}
+        assert await audit.unbalanced() == []
+        found = await api.get(path)
     assert found.json()["qty"] == await audit.qty(product_id)
     assert found.headers["ETag"] == f'"{1 + 90}"'
 

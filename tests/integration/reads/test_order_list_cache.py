@@ -261,9 +261,10 @@ async def test_without_redis_the_list_comes_from_postgresql(environment: dict[st
         began = time.monotonic()
         for _ in range(50):
             assert await _statuses(reads) == ["PENDING"]
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 10  # not a quarter of a second for each
 
 
+@pytest.mark.alone
 async def test_a_redis_that_hangs_costs_the_waiting_a_quarter_of_a_second(
     environment: dict[str, str], database_url: str, redis_url: str
 ) -> None:

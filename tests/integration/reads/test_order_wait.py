@@ -268,10 +268,12 @@ async def test_however_many_wait_postgresql_is_asked_twenty_times_a_second_toget
     await are_waiting(ingest, 80)
     before, began = await ingest.metric(_NOTIFIED) + await ingest.metric(_POLLED), time.monotonic()
     async with connected(database_url) as connection:
-        while time.monotonic() < began + 1.5:
-            await connection.execute(f"NOTIFY {VERDICTS}")  # hundreds of batches a second
-        asked = await ingest.metric(_NOTIFIED) + await ingest.metric(_POLLED) - before
-        assert 10 <= asked <= 20 * (time.monotonic() - began) + 1
+        asked = 0.0
+        while time.monotonic() < began + 1.5 or asked < 10:
+            for _ in range(100):
+                await connection.execute(f"NOTIFY {VERDICTS}")  # hundreds of batches a second
+            asked = await ingest.metric(_NOTIFIED) + await ingest.metric(_POLLED) - before
+            assert asked <= 20 * (time.monotonic() - began) + 1
         for it in ids:
             await decide_order(database_url, it, laptop)
         await connection.execute(f"NOTIFY {VERDICTS}")
@@ -286,13 +288,15 @@ async def test_while_nobody_waits_nothing_is_asked(ingest: Ingest, database_url:
     order_id = (await ingest.order(laptop)).json()["id"]
     await ingest.get(f"{ORDERS}/{order_id}")
     await ingest.get(f"{ORDERS}/{order_id}?wait=0")
+    assert await ingest.metric(_POLLED) == 0
     await ingest.get(f"{ORDERS}/{order_id}?wait=1.2")
     assert await ingest.metric(_NOTIFIED) == 0
-    assert await ingest.metric(_POLLED) == 1
+    polled = await ingest.metric(_POLLED)
+    assert 1 <= polled <= 3, "once a second"
     for _ in range(20):
         await notify(database_url)
     assert await ingest.metric(_NOTIFIED) == 0
-    assert await ingest.metric(_POLLED) == 1
+    assert await ingest.metric(_POLLED) == polled
 
 
 async def test_p8_past_the_limit_the_answer_is_what_is_at_once(
