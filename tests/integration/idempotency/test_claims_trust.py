@@ -9,6 +9,7 @@ from uuid import uuid4
 import pytest
 from redis.asyncio import Redis
 
+from ingest_api.idempotency import redis_trust
 from ingest_api.idempotency.claims import Claims
 from ingest_api.idempotency.records import Claim, Replay, name_of, pack
 from ingest_api.idempotency.redis_trust import COMPLETE, SETTLED, UNSETTLED, KeyMemory
@@ -101,7 +102,16 @@ async def test_p8_redis_holds_no_more_of_a_client_than_its_share(redis: Redis) -
         for number in range(4_000):
             claims.remember(await claim(claims, f"{number:0100}", priced="p" * (40 if number % 50 else 31_000)), "")
         await claims.drain()
-        assert (await redis.info("memory"))["used_memory_dataset"] - before < 1.3 * 2**20
+        await takes_less(redis, before + 1.3 * 2**20)
+
+
+async def takes_less(redis: Redis, most_bytes: float) -> None:
+    """Wait until Redis holds less than so much data. Its figure has buffers of clients in it for a while."""
+
+    async def does() -> bool:
+        return bool((await redis.info("memory"))["used_memory_dataset"] < most_bytes)
+
+    await eventually(does)
 
 
 async def test_p8_a_key_takes_no_more_of_redis_than_operators_are_told(redis: Redis) -> None:
@@ -115,8 +125,7 @@ async def test_p8_a_key_takes_no_more_of_redis_than_operators_are_told(redis: Re
                 priced = pack(202, [_order(Decimal(number + 1000) / 100) for number in range(orders)])
                 claims.remember(await claim(claims, name, uuid4().hex, priced), priced)
             await claims.drain()
-            taken = (await redis.info("memory"))["used_memory_dataset"] - before
-            assert taken / keys < most
+            await takes_less(redis, before + keys * most)
 
 
 def _order(price: Decimal) -> Order:
@@ -161,8 +170,9 @@ async def test_p8_a_client_past_its_share_waits_for_the_store_only_now_and_then(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An order that is found stored shows that all earlier claims are stored, so the next order need not wait."""
-    monkeypatch.setattr("ingest_api.idempotency.redis_trust.OVERTAKES_S", 0.2)
-    monkeypatch.setattr("ingest_api.idempotency.redis_trust.LEARNED_FOR_S", 0.1)
+    # Each is for ever until the test lets it pass, so that it does not matter how fast the machine is.
+    monkeypatch.setattr(redis_trust, "OVERTAKES_S", 3600.0)
+    monkeypatch.setattr(redis_trust, "LEARNED_FOR_S", 3600.0)
     async with claiming(redis) as claims:
         claims.raise_to(await memory_of(claims), SETTLED)
         for number in range(11):
@@ -171,12 +181,17 @@ async def test_p8_a_client_past_its_share_waits_for_the_store_only_now_and_then(
         waited = await memory_of(claims)
         assert waited.level == UNSETTLED
         claims.raise_to(waited, SETTLED)  # too soon after the dropped claim, so it shows nothing
-        await asyncio.sleep(0.3)
-        waited = await memory_of(claims)
-        assert waited.level == UNSETTLED
+        monkeypatch.setattr(redis_trust, "LEARNED_FOR_S", 0.1)
+        await asyncio.sleep(0.2)
+        for _ in range(2):
+            waited = await memory_of(claims)
+            assert waited.level == UNSETTLED
+        monkeypatch.setattr(redis_trust, "OVERTAKES_S", 0.1)
+        monkeypatch.setattr(redis_trust, "LEARNED_FOR_S", 3600.0)
         claims.raise_to(waited, SETTLED)
         # A request that asked the store before the order was stored.
         assert (await memory_of(claims)).level == UNSETTLED
+        monkeypatch.setattr(redis_trust, "LEARNED_FOR_S", 0.1)
         await asyncio.sleep(0.2)
         await memory_of(claims)
         assert (await memory_of(claims)).level == SETTLED
