@@ -52,7 +52,7 @@ async def _pour(ingest: Ingest, begin: bytes, piece: bytes, most_bytes: int) -> 
 
     pouring, answering = asyncio.create_task(pour()), asyncio.create_task(client.answer())
     await asyncio.wait({pouring, answering}, return_when=asyncio.FIRST_COMPLETED)
-    assert not pouring.done(), "it took everything"
+    assert not pouring.done() or pouring.exception(), "it took everything"
     answer = await answering
     await asyncio.wait({pouring})
     assert isinstance(pouring.exception(), ConnectionError), "it went on"

@@ -108,4 +108,7 @@ async def _pauses(service: Service) -> bool:
 
 
 async def _is_ready(probe: httpx.AsyncClient) -> bool:
-    return (await probe.get("/readyz")).status_code == 200
+    try:
+        return (await probe.get("/readyz")).status_code == 200
+    except httpx.TimeoutException:
+        return False

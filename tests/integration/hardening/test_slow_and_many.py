@@ -71,6 +71,7 @@ async def test_a_body_byte_by_byte_ends_at_the_deadline_all_the_same(
         client.close()
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(90)
 @pytest.mark.parametrize(
     "settings", [{}, {"max_connections": IDLE_CONNECTIONS + 1_000}], ids=["as shipped", "all held"]

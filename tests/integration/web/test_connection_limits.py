@@ -2,7 +2,7 @@
 
 import asyncio
 import resource
-from collections.abc import MutableMapping
+from collections.abc import Coroutine, Iterator, MutableMapping
 from typing import Any
 
 import pytest
@@ -53,7 +53,8 @@ async def test_slow_and_surplus_clients_are_counted_and_told_in_one_line(
     before = {why: _closed(why) for why in Closed}
     with capture_logs() as logs:
         async with running(app, ready="/echo", max_connections=50) as url:
-            clients = [await sent_a_part(url, HALF_A_HEAD) for _ in range(60)]
+            # Together: one after the other, the first would be too slow before the last is there.
+            clients = [it for n in (50, 10) for it in await asyncio.gather(*_half_heads(url, n))]
             assert _connections("open") >= 50
             await eventually(lambda: _connections("unfinished") == 50)
             await eventually(lambda: _connections("unfinished") == 0)
@@ -67,6 +68,10 @@ async def test_slow_and_surplus_clients_are_counted_and_told_in_one_line(
         Closed.ROOM: line["room"],
         Closed.HEAD_DEADLINE: 50,
     }
+
+
+def _half_heads(url: str, count: int) -> Iterator[Coroutine[Any, Any, RawClient]]:
+    return (sent_a_part(url, HALF_A_HEAD) for _ in range(count))
 
 
 def _told(logs: list[MutableMapping[str, Any]]) -> list[MutableMapping[str, Any]]:

@@ -83,7 +83,7 @@ async def test_while_the_broker_is_away_orders_are_refused_and_the_accepted_ones
         servers_between.broker.go_away()
         await eventually(lambda: is_unready(deployment, "ingest_api"))
         servers_between.broker.come_back()
-        await load.more(1_000, 20)
+        await load.more(1_000)
         result = await load.end()
     assert set(result.by_status()) == {202, 503}
     await deployment.check_books(result, *products)

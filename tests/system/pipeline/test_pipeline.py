@@ -147,7 +147,7 @@ async def test_a_hot_product_sells_its_stock_to_the_last_unit_and_no_further(dep
         return load.answered == 3 * stock
 
     async with loading(deployment.url("ingest_api"), [product_id], orders=3 * stock) as load:
-        await eventually(is_answered, 20)
+        await eventually(is_answered, 60)
         result = await load.all()
     assert set(result.by_status()) <= {202, 409}
     assert await deployment.check_books(result, product_id) == 0
@@ -204,5 +204,7 @@ async def test_the_trace_context_and_the_id_travel_all_the_way(deployment: Deplo
         tapped = await channel.declare_queue(exclusive=True)
         await tapped.bind(topology.ORDERS_EXCHANGE, "order.*")
         placed = (await deployment.order(product_id, traceparent=context)).json()
-        accepted, created = [json.loads(await take(channel, tapped.name)) for _ in range(2)]
-    assert accepted == created == [{**placed, "traceparent": context}]
+        seen: list[Any] = []
+        while len(seen) < 2:  # orders of other tests may still be on their way
+            seen += [it for it in json.loads(await take(channel, tapped.name)) if it["id"] == placed["id"]]
+    assert seen == [{**placed, "traceparent": context}] * 2
