@@ -22,6 +22,7 @@ from tests.support.time.conditions import eventually
 
 NUMBERS = [Column("id", "integer", stores="real")]
 """A table whose rows are whole numbers: each is its own real part."""
+_SESSIONS = "FROM pg_stat_activity WHERE datname = current_database() AND application_name = $1"
 
 
 @pytest.fixture(autouse=True)
@@ -39,9 +40,7 @@ async def one(connection: Connection) -> int:
 
 
 async def connections_of(watcher: Connection, service: str) -> int:
-    count: int = await watcher.fetchval(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = $1", service
-    )
+    count: int = await watcher.fetchval(f"SELECT count(*) {_SESSIONS}", service)
     return count
 
 
@@ -72,10 +71,7 @@ async def test_a_killed_backend_is_replaced_and_the_work_done(database_url: str)
     database = Database(database_url, health, nothing)
     assert await database.until_it_works(one, "queue") == 1
     async with connected(database_url) as watcher:
-        await watcher.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND application_name = 'killed'"
-        )
+        await watcher.fetch(f"SELECT pg_terminate_backend(pid) {_SESSIONS}", "killed")
         assert await database.until_it_works(one, "queue") == 1
     assert health.is_ready
     await database.close()
@@ -154,11 +150,7 @@ async def test_p9_closing_does_not_wait_for_a_server_that_is_silent(
 
 
 async def _has_answered(watcher: Connection) -> bool:
-    query = (
-        "SELECT state = 'idle' AND query = 'SELECT 1' FROM pg_stat_activity"
-        " WHERE datname = current_database() AND application_name = 'silent'"
-    )
-    return bool(await watcher.fetchval(query))
+    return bool(await watcher.fetchval(f"SELECT state = 'idle' AND query = 'SELECT 1' {_SESSIONS}", "silent"))
 
 
 async def test_p9_a_cancellation_is_heard_in_a_transaction_whose_server_is_silent(database_url: str) -> None:
