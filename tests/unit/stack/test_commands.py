@@ -118,7 +118,7 @@ def test_an_interrupt_as_the_servers_stop_does_not_lose_the_summary(
     monkeypatch.setattr(checks, "_pytest", lambda *_: True)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     assert checks.run_suites(Home(tmp_path), ["system"]) == 0
-    assert "all passed (side by side)" in capsys.readouterr().out
+    assert "headrace test: all passed (side by side" in capsys.readouterr().out
 
 
 def test_an_error_says_what_cause_and_mend(tmp_path: Path) -> None:
