@@ -78,6 +78,10 @@ async def test_a_row_is_the_order_to_the_last_digit(connection: Connection) -> N
         "request_hash": b"\x00\xff\\\n",
         "client": "a.b-c_9",
         "persisted_at": None,
+        "reference": None,
+        "metadata": None,
+        "line": 0,
+        "line_count": None,
     }
     assert (str(row["id"]), str(row["product_id"])) == (it.id, A)
     assert row["persisted_at"] is not None
@@ -89,7 +93,9 @@ async def test_the_columns_are_those_of_the_migrated_table(connection: Connectio
         " WHERE attrelid = 'orders'::regclass AND attnum > 0"
     )
     types = {name: {"int4": "integer"}.get(type_, type_) for name, type_ in rows}
-    assert types == {**{it.name: it.type for it in COLUMNS}, "persisted_at": "timestamptz"}
+    set_by_postgresql = {"persisted_at": "timestamptz", "line": "int2", "line_count": "int2"}
+    set_by_postgresql |= {"reference": "text", "metadata": "json"}
+    assert types == {**{it.name: it.type for it in COLUMNS}, **set_by_postgresql}
 
 
 def test_every_member_of_an_order_is_stored_or_known_not_to_be() -> None:
