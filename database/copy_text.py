@@ -15,9 +15,10 @@ from operator import attrgetter
 from typing import Any
 
 import asyncpg
+import msgspec
 
 from database.connection import Connection
-from pipeline.contract.columns import Column, Type
+from pipeline.contract.columns import NULLABLE, Column, Type
 
 _NULL = r"\N"
 # A tab ends a field, a newline or a carriage return ends a row, a backslash begins an escape. The backslash comes
@@ -40,11 +41,24 @@ def copy_text(columns: Sequence[Column], rows: Sequence[object]) -> bytes:
         fields.append(encoded)
         backslashes += held
     text = "\n".join([*map("\t".join, zip(*fields, strict=True)), ""])
-    # Only bytes and text are searched one by one. Anything else that breaks a line shows in these sums.
+    # Only bytes, text and JSON are searched one by one. Anything else that breaks a line shows in these sums.
     tabs = len(rows) * (len(columns) - 1)
     if (text.count("\t"), text.count("\n"), text.count("\\")) != (tabs, len(rows), backslashes):
         raise UnsafeText("a field that is no text holds a tab, a newline or a backslash")
     return text.encode()
+
+
+def filled(columns: Sequence[Column], rows: Sequence[object]) -> Sequence[Column]:
+    """The columns without those in which no row has a value.
+
+    PostgreSQL reads a null in 0.1 µs, and most orders have neither a key nor an owner, a reference or metadata.
+    """
+    return [it for it in columns if it.type not in NULLABLE or _has_any(it, rows)]
+
+
+def _has_any(column: Column, rows: Sequence[object]) -> bool:
+    values = list(map(attrgetter(column.member), rows))
+    return values.count(None) < len(values)
 
 
 def _ids(values: Iterable[str]) -> _Fields:
@@ -81,6 +95,13 @@ def _escaped(text: str) -> str:
     return text
 
 
+def _documents(values: Iterable[dict[str, str] | None]) -> _Fields:
+    # JSON has escapes for a tab and for what ends a line, so only its own backslashes are left to escape.
+    fields = [_NULL if it is None else _encode(it).decode().replace("\\", r"\\") for it in values]
+    return fields, "".join(fields).count("\\")
+
+
+_encode = msgspec.json.Encoder().encode
 _ENCODERS: Mapping[Type, Callable[[Iterable[Any]], _Fields]] = {
     "uuid": _ids,
     "integer": _numbers,
@@ -88,6 +109,7 @@ _ENCODERS: Mapping[Type, Callable[[Iterable[Any]], _Fields]] = {
     "timestamptz": _moments,
     "bytea": _bytes,
     "text": _texts,
+    "json": _documents,
 }
 
 
@@ -96,6 +118,7 @@ _ENCODERS: Mapping[Type, Callable[[Iterable[Any]], _Fields]] = {
 
 async def copy_rows(connection: Connection, table: str, columns: Sequence[Column], rows: Sequence[object]) -> None:
     """COPY `rows` into `table`. Raises UnsafeText, and PostgreSQL's error for a bad row."""
+    columns = filled(columns, rows)
     # A buffer is sent as it is. asyncpg would read a file in a thread, which costs 0.3 ms of CPU a COPY (measured),
     # and would take plain bytes for a path.
     source: Any = memoryview(copy_text(columns, rows))  # Any, because the stubs know no buffers

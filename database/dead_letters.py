@@ -11,7 +11,7 @@ from uuid import UUID
 
 from database.connection import Connection
 from pipeline.broker.incoming import Unreadable
-from pipeline.contract.orders import SCHEMA, Order, encode_order, join_orders
+from pipeline.contract.orders import SCHEMA, Order, encode_order, join_orders, schema_of
 from pipeline.contract.reasons import Reason
 from pipeline.contract.stages import Stage
 from pipeline.process import metrics
@@ -51,7 +51,7 @@ class DeadLetter:
 
     @classmethod
     def of_order(cls, order: Order, reason: Reason, detail: str) -> "DeadLetter":
-        return cls(order.id, reason, detail, join_orders([encode_order(order)]))
+        return cls(order.id, reason, detail, join_orders([encode_order(order)]), schema_of(order))
 
 
 async def park(connection: Connection, stage: Stage, letters: Sequence[DeadLetter]) -> list[DeadLetter]:

@@ -9,7 +9,18 @@ from msgspec import Meta
 
 from database.sessions import StoreUnavailable
 from ingest_api.prices.catalogue import Catalogue, Product
-from pipeline.contract.fields import EXAMPLE_PRODUCT, ProductId
+from pipeline.contract.fields import (
+    EXAMPLE_PRODUCT,
+    MAX_METADATA_BYTES,
+    MAX_METADATA_KEY_CHARACTERS,
+    MAX_METADATA_PAIRS,
+    MAX_REFERENCE_CHARACTERS,
+    METADATA_META,
+    MetadataKey,
+    MetadataValue,
+    ProductId,
+    Reference,
+)
 from pipeline.contract.orders import Order
 from pipeline.process.shares import Busy
 from web.problems import problems
@@ -19,6 +30,12 @@ from web.requests.json_body import JsonBody, Rule
 MAX_QUANTITY = 1_000_000
 
 Quantity = Annotated[int, Meta(ge=1, le=MAX_QUANTITY, description="Units.", examples=[2])]
+OrderReference = Annotated[Reference, Meta(min_length=1, max_length=MAX_REFERENCE_CHARACTERS)]
+OrderMetadata = Annotated[
+    dict[Annotated[MetadataKey, Meta(min_length=1, max_length=MAX_METADATA_KEY_CHARACTERS)], MetadataValue],
+    METADATA_META,
+    Meta(max_length=MAX_METADATA_PAIRS),
+]
 
 
 class OrderRequest(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
@@ -26,11 +43,16 @@ class OrderRequest(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
 
     product_id: ProductId
     quantity: Quantity
+    reference: OrderReference | None = None
+    metadata: OrderMetadata | None = None
 
 
 def decode_request(body: bytes) -> OrderRequest:
     """The request, its quantity in bounds, its product id not yet checked. Raises Problem (400, 422)."""
-    return _body.decode(body)
+    request = _body.decode(body)
+    if request.reference is not None or request.metadata is not None:
+        _check_details(request, body)
+    return request
 
 
 def canonical_product_id(text: str) -> str:
@@ -45,9 +67,49 @@ def _check_product_id(text: str) -> None:
         raise ValueError
 
 
+def _check_details(request: OrderRequest, body: bytes) -> None:
+    """Checks of the texts what their types cannot say. Raises Problem (422). No pairs are the same as no metadata."""
+    try:
+        _check_reference(request.reference)
+        _check_metadata(request.metadata)
+    except ValueError:
+        raise _body.refusal(body) from None
+    request.metadata = request.metadata or None
+
+
+def _check_reference(text: str | None) -> None:
+    """Raises ValueError for a text that PostgreSQL cannot store."""
+    if text is not None and "\0" in text:
+        raise ValueError
+
+
+def _check_metadata(pairs: dict[str, str] | None) -> None:
+    """Raises ValueError for texts that PostgreSQL cannot store, or that are too long together."""
+    if pairs:
+        texts = "".join([*pairs, *pairs.values()])
+        if "\0" in texts or len(texts.encode()) > MAX_METADATA_BYTES:
+            raise ValueError
+
+
 _PRODUCT_ID = f"a UUID, like {EXAMPLE_PRODUCT}"
 # A product id is checked only if the catalogue does not know it: what the catalogue finds is valid.
-_body = JsonBody(OrderRequest, product_id=Rule(_PRODUCT_ID, _check_product_id))
+# No problem repeats a client's own texts: problems end up in logs.
+_REFERENCE = Rule(
+    f"a string of 1 to {MAX_REFERENCE_CHARACTERS} characters, none of them U+0000", _check_reference, is_private=True
+)
+_METADATA = Rule(
+    f"an object of at most {MAX_METADATA_PAIRS} members, all strings, whose names have 1 to"
+    f" {MAX_METADATA_KEY_CHARACTERS} characters; names and values together have at most {MAX_METADATA_BYTES} bytes in"
+    " UTF-8, none of them U+0000",
+    _check_metadata,
+    is_private=True,
+)
+_body = JsonBody(
+    OrderRequest,
+    product_id=Rule(_PRODUCT_ID, _check_product_id),
+    reference=_REFERENCE,
+    metadata=_METADATA,
+)
 
 
 def check_sellable(product_id: str, product: Product) -> Decimal:
@@ -69,6 +131,8 @@ def to_order(order_id: str, request: OrderRequest, product_id: str, unit_price: 
         total_price=unit_price * request.quantity,
         status="PENDING",
         created_at=now,
+        reference=request.reference,
+        metadata=request.metadata,
     )
 
 

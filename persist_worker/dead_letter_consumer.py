@@ -32,7 +32,16 @@ from pipeline.broker.batches import BatchConsumer
 from pipeline.broker.deliveries import BatchLimits, Delivery
 from pipeline.broker.publisher import Publisher
 from pipeline.contract import topology
-from pipeline.contract.orders import SCHEMA, InvalidOrder, Order, decode_order, id_in, join_bodies, split_body
+from pipeline.contract.orders import (
+    SCHEMAS,
+    InvalidOrder,
+    Order,
+    decode_order,
+    id_in,
+    join_bodies,
+    latest_schema,
+    split_body,
+)
 from pipeline.contract.reasons import BROKER_REASONS, Reason
 from pipeline.contract.stages import Stage
 from pipeline.process.health import Health
@@ -136,17 +145,17 @@ def _split(delivery: Delivery) -> list[DeadOrder]:
     x_death = XDeath.of(delivery.deaths)
     stage = _STAGE_OF.get(x_death.queue, Stage.PERSIST)
     try:
-        if delivery.schema != SCHEMA:
+        if delivery.schema not in SCHEMAS:
             raise InvalidOrder("of another schema")
         elements = split_body(delivery.body)
     except InvalidOrder:
         whole = DeadLetter(None, x_death.reason, x_death.detail, delivery.body, delivery.schema)
         return [DeadOrder(whole, stage, None)]
-    return [_dead_order(element, x_death, stage) for element in elements]
+    return [_dead_order(element, x_death, stage, delivery.schema) for element in elements]
 
 
-def _dead_order(element: bytes, x_death: XDeath, stage: Stage) -> DeadOrder:
-    letter = DeadLetter(id_in(element), x_death.reason, x_death.detail, b"[" + element + b"]")
+def _dead_order(element: bytes, x_death: XDeath, stage: Stage, schema: object) -> DeadOrder:
+    letter = DeadLetter(id_in(element), x_death.reason, x_death.detail, b"[" + element + b"]", schema)
     try:
         return DeadOrder(letter, stage, decode_order(element))
     except InvalidOrder:
@@ -213,9 +222,9 @@ class DeadLetterConsumer:
     async def _forward(self, letters: Sequence[DeadLetter]) -> None:
         if not letters:
             return
-        body, queue = join_bodies([it.body for it in letters]), self._consumer.queue_name
+        body, schema = join_bodies([it.body for it in letters]), latest_schema([it.schema for it in letters])
         never = asyncio.Event()  # `run` ends by being cancelled
-        await forward(self._publisher, body, len(letters), queue=queue, stop=never)
+        await forward(self._publisher, body, len(letters), schema, queue=self._consumer.queue_name, stop=never)
         log.error("given up by the broker, and passed on: stored, and not decided", orders=len(letters))
 
 

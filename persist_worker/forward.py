@@ -17,19 +17,22 @@ async def forward(
     publisher: Publisher,
     body: bytes,
     orders: int,
+    schema: int,
     *,
     queue: str,
     stop: asyncio.Event,
     unconfirmed: Callable[[Outcome], None] = lambda _: None,
 ) -> int:
-    """Publish `body`, which holds `orders`, until it is confirmed. Returns how many attempts failed.
+    """Publish `body`, which holds `orders` of `schema`, until it is confirmed. Returns how many attempts failed.
 
     `queue`: where the orders came from, for the metric. `unconfirmed`: called after each attempt that failed. After a
     crash, the redelivered batch is forwarded once more. Raises Abandoned once `stop` is set and an attempt failed.
     """
     failed = 0
     while True:
-        outcome = await publisher.publish(topology.ORDERS_EXCHANGE, topology.ORDER_CREATED, body, orders=orders)
+        outcome = await publisher.publish(
+            topology.ORDERS_EXCHANGE, topology.ORDER_CREATED, body, orders=orders, schema=schema
+        )
         if outcome is Outcome.CONFIRMED:
             return failed
         unconfirmed(outcome)

@@ -8,7 +8,7 @@ from database.channels import VERDICTS
 from database.connection import Connection, Database
 from database.dead_letters import DeadLetter
 from persist_worker.forward import forward
-from persist_worker.write import Written, each_once, write
+from persist_worker.write import Written, each_once, identity, write
 from pipeline.broker.batches import BatchConsumer
 from pipeline.broker.deliveries import Batch
 from pipeline.broker.incoming import Incoming, read
@@ -55,18 +55,18 @@ class PersistWorker:
         written = await self._database.until_it_works(store, self._consumer.queue_name)
         if written.parked:
             await self._database.notify(VERDICTS)  # they are FAILED, and no later stage will notify
-        await self._forward(to_forward(incoming, orders, written), len(orders))
+        await self._forward(to_forward(incoming, orders, written), len(orders), incoming.schema)
         await self._consumer.settle(batch)
         self._tell(batch, incoming, written)
         return len(incoming.orders)
 
-    async def _forward(self, body: bytes | None, orders: int) -> None:
+    async def _forward(self, body: bytes | None, orders: int, schema: int) -> None:
         """Forward until confirmed; readiness says meanwhile why not. Raises Abandoned."""
         if body is None:
             return
         queue = self._consumer.queue_name
         if await forward(
-            self._publisher, body, orders, queue=queue, stop=self._stop, unconfirmed=self._tell_unconfirmed
+            self._publisher, body, orders, schema, queue=queue, stop=self._stop, unconfirmed=self._tell_unconfirmed
         ):
             self._health.up(PUBLISHER)
 
@@ -91,6 +91,6 @@ def to_forward(incoming: Incoming, orders: list[Order], written: Written) -> byt
     """
     if incoming.body is not None and not written.refused:
         return incoming.body
-    refused = set(written.refused)
-    encoded = [encode_order(order) for order in orders if order not in refused]
+    refused = set(map(identity, written.refused))
+    encoded = [encode_order(order) for order in orders if identity(order) not in refused]
     return join_orders(encoded) if encoded else None

@@ -35,7 +35,7 @@ _STRANGERS = """
     WHERE (s.product_id, s.quantity) IS DISTINCT FROM (o.product_id, o.quantity)
 """
 # Equal for two deliveries of one order. Differs between two orders that share an id by accident.
-_Identity = tuple[str, str, int]
+Identity = tuple[str, str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +75,9 @@ def each_once(orders: Iterable[Order]) -> list[Order]:
 
     Sorted, because two workers that were given the same orders must not deadlock.
     """
-    once: dict[_Identity, Order] = {}
+    once: dict[Identity, Order] = {}
     for order in orders:
-        once.setdefault(_identity(order), order)
+        once.setdefault(identity(order), order)
     return sorted(once.values(), key=_id)
 
 
@@ -85,7 +85,7 @@ def _id(order: Order) -> str:
     return order.id
 
 
-def _identity(order: Order) -> _Identity:
+def identity(order: Order) -> Identity:
     return order.id, order.product_id, order.quantity
 
 
@@ -95,7 +95,7 @@ def _identity(order: Order) -> _Identity:
 async def _write_staged(connection: Connection, path: str, orders: list[Order], dead: list[DeadLetter]) -> Written:
     async with connection.transaction():
         bad = await _stage(connection, orders)
-        by_identity = {_identity(order): order for order in orders}
+        by_identity = {identity(order): order for order in orders}
         stored = [by_identity[tuple(row)] for row in await connection.fetch(_FROM_STAGING)]
         strangers = [by_identity[tuple(row)] for row in await connection.fetch(_STRANGERS)]
         letters = [

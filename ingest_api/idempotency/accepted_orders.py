@@ -9,7 +9,7 @@ import structlog
 
 from database.sessions import Pool, StoreUnavailable, reading
 from pipeline.contract.columns import selected
-from pipeline.contract.orders import ANSWERED, InvalidOrder, Order, decode_body
+from pipeline.contract.orders import ANSWERED, InvalidOrder, Order, decode_body, order_from
 from pipeline.contract.reasons import Reason
 from pipeline.contract.stages import Stage
 from pipeline.process.breaker import Breaker
@@ -118,7 +118,7 @@ def _is_stored(row: asyncpg.Record) -> bool:
 
 def _order(row: asyncpg.Record) -> Order | None:
     if row["body"] is None:
-        return Order(**{name: row[name] for name in _MEMBERS}, status=PENDING)
+        return order_from(row, ANSWERED)
     try:
         (order,) = decode_body(row["body"])
     except (InvalidOrder, ValueError):

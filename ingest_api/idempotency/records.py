@@ -38,6 +38,7 @@ Request = OrderRequest | Problem
 # What a client may order besides a product and a quantity.
 _OPTIONAL = OrderRequest.__struct_fields__[2:]
 
+_encode = msgspec.json.Encoder(order="deterministic").encode
 _decoder = msgspec.json.Decoder(tuple[int, list[str], list[int]])
 
 
@@ -84,12 +85,13 @@ class Replay:
 def fingerprint_of(ordered: OrderRequest | Order) -> bytes:
     """Identifies a request under its key: a hash of what it orders, not of how it is written.
 
-    An optional member that is left out is not hashed, so a release that adds one finds the keys of the one before.
+    An optional member that is left out is not hashed, so a release that adds one finds the keys of the one before. The
+    order of the pairs of metadata is not hashed either: to a client that keeps them in a set, it means nothing.
     `ordered`: the request, its product id canonical, or the order that it became.
     """
     more = {name: value for name in _OPTIONAL if (value := getattr(ordered, name)) is not None}
     text = f"{ordered.product_id} {ordered.quantity}".encode()
-    return blake2b(text + msgspec.json.encode(more) if more else text, digest_size=FINGERPRINT_BYTES).digest()
+    return blake2b(text + _encode(more) if more else text, digest_size=FINGERPRINT_BYTES).digest()
 
 
 def name_of(namespace: str, client: str, key: str, *, is_bulk: bool = False) -> str:

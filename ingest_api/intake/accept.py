@@ -16,7 +16,7 @@ from ingest_api.prices.catalogue import Catalogue
 from ingest_api.requests import OrderRequest, canonical_product_id, decode_request, price
 from pipeline.broker.publisher import Outcome
 from pipeline.contract.order_ids import OrderIds
-from pipeline.contract.orders import Order, encode_order, with_context
+from pipeline.contract.orders import Order, encode_order, schema_of, with_context
 from pipeline.process import metrics
 from pipeline.process.shares import Shares
 from web.access.rate_limit import RateLimits
@@ -107,14 +107,16 @@ class AcceptOrder:
         """Publish, and wait for the confirm. Returns the answer. Raises Problem (503)."""
         answer = encode_order(order)
         encoded = with_context(answer, head.traceparent, request_hash, head.client.name)
-        await confirmed(self._intake.commits, [encoded])
+        await confirmed(self._intake.commits, [encoded], schema_of(order))
         return answer
 
 
-async def confirmed(commits: GroupCommit, encoded: list[bytes]) -> None:
-    """Publish orders, all or none, and wait for the confirm. Raises Problem (503)."""
+async def confirmed(commits: GroupCommit, encoded: list[bytes], schema: int) -> None:
+    """Publish orders, all or none, and wait for the confirm. `schema`: of all of them. Raises Problem (503)."""
     try:
-        outcome = await (commits.submit(encoded[0]) if len(encoded) == 1 else commits.submit_all(encoded))
+        outcome = await (
+            commits.submit(encoded[0], schema) if len(encoded) == 1 else commits.submit_all(encoded, schema)
+        )
     except Unavailable:
         raise problems.broker_unavailable(commits.retry_after_s()) from None
     except Full:

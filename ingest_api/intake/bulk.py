@@ -28,7 +28,7 @@ from ingest_api.requests import (
     decode_request,
     to_order,
 )
-from pipeline.contract.orders import Order, encode_order, join_orders, with_context
+from pipeline.contract.orders import Order, encode_order, join_orders, schema_of_all, with_context
 from pipeline.process import metrics
 from pipeline.process.shares import Busy
 from web.problems import problems
@@ -51,6 +51,8 @@ class _Ordered(msgspec.Struct, rename="camel"):
 
     product_id: str
     quantity: int
+    reference: str | None = None
+    metadata: dict[str, str] | None = None
 
 
 _ordered = msgspec.json.Decoder(_Ordered)
@@ -136,7 +138,7 @@ def _request_hash(order: Order) -> str:
 
 
 def _fingerprint_of_refused(element: bytes) -> bytes:
-    """Hashes product and quantity where these can be read: a later release may accept what this one refuses.
+    """Hashes what is ordered where it can be read: a later release may accept what this one refuses.
 
     Otherwise it hashes the client's bytes, without the white space between tokens.
     """
@@ -146,7 +148,7 @@ def _fingerprint_of_refused(element: bytes) -> bytes:
         ordered = None
     product_id = canonical_id(ordered.product_id) if ordered else None
     if ordered is not None and product_id is not None:
-        return fingerprint_of(OrderRequest(product_id, ordered.quantity))
+        return fingerprint_of(OrderRequest(product_id, ordered.quantity, ordered.reference, ordered.metadata or None))
     return blake2b(_WHITE_SPACE.sub(rb"\1", element), digest_size=FINGERPRINT_BYTES).digest()
 
 
@@ -229,7 +231,7 @@ class AcceptBulk:
         """Publish one message, and wait for its confirm. Raises Problem (503)."""
         trace, client = head.traceparent, head.client.name
         encode_all = partial(_encode_all, trace=trace, client=client, is_keyed=is_keyed)
-        await confirmed(self._intake.commits, await _in_slices(encode_all, orders))
+        await confirmed(self._intake.commits, await _in_slices(encode_all, orders), schema_of_all(orders))
 
     async def _products(self, requests: Sequence[Request], client: str) -> dict[str, Product]:
         """The requests' products by id; those that could not be looked up are missing. Raises Problem (503)."""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from ingest_api.intake.drain_rate import DrainRate, retry_after_s
 from pipeline.broker.publisher import Outcome, Publisher
-from pipeline.contract.orders import join_orders
+from pipeline.contract.orders import SCHEMA, join_orders
 from pipeline.process import metrics
 
 
@@ -27,13 +27,15 @@ class Unavailable(Exception):
 class _Group:
     """Orders that will be one message, and the futures that wait for its outcome."""
 
-    __slots__ = ("deadline", "encoded", "is_closed", "size_bytes", "waiters")
+    __slots__ = ("deadline", "encoded", "is_closed", "schema", "size_bytes", "waiters")
 
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline
         self.encoded: list[bytes] = []
         self.waiters: list[asyncio.Future[Outcome]] = []
         self.size_bytes = 0
+        self.schema = SCHEMA
+        """The version that its message says: the latest that one of its orders needs."""
         self.is_closed = False
 
     def settle(self, outcome: Outcome) -> None:
@@ -81,8 +83,10 @@ class GroupCommit:
         metrics.ORDERS_IN_FLIGHT.set_function(lambda: self._waiting_orders)
         metrics.BYTES_IN_FLIGHT.set_function(lambda: self._waiting_bytes)
 
-    def submit(self, encoded: bytes) -> asyncio.Future[Outcome]:
+    def submit(self, encoded: bytes, schema: int = SCHEMA) -> asyncio.Future[Outcome]:
         """Add one encoded order to the next message. The future yields the outcome, in time, and never an error.
+
+        `schema`: the version that a message with this order says, at least.
 
         Raises Unavailable or Full if the order was not taken. Cancelling the future takes nothing back.
         """
@@ -91,6 +95,8 @@ class GroupCommit:
             raise Full
         group = self._open_group(size)
         group.encoded.append(encoded)
+        if schema > group.schema:
+            group.schema = schema
         if len(group.encoded) == self._overlap_orders:
             self._changed.set()
         group.size_bytes += size
@@ -100,13 +106,14 @@ class GroupCommit:
         group.waiters.append(waiter)
         return waiter
 
-    def submit_all(self, encoded: list[bytes]) -> asyncio.Future[Outcome]:
+    def submit_all(self, encoded: list[bytes], schema: int = SCHEMA) -> asyncio.Future[Outcome]:
         """Make `encoded` one message, however large, with one outcome. Raises Unavailable or Full: none was taken."""
         size = sum(map(len, encoded))
         if not self._fits(len(encoded), size):
             raise Full
         group = self._new_group()
         group.encoded += encoded
+        group.schema = schema
         group.size_bytes = size
         # Nothing is added to it, so later arrivals do not have to wait for a message of this size.
         group.is_closed = True
@@ -187,7 +194,7 @@ class GroupCommit:
         else:
             body = join_orders(group.encoded)
             outcome = await self._publisher.publish(
-                self._exchange, self._key, body, orders=size, timeout_s=group.deadline - started
+                self._exchange, self._key, body, orders=size, schema=group.schema, timeout_s=group.deadline - started
             )
         self._count(group, outcome)
         self._learn(group, outcome, started)

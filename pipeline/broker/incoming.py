@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pipeline.broker.deliveries import Delivery
 from pipeline.contract.orders import (
     SCHEMA,
+    SCHEMAS,
     InvalidOrder,
     Order,
     decode_body,
     decode_order,
     id_in,
     join_bodies,
+    latest_schema,
     split_body,
 )
 
@@ -29,7 +31,7 @@ class Unreadable:
 
     @property
     def unknown_schema(self) -> bool:
-        return self.schema != SCHEMA
+        return self.schema not in SCHEMAS
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,8 @@ class Incoming:
     unreadable: list[Unreadable]
     body: bytes | None
     """All of `orders` as one message body, if that takes no encoding; None if any part was unreadable."""
+    schema: int = SCHEMA
+    """The version that a message with `orders` says: the latest of those that they came in."""
 
 
 def read(deliveries: Iterable[Delivery]) -> Incoming:
@@ -50,36 +54,41 @@ def read(deliveries: Iterable[Delivery]) -> Incoming:
     orders: list[Order] = []
     unreadable: list[Unreadable] = []
     bodies: list[bytes] = []
+    said: list[object] = []
     for delivery in deliveries:
         try:
             decoded = _decode(delivery)
         except InvalidOrder:
-            _pick_out(delivery.body, orders, unreadable)
+            _pick_out(delivery, orders, unreadable)
+            said.append(delivery.schema)
         else:
             if isinstance(decoded, Unreadable):
                 unreadable.append(decoded)
             elif decoded:
                 orders += decoded
                 bodies.append(delivery.body)
-    return Incoming(orders, unreadable, join_bodies(bodies) if bodies and not unreadable else None)
+                said.append(delivery.schema)
+    body = join_bodies(bodies) if bodies and not unreadable else None
+    return Incoming(orders, unreadable, body, latest_schema(said))
 
 
 def _decode(delivery: Delivery) -> list[Order] | Unreadable:
-    if delivery.schema != SCHEMA:
-        detail = f"the message says schema {delivery.schema!r}; this worker reads {SCHEMA}"
+    if delivery.schema not in SCHEMAS:
+        known = " and ".join(map(str, SCHEMAS))
+        detail = f"the message says schema {delivery.schema!r}; this worker reads {known}"
         return Unreadable(delivery.body, detail, delivery.schema)
     return decode_body(delivery.body)
 
 
-def _pick_out(body: bytes, orders: list[Order], unreadable: list[Unreadable]) -> None:
+def _pick_out(delivery: Delivery, orders: list[Order], unreadable: list[Unreadable]) -> None:
     """Decode one by one the elements of a body of which at least one is bad."""
     try:
-        elements = split_body(body)
+        elements = split_body(delivery.body)
     except InvalidOrder as error:
-        unreadable.append(Unreadable(body, str(error)))
+        unreadable.append(Unreadable(delivery.body, str(error), delivery.schema))
         return
     for element in elements:
         try:
             orders.append(decode_order(element))
         except InvalidOrder as error:
-            unreadable.append(Unreadable(b"[" + element + b"]", str(error), order_id=id_in(element)))
+            unreadable.append(Unreadable(b"[" + element + b"]", str(error), delivery.schema, id_in(element)))

@@ -9,18 +9,27 @@ A row is a struct or a dataclass, and each column stores one of its members. Pos
     timestamptz   datetime with a time zone       ISO 8601              as it is
     bytea         hex digits, a str; or None      \\x and the digits    encode(x, 'hex')
     text          any str without NUL; or None    with escapes          as it is
+    json          dict of texts; or None          its JSON text         JSON text, which `Column.value_of` decodes
 
-database/copy_text.py writes. An id and a hash are text in our processes, because the path of an order never needs the
+database/copy_text.py writes. What may be None has no default in its table, because COPY leaves out a column in which no
+row has a value. An id and a hash are text in our processes, because the path of an order never needs the
 object.
 """
 
 from collections.abc import Iterable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-Type = Literal["uuid", "integer", "numeric", "timestamptz", "bytea", "text"]
+import msgspec
+
+Type = Literal["uuid", "integer", "numeric", "timestamptz", "bytea", "text", "json"]
+NULLABLE: tuple[Type, ...] = ("bytea", "text", "json")
+"""The types whose member may be None."""
 
 # SQL that reads a column of these types as its member; the others are read as they are.
 _READ: dict[Type, str] = {"uuid": "{}::text", "bytea": "encode({}, 'hex')"}
+
+
+_decode = msgspec.json.Decoder(dict[str, str]).decode
 
 
 class Column(NamedTuple):
@@ -33,6 +42,10 @@ class Column(NamedTuple):
     def member(self) -> str:
         """The member that it stores."""
         return self.stores or self.name
+
+    def value_of(self, read: Any) -> Any:
+        """The member's value, from what SELECT read."""
+        return _decode(read) if self.type == "json" and read is not None else read
 
 
 def names_of(columns: Iterable[Column]) -> str:

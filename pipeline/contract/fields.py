@@ -7,10 +7,16 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Annotated
 
+import msgspec
 from msgspec import Meta
 
 EXAMPLE_ORDER = "01a20267-97ad-8199-a6a6-540000cf26ec"
 EXAMPLE_PRODUCT = "01a20261-5c40-7b6e-9f0a-3d5c1e8a7b42"
+EXAMPLE_REFERENCE = "4711-a"
+EXAMPLE_METADATA = {"cart": "c-80211", "channel": "app"}
+
+MAX_REFERENCE_CHARACTERS = 64
+MAX_METADATA_PAIRS, MAX_METADATA_KEY_CHARACTERS, MAX_METADATA_BYTES = 16, 64, 2048
 
 OrderId = Annotated[
     str,
@@ -47,3 +53,26 @@ Moment = Annotated[
         extra_json_schema={"format": "date-time"},
     ),
 ]
+# What a schema can say of the text that PostgreSQL stores.
+_NO_NUL = {"pattern": r"^[^\u0000]*$"}
+Reference = Annotated[
+    str,
+    Meta(
+        description="The client's own name of the order, such as its number in a shop. It need not be unique.",
+        examples=[EXAMPLE_REFERENCE],
+        extra_json_schema={"minLength": 1, "maxLength": MAX_REFERENCE_CHARACTERS, **_NO_NUL},
+    ),
+]
+MetadataKey = Annotated[
+    str, Meta(extra_json_schema={"minLength": 1, "maxLength": MAX_METADATA_KEY_CHARACTERS, **_NO_NUL})
+]
+MetadataValue = Annotated[str, Meta(extra_json_schema={"maxLength": MAX_METADATA_BYTES, **_NO_NUL})]
+METADATA_META = Meta(
+    description="What else the client wants back with the order: pairs of text. Their keys and values together have at"
+    f" most {MAX_METADATA_BYTES} bytes in UTF-8.",
+    examples=[EXAMPLE_METADATA],
+    extra_json_schema={"maxProperties": MAX_METADATA_PAIRS},
+)
+Metadata = Annotated[dict[MetadataKey, MetadataValue], METADATA_META]
+MetadataText = Annotated[msgspec.Raw, Meta(extra_json_schema=msgspec.json.schema(Metadata))]
+"""Metadata as JSON text. It goes from its column into an answer, and nobody has to decode it."""

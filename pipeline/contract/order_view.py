@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from pipeline.contract import reasons
-from pipeline.contract.fields import Moment, OrderId, ProductId, TotalPrice, UnitPrice
+from pipeline.contract.fields import MetadataText, Moment, OrderId, ProductId, Reference, TotalPrice, UnitPrice
 
 # For the documents alone.
 Status = Annotated[
@@ -45,6 +45,8 @@ class OrderView(msgspec.Struct, omit_defaults=True):
     unit_price: UnitPrice | None = None
     total_price: TotalPrice | None = None
     created_at: Moment | None = None
+    reference: Reference | None = None
+    metadata: MetadataText | None = None
     reason: Reason | None = None
 
 
@@ -54,7 +56,10 @@ _encoder = msgspec.json.Encoder(decimal_format="number")
 
 def view(row: Any) -> OrderView:
     """The order of a row that has each member by its name."""
-    return OrderView(*_values(row))
+    order = OrderView(*_values(row))
+    if order.metadata is not None:
+        order.metadata = msgspec.Raw(order.metadata)  # the driver reads JSON as a str
+    return order
 
 
 def encode(order: OrderView) -> bytes:

@@ -9,15 +9,23 @@ msgspec does this work rather than orjson, because it decodes straight into type
 and keeps a price's decimal digits exact in both directions. orjson writes the logs, where nothing is typed.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import msgspec
 
 from pipeline.contract.columns import Column
-from pipeline.contract.fields import Moment, OrderId, ProductId, TotalPrice, UnitPrice
+from pipeline.contract.fields import Metadata, Moment, OrderId, ProductId, Reference, TotalPrice, UnitPrice
 
-# The version of the message body. A reader parks what it does not know; it never guesses.
+SCHEMAS = (1, 2)
+"""The versions of the message body that we read. A reader parks what it does not know; it never guesses.
+
+    1    orders of the members that every release knows
+    2    the same, and at least one order has a reference or metadata. A reader of version 1 would drop them silently
+"""
 SCHEMA = 1
+"""What a message says if it needs no later version."""
+_SCHEMA_OF_DETAILS = 2
 
 
 class Order(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -36,6 +44,9 @@ class Order(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """When the order was accepted: the `orders.accepted_at` column. UTC."""
     status: str | None = None
     """Always `PENDING` in the answer to the client; readers of messages ignore it."""
+    reference: Reference | None = None
+    metadata: Metadata | None = None
+    """None if there are no pairs."""
     traceparent: str | None = None
     """W3C Trace Context of the order's request, if it had one."""
     request_hash: str | None = None
@@ -51,6 +62,8 @@ ANSWERED = (
     Column("unit_price", "numeric"),
     Column("total_price", "numeric"),
     Column("accepted_at", "timestamptz", stores="created_at"),
+    Column("reference", "text"),
+    Column("metadata", "json"),
 )
 """The columns of `orders` that a client sees in its order."""
 INTERNAL = (
@@ -60,7 +73,7 @@ INTERNAL = (
 """The columns of `orders` that only our processes read."""
 COLUMNS = (*ANSWERED, *INTERNAL)
 """The table `orders`, which stores every member of Order but `status` and `traceparent`. PostgreSQL itself sets
-`persisted_at`. COPY and each SELECT of a whole order derive from this.
+`persisted_at`, `line` and `line_count`. COPY and each SELECT of a whole order derive from this.
 """
 
 
@@ -93,6 +106,26 @@ _owner_decoder = msgspec.json.Decoder(_Owned)
 
 # UnicodeDecodeError: msgspec raises no DecodeError for text that is not UTF-8.
 _MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+def schema_of(order: Order) -> int:
+    """The version that a message with this order says, at least."""
+    return SCHEMA if order.reference is None and order.metadata is None else _SCHEMA_OF_DETAILS
+
+
+def schema_of_all(orders: Iterable[Order]) -> int:
+    """The version that a message with these orders says."""
+    return max(map(schema_of, orders), default=SCHEMA)
+
+
+def latest_schema(said: Sequence[object]) -> int:
+    """The version of a message that is made of others. `said`: the versions of those, which we read."""
+    return max((it for it in SCHEMAS if it in said), default=SCHEMA)
+
+
+def order_from(row: Any, columns: Sequence[Column] = COLUMNS) -> Order:
+    """The order as it was accepted, from a row that has each of `columns` by the name of its member."""
+    return Order(**{it.member: it.value_of(row[it.member]) for it in columns}, status="PENDING")
 
 
 def encode_order(order: Order) -> bytes:

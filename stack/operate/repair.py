@@ -15,7 +15,7 @@ from aio_pika.abc import AbstractChannel
 from pipeline.broker.publisher import Outcome, Publisher
 from pipeline.contract import topology
 from pipeline.contract.columns import selected
-from pipeline.contract.orders import COLUMNS, Order, encode_order, join_orders
+from pipeline.contract.orders import COLUMNS, encode_order, join_orders, order_from, schema_of_all
 from proof.accounting_sql import Connection
 from proof.audit_sql import late_ids
 from stack.errors import HeadraceError
@@ -29,11 +29,6 @@ BACKLOG_MESSAGES = 100
 AGAIN = "./headrace verify --repair, again: an order that is sent twice is decided once"
 
 _ORDERS = f"SELECT {selected(COLUMNS, 'orders')} FROM orders WHERE id = ANY($1::uuid[]) ORDER BY accepted_at, id"
-
-
-def order_of(row: asyncpg.Record) -> Order:
-    """The order as it was accepted, from its row."""
-    return Order(**row, status="PENDING")
 
 
 # ── I/O below
@@ -61,8 +56,14 @@ async def resend(connection: Connection, amqp_url: str, lag_s: float) -> list[st
 
 
 async def _send(publisher: Publisher, rows: Sequence[asyncpg.Record], sent: int) -> None:
-    body = join_orders(encode_order(order_of(row)) for row in rows)
-    outcome = await publisher.publish(topology.ORDERS_EXCHANGE, topology.ORDER_CREATED, body, orders=len(rows))
+    orders = [order_from(row) for row in rows]
+    outcome = await publisher.publish(
+        topology.ORDERS_EXCHANGE,
+        topology.ORDER_CREATED,
+        join_orders(map(encode_order, orders)),
+        orders=len(orders),
+        schema=schema_of_all(orders),
+    )
     if outcome is not Outcome.CONFIRMED:
         what = f"the broker did not confirm {len(rows)} orders ({outcome.value}); {sent} were sent before"
         raise HeadraceError(what, CAUSES[outcome], AGAIN)

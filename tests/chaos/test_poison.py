@@ -7,7 +7,7 @@ import pytest
 from aio_pika.abc import AbstractChannel
 
 from pipeline.contract import topology
-from pipeline.contract.orders import SCHEMA, Order
+from pipeline.contract.orders import SCHEMA, SCHEMAS, Order
 from tests.chaos.account.signs import Counts, Logged
 from tests.chaos.scene.attempts import PRICE
 from tests.chaos.scene.dead_letters import remove_cause, replay_twice, unwanted, unwanted_orders, waiting
@@ -64,7 +64,7 @@ async def publish_poison(scene: Scene) -> list[str]:
             middle = len(some) // 2
             await publish(channel, body_of(*some[:middle], bad, *some[middle:]), orders=len(some) + 1)
         await publish(channel, cut_short)
-        await publish(channel, unknown, schema=SCHEMA + 1)
+        await publish(channel, unknown, schema=SCHEMAS[-1] + 1)
     return [nul.id, overflow.id, in_a_thousand.id]
 
 

@@ -8,24 +8,41 @@ import json
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from msgspec.structs import replace
 
 from pipeline.contract.orders import Order
 
-_V1 = Path(__file__).parent / "v1"
 
-ACCEPTED = (_V1 / "order.accepted.json").read_bytes()
-"""The body of an `order.accepted`, as ingest_api publishes it."""
-CREATED = (_V1 / "order.created.json").read_bytes()
-"""The body of the `order.created` that persist_worker makes of it: the same, today."""
-PROPERTIES: dict[str, Any] = json.loads((_V1 / "properties.json").read_text())
-"""Of both messages. Beside these, AMQP has nothing that a reader looks at."""
+class Golden(NamedTuple):
+    """The messages of one schema."""
+
+    orders: list[Order]
+    """What both bodies say."""
+    accepted: bytes
+    """The body of an `order.accepted`, as ingest_api publishes it."""
+    created: bytes
+    """The body of the `order.created` that persist_worker makes of it: the same, today."""
+    properties: dict[str, Any]
+    """Of both messages. Beside these, AMQP has nothing that a reader looks at."""
+
+    @property
+    def schema(self) -> int:
+        return int(self.properties["headers"]["schema"])
+
+
+def _read(version: str, orders: list[Order]) -> Golden:
+    directory = Path(__file__).parent / version
+    accepted, created = ((directory / f"order.{it}.json").read_bytes() for it in ("accepted", "created"))
+    return Golden(orders, accepted, created, json.loads((directory / "properties.json").read_text()))
+
 
 _LAPTOP, _PEN = "8c1f4f0e-3c51-4f58-9c0a-0d6f3c1f7a11", "01a20261-5c40-7b6e-9f0a-3d5c1e8a7b42"
 _TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 _AT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 
-ORDERS = [
+_PLAIN = [
     Order("019b7cb6-152e-8ad2-a96d-2d2a00000001", _LAPTOP, 2, Decimal("1500.00"), Decimal("3000.00"), _AT, "PENDING"),
     Order(
         "019b7cb6-152e-8ad2-a96d-2d2a01000002",
@@ -61,4 +78,16 @@ ORDERS = [
         client="a.b-c_9",
     ),
 ]
-"""What both bodies say."""
+# Of schema 2: a plain order beside orders with a reference, with metadata, and with both.
+_DETAILED = [
+    _PLAIN[0],
+    replace(_PLAIN[1], reference="4711-a"),
+    replace(_PLAIN[2], metadata={"cart": "c-80211"}),
+    replace(
+        _PLAIN[3],
+        reference='\x01\x7f "\\N"\t\r\n\u2028 \u202e שלום é e\u0301 \U0001f600 \uffff',
+        metadata={"channel": "", "/~0": "東京"},
+    ),
+]
+V1, V2 = _read("v1", _PLAIN), _read("v2", _DETAILED)
+GOLDEN = (V1, V2)

@@ -1,8 +1,8 @@
 """Decodes JSON bodies in one pass if they are right, and names all their faults if they are not.
 
 msgspec decodes and checks at once, which is all that a good body costs. It stops at the first fault, and accepts a
-member that comes twice. So the colons of a body are counted, one for each member. A body that msgspec refuses, or that
-has more colons than members, is parsed again, slowly.
+member that comes twice. So the colons of a body are counted, one for each member that was decoded, those of an object
+within included. A body that msgspec refuses, or that has more colons than members, is parsed again, slowly.
 
 A member that no field reads is refused: the client meant something by it, and would never learn that it was ignored.
 """
@@ -43,6 +43,8 @@ class Rule(NamedTuple):
     """What the field must be, in words for the client."""
     check: Callable[[Any], object]
     """Raises ValueError for a value that is not allowed."""
+    is_private: bool = False
+    """Whether the value is the client's own: then no problem repeats it."""
 
 
 class JsonBody(Generic[S]):
@@ -57,6 +59,7 @@ class JsonBody(Generic[S]):
         assert kind.__struct_config__.forbid_unknown_fields, f"{kind.__name__} would drop members silently"
         self._fields = list(_fields_of(kind, rules))
         self._required = sum(field.required for field in self._fields)
+        self._optional = [(it.name, it.default) for it in msgspec.structs.fields(kind) if not it.required]
 
     def decode(self, body: bytes) -> S:
         """Decode a body. Raises Problem: 400 if it is not JSON or has a member twice, 422 with all faulty fields."""
@@ -65,9 +68,26 @@ class JsonBody(Generic[S]):
         except _NOT_JSON:
             raise self.refusal(body) from None
         # Each required member is there, with a colon of its own. If there is no other colon, there is no other member.
-        if body.count(b":") != self._required and not _has_each_once(body):
+        colons = body.count(b":")
+        if colons != self._required and not self._has_each_once(content, body, colons):
             check_strictly(body)
         return content
+
+    def _has_each_once(self, content: S, body: bytes, colons: int) -> bool:
+        """Whether the body, which was decoded as `content`, has each of its members once, those of objects included.
+
+        A reader that keeps the last of two equal names finds fewer members than the body has colons outside of strings.
+        """
+        found, within = self._required, 0
+        for name, default in self._optional:
+            value = getattr(content, name)
+            found += value is not default
+            within += len(value) if type(value) is dict else 0
+        found += within
+        if colons == found or (outside := _colons_outside_of_strings(body)) == found:
+            return True
+        # It may say what leaving a member out would say as well.
+        return outside == within + len(_members.decode(body))
 
     def refusal(self, body: bytes) -> Problem:
         """The problem with everything that is wrong in a refused body."""
@@ -86,16 +106,12 @@ class JsonBody(Generic[S]):
         return invalid_values(errors)
 
 
-def _has_each_once(body: bytes) -> bool:
-    """Whether the JSON object `body` has each of its members once, and no object in it has any.
-
-    A reader that keeps the last of two equal names finds fewer members than the object has colons outside of strings.
-    """
+def _colons_outside_of_strings(body: bytes) -> int:
+    """How many members the JSON `body` has, in all its objects."""
     text = body
     if b"\\" in text:  # without escapes, each quotation mark begins or ends a string
         text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
-    outside_of_strings = b"".join(text.split(b'"')[::2])
-    return outside_of_strings.count(b":") == len(_members.decode(body))
+    return b"".join(text.split(b'"')[::2]).count(b":")
 
 
 def elements_of(body: bytes, most: int | None = None) -> list[bytes]:
@@ -169,7 +185,7 @@ class _Field(NamedTuple):
         try:
             self.rule.check(self.decoder.decode(raw))
         except ValueError:  # msgspec's errors are ValueErrors
-            return self._error("", _not(bytes(raw)))
+            return self._error("", "" if self.rule.is_private else _not(bytes(raw)))
         return None
 
     def _error(self, missing: str, but: str = "") -> FieldError:

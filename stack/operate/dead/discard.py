@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 import asyncpg
 
-from pipeline.contract.orders import SCHEMA, InvalidOrder, decode_order, split_body
+from pipeline.contract.orders import SCHEMAS, InvalidOrder, decode_order, split_body
 from pipeline.contract.reasons import Reason
 from pipeline.contract.stages import Stage
 from proof.accounting_sql import Connection
@@ -52,7 +52,7 @@ _DISCARD_OTHERS = f"""
 
 def ordered(body: bytes, schema_version: int | None, order_id: str) -> tuple[str, int] | None:
     """Product and quantity from a letter's body; None if it does not hold the order in a schema that we know."""
-    if schema_version != SCHEMA:
+    if schema_version not in SCHEMAS:
         return None
     try:
         orders = [decode_order(element) for element in split_body(body)]

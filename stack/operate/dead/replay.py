@@ -20,7 +20,7 @@ from aio_pika.abc import AbstractChannel
 
 from pipeline.broker.publisher import Outcome, Publisher
 from pipeline.contract import topology
-from pipeline.contract.orders import SCHEMA, InvalidOrder, split_body
+from pipeline.contract.orders import SCHEMAS, InvalidOrder, split_body
 from proof.accounting_sql import Connection
 from stack.operate.dead.sql import Filters, TakenLetter, last_letter, put_back, take
 
@@ -48,7 +48,7 @@ class Replayed:
 def orders_in(letter: TakenLetter) -> int:
     """The number of orders in the body, for the message's header; 0 if it is unreadable."""
     try:
-        return len(split_body(letter.body)) if letter.schema_version == SCHEMA else 0
+        return len(split_body(letter.body)) if letter.schema_version in SCHEMAS else 0
     except InvalidOrder:
         return 0
 

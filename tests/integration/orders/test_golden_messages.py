@@ -1,12 +1,13 @@
-"""A message of schema 1, written by any release, is stored and decided."""
+"""A message of every schema, written by any release, is stored and decided."""
 
 import msgspec
+import pytest
 
 from pipeline.contract import topology
 from pipeline.contract.columns import selected
-from pipeline.contract.orders import COLUMNS, Order
-from tests.golden import ACCEPTED, CREATED, ORDERS, PROPERTIES
-from tests.support.brokers.broker import plain_channel, send, take
+from pipeline.contract.orders import COLUMNS, order_from
+from tests.golden import GOLDEN, Golden
+from tests.support.brokers.broker import plain_channel, send
 from tests.support.data.orders import by_id
 from tests.support.services.workers import (
     add_product,
@@ -20,23 +21,24 @@ from tests.support.services.workers import (
 _STORED = f"SELECT {selected(COLUMNS, 'orders')} FROM orders"
 
 
-async def test_golden_messages_are_stored_and_decided(environment: dict[str, str]) -> None:
+@pytest.mark.parametrize("golden", GOLDEN, ids=lambda it: f"schema {it.schema}")
+async def test_golden_messages_are_stored_and_decided(environment: dict[str, str], golden: Golden) -> None:
+    orders, headers = golden.orders, golden.properties["headers"]
     async with connected(environment["DATABASE_URL"]) as connection:
-        for product_id in {it.product_id for it in ORDERS}:
+        for product_id in {it.product_id for it in orders}:
             await add_product(connection, product_id, 2_000_000)
         async with plain_channel(environment["AMQP_URL"]) as channel:
             await topology.declare_accepted(channel)
             copy = await channel.declare_queue(exclusive=True)
             await copy.bind(topology.ORDERS_EXCHANGE, topology.ORDER_CREATED)
-            await send(
-                channel, topology.ORDERS_EXCHANGE, topology.ORDER_ACCEPTED, ACCEPTED, headers=PROPERTIES["headers"]
-            )
+            await send(channel, topology.ORDERS_EXCHANGE, topology.ORDER_ACCEPTED, golden.accepted, headers=headers)
             async with persist_worker(environment) as first, product_consumer(environment) as second:
-                assert await first.run_once() == len(ORDERS)
-                assert await take(channel, copy.name) == CREATED
-                assert await second.run_once() == len(ORDERS)
-        stored = [Order(**row, status="PENDING") for row in await connection.fetch(_STORED)]
+                assert await first.run_once() == len(orders)
+                forwarded = await copy.get(no_ack=True)
+                assert (forwarded.body, forwarded.headers) == (golden.created, headers)
+                assert await second.run_once() == len(orders)
+        stored = [order_from(row) for row in await connection.fetch(_STORED)]
         # The trace context is for logs. No table stores it.
-        assert by_id(*stored) == by_id(*(msgspec.structs.replace(it, traceparent=None) for it in ORDERS))
-        assert await verdicts(connection) == dict.fromkeys([it.id for it in ORDERS])
+        assert by_id(*stored) == by_id(*(msgspec.structs.replace(it, traceparent=None) for it in orders))
+        assert await verdicts(connection) == dict.fromkeys([it.id for it in orders])
         assert await dead_letters(connection) == []

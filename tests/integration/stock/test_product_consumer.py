@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 from database.connection import Connection
 from pipeline.cache.product_cache import ProductCache
 from pipeline.contract import topology
-from pipeline.contract.orders import SCHEMA, encode_order, join_orders
+from pipeline.contract.orders import SCHEMAS, encode_order, join_orders
 from pipeline.contract.reasons import Reason
 from tests.support.brokers.broker import gets_back, unsettled
 from tests.support.data.metrics import grown, sample
@@ -174,7 +174,7 @@ async def test_p10_poison_is_parked_and_the_rest_decided(environment: dict[str, 
     broken = b'{"id":"' + unread.id.encode() + b'"}'
     noise, unknown = b"\x00 no JSON", body_of(order(A))
     await create_raw(environment, noise)
-    await create_raw(environment, unknown, schema=SCHEMA + 1)
+    await create_raw(environment, unknown, schema=SCHEMAS[-1] + 1)
     await create_raw(environment, join_orders([*map(encode_order, (nothing, good, too_many)), broken]))
     async with product_consumer(environment) as worker:
         await buffered(worker, 3)

@@ -13,7 +13,7 @@ import pytest
 from database import connection as database_connection
 from persist_worker import forward as forward_module
 from pipeline.contract import topology
-from pipeline.contract.orders import SCHEMA, encode_order, join_orders
+from pipeline.contract.orders import SCHEMA, SCHEMAS, encode_order, join_orders
 from pipeline.contract.reasons import Reason
 from tests.support.brokers.broker import plain_channel, unsettled
 from tests.support.data.metrics import grown, sample
@@ -40,7 +40,7 @@ async def test_p10_poison_is_parked_and_the_rest_stored_and_forwarded(environmen
     async with persist_worker(environment) as worker:
         assert await worker.run_once() == 1
         await accept_raw(environment, noise)
-        await accept_raw(environment, unknown, schema=SCHEMA + 1)
+        await accept_raw(environment, unknown, schema=SCHEMAS[-1] + 1)
         await accept_raw(environment, join_orders([*map(encode_order, (refused, good, stranger)), broken]))
         await buffered(worker, 3)
         assert await worker.run_once() == 3

@@ -27,7 +27,7 @@ from pipeline.broker.deliveries import Delivery
 from pipeline.broker.incoming import read
 from pipeline.contract.order_ids import OrderIds
 from pipeline.contract.order_view import encode, encode_list, view
-from pipeline.contract.orders import SCHEMA, Order, encode_order, join_orders, with_context
+from pipeline.contract.orders import Order, encode_order, join_orders, order_from, schema_of_all, with_context
 from stack.operate import repair
 from web.requests.paging import _FIRST_PAGE, Page
 
@@ -52,7 +52,7 @@ async def main(database_url: str, bodies: list[str]) -> dict[str, list[object]]:
     async with make_pool(database_url, "order_path", 1, 10) as pool, pool.acquire() as pooled:
         connection = cast("Connection", pooled)
         await prepare(connection)
-        incoming = read([Delivery(1, message, SCHEMA, len(orders), redelivered=False)])
+        incoming = read([Delivery(1, message, schema_of_all(orders), len(orders), redelivered=False)])
         half = len(orders) // 2
         for some in (incoming.orders[:half], incoming.orders):  # the direct path, and the one for duplicates
             await write(connection, some, [])
@@ -61,7 +61,7 @@ async def main(database_url: str, bodies: list[str]) -> dict[str, list[object]]:
         "answer": _read(answers),
         "answer to a retry, remembered": _read([encode_order(it) for it in again if isinstance(it, Order)]),
         "message": _read([encode_order(it) for it in incoming.orders]),
-        "message of verify --repair": _read([encode_order(repair.order_of(row)) for row in rows]),
+        "message of verify --repair": _read([encode_order(order_from(row)) for row in rows]),
         **await _answers_from_the_store(database_url, orders),
     }
 

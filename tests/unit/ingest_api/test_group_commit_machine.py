@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from ingest_api.intake.group_commit import Full, GroupCommit, Unavailable
 from pipeline.broker.publisher import Outcome
+from pipeline.contract.orders import SCHEMAS
 from tests.support.services.ingest import elements_of
 from tests.support.time.frozen_time import FrozenLoop
 
@@ -30,6 +31,7 @@ class Published:
     numbers: list[int]
     """The places of its orders among all that were taken."""
     size_bytes: int
+    schema: int
     at: float
     answer: "asyncio.Future[Outcome]"
     beside: int
@@ -40,6 +42,7 @@ class Published:
 class Submitted:
     numbers: list[int]
     size_bytes: int
+    schema: int
     at: float
     waiter: "asyncio.Future[Outcome]"
     is_bulk: bool
@@ -54,7 +57,9 @@ class Broker:
         self.is_open = True
         self.published: list[Published] = []
 
-    async def publish(self, _exchange: str, _key: str, body: bytes, *, orders: int, timeout_s: float) -> Outcome:
+    async def publish(
+        self, _exchange: str, _key: str, body: bytes, *, orders: int, schema: int, timeout_s: float
+    ) -> Outcome:
         if not self.is_open:
             return Outcome.NOT_SENT
         assert timeout_s > 0
@@ -63,7 +68,7 @@ class Broker:
         answer: asyncio.Future[Outcome] = self._loop.create_future()
         numbers = [int(it.strip(b'"').split(b" ")[0]) for it in encoded]
         beside = len(self.waiting())
-        self.published.append(Published(numbers, sum(map(len, encoded)), self._loop.time(), answer, beside))
+        self.published.append(Published(numbers, sum(map(len, encoded)), schema, self._loop.time(), answer, beside))
         try:
             async with asyncio.timeout(timeout_s):
                 return await answer
@@ -106,16 +111,16 @@ class GroupCommitMachine(RuleBasedStateMachine):
 
     # ── clients
 
-    @rule(sizes=st.lists(st.integers(8, 30), min_size=1, max_size=8))
-    def order(self, sizes: list[int]) -> None:
+    @rule(sizes=st.lists(st.integers(8, 30), min_size=1, max_size=8), schema=st.sampled_from(SCHEMAS))
+    def order(self, sizes: list[int], schema: int) -> None:
         """So many at once, each by itself."""
         for size in sizes:
-            self.submit([size], is_bulk=False)
+            self.submit([size], schema, is_bulk=False)
         self.loop.settle()
 
-    @rule(sizes=st.lists(st.integers(8, 30), min_size=1, max_size=12))
-    def order_in_bulk(self, sizes: list[int]) -> None:
-        self.submit(sizes, is_bulk=True)
+    @rule(sizes=st.lists(st.integers(8, 30), min_size=1, max_size=12), schema=st.sampled_from(SCHEMAS))
+    def order_in_bulk(self, sizes: list[int], schema: int) -> None:
+        self.submit(sizes, schema, is_bulk=True)
         self.loop.settle()
 
     @precondition(lambda self: self.unanswered())
@@ -157,7 +162,7 @@ class GroupCommitMachine(RuleBasedStateMachine):
 
     # ── what must be, whatever has happened
 
-    def submit(self, sizes: list[int], *, is_bulk: bool) -> None:
+    def submit(self, sizes: list[int], schema: int, *, is_bulk: bool) -> None:
         numbers = [*range(self.taken, self.taken + len(sizes))]
         encoded = [
             b'"' + (b"%d " % number).ljust(size, b"x") + b'"' for number, size in zip(numbers, sizes, strict=True)
@@ -166,7 +171,7 @@ class GroupCommitMachine(RuleBasedStateMachine):
         orders_waiting, bytes_waiting = self.held()
         fits = orders_waiting + len(sizes) <= MAX_WAITING_ORDERS and bytes_waiting + size_bytes <= MAX_WAITING_BYTES
         try:
-            waiter = self.loop.done(self._submit(encoded, is_bulk))
+            waiter = self.loop.done(self._submit(encoded, schema, is_bulk))
         except Full:
             assert not fits
         except Unavailable:
@@ -175,10 +180,10 @@ class GroupCommitMachine(RuleBasedStateMachine):
         else:
             assert fits
             self.taken += len(sizes)
-            self.submitted.append(Submitted(numbers, size_bytes, self.loop.time(), waiter, is_bulk))
+            self.submitted.append(Submitted(numbers, size_bytes, schema, self.loop.time(), waiter, is_bulk))
 
-    async def _submit(self, encoded: list[bytes], is_bulk: bool) -> "asyncio.Future[Outcome]":
-        return self.commits.submit_all(encoded) if is_bulk else self.commits.submit(encoded[0])
+    async def _submit(self, encoded: list[bytes], schema: int, is_bulk: bool) -> "asyncio.Future[Outcome]":
+        return self.commits.submit_all(encoded, schema) if is_bulk else self.commits.submit(encoded[0], schema)
 
     def unanswered(self) -> list[Submitted]:
         return [it for it in self.submitted if not it.waiter.done()]
@@ -207,6 +212,12 @@ class GroupCommitMachine(RuleBasedStateMachine):
                 assert it.waiter.result() is Outcome.UNKNOWN
             else:
                 assert it.waiter.result() is message.answer.result()
+
+    @invariant()
+    def a_message_says_the_latest_schema_that_one_of_its_orders_needs(self) -> None:
+        needed = {number: it.schema for it in self.submitted for number in it.numbers}
+        for message in self.broker.published:
+            assert message.schema == max(needed[number] for number in message.numbers)
 
     @invariant()
     def messages_are_within_bounds_and_a_bulk_is_one_by_itself(self) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from persist_worker.dead_letter_consumer import KnownOrder, XDeath, sort_letters, split_messages
 from pipeline.broker.deliveries import Delivery
 from pipeline.contract import topology
-from pipeline.contract.orders import SCHEMA, encode_order
+from pipeline.contract.orders import SCHEMA, SCHEMAS, encode_order
 from pipeline.contract.reasons import Reason
 from pipeline.contract.stages import Stage
 from tests.support.data.orders import body_of, new_product_id, order
@@ -69,10 +69,10 @@ def test_p2_what_is_still_to_be_done_says_the_stage_and_not_the_queue() -> None:
 
 def test_p10_what_cannot_be_split_is_one_letter_of_its_queues_stage() -> None:
     noise, other = b"\x00 no JSON", body_of(order(A))
-    deliveries = [delivery(noise, death(CREATED)), delivery(other, death(ACCEPTED), schema=SCHEMA + 1)]
+    deliveries = [delivery(noise, death(CREATED)), delivery(other, death(ACCEPTED), schema=SCHEMAS[-1] + 1)]
     letters = sort_letters(split_messages(deliveries), {}).parked
     assert [(it.order_id, it.body, it.schema) for it in letters[Stage.STOCK]] == [(None, noise, SCHEMA)]
-    assert [(it.order_id, it.body, it.schema) for it in letters[Stage.PERSIST]] == [(None, other, SCHEMA + 1)]
+    assert [(it.order_id, it.body, it.schema) for it in letters[Stage.PERSIST]] == [(None, other, SCHEMAS[-1] + 1)]
 
 
 def test_p10_what_is_no_order_costs_only_itself_and_has_its_id() -> None:

@@ -33,7 +33,7 @@ async def test_p1_a_message_is_sent_until_it_is_confirmed_and_each_failure_is_to
     told: list[Outcome] = []
     retries = sample("headrace_batch_retries_total", queue="q", reason="refused")
     async with grown(retries) as growth:
-        assert await forward(publisher, b"[1]", 1, queue="q", stop=asyncio.Event(), unconfirmed=told.append) == 3
+        assert await forward(publisher, b"[1]", 1, 1, queue="q", stop=asyncio.Event(), unconfirmed=told.append) == 3
         assert growth() == [1]
     assert publisher.bodies == [(b"[1]", 1)] * 4
     assert told == [Outcome.REFUSED, Outcome.UNKNOWN, Outcome.NOT_SENT]
@@ -42,8 +42,8 @@ async def test_p1_a_message_is_sent_until_it_is_confirmed_and_each_failure_is_to
 async def test_p9_a_stopping_worker_sends_once_and_leaves_an_unconfirmed_batch_to_the_broker() -> None:
     stop = asyncio.Event()
     stop.set()
-    assert await forward(_Publisher(Outcome.CONFIRMED), b"[1]", 1, queue="q", stop=stop) == 0
+    assert await forward(_Publisher(Outcome.CONFIRMED), b"[1]", 1, 1, queue="q", stop=stop) == 0
     publisher = _Publisher(Outcome.REFUSED)
     with pytest.raises(Abandoned):
-        await forward(publisher, b"[1]", 1, queue="q", stop=stop)
+        await forward(publisher, b"[1]", 1, 1, queue="q", stop=stop)
     assert publisher.outcomes == []

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from pipeline.broker.deliveries import Delivery
 from pipeline.broker.incoming import read
-from pipeline.contract.orders import SCHEMA, decode_body, encode_order
+from pipeline.contract.orders import SCHEMA, SCHEMAS, decode_body, encode_order
 from tests.support.data.orders import body_of, new_product_id, order
 
 A = new_product_id()
@@ -61,10 +61,25 @@ def test_p10_what_is_no_json_is_parked_byte_by_byte() -> None:
 
 def test_p10_an_unknown_schema_is_parked_and_never_guessed_at() -> None:
     body = body_of(order(A))
-    for schema in (None, 0, SCHEMA + 1, str(SCHEMA), b"\xff", [SCHEMA]):
+    for schema in (None, 0, SCHEMAS[-1] + 1, str(SCHEMA), b"\xff", [SCHEMA]):
         (parked,) = read([delivery(body, schema)]).unreadable
         assert parked.unknown_schema
         assert parked.body == body
+
+
+def test_a_batch_says_the_latest_schema_of_its_messages() -> None:
+    """persist_worker forwards the batch as one message, and its reader must know every member in it."""
+    plain, detailed = body_of(order(A)), body_of(order(A, reference="4711"))
+    assert read([delivery(plain)]).schema == 1
+    assert read([delivery(plain), delivery(detailed, 2), delivery(plain)]).schema == 2
+    assert read([delivery(plain), delivery(b"[" + detailed[1:-1] + b",7]", 2)]).schema == 2
+    assert read([]).schema == 1
+
+
+def test_what_is_unreadable_keeps_the_schema_of_its_message() -> None:
+    """So that a replay says it again."""
+    bad = [delivery(b"[" + encode_order(order(A)) + b",7]", 2), delivery(b"no JSON", 2), delivery(b"[7]")]
+    assert [it.schema for it in read(bad).unreadable] == [2, 2, 1]
 
 
 @given(st.lists(st.binary(max_size=40) | st.just(body_of(order(A))), max_size=6))

@@ -19,7 +19,7 @@ from pipeline.contract.orders import (
     split_body,
     with_context,
 )
-from tests.golden import ACCEPTED
+from tests.golden import V1
 from tests.support.data.orders import body_of, new_product_id, order
 
 uuids = st.uuids().map(str)
@@ -87,9 +87,9 @@ def test_p10_random_bytes_are_an_invalid_order_and_never_another_error(noise: by
             read(noise)
 
 
-@given(st.integers(0, len(ACCEPTED) - 1), st.integers(0, 255))
+@given(st.integers(0, len(V1.accepted) - 1), st.integers(0, 255))
 def test_p10_a_damaged_byte_is_an_invalid_order_or_an_order_that_can_be_written_again(at: int, byte: int) -> None:
-    damaged = ACCEPTED[:at] + bytes([byte]) + ACCEPTED[at + 1 :]
+    damaged = V1.accepted[:at] + bytes([byte]) + V1.accepted[at + 1 :]
     try:
         read = decode_body(damaged)
     except InvalidOrder:
