@@ -1,6 +1,5 @@
 """The AsyncAPI 3.0 document of the messages between processes, made from the topology and the message types."""
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -10,10 +9,10 @@ import msgspec
 from ingest_api.documents.declared import Declared, Exchange, Queue
 from ingest_api.documents.event_examples import PROCESSED
 from pipeline.contract import topology
-from pipeline.contract.fields import EXAMPLE_ORDER, EXAMPLE_PRODUCT
+from pipeline.contract.fields import EXAMPLE_METADATA, EXAMPLE_ORDER, EXAMPLE_PRODUCT, EXAMPLE_REFERENCE
 from pipeline.contract.order_events import EventType, OrderEvent, join_events
 from pipeline.contract.order_events import encode_event as encode_order_event
-from pipeline.contract.orders import SCHEMA, Order, encode_order, join_orders
+from pipeline.contract.orders import SCHEMA, SCHEMAS, Order, encode_order, join_orders, schema_of
 from pipeline.contract.product_events import ProductEvent, encode_event
 from pipeline.process.version import project_version
 from web.documents.json_schema import schemas_of
@@ -39,6 +38,7 @@ _ORDER = Order(
     traceparent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
     client="web-shop",
 )
+_DETAILED = msgspec.structs.replace(_ORDER, reference=EXAMPLE_REFERENCE, metadata=EXAMPLE_METADATA)
 _EVENT = ProductEvent(EXAMPLE_PRODUCT, 3, Decimal("1500.00"), 48)
 
 _ORDERS, _PRODUCT, _ORDER_EVENTS = "orders", "productEvent", "orderEvents"
@@ -98,18 +98,22 @@ def asyncapi_document() -> Json:
                     "A batch of orders",
                     "Orders, each once, as many as waited at the same time.",
                     orders | {"minItems": 1},
-                    {"schema": SCHEMA, "orders": 1},
-                    join_orders([encode_order(_ORDER)]),
+                    _HEADERS,
+                    *(_example(join_orders([encode_order(it)]), schema_of(it), 1) for it in (_ORDER, _DETAILED)),
                 ),
                 _PRODUCT: _message(
-                    "A product event", "The product as it is now.", event, {"schema": SCHEMA}, encode_event(_EVENT)
+                    "A product event",
+                    "The product as it is now.",
+                    event,
+                    {"schema": {"type": "integer", "const": SCHEMA, "description": _VERSION}},
+                    _example(encode_event(_EVENT), SCHEMA),
                 ),
                 _ORDER_EVENTS: _message(
                     "Events of orders",
                     "Events of one type. Those of one order come in their order.",
                     order_events,
                     {},
-                    join_events([encode_order_event(PROCESSED)]),
+                    _example(join_events([encode_order_event(PROCESSED)])),
                 ),
             },
             "schemas": schemas,
@@ -173,26 +177,35 @@ def _message_at(channel: str) -> str:
     return _PRODUCT if channel.startswith("product") else _ORDERS
 
 
-def _message(title: str, summary: str, payload: Json, headers: Mapping[str, int], example: bytes) -> Json:
+def _message(title: str, summary: str, payload: Json, headers: Json, *examples: Json) -> Json:
     return {
         "title": title,
         "summary": summary,
         "contentType": "application/json",
         "headers": {
             "type": "object",
-            "properties": {name: _HEADERS[name] for name in headers},
+            "properties": headers,
             "required": list(headers),
         },
         "payload": payload,
-        "examples": [{"headers": headers, "payload": msgspec.Raw(example)}],
+        "examples": list(examples),
     }
 
 
-_HEADERS = {
+def _example(payload: bytes, schema: int | None = None, orders: int | None = None) -> Json:
+    headers = {"schema": schema, "orders": orders}
+    return {
+        "headers": {name: value for name, value in headers.items() if value is not None},
+        "payload": msgspec.Raw(payload),
+    }
+
+
+_VERSION = "The version of the payload. A reader parks what it does not know; it never guesses."
+_HEADERS: Json = {
     "schema": {
         "type": "integer",
-        "const": SCHEMA,
-        "description": "The version of the payload. A reader parks what it does not know; it never guesses.",
+        "enum": list(SCHEMAS),
+        "description": f"{_VERSION} 2: at least one order has a reference or metadata.",
     },
     "orders": {"type": "integer", "minimum": 1, "description": "How many orders the payload has."},
 }

@@ -10,9 +10,16 @@ from msgspec import Meta
 from ingest_api.documents.event_operations import LIST_EVENTS
 from ingest_api.intake.bulk import MAX_ORDERS
 from ingest_api.requests import OrderRequest
-from pipeline.contract.fields import EXAMPLE_ORDER, EXAMPLE_PRODUCT, OrderId, ProductId
+from pipeline.contract.fields import (
+    EXAMPLE_METADATA,
+    EXAMPLE_ORDER,
+    EXAMPLE_PRODUCT,
+    EXAMPLE_REFERENCE,
+    OrderId,
+    ProductId,
+)
 from pipeline.contract.order_view import OrderView
-from pipeline.contract.orders import Order
+from pipeline.contract.orders import ANSWERED, Order
 from pipeline.contract.reasons import Reason, table_rows
 from web.access.clients import ORDERS_READ, ORDERS_WRITE
 from web.documents.openapi import ProblemDetails
@@ -50,15 +57,21 @@ _VERDICTS = "\n".join(
 # ── types of answers
 
 
-def _answered_fields() -> list[tuple[str, Any]]:
-    """The fields of Order that clients see: those after `status` are for the workers."""
+def _answered_fields() -> list[tuple[str, Any] | tuple[str, Any, None]]:
+    """The fields of Order that clients see, with `status` behind those that are always there."""
     hints = get_type_hints(Order, include_extras=True)
-    return [(name, hints[name]) for name in Order.__struct_fields__[: Order.__struct_fields__.index("status")]]
+    required = Order.__struct_fields__[: -len(Order.__struct_defaults__)]
+    answered = [it.member for it in ANSWERED]
+    return [
+        *((name, hints[name]) for name in answered if name in required),
+        ("status", Literal["PENDING"]),
+        *((name, hints[name], None) for name in answered if name not in required),
+    ]
 
 
 AcceptedOrder = msgspec.defstruct(
     "AcceptedOrder",
-    [*_answered_fields(), ("status", Literal["PENDING"])],
+    _answered_fields(),
     namespace={"__doc__": "An order as it was accepted: its price is fixed, its stock not yet taken."},
 )
 
@@ -73,12 +86,14 @@ _ACCEPTED = Order(
     datetime(2026, 1, 5, 9, 30, 0, 123456, UTC),
     "PENDING",
 )
+_DETAILED = msgspec.structs.replace(_ACCEPTED, reference=EXAMPLE_REFERENCE, metadata=EXAMPLE_METADATA)
 _VIEW = {name: getattr(_ACCEPTED, name) for name in OrderView.__struct_fields__ if hasattr(_ACCEPTED, name)}
 _PROCESSED = OrderView(**{**_VIEW, "status": "PROCESSED"}, final=True)
 _FAILED = OrderView(**{**_VIEW, "status": "FAILED"}, final=True, reason=Reason.OUT_OF_STOCK)
 _PARKED = OrderView(EXAMPLE_ORDER, "FAILED", final=False, reason=Reason.INVALID_DATA)
 _NOT_STORED = OrderView(EXAMPLE_ORDER, "PENDING", final=False)
 _REQUEST = {"productId": EXAMPLE_PRODUCT, "quantity": 2}
+_DETAILED_REQUEST = _REQUEST | {"reference": EXAMPLE_REFERENCE, "metadata": EXAMPLE_METADATA}
 _REFUSED = example_of(kinds.OUT_OF_STOCK)
 _NDJSON = f'{{"productId":"{EXAMPLE_PRODUCT}","quantity":2}}\n{{"productId":"{EXAMPLE_PRODUCT}","quantity":1}}\n'
 
@@ -130,12 +145,12 @@ _ACCEPT_ORDER = Operation(
     " with `wait`, for the verdict.\n\nIf the answer is lost, or is `outcome-unknown`, send the request again with the"
     " same `Idempotency-Key`. Without one, that may order twice.",
     parameters=(_KEY, http_fields.TRACEPARENT),
-    body=(Content(OrderRequest, {"Two units": _REQUEST}),),
+    body=(Content(OrderRequest, {"Two units": _REQUEST, "With details of the client's own": _DETAILED_REQUEST}),),
     answers=(
         Answer(
             ACCEPTED,
             f"Accepted. {_DURABLE}",
-            (Content(AcceptedOrder, {"Accepted": _ACCEPTED}),),
+            (Content(AcceptedOrder, {"Accepted": _ACCEPTED, "With the client's details": _DETAILED}),),
             (_LOCATION, REPLAYED),
             (Link("getOrder", "order_id", "$response.body#/id"),),
         ),

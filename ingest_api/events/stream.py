@@ -51,6 +51,11 @@ _HEADERS = [
 ]
 
 
+# A stream's lines end with CR or LF, which JSON escapes. But readers that know Unicode's line ends, such as httpx's
+# iter_lines, would cut an event at one of these in a client's text.
+_LINE_ENDS = {"\u0085": b"\\u0085", "\u2028": b"\\u2028", "\u2029": b"\\u2029"}
+
+
 def messages(log_id: int, events: Iterable[FollowedEvent]) -> bytes:
     return b"".join(_messages(log_id, events))
 
@@ -58,7 +63,15 @@ def messages(log_id: int, events: Iterable[FollowedEvent]) -> bytes:
 def _messages(log_id: int, events: Iterable[FollowedEvent]) -> Iterator[bytes]:
     for it in events:
         cursor = encode_cursor(log_id, it.offset).encode()
-        yield b"id: %b\nevent: %b\ndata: %b\n\n" % (cursor, it.type.encode(), it.encoded)
+        data = it.encoded if it.encoded.isascii() else _in_one_line(it.encoded)
+        yield b"id: %b\nevent: %b\ndata: %b\n\n" % (cursor, it.type.encode(), data)
+
+
+def _in_one_line(encoded: bytes) -> bytes:
+    """The same JSON with escapes for what a reader may take for the end of a line."""
+    for end, escape in _LINE_ENDS.items():
+        encoded = encoded.replace(end.encode(), escape)
+    return encoded
 
 
 def place(position: Position) -> bytes:

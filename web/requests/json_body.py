@@ -9,6 +9,8 @@ A member that no field reads is refused: the client meant something by it, and w
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar, get_args, get_type_hints
 from urllib.parse import quote
 
@@ -59,6 +61,7 @@ class JsonBody(Generic[S]):
         assert kind.__struct_config__.forbid_unknown_fields, f"{kind.__name__} would drop members silently"
         self._fields = list(_fields_of(kind, rules))
         self._required = sum(field.required for field in self._fields)
+        self._private = [it.name for it in self._fields if it.rule.is_private]
         self._optional = [(it.name, it.default) for it in msgspec.structs.fields(kind) if not it.required]
 
     def decode(self, body: bytes) -> S:
@@ -70,7 +73,7 @@ class JsonBody(Generic[S]):
         # Each required member is there, with a colon of its own. If there is no other colon, there is no other member.
         colons = body.count(b":")
         if colons != self._required and not self._has_each_once(content, body, colons):
-            check_strictly(body)
+            self._check_strictly(body)
         return content
 
     def _has_each_once(self, content: S, body: bytes, colons: int) -> bool:
@@ -89,10 +92,18 @@ class JsonBody(Generic[S]):
         # It may say what leaving a member out would say as well.
         return outside == within + len(_members.decode(body))
 
+    def _check_strictly(self, body: bytes) -> None:
+        """As check_strictly. Does not name a member within a private one."""
+        with suppress(*_NOT_JSON):
+            members = _members.decode(body)
+            for name in self._private:
+                check_strictly(bytes(members.get(name, b"0")), may_name=False)
+        check_strictly(body)
+
     def refusal(self, body: bytes) -> Problem:
         """The problem with everything that is wrong in a refused body."""
         try:
-            check_strictly(body)
+            self._check_strictly(body)
             members = _members.decode(body)
         except Problem as problem:
             return problem
@@ -132,14 +143,17 @@ def elements_of(body: bytes, most: int | None = None) -> list[bytes]:
     return [bytes(element) for element in elements]
 
 
-def check_strictly(body: bytes) -> None:
+def check_strictly(body: bytes, *, may_name: bool = True) -> None:
     """Raises Problem (400) for a body that is not JSON, and for JSON that readers understand differently. That is:
     duplicate members (RFC 8259, section 4) and halves of surrogate pairs (section 8.2).
+
+    `may_name`: whether the problem may repeat the name of a member.
     """
+    unique = partial(_unique, may_name=may_name)
     try:
         # Numbers stay text: nothing is computed from them, and parsing 60,000 digits takes long.
         content = json.loads(
-            body.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_int=str, parse_float=str
+            body.decode(), object_pairs_hook=unique, parse_constant=_refuse_constant, parse_int=str, parse_float=str
         )
         if b"\\u" in body:
             json.dumps(content, ensure_ascii=False).encode()
@@ -225,11 +239,12 @@ def _not(raw: bytes) -> str:
     return f", not {text}" if len(text) <= _MAX_SHOWN else ""
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique(pairs: list[tuple[str, Any]], *, may_name: bool) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) < len(pairs):
-        twice = _shown(_first_repeated(name for name, _ in pairs))
-        raise malformed(f"The member {twice} comes twice in one object. Send it once.")
+        twice = _first_repeated(name for name, _ in pairs)
+        member = f"The member {_shown(twice)}" if may_name else "A member"
+        raise malformed(f"{member} comes twice in one object. Send it once.")
     return members
 
 

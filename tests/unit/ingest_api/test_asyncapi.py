@@ -13,7 +13,7 @@ from ingest_api.documents.declared import Declared
 from pipeline.broker.publisher import _properties
 from pipeline.contract import topology
 from pipeline.contract.order_events import EventType, OrderEvent
-from pipeline.contract.orders import SCHEMA, decode_body
+from pipeline.contract.orders import SCHEMAS, decode_body, schema_of_all
 from pipeline.contract.product_events import decode_event
 from tests.support.data.json_schema import as_sent, check
 
@@ -96,6 +96,8 @@ def test_the_examples_are_read_by_the_readers() -> None:
     messages = DOCUMENT["components"]["messages"]
     payload = {name: msgspec.json.encode(it["examples"][0]["payload"]) for name, it in messages.items()}
     assert len(decode_body(payload["orders"])) == 1
+    detailed = decode_body(msgspec.json.encode(messages["orders"]["examples"][1]["payload"]))
+    assert messages["orders"]["examples"][1]["headers"] == _properties(1, schema_of_all(detailed)).headers
     decode_event(payload["productEvent"])
     assert [it.order.id for it in msgspec.json.decode(payload["orderEvents"], type=list[OrderEvent])]
 
@@ -104,4 +106,4 @@ def test_the_headers_are_those_of_the_publisher() -> None:
     messages = DOCUMENT["components"]["messages"]
     assert messages["orders"]["examples"][0]["headers"] == _properties(orders=1).headers
     assert messages["productEvent"]["examples"][0]["headers"] == _properties(orders=0).headers
-    assert messages["orders"]["headers"]["properties"]["schema"]["const"] == SCHEMA
+    assert messages["orders"]["headers"]["properties"]["schema"]["enum"] == list(SCHEMAS)

@@ -171,8 +171,10 @@ def test_access_is_told() -> None:
 
 
 def test_the_answer_to_an_order_is_what_the_document_says() -> None:
-    order = Order(ID, ID, 2, Decimal("0.10"), Decimal("0.20"), NOW, "PENDING")
-    answer = msgspec.json.decode(encode_order(order))
+    plain = Order(ID, ID, 2, Decimal("0.10"), Decimal("0.20"), NOW, "PENDING")
+    check(msgspec.json.decode(encode_order(plain)), schema_of(ORDERS, "AcceptedOrder"), ORDERS)
+    detailed = msgspec.structs.replace(plain, reference="4711-a", metadata={"cart": "c-80211"})
+    answer = msgspec.json.decode(encode_order(detailed))
     check(answer, schema_of(ORDERS, "AcceptedOrder"), ORDERS)
     assert answer.keys() == schema_of(ORDERS, "AcceptedOrder")["properties"].keys()
     assert not is_valid({**answer, "client": "else"}, schema_of(ORDERS, "AcceptedOrder"), ORDERS)
