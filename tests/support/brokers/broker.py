@@ -12,7 +12,7 @@ import aiormq.exceptions
 import httpx
 from aio_pika.abc import AbstractChannel, AbstractConnection
 
-from pipeline.contract.orders import SCHEMA, Order
+from pipeline.contract.orders import SCHEMA, Order, schema_of_all
 from pipeline.process import lifecycle
 from pipeline.process.settings import PipelineSettings
 from tests.support.data.orders import body_of
@@ -75,7 +75,9 @@ async def send(
 
 async def send_orders(channel: AbstractChannel, exchange: str, key: str, *orders: Order) -> None:
     """Publish the orders as one message, as the services do."""
-    await send(channel, exchange, key, body_of(*orders), headers={"schema": SCHEMA, "orders": len(orders)})
+    await send(
+        channel, exchange, key, body_of(*orders), headers={"schema": schema_of_all(orders), "orders": len(orders)}
+    )
 
 
 async def take(channel: AbstractChannel, queue: str) -> bytes:
