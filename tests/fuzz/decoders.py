@@ -96,6 +96,8 @@ def _agrees(request: OrderRequest, content: dict[str, object]) -> None:
     assert type(content["quantity"]) is int
     assert 1 <= request.quantity == content["quantity"] <= MAX_QUANTITY
     assert request.product_id.lower() == str(content["productId"]).lower()
+    assert request.reference == content.get("reference")
+    assert request.metadata == (content.get("metadata") or None)
 
 
 class _Told:
