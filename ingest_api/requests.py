@@ -92,8 +92,7 @@ def _check_metadata(pairs: dict[str, str] | None) -> None:
 
 
 _PRODUCT_ID = f"a UUID, like {EXAMPLE_PRODUCT}"
-# A product id is checked only if the catalogue does not know it: what the catalogue finds is valid.
-# No problem repeats a client's own texts: problems end up in logs.
+# No problem repeats a client's own texts, because others keep problems in their logs.
 _REFERENCE = Rule(
     f"a string of 1 to {MAX_REFERENCE_CHARACTERS} characters, none of them U+0000", _check_reference, is_private=True
 )
@@ -104,6 +103,7 @@ _METADATA = Rule(
     _check_metadata,
     is_private=True,
 )
+# A product id is checked only if the catalogue does not know it: what the catalogue finds is valid.
 _body = JsonBody(
     OrderRequest,
     product_id=Rule(_PRODUCT_ID, _check_product_id),
