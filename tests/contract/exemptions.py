@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, NamedTuple
 
+from pipeline.contract.fields import MAX_METADATA_BYTES
 from web.documents.json_schema import schemas_of
 from web.requests.http_fields import IF_MATCH
 from web.requests.readable_text import breaks_text, has_visible
@@ -81,6 +82,13 @@ def _has_weak_tag(refusal: Refusal) -> bool:
 
 def _is_unreadable(refusal: Refusal) -> bool:
     return isinstance(refusal.value, str) and (not has_visible(refusal.value) or breaks_text(refusal.value.strip()))
+
+
+def _is_too_long_together(refusal: Refusal) -> bool:
+    pairs = refusal.value
+    if not isinstance(pairs, dict) or not all(isinstance(it, str) for it in pairs.values()):
+        return False
+    return len("".join([*pairs, *pairs.values()]).encode("utf-8", "surrogatepass")) > MAX_METADATA_BYTES
 
 
 def _has_key(refusal: Refusal) -> bool:
@@ -202,6 +210,14 @@ def exemptions_for(known_products: Sequence[str]) -> tuple[Exemption, ...]:
             _is_no_cents,
             "A price has at most two decimal places. A schema could only say so by multipleOf, and for validators that"
             " use binary floats, 19.99 is not a multiple of 0.01.",
+        ),
+        Exemption(
+            rejected,
+            "invalid-value",
+            "metadata",
+            _is_too_long_together,
+            "Names and values of metadata together have at most 2,048 bytes. JSON Schema bounds each of them alone, in"
+            " characters; the description says so.",
         ),
         *(
             Exemption(
