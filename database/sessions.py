@@ -118,14 +118,19 @@ async def listening(
         connection.terminate()  # nothing is in hand; a goodbye would wait for a server that hangs
 
 
-def make_pool(database_url: str, application_name: str, size: int, timeout_s: float) -> Pool:
-    """Make an API's pool. It connects on first use, so the process starts even while PostgreSQL is away."""
+def make_pool(
+    database_url: str, application_name: str, size: int, timeout_s: float, settings: Mapping[str, str] | None = None
+) -> Pool:
+    """Make an API's pool. It connects on first use, so the process starts even while PostgreSQL is away.
+
+    `settings`: more of them, for its sessions.
+    """
     return asyncpg.create_pool(
         database_url,
         min_size=0,
         max_size=size,
         timeout=timeout_s,
-        server_settings=session_settings(application_name),
+        server_settings={**session_settings(application_name), **(settings or {})},
         target_session_attrs=SessionAttribute.read_write,
         init=_begin,
         reset=_leave_as_it_is,

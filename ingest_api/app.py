@@ -1,7 +1,7 @@
 """The application: routes as data, and the lifespan that makes what they need."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -29,7 +29,7 @@ from ingest_api.prices.product_source import EVENTS, ProductSource, follow_event
 from ingest_api.reads import backlog
 from ingest_api.reads.lookup import OrderLookup
 from ingest_api.reads.order_lists import OrderLists
-from ingest_api.reads.stored_orders import ReadLimits, StoredOrders
+from ingest_api.reads.stored_orders import LIST_SETTINGS, ReadLimits, StoredOrders
 from ingest_api.reads.verdicts import PART as VERDICTS
 from ingest_api.reads.verdicts import Verdicts
 from ingest_api.settings import IngestSettings
@@ -78,7 +78,7 @@ async def _running(
     redis = redis_link.connect(settings.redis_url)
     prices = _pool(settings, settings.database_price_connections)
     single_orders = _pool(settings, settings.database_order_connections)
-    order_lists = _pool(settings, settings.database_list_connections)
+    order_lists = _pool(settings, settings.database_list_connections, LIST_SETTINGS)
     retries = _pool(settings, settings.database_retry_connections)
     old_events = _pool(settings, settings.database_event_connections)
     async with redis, prices, single_orders, order_lists, retries, old_events:
@@ -136,6 +136,7 @@ def _routes(
     endpoints = {
         "acceptOrder": AcceptOrder(intake, settings.max_body_bytes),
         "acceptOrders": AcceptBulk(intake, settings.max_bulk_bytes),
+        "listOrders": lookup.list_orders,
         "listOrdersOfProduct": lookup.of_product,
         "getOrder": lookup.get,
         "listEvents": list_events.get,
@@ -143,8 +144,8 @@ def _routes(
     return make_routes(OPERATIONS, endpoints, guard)
 
 
-def _pool(settings: IngestSettings, size: int) -> Pool:
-    return make_pool(settings.database_url, "ingest_api", size, settings.database_timeout_s)
+def _pool(settings: IngestSettings, size: int, sessions: Mapping[str, str] | None = None) -> Pool:
+    return make_pool(settings.database_url, "ingest_api", size, settings.database_timeout_s, sessions)
 
 
 def _read_limits(settings: IngestSettings) -> ReadLimits:

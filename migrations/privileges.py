@@ -29,6 +29,7 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "orders": "SELECT",
         "stock_ledger": "SELECT",
         "dead_letters": "SELECT",
+        "failed_orders": "SELECT",
         "event_batches": "SELECT",
         "event_log": "SELECT",
     },

@@ -41,12 +41,14 @@ IDS = {
 _DROP_INDEXES = """
     ALTER TABLE orders DROP CONSTRAINT orders_pkey;
     ALTER TABLE stock_ledger DROP CONSTRAINT stock_ledger_pkey;
-    DROP INDEX orders_of_product;
+    DROP INDEX orders_newest;
+    DROP INDEX orders_with_product;
 """
 _MAKE_INDEXES = """
     ALTER TABLE orders ADD PRIMARY KEY (id);
     ALTER TABLE stock_ledger ADD PRIMARY KEY (order_id);
-    CREATE INDEX orders_of_product ON orders (product_id, accepted_at DESC, id DESC);
+    CREATE INDEX orders_newest ON orders (accepted_at) WHERE line = 0;
+    CREATE INDEX orders_with_product ON orders (product_id, accepted_at);
 """
 _PRODUCTS = """
     INSERT INTO products (id, name, price, qty) SELECT md5('product' || n)::uuid, 'a thing', 12.50, 0

@@ -1,5 +1,6 @@
 """The operations of ingest_api: the one table from which its routes and its OpenAPI document are made."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal, get_type_hints
@@ -8,6 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from ingest_api.documents.event_operations import LIST_EVENTS
+from ingest_api.documents.list_parameters import ABOUT_LISTS, LIST_PARAMETERS
 from ingest_api.intake.bulk import MAX_ORDERS
 from ingest_api.requests import OrderRequest
 from pipeline.contract.fields import (
@@ -192,14 +194,34 @@ _ACCEPT_ORDERS = Operation(
 )
 
 _LIST_ORDERS = Operation(
+    "listOrders",
+    "GET",
+    ORDERS,
+    ORDERS_READ,
+    TAG,
+    "List, search, or read several orders",
+    ABOUT_LISTS,
+    parameters=LIST_PARAMETERS,
+    answers=(
+        Answer(
+            200,
+            "A page of orders, or the orders with these ids.",
+            (Content(list[OrderView], {"Two orders": [_PROCESSED, _FAILED], "None here, perhaps below": []}),),
+            (http_fields.LINK, replace(_SOURCE, is_always_there=False)),
+        ),
+    ),
+    problems=(kinds.STORE_UNAVAILABLE,),
+)
+
+_LIST_ORDERS_OF_PRODUCT = Operation(
     "listOrdersOfProduct",
     "GET",
     f"{ORDERS}/product/{{product_id}}",
     ORDERS_READ,
     TAG,
     "List the orders of a product",
-    "Newest first, and those of the client alone; a key that also has the scope `ops` sees all. An order is listed once"
-    " it is stored, which takes a moment after it was accepted. Of a product that does not exist there are none.",
+    "As `GET /api/v1/orders?product=`, `next` included. The first page comes from a cache, and may be two seconds old."
+    " Of a product that does not exist there are none.",
     parameters=(_PRODUCT_ID, http_fields.LIMIT, http_fields.BEFORE),
     answers=(
         Answer(
@@ -245,4 +267,4 @@ _GET_ORDER = Operation(
 )
 
 # bulk comes before {order_id}, which would match it.
-OPERATIONS = (_ACCEPT_ORDER, _ACCEPT_ORDERS, _LIST_ORDERS, _GET_ORDER, LIST_EVENTS)
+OPERATIONS = (_ACCEPT_ORDER, _LIST_ORDERS, _ACCEPT_ORDERS, _LIST_ORDERS_OF_PRODUCT, _GET_ORDER, LIST_EVENTS)

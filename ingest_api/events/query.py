@@ -1,9 +1,9 @@
 """What a request for events asks for: from where on, which of them, how many, and how long to wait."""
 
-import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Literal, TypeAlias
 from urllib.parse import urlencode
 
@@ -15,19 +15,14 @@ from web.access.clients import Client
 from web.problems import problems
 from web.problems.problems import FieldError
 from web.requests.ids import canonical_id
+from web.requests.moments import LIKE, moment_in
 from web.requests.paging import or_error, parse_limit
 from web.requests.waits import parse_wait
 
 DEFAULT_LIMIT, MAX_LIMIT = 100, 1_000
 NOW: Literal["now"] = "now"
 
-# RFC 3339, section 5.6. `datetime.fromisoformat` accepts more.
-_TIME = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})"
-)
-_NO_PLACE = (
-    "after must be the cursor of an event, now, or a time like 2026-01-05T09:30:00Z. In a query, write + as %2B."
-)
+_NO_PLACE = f"after must be the cursor of an event, now, or {LIKE}."
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,19 +94,11 @@ def parse_after(text: str | None) -> After:
     """Raises Problem (422)."""
     if text is None or text == NOW:
         return None if text is None else NOW
-    try:
+    with suppress(InvalidCursor, UnicodeEncodeError):
         return Position(*decode_cursor(text))
-    except (InvalidCursor, UnicodeEncodeError):
-        return _parse_time(text)
-
-
-def _parse_time(text: str) -> datetime:
-    try:
-        if not _TIME.fullmatch(text):
-            raise ValueError
-        return datetime.fromisoformat(text.upper()).astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise problems.invalid_parameter("after", _NO_PLACE) from None
+    if (moment := moment_in(text)) is None:
+        raise problems.invalid_parameter("after", _NO_PLACE)
+    return moment
 
 
 def _parse_types(text: str | None) -> frozenset[str] | None:

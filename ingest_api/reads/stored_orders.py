@@ -7,21 +7,33 @@ a dead letter           FAILED with that reason, until it is replayed. For a sto
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
 import asyncpg
 
 from database.sessions import Pool, StoreUnavailable, reading
+from ingest_api.reads.order_walks import (
+    Query,
+    Stretch,
+    Walk,
+    Wanted,
+    below,
+    ends_query,
+    furthest,
+    page_query,
+    walks_for,
+)
 from ingest_api.rounds import Rounds
 from pipeline.contract.columns import selected
+from pipeline.contract.order_view import STATUSES
 from pipeline.contract.orders import ANSWERED
 from pipeline.contract.stages import Stage
 from pipeline.process.breaker import Breaker
 from pipeline.process.shares import Busy, Shares
 from pipeline.process.turns import Turns
-from web.requests.paging import Page
+from web.requests.paging import Cursor, Page
 
 Row: TypeAlias = asyncpg.Record
 """id, status, reason, final, is_stored; and `client` with the members that a client sees, all null for an order that is
@@ -60,7 +72,13 @@ def _verdict(order_id: str) -> str:
     is.
     """
     return f"""
-    LEFT JOIN stock_ledger l ON l.order_id = {order_id}
+    LEFT JOIN stock_ledger l ON l.order_id = {order_id} {_letter(order_id)}
+    """
+
+
+def _letter(order_id: str) -> str:
+    """SQL that joins the dead letter: see `_verdict`."""
+    return f"""
     LEFT JOIN LATERAL (
         SELECT reason, body FROM dead_letters
         WHERE order_id = {order_id} AND replayed_at IS NULL
@@ -92,14 +110,29 @@ _SETTLED = f"""
     WHERE o.id IS NOT NULL OR l.order_id IS NOT NULL OR d.reason IS NOT NULL
 """
 
-_OF_PRODUCT = f"""
-    SELECT {_columns("o.id")} FROM orders o {_verdict("o.id")}
-    WHERE o.product_id = $1 AND (o.accepted_at, o.id) < ($2, $3) {{}}
-    ORDER BY o.accepted_at DESC, o.id DESC LIMIT $4
+# Looked up for one order after the other. For a page that may examine thousands, PostgreSQL would rather hash the whole
+# ledger: 1.7 s of one million orders, measured.
+_VERDICT_OF_LISTED = f"""
+    LEFT JOIN LATERAL (SELECT * FROM stock_ledger WHERE order_id = o.id OFFSET 0) l ON true {_letter("o.id")}
 """
-ALL_OF_PRODUCT = _OF_PRODUCT.format("")
-# One client's orders, so that PostgreSQL uses the index by client and walks past no others.
-THEIRS_OF_PRODUCT = _OF_PRODUCT.format("AND o.client = $5")
+# Of a stored order, by status. Each says first what the ledger alone can tell, so that few dead letters are looked for.
+_HAS_STATUS = {
+    "PENDING": "l.order_id IS NULL AND d.reason IS NULL",
+    "PROCESSED": "l.outcome = 'PROCESSED'",
+    "FAILED": "(l.order_id IS NULL OR l.outcome = 'FAILED') AND (l.order_id IS NOT NULL OR d.reason IS NOT NULL)",
+}
+assert _HAS_STATUS.keys() == set(STATUSES)
+
+
+def listed(walk: Walk, wanted: Wanted, stretch: Stretch, page: Page) -> Query:
+    """The question for a page of a list: see order_walks."""
+    return page_query(walk, wanted, stretch, page, _columns("o.id"), _VERDICT_OF_LISTED, _HAS_STATUS)
+
+
+LIST_SETTINGS = {"max_parallel_workers_per_gather": "0", "jit": "off"}
+"""For the sessions that read lists. A page reads few rows, so neither helps it. Where PostgreSQL expects more, starting
+workers and compiling took a page from 9 ms to 2 s, measured on a million orders.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +149,15 @@ class ReadLimits:
     """For PostgreSQL to answer, and for a turn to come."""
 
 
+@dataclass(frozen=True, slots=True)
+class ListPage:
+    """A page of a list of orders."""
+
+    rows: Sequence[Row]
+    next: Cursor | None
+    """Where the next page begins; None: this is the last one."""
+
+
 class StoredOrders:
     """Reads orders within a deadline. Raises Busy past its limits, and StoreUnavailable.
 
@@ -125,24 +167,30 @@ class StoredOrders:
     """
 
     def __init__(self, singles: Pool, lists: Pool, limits: ReadLimits) -> None:
-        """`singles`, `lists`: pools of as many connections as `limits` say."""
+        """`singles`, `lists`: pools of as many connections as `limits` say; `lists` with LIST_SETTINGS."""
         self._singles, self._lists, self._timeout_s = singles, lists, limits.timeout_s
         self._single_breaker, self._list_breaker = Breaker("postgresql for orders"), Breaker("postgresql for lists")
         places = Shares("orders to read", limits.max_orders)
         self._reads = self._rounds(self._read, places, limits.order_connections)
         self._turns = Turns(Shares("lists to read", limits.max_lists), limits.list_connections, limits.timeout_s)
 
-    async def get(self, order_id: str, asker: str) -> Row:
-        """What is known of the order, if only that it is PENDING. `asker`: the client's name."""
-        return (await self._reads.find([order_id], asker))[order_id]
+    async def find(self, order_ids: Collection[str], asker: str) -> Mapping[str, Row]:
+        """What is known of each order, if only that it is PENDING. `asker`: the client's name."""
+        return await self._reads.find(order_ids, asker)
 
-    async def of_product(self, product_id: str, owner: str | None, page: Page, asker: str) -> Sequence[Row]:
-        """The rows of a page and one more, of all orders or of one owner's."""
-        values = (product_id, page.before.at, page.before.id, page.one_more)
+    async def page(self, wanted: Wanted, stretch: Stretch, page: Page, asker: str) -> ListPage:
+        """A page of the orders that are wanted, newest first."""
+        walks = walks_for(wanted)
         async with self._turns.turn(asker):
-            if owner is None:
-                return await self._fetch(self._lists, self._list_breaker, ALL_OF_PRODUCT, *values)
-            return await self._fetch(self._lists, self._list_breaker, THEIRS_OF_PRODUCT, *values, owner)
+            found = await self._list(ends_query(walks, wanted, stretch, page))
+            walk, end = furthest(walks, {row["walk"]: row["at"] for row in found})
+            rows = await self._list(listed(walk, wanted, Stretch(stretch.before, end or stretch.since), page))
+        if len(rows) > page.limit:
+            return ListPage(rows[: page.limit], _cursor(rows[page.limit - 1]))
+        return ListPage(rows, None if end is None else below(end))
+
+    async def _list(self, query: Query) -> Sequence[Row]:
+        return await self._fetch(self._lists, self._list_breaker, query.sql, *query.values)
 
     def _rounds(
         self, ask: Callable[[Sequence[str]], Awaitable[Mapping[str, T]]], places: Shares, in_flight: int
@@ -181,6 +229,10 @@ class StoredOrders:
             at_deadline.cancel()
         breaker.worked()
         return rows
+
+
+def _cursor(row: Row) -> Cursor:
+    return Cursor(row["created_at"], row["id"])
 
 
 def products_of(rows: Iterable[Row]) -> set[str]:

@@ -15,7 +15,7 @@ commit and its bust. So the lists are busted here once more, before any client i
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import TypeAlias
 
@@ -56,7 +56,7 @@ class Verdicts:
     def __init__(
         self, database_url: str, lists: OrderListCache, health: Health, *, max_waiting: int, timeout_s: float
     ) -> None:
-        """`max_waiting`: requests at once; those past it, or past their client's share, do not wait. `timeout_s`: for
+        """`max_waiting`: orders at once; requests past it, or past their client's share, do not wait. `timeout_s`: for
         PostgreSQL to answer.
         """
         self._url, self._lists, self._health = database_url, lists, health
@@ -69,21 +69,23 @@ class Verdicts:
         self._awake = asyncio.Event()
 
     @contextmanager
-    def expect(self, order_id: str, client: str) -> Iterator[Expected]:
-        """Wait for the verdict within the block. Look inside the block whether it is there already: a look before it
-        misses a verdict that falls between.
+    def expect(self, order_ids: Collection[str], client: str) -> Iterator[Mapping[str, Expected]]:
+        """Wait for the verdicts within the block, or for none of them. Look inside the block whether they are there
+        already: a look before it misses a verdict that falls between.
         """
-        expected: Expected = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        expected: dict[str, Expected] = {order_id: loop.create_future() for order_id in order_ids}
         with ExitStack() as stack:
             try:
                 if self._is_stopping:
                     raise Busy
-                stack.enter_context(self._places.places(client))
+                stack.enter_context(self._places.places(client, len(expected)))
             except Busy:
-                expected.set_result(None)
+                for one in expected.values():
+                    one.set_result(None)
             else:
-                self._add(order_id, expected)
-                stack.callback(self._remove, order_id, expected)
+                self._add(expected)
+                stack.callback(self._remove, expected)
             yield expected
 
     async def end_with(self, stop: asyncio.Event) -> None:
@@ -145,7 +147,9 @@ class Verdicts:
         loop = asyncio.get_running_loop()
         began, self._poll_at, self._is_notified = loop.time(), loop.time() + _POLL_EVERY_S, False
         metrics.VERDICT_ROUNDS.labels(because).inc()
-        rows = await connection.fetch(DECIDED, list(self._waiting))
+        # Of several orders that one request waits for, those that are decided wait for the others.
+        awaited = [it for it, those in self._waiting.items() if not all(one.done() for one in those)]
+        rows = await connection.fetch(DECIDED, awaited)
         took_s = loop.time() - began
         await self._lists.bust(products_of(rows))
         for row in rows:
@@ -159,20 +163,22 @@ class Verdicts:
             self._is_notified = True
             self._awake.set()
 
-    def _add(self, order_id: str, expected: Expected) -> None:
+    def _add(self, expected: Mapping[str, Expected]) -> None:
         if not self._waiting:
             self._poll_at, self._is_notified = asyncio.get_running_loop().time() + _POLL_EVERY_S, False
             self._awake.set()
-        self._waiting.setdefault(order_id, set()).add(expected)
-        self._count += 1
+        for order_id, one in expected.items():
+            self._waiting.setdefault(order_id, set()).add(one)
+        self._count += len(expected)
         metrics.VERDICT_WAITERS.set(self._count)
 
-    def _remove(self, order_id: str, expected: Expected) -> None:
-        those = self._waiting[order_id]
-        those.discard(expected)
-        if not those:
-            del self._waiting[order_id]
-        self._count -= 1
+    def _remove(self, expected: Mapping[str, Expected]) -> None:
+        for order_id, one in expected.items():
+            those = self._waiting[order_id]
+            those.discard(one)
+            if not those:
+                del self._waiting[order_id]
+        self._count -= len(expected)
         metrics.VERDICT_WAITERS.set(self._count)
 
 

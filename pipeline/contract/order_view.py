@@ -10,12 +10,14 @@ from msgspec import Meta
 from pipeline.contract import reasons
 from pipeline.contract.fields import MetadataText, Moment, OrderId, ProductId, Reference, TotalPrice, UnitPrice
 
+STATUSES = ("PENDING", "PROCESSED", "FAILED")
+
 # For the documents alone.
 Status = Annotated[
     str,
     Meta(
         description="PENDING until product_consumer has decided. `final` says whether it may still change.",
-        extra_json_schema={"enum": ["PENDING", "PROCESSED", "FAILED"]},
+        extra_json_schema={"enum": [*STATUSES]},
     ),
 ]
 Reason = Annotated[
@@ -66,5 +68,9 @@ def encode(order: OrderView) -> bytes:
     return _encoder.encode(order)
 
 
+def encode_all(orders: Sequence[OrderView]) -> bytes:
+    return _encoder.encode(orders)
+
+
 def encode_list(rows: Sequence[Any]) -> bytes:
-    return _encoder.encode([view(row) for row in rows])
+    return encode_all([view(row) for row in rows])

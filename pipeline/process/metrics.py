@@ -139,7 +139,7 @@ REDIS_EVICTIONS = _counter(
 ORDER_LIST_READS = _counter(
     "order_list_reads", "Reads of first pages of order lists through the cache: hit, miss, error.", "result"
 )
-VERDICT_WAITERS = _gauge("verdict_waiters", "Requests that wait for the verdict on an order.")
+VERDICT_WAITERS = _gauge("verdict_waiters", "Orders whose verdict a request waits for.")
 VERDICT_ROUNDS = _counter(
     "verdict_rounds", "Queries to PostgreSQL for all waiting requests, by cause: notification, poll.", "because"
 )

@@ -22,6 +22,8 @@ class Parameter:
     is_required: bool = False
     is_filled_in: bool = False
     """Whether the page at /docs fills the example in, because it works as it is."""
+    is_list: bool = False
+    """Whether it may come several times, in the query: once for each element."""
 
 
 @dataclass(frozen=True, slots=True)

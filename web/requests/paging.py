@@ -5,10 +5,11 @@ Unlike OFFSET, it costs the same on every page, and rows that arrive meanwhile s
 
 import base64
 import binascii
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeVar
+from urllib.parse import urlencode
 from uuid import UUID
 
 from starlette.datastructures import URL
@@ -56,10 +57,16 @@ class Page:
     def of(cls, request: Request) -> "Page":
         """The page that the query parameters `before` and `limit` ask for. Raises Problem (422) with all faults."""
         errors: list[FieldError] = []
-        before = or_error(_parse_before, request.query_params.get("before"), _FIRST_PAGE, errors)
-        limit = or_error(parse_limit, request.query_params.get("limit"), DEFAULT_LIMIT, errors)
+        page = cls.read(request.query_params, errors)
         if errors:
             raise problems.invalid_values(errors)
+        return page
+
+    @classmethod
+    def read(cls, query: Mapping[str, str], errors: list[FieldError]) -> "Page":
+        """As `of`, for an operation with more parameters. Adds the faults to `errors`."""
+        before = or_error(_parse_before, query.get("before"), _FIRST_PAGE, errors)
+        limit = or_error(parse_limit, query.get("limit"), DEFAULT_LIMIT, errors)
         return cls(before, limit)
 
     @property
@@ -81,9 +88,12 @@ class Page:
         """The encoded cursor of the last row shown of `one_more`; "" if there are no more rows."""
         return cursor(rows[self.limit - 1]).encode() if len(rows) > self.limit else ""
 
-    def links(self, url: URL, last: str) -> dict[str, str]:
-        """The Link header (RFC 8288) to the page below `last`, relative to this one; none if there is no such page."""
-        return {"Link": f'<{url.path}?limit={self.limit}&before={last}>; rel="next"'} if last else {}
+    def links(self, url: URL, last: str, query: Mapping[str, str] | None = None) -> dict[str, str]:
+        """The Link header (RFC 8288) to the page below `last`, relative to this one; none if there is no such page.
+        `query`: the request's, if it has more parameters than a page.
+        """
+        parameters = urlencode({**(query or {}), "limit": self.limit, "before": last})
+        return {"Link": f'<{url.path}?{parameters}>; rel="next"'} if last else {}
 
 
 def parse_limit(text: str | None, default: int = DEFAULT_LIMIT, most: int = MAX_LIMIT) -> int:

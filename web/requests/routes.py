@@ -62,9 +62,10 @@ class _ByMethod:
     def __init__(self, endpoints: Mapping[str, ASGIApp]) -> None:
         self._endpoints = endpoints
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
-        await self._endpoints[method](scope, receive, send)
+        # Not a coroutine: an order would pay for one more.
+        return self._endpoints[method](scope, receive, send)
 
 
 class _Endpoint:
@@ -74,7 +75,9 @@ class _Endpoint:
 
     def __init__(self, operation: Operation, app: ASGIApp, guard: Guard) -> None:
         self._operation, self._app, self._guard = operation, app, guard
-        self._query = tuple(it.name for it in operation.parameters if it.place == "query")
+        query = [it for it in operation.parameters if it.place == "query"]
+        self._query = tuple(it.name for it in query)
+        self._lists = tuple(it.name for it in query if it.is_list)
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         head: Head | None = scope.get(HEAD)
@@ -83,6 +86,6 @@ class _Endpoint:
         head.operation = self._operation
         head.client = self._guard(head.authorizations, self._operation.needs)
         if scope["query_string"] and not self._operation.ignores_query:
-            check_query(scope["query_string"], self._query)
+            check_query(scope["query_string"], self._query, self._lists)
         # Not a coroutine: an order would pay for one more.
         return self._app(scope, receive, send)

@@ -166,9 +166,8 @@ async def test_paths_that_are_not_there_are_404(ingest: Ingest) -> None:
 
 async def test_methods_that_are_not_there_are_405_and_say_which_are(ingest: Ingest) -> None:
     for method, path, allow in (
-        ("GET", ORDERS, {"POST"}),
-        ("HEAD", ORDERS, {"POST"}),
-        ("OPTIONS", ORDERS, {"POST"}),
+        ("PUT", ORDERS, {"GET", "HEAD", "POST"}),
+        ("OPTIONS", ORDERS, {"GET", "HEAD", "POST"}),
         ("GET", f"{ORDERS}/bulk", {"POST"}),
         ("HEAD", f"{ORDERS}/bulk", {"POST"}),
         ("DELETE", f"{ORDERS}/bulk", {"POST"}),

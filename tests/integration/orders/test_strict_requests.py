@@ -18,6 +18,11 @@ _VALUES = {
     "after": "now",
     "types": "order.failed",
     "product": EXAMPLE_PRODUCT,
+    "reference": "A-1",
+    "status": "FAILED",
+    "since": "2026-01-05T09:30:00Z",
+    "until": "2026-01-05T09:30:00Z",
+    "id": EXAMPLE_PRODUCT,
 }
 
 
@@ -34,9 +39,10 @@ async def test_every_operation_refuses_a_query_that_it_does_not_take(api: str, e
         for method, path, operation in operations:
             path = re.sub(r"\{\w+\}", EXAMPLE_PRODUCT, path)
             takes = [it["name"] for it in operation["parameters"] if it["in"] == "query"]
+            lists = [it["name"] for it in operation["parameters"] if it["schema"].get("type") == "array"]
             ignores = operation["operationId"] in ("describeService", "getLiveness", "getReadiness")
             await _try_unknown(client, method, path, refused=not ignores)
-            for name in takes:
+            for name in set(takes) - set(lists):
                 await _try_twice(client, path, name, _VALUES[name])
             known = await client.request(method, path, params={name: _VALUES[name] for name in takes})
             assert "invalid-query" not in known.text
@@ -46,13 +52,13 @@ async def test_every_operation_refuses_a_query_that_it_does_not_take(api: str, e
 
 async def _try_unknown(client: httpx.AsyncClient, method: str, path: str, *, refused: bool) -> None:
     for asked in {method, "HEAD" if method == "GET" else method}:
-        response = await client.request(asked, f"{path}?status=FAILED&x=1&x=2")
+        response = await client.request(asked, f"{path}?colour=red&x=1&x=2")
         if not refused:
             assert "invalid-query" not in response.text
             continue
         check_problem(response, 400, "invalid-query")
         if asked != "HEAD":
-            assert [it["parameter"] for it in response.json()["errors"]] == ["status", "x"]
+            assert [it["parameter"] for it in response.json()["errors"]] == ["colour", "x"]
 
 
 async def _try_twice(client: httpx.AsyncClient, path: str, name: str, value: str) -> None:

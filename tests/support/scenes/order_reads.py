@@ -3,7 +3,7 @@
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,7 +17,8 @@ from database.sessions import StoreUnavailable, make_pool
 from ingest_api.documents.operations import OPERATIONS
 from ingest_api.reads.lookup import OrderLookup
 from ingest_api.reads.order_lists import OrderLists
-from ingest_api.reads.stored_orders import ReadLimits, Row, StoredOrders
+from ingest_api.reads.order_walks import Stretch, Wanted
+from ingest_api.reads.stored_orders import ListPage, ReadLimits, Row, StoredOrders
 from ingest_api.reads.verdicts import PART, Verdicts
 from pipeline.cache import redis_link
 from pipeline.cache.order_list_cache import OrderListCache
@@ -81,15 +82,15 @@ class HeldOrders(StoredOrders):
     selected = 0
     holding: asyncio.Event | None = None
 
-    async def get(self, order_id: str, asker: str) -> Row:
-        holding, row = self.holding, await super().get(order_id, asker)
-        await self._hold(holding)
-        return row
-
-    async def of_product(self, product_id: str, owner: str | None, page: Page, asker: str) -> Sequence[Row]:
-        holding, rows = self.holding, await super().of_product(product_id, owner, page, asker)
+    async def find(self, order_ids: Collection[str], asker: str) -> Mapping[str, Row]:
+        holding, rows = self.holding, await super().find(order_ids, asker)
         await self._hold(holding)
         return rows
+
+    async def page(self, wanted: Wanted, stretch: Stretch, page: Page, asker: str) -> ListPage:
+        holding, found = self.holding, await super().page(wanted, stretch, page, asker)
+        await self._hold(holding)
+        return found
 
     def hold(self) -> asyncio.Event:
         """Hold reads that start from now on, until `holding` is None again. The returned event releases them."""
@@ -136,7 +137,11 @@ async def order_reads(
         cache, orders = OrderListCache(redis, NAMESPACE), HeldOrders(pool, pool, limits)
         verdicts = Verdicts(url, cache, health, max_waiting=max_waiting, timeout_s=timeout_s)
         lookup = OrderLookup(orders, OrderLists(cache, orders), verdicts, OrderIds(environment["ORDER_ID_KEY"]), guard)
-        endpoints = {"listOrdersOfProduct": lookup.of_product, "getOrder": lookup.get}
+        endpoints = {
+            "listOrders": lookup.list_orders,
+            "listOrdersOfProduct": lookup.of_product,
+            "getOrder": lookup.get,
+        }
         operations = [operation for operation in OPERATIONS if operation.id in endpoints]
         routes = make_routes(operations, endpoints, guard)
         handlers = {**HANDLERS, StoreUnavailable: on_store_unavailable}

@@ -19,6 +19,7 @@ from database.connection import Connection
 from database.sessions import make_pool
 from ingest_api.idempotency.accepted_orders import AcceptedOrders
 from ingest_api.idempotency.records import fingerprint_of, pack, unpack
+from ingest_api.reads.order_walks import Stretch, Wanted
 from ingest_api.reads.stored_orders import ReadLimits, StoredOrders
 from ingest_api.requests import OrderRequest, decode_request, to_order
 from migrations.__main__ import migrate
@@ -71,12 +72,13 @@ async def _answers_from_the_store(database_url: str, orders: list[Order]) -> dic
     async with make_pool(database_url, "order_path", 1, 10) as pool:
         stored, accepted = StoredOrders(pool, pool, _LIMITS), AcceptedOrders(pool, 10)
         retried = await accepted.find([it.id for it in orders])
-        single = [await stored.get(it.id, _CLIENT) for it in orders]
-        listed = await stored.of_product(orders[0].product_id, None, Page(_FIRST_PAGE, len(orders)), _CLIENT)
+        single = await stored.find([it.id for it in orders], _CLIENT)
+        page = Page(_FIRST_PAGE, len(orders))
+        listed = await stored.page(Wanted(product=orders[0].product_id), Stretch.of(page), page, _CLIENT)
     return {
         "answer to a retry, stored": _read(encode_order(retried[it.id]) for it in orders),
-        "GET of an order": _read(encode(view(row)) for row in single),
-        "GET of a product's orders": json.loads(encode_list(listed))[::-1],
+        "GET of an order": _read(encode(view(single[it.id])) for it in orders),
+        "GET of a product's orders": json.loads(encode_list(listed.rows))[::-1],
     }
 
 

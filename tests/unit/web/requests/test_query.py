@@ -57,6 +57,13 @@ def test_a_parameter_that_comes_twice_is_named(query: bytes) -> None:
     assert problem.detail == "The query parameter limit comes 2 times. Send it once."
 
 
+def test_a_list_may_come_several_times_and_nothing_else_may() -> None:
+    check_query(b"id=1&id=2&id=2&limit=5", ("id", "limit"), ("id",))
+    with pytest.raises(Problem) as raised:
+        check_query(b"id=1&id=2&limit=5&limit=6", ("id", "limit"), ("id",))
+    assert [it.parameter for it in raised.value.errors] == ["limit"]
+
+
 def test_all_that_is_wrong_with_a_query_is_said_at_once() -> None:
     problem = _refusal_of(b"status=x&limit=1&limit=2&status=y")
     assert problem.detail == "2 query parameters are not allowed: see errors."
