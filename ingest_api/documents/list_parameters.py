@@ -5,9 +5,9 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from ingest_api.reads.order_query import MAX_IDS, MAX_REFERENCE
+from ingest_api.reads.order_query import MAX_IDS
 from ingest_api.reads.order_walks import MOST_ROWS
-from pipeline.contract.fields import EXAMPLE_ORDER, EXAMPLE_PRODUCT, OrderId, ProductId
+from pipeline.contract.fields import EXAMPLE_ORDER, EXAMPLE_PRODUCT, EXAMPLE_REFERENCE, OrderId, ProductId, Reference
 from pipeline.contract.order_view import STATUSES
 from web.requests import http_fields
 from web.requests.operations import Parameter
@@ -29,9 +29,9 @@ LIST_PARAMETERS = (
     Parameter(
         "reference",
         "query",
-        Annotated[str, Meta(min_length=1, max_length=MAX_REFERENCE, pattern=r"^[^\0]*$")],
-        "The client's own number of the order, exactly.",
-        "A-1042",
+        Reference,
+        "Orders with exactly this reference.",
+        EXAMPLE_REFERENCE,
     ),
     Parameter("product", "query", ProductId, "Orders that contain this product.", EXAMPLE_PRODUCT),
     Parameter("status", "query", Literal[STATUSES], "Orders that have this status now.", "FAILED"),

@@ -7,6 +7,7 @@ from datetime import datetime
 from starlette.datastructures import QueryParams
 
 from ingest_api.reads.order_walks import Stretch, Wanted
+from pipeline.contract.fields import MAX_REFERENCE_CHARACTERS
 from pipeline.contract.order_view import STATUSES
 from web.problems import problems
 from web.problems.problems import FieldError
@@ -16,7 +17,6 @@ from web.requests.paging import Page, or_error
 from web.requests.waits import parse_wait
 
 MAX_IDS = 100
-MAX_REFERENCE = 64
 
 # How much of a value that is no id an answer repeats.
 _MAX_SHOWN = 60
@@ -93,8 +93,8 @@ def _parse_product(text: str | None) -> str | None:
 
 
 def _parse_reference(text: str | None) -> str | None:
-    if text is not None and (not 1 <= len(text) <= MAX_REFERENCE or "\0" in text):
-        detail = f"reference must have 1 to {MAX_REFERENCE} characters, none of them NUL."
+    if text is not None and (not 1 <= len(text) <= MAX_REFERENCE_CHARACTERS or "\0" in text):
+        detail = f"reference must have 1 to {MAX_REFERENCE_CHARACTERS} characters, none of them U+0000."
         raise problems.invalid_parameter("reference", detail)
     return text
 

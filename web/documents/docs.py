@@ -38,7 +38,8 @@ _DESCRIPTION = """\
 - Ids and links are opaque. New members may come in answers; ignore those that you do not know. Whole numbers are
   written without a decimal point and without an exponent.
 - What a request has beyond what its operation takes is refused: an unknown member of the body is 422, an unknown query
-  parameter is 400, and so is one that comes twice. Only `/`, `/livez`, `/readyz` and these pages ignore a query.
+  parameter is 400, and so is one that comes twice and is no list. Only `/`, `/livez`, `/readyz` and these pages
+  ignore a query.
 - Every `GET` takes `HEAD` too. Other methods of a path are 405, with `Allow`.
 - A problem with status 503 has `Retry-After`. A connection that sends too slowly, too much, or no HTTP is closed after
   the answer.
