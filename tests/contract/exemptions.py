@@ -95,6 +95,10 @@ def _has_key(refusal: Refusal) -> bool:
     return "Idempotency-Key" in refusal.sent.headers
 
 
+def _has_ids(refusal: Refusal) -> bool:
+    return refusal.sent.operation_id == "listOrders" and "id" in refusal.sent.query
+
+
 _IF_MATCH = re.compile(schemas_of([IF_MATCH.type])[0][0]["pattern"])
 
 
@@ -188,6 +192,31 @@ def exemptions_for(known_products: Sequence[str]) -> tuple[Exemption, ...]:
             "before",
             lambda refusal: isinstance(refusal.value, str),
             "Only the service can write a cursor. To a schema it is any text.",
+        ),
+        *(
+            Exemption(
+                rejected,
+                "invalid-value",
+                name,
+                _has_ids,
+                "A list of orders takes filters, or ids. OpenAPI cannot make one parameter exclude another.",
+            )
+            for name in ("reference", "product", "status", "since", "until", "limit", "before")
+        ),
+        Exemption(
+            rejected,
+            "invalid-value",
+            "wait",
+            lambda refusal: refusal.sent.operation_id == "listOrders" and not _has_ids(refusal),
+            "A list of orders waits only for those that were named by their ids. OpenAPI cannot make one parameter"
+            " depend on another.",
+        ),
+        Exemption(
+            rejected,
+            "invalid-value",
+            "since",
+            lambda refusal: {"since", "until"} <= refusal.sent.query.keys(),
+            "The end of a time may not come before its begin. A schema cannot compare two parameters.",
         ),
         Exemption(
             rejected,
