@@ -214,13 +214,6 @@ def exemptions_for(known_products: Sequence[str]) -> tuple[Exemption, ...]:
         Exemption(
             rejected,
             "invalid-value",
-            "since",
-            lambda refusal: {"since", "until"} <= refusal.sent.query.keys(),
-            "The end of a time may not come before its begin. A schema cannot compare two parameters.",
-        ),
-        Exemption(
-            rejected,
-            "invalid-value",
             "after",
             lambda refusal: isinstance(refusal.value, str),
             "Only the service can write the cursor of an event. To a schema it is any text, as is a time, or now.",
