@@ -18,7 +18,7 @@ import asyncpg
 import msgspec
 
 from database.connection import Connection
-from pipeline.contract.columns import NULLABLE, Column, Type
+from pipeline.contract.columns import Column, Type
 
 _NULL = r"\N"
 # A tab ends a field, a newline or a carriage return ends a row, a backslash begins an escape. The backslash comes
@@ -37,7 +37,8 @@ def copy_text(columns: Sequence[Column], rows: Sequence[object]) -> bytes:
     """The rows as COPY reads them, one line each. Raises UnsafeText."""
     fields, backslashes = [], 0
     for column in columns:
-        encoded, held = _ENCODERS[column.type](map(attrgetter(column.member), rows))
+        encode = _optional if column.optional else _ENCODERS[column.type]
+        encoded, held = encode(map(attrgetter(column.member), rows))
         fields.append(encoded)
         backslashes += held
     text = "\n".join([*map("\t".join, zip(*fields, strict=True)), ""])
@@ -54,7 +55,7 @@ def filled(columns: Sequence[Column], rows: Sequence[object]) -> Sequence[Column
     Most orders have no key, owner, reference and metadata. In batches of 1,000 such orders the text takes 3.7 µs a row,
     where it takes 3.9 with all columns (measured).
     """
-    return [it for it in columns if it.type not in NULLABLE or _has_any(it, rows)]
+    return [it for it in columns if not it.may_be_none or _has_any(it, rows)]
 
 
 def _has_any(column: Column, rows: Sequence[object]) -> bool:
@@ -68,6 +69,12 @@ def _ids(values: Iterable[str]) -> _Fields:
 
 def _numbers(values: Iterable[object]) -> _Fields:
     return map(str, values), 0
+
+
+def _optional(values: Iterable[object]) -> _Fields:
+    """Ids or numbers."""
+    fields = [_NULL if it is None else str(it) for it in values]
+    return fields, fields.count(_NULL)
 
 
 def _moments(values: Iterable[datetime]) -> _Fields:
@@ -106,6 +113,8 @@ _encode = msgspec.json.Encoder().encode
 _ENCODERS: Mapping[Type, Callable[[Iterable[Any]], _Fields]] = {
     "uuid": _ids,
     "integer": _numbers,
+    "smallint": _numbers,
+    "bigint": _numbers,
     "numeric": _numbers,
     "timestamptz": _moments,
     "bytea": _bytes,

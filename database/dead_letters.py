@@ -11,7 +11,7 @@ from uuid import UUID
 
 from database.connection import Connection
 from pipeline.broker.incoming import Unreadable
-from pipeline.contract.orders import SCHEMA, Order, encode_order, join_orders, schema_of
+from pipeline.contract.orders import SCHEMA, AnyOrder, encode_order, join_orders, schema_of
 from pipeline.contract.reasons import Reason
 from pipeline.contract.stages import Stage
 from pipeline.process import metrics
@@ -50,7 +50,7 @@ class DeadLetter:
         return cls(unreadable.order_id, reason, unreadable.detail, unreadable.body, unreadable.schema)
 
     @classmethod
-    def of_order(cls, order: Order, reason: Reason, detail: str) -> "DeadLetter":
+    def of_order(cls, order: AnyOrder, reason: Reason, detail: str) -> "DeadLetter":
         return cls(order.id, reason, detail, join_orders([encode_order(order)]), schema_of(order))
 
 

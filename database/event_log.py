@@ -53,7 +53,7 @@ _VERDICTS = f"""
         FROM batches b CROSS JOIN LATERAL unnest(b.orders) WITH ORDINALITY AS u (order_id, place)
         WHERE b.first_offset + u.place - 1 BETWEEN $1 + 1 AND $2
     ) AS v
-    JOIN stock_ledger l ON l.order_id = v.order_id LEFT JOIN orders o ON o.id = v.order_id
+    JOIN stock_ledger l ON l.order_id = v.order_id LEFT JOIN orders o ON o.id = v.order_id AND o.line = 0
 """
 # As GET showed the order then: one that could not be stored has no members.
 _LETTERS = f"""
@@ -62,7 +62,7 @@ _LETTERS = f"""
         CASE WHEN d.stage = '{Stage.PERSIST}' AND octet_length(d.body) <= {_MAX_PARKED_BYTES} THEN d.body END
     FROM batches b CROSS JOIN LATERAL unnest(b.letters) AS u (id)
     JOIN dead_letters d ON d.id = u.id AND d.event_offset BETWEEN $1 + 1 AND $2
-    LEFT JOIN orders o ON o.id = d.order_id AND d.stage = '{Stage.STOCK}'
+    LEFT JOIN orders o ON o.id = d.order_id AND o.line = 0 AND d.stage = '{Stage.STOCK}'
 """
 _READ = f"WITH batches AS MATERIALIZED ({_BATCHES}) {_VERDICTS} UNION ALL {_LETTERS} ORDER BY event_offset"
 _END = "SELECT id, last_offset FROM event_log"

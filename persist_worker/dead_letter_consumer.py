@@ -34,12 +34,13 @@ from pipeline.broker.publisher import Publisher
 from pipeline.contract import topology
 from pipeline.contract.orders import (
     SCHEMAS,
+    AnyOrder,
     InvalidOrder,
-    Order,
     decode_order,
     id_in,
     join_bodies,
     latest_schema,
+    ordered,
     split_body,
 )
 from pipeline.contract.reasons import BROKER_REASONS, Reason
@@ -57,10 +58,14 @@ LIMITS = BatchLimits(orders=2_000, size_bytes=1024**2, deliveries=4, linger_s=0)
 PREFETCH = 8
 
 _KNOWN = f"""
-    SELECT id::text, orders.product_id::text, orders.quantity, stock_ledger.order_id IS NOT NULL OR EXISTS (
-        SELECT FROM dead_letters d WHERE d.order_id = orders.id AND d.stage = '{Stage.STOCK}' AND d.replayed_at IS NULL
+    SELECT o.id::text, o.products, o.quantities, stock_ledger.order_id IS NOT NULL OR EXISTS (
+        SELECT FROM dead_letters d WHERE d.order_id = o.id AND d.stage = '{Stage.STOCK}' AND d.replayed_at IS NULL
     ) AS is_decided
-    FROM orders LEFT JOIN stock_ledger ON order_id = id WHERE id = ANY($1::uuid[])
+    FROM (
+        SELECT id,
+            array_agg(product_id::text ORDER BY line) AS products, array_agg(quantity ORDER BY line) AS quantities
+        FROM orders WHERE id = ANY($1::uuid[]) GROUP BY id
+    ) o LEFT JOIN stock_ledger ON order_id = o.id
 """
 
 
@@ -91,21 +96,21 @@ class DeadOrder:
     letter: DeadLetter
     stage: Stage
     """Its queue's. Without a known queue: persist, whose worker stores what is new and forwards the rest."""
-    order: Order | None
+    order: AnyOrder | None
 
 
 @dataclass(frozen=True, slots=True)
 class KnownOrder:
     """An order as stored in the database."""
 
-    product_id: str
-    quantity: int
+    ordered: tuple[tuple[str, int], ...]
+    """Product and quantity of each line."""
     is_decided: bool
     """Has a verdict, or was parked by product_consumer, and so is FAILED until that letter is replayed."""
 
-    def is_the_same(self, order: Order) -> bool:
+    def is_the_same(self, order: AnyOrder) -> bool:
         """Whether the stored row is this order, and not another one under the same id."""
-        return (self.product_id, self.quantity) == (order.product_id, order.quantity)
+        return self.ordered == ordered(order)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,10 +242,14 @@ async def _park(connection: Connection, dead_orders: Sequence[DeadOrder]) -> Sor
     ids = [it.order.id for it in dead_orders if it.order is not None]
     async with connection.transaction():
         rows = await connection.fetch(_KNOWN, ids)
-        known = {row["id"]: KnownOrder(row["product_id"], row["quantity"], row["is_decided"]) for row in rows}
+        known = {row["id"]: _known_order(row) for row in rows}
         found = sort_letters(dead_orders, known)
         parked = {stage: await park(connection, stage, letters) for stage, letters in found.parked.items()}
         return SortedLetters(parked, found.forwarded)
+
+
+def _known_order(row: Any) -> KnownOrder:
+    return KnownOrder(tuple(zip(row["products"], row["quantities"], strict=True)), row["is_decided"])
 
 
 def _tell(deliveries: Sequence[Delivery], parked: Mapping[Stage, Sequence[DeadLetter]]) -> None:

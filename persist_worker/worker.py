@@ -1,6 +1,7 @@
 """Writes, forwards and acks batch after batch. Each step is durable before the next, and each may happen twice."""
 
 import asyncio
+from collections.abc import Sequence
 
 import structlog
 
@@ -14,7 +15,7 @@ from pipeline.broker.deliveries import Batch
 from pipeline.broker.incoming import Incoming, read
 from pipeline.broker.publisher import Outcome, Publisher
 from pipeline.contract import topology
-from pipeline.contract.orders import Order, encode_order, join_orders
+from pipeline.contract.orders import AnyOrder, encode_order, join_orders
 from pipeline.contract.stages import Stage
 from pipeline.process import metrics
 from pipeline.process.health import Health
@@ -84,7 +85,7 @@ class PersistWorker:
             log.error("order parked", order_id=letter.order_id, reason=letter.reason, detail=letter.detail)
 
 
-def to_forward(incoming: Incoming, orders: list[Order], written: Written) -> bytes | None:
+def to_forward(incoming: Incoming, orders: Sequence[AnyOrder], written: Written) -> bytes | None:
     """The body of order.created: every stored order of the batch, also those that were stored before.
 
     The worker that stored those may have died before it forwarded them. None: there is nothing to forward.

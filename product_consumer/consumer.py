@@ -6,6 +6,7 @@ notification, the batch is unacknowledged: its redelivery notifies.
 
 import asyncio
 from collections import Counter, OrderedDict
+from collections.abc import Sequence
 
 import structlog
 
@@ -18,7 +19,7 @@ from pipeline.broker.incoming import read
 from pipeline.broker.publisher import Outcome, Publisher
 from pipeline.cache.product_cache import ProductCache
 from pipeline.contract import topology
-from pipeline.contract.orders import Order
+from pipeline.contract.orders import AnyOrder
 from pipeline.contract.product_events import ProductEvent, encode_event
 from pipeline.contract.stages import Stage
 from pipeline.process import metrics
@@ -56,7 +57,7 @@ class ProductConsumer:
         await self._consumer.settle(batch)
         return len(incoming.orders)
 
-    async def _record(self, orders: list[Order], dead: list[DeadLetter]) -> Recorded:
+    async def _record(self, orders: Sequence[AnyOrder], dead: list[DeadLetter]) -> Recorded:
         async def work(connection: Connection) -> Recorded:
             return await record(connection, orders, dead)
 
@@ -97,7 +98,7 @@ class ProductConsumer:
         if outcome not in (Outcome.CONFIRMED, Outcome.UNROUTABLE):  # unroutable: no ingest_api is running
             log.warning("sold_out not announced", product_id=event.id, outcome=outcome.value)
 
-    def _count(self, orders: dict[str, Order], recorded: Recorded, repeated: int) -> None:
+    def _count(self, orders: dict[str, AnyOrder], recorded: Recorded, repeated: int) -> None:
         decided = [orders[verdict.order_id].created_at for verdict in recorded.verdicts]
         metrics.ACCEPT_TO_DECIDED.observe_since(decided)
         repeated += recorded.duplicates

@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from pipeline.contract.orders import Order
+import msgspec
+
+from pipeline.contract.orders import AnyLine, AnyOrder, Basket, Order, lines_of
 from pipeline.contract.reasons import Reason
 
 PROCESSED, FAILED = "PROCESSED", "FAILED"
@@ -17,13 +19,20 @@ class Stock:
     deleted: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True, gc=False):
+    """A row of stock_ledger. `product_id` and `quantity` are those of an order of one line."""
+
     order_id: str
-    product_id: str
-    quantity: int
-    reason: Reason | None
+    product_id: str | None
+    quantity: int | None
+    reason: Reason | None = None
     """Why the order failed; None: it was processed."""
+    line_count: int | None = None
+    """Of a basket."""
+    failed_line: int | None = None
+    """The first line of a basket that failed."""
+    units_left: int | None = None
+    """Of the product that is OUT_OF_STOCK."""
 
     @property
     def outcome(self) -> str:
@@ -37,30 +46,51 @@ class Decision:
     """Units taken, by product; products without any are left out."""
 
 
-def decide(stock: Mapping[str, Stock], orders: Iterable[Order]) -> Decision:
+def decide(stock: Mapping[str, Stock], orders: Iterable[AnyOrder]) -> Decision:
     """Give each order a verdict, in the order of acceptance.
 
-    An order is processed if enough units are left for all of it; orders are never filled in part. A big order that does
-    not fit does not block a small one behind it. Never takes more of a product than `stock` has. `orders`: each once.
+    An order is processed if enough units are left for all of it; orders are never filled in part, and a basket gets all
+    its lines or none. A big order that does not fit does not block a small one behind it. Never takes more of a product
+    than `stock` has. `orders`: each once.
     """
     decision = Decision()
     left = {product_id: it.qty for product_id, it in stock.items()}
     for order in sorted(orders, key=_acceptance):
-        reason = _refusal(stock.get(order.product_id), left, order)
-        if reason is None:
-            left[order.product_id] -= order.quantity
-            decision.taken[order.product_id] = decision.taken.get(order.product_id, 0) + order.quantity
-        decision.verdicts.append(Verdict(order.id, order.product_id, order.quantity, reason))
+        if isinstance(order, Order):
+            reason = _refusal(stock.get(order.product_id), left, order)
+            units_left = left[order.product_id] if reason is Reason.OUT_OF_STOCK else None
+            verdict = Verdict(order.id, order.product_id, order.quantity, reason, None, None, units_left)
+        else:
+            verdict = _of_basket(stock, left, order)
+        if verdict.reason is None:
+            _take(lines_of(order), left, decision.taken)
+        decision.verdicts.append(verdict)
     return decision
 
 
-def _acceptance(order: Order) -> tuple[object, str]:
+def _acceptance(order: AnyOrder) -> tuple[object, str]:
     return order.created_at, order.id
 
 
-def _refusal(stock: Stock | None, left: Mapping[str, int], order: Order) -> Reason | None:
+def _of_basket(stock: Mapping[str, Stock], left: Mapping[str, int], basket: Basket) -> Verdict:
+    count = len(basket.lines)
+    for line in basket.lines:
+        reason = _refusal(stock.get(line.product_id), left, line)
+        if reason is not None:
+            units_left = left[line.product_id] if reason is Reason.OUT_OF_STOCK else None
+            return Verdict(basket.id, None, None, reason, count, line.line, units_left)
+    return Verdict(basket.id, None, None, None, count)
+
+
+def _refusal(stock: Stock | None, left: Mapping[str, int], line: AnyLine) -> Reason | None:
     if stock is None:
         return Reason.UNKNOWN_PRODUCT
     if stock.deleted:
         return Reason.PRODUCT_DELETED
-    return None if order.quantity <= left[order.product_id] else Reason.OUT_OF_STOCK
+    return None if line.quantity <= left[line.product_id] else Reason.OUT_OF_STOCK
+
+
+def _take(lines: Iterable[AnyLine], left: dict[str, int], taken: dict[str, int]) -> None:
+    for line in lines:
+        left[line.product_id] -= line.quantity
+        taken[line.product_id] = taken.get(line.product_id, 0) + line.quantity

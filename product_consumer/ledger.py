@@ -3,9 +3,12 @@
 It locks in id order, so that two consumers never deadlock. Only then does it ask the ledger which orders are decided:
 their decider held the same locks, so the answer is final. (The other way round, two consumers given the same batch
 would both find it undecided, and one of them would fail on the primary key.)
+
+A verdict is one row for each order, whatever its lines. A batch locks the products of all lines in one statement, so
+baskets whose products cross do not deadlock either.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -13,7 +16,7 @@ from database.connection import Connection
 from database.copy_text import copy_rows
 from database.dead_letters import DeadLetter, park
 from pipeline.contract.columns import Column
-from pipeline.contract.orders import Order
+from pipeline.contract.orders import AnyOrder, lines_of
 from pipeline.contract.product_events import ProductEvent
 from pipeline.contract.reasons import Reason
 from pipeline.contract.stages import Stage
@@ -42,6 +45,13 @@ _COLUMNS = (
     Column("outcome", "text"),
     Column("reason", "text"),
 )
+# Of a batch with baskets, or with orders that found too few units left.
+_ALL_COLUMNS = (
+    *(it._replace(optional=it.type != "text") for it in _COLUMNS),
+    Column("line_count", "smallint", optional=True),
+    Column("failed_line", "smallint", optional=True),
+    Column("units_left", "bigint", optional=True),
+)
 _MAX_QUANTITY = 2**31 - 1
 
 
@@ -59,23 +69,25 @@ class Recorded:
     """The new letters, without those that are parked already."""
 
 
-def fault_in(order: Order) -> str | None:
+def fault_in(order: AnyOrder) -> str | None:
     """Why PostgreSQL would refuse the order, or None. Called only after it has refused the batch."""
-    for name, value in (("id", order.id), ("product_id", order.product_id)):
+    lines = lines_of(order)
+    for name, value in (("id", order.id), *(("product_id", line.product_id) for line in lines)):
         try:
             canonical = str(UUID(value))
         except ValueError:
             canonical = ""
         if canonical != value:
             return f"{name} is not a UUID: {value[:80]!r}"
-    if not 1 <= order.quantity <= _MAX_QUANTITY:
-        return f"quantity is out of range: {order.quantity}"
+    for line in lines:
+        if not 1 <= line.quantity <= _MAX_QUANTITY:
+            return f"quantity is out of range: {line.quantity}"
     return None
 
 
-def sort_out(orders: Iterable[Order]) -> tuple[list[Order], list[DeadLetter]]:
+def sort_out(orders: Iterable[AnyOrder]) -> tuple[list[AnyOrder], list[DeadLetter]]:
     """Split `orders` into those that can be decided, and the others as dead letters."""
-    good: list[Order] = []
+    good: list[AnyOrder] = []
     dead: list[DeadLetter] = []
     for order in orders:
         fault = fault_in(order)
@@ -86,10 +98,16 @@ def sort_out(orders: Iterable[Order]) -> tuple[list[Order], list[DeadLetter]]:
     return good, dead
 
 
+def columns_of(verdicts: Iterable[Verdict]) -> Sequence[Column]:
+    """The columns to write: those that any of the rows needs."""
+    needs_more = any(it.line_count is not None or it.units_left is not None for it in verdicts)
+    return _ALL_COLUMNS if needs_more else _COLUMNS
+
+
 # ── I/O below
 
 
-async def record(connection: Connection, orders: list[Order], dead: list[DeadLetter]) -> Recorded:
+async def record(connection: Connection, orders: Sequence[AnyOrder], dead: list[DeadLetter]) -> Recorded:
     """Decide `orders` (each once) and park `dead`, in one commit. Safe to repeat: decided orders are dropped.
 
     Raises PostgreSQL's errors: see database.faults. After a DATA fault, `sort_out` finds the malformed orders.
@@ -105,19 +123,20 @@ async def record(connection: Connection, orders: list[Order], dead: list[DeadLet
     return Recorded(decision.verdicts, list(products.values()), len(decided), parked)
 
 
-async def _lock(connection: Connection, orders: list[Order]) -> list[ProductEvent]:
+async def _lock(connection: Connection, orders: Sequence[AnyOrder]) -> list[ProductEvent]:
     """Lock the products of `orders` until the commit, and return them."""
-    rows = await connection.fetch(_LOCK, list({order.product_id for order in orders}))
+    products = {line.product_id for order in orders for line in lines_of(order)}
+    rows = await connection.fetch(_LOCK, list(products))
     return [ProductEvent(*row) for row in rows]
 
 
-async def _already_decided(connection: Connection, orders: list[Order]) -> set[str]:
+async def _already_decided(connection: Connection, orders: Sequence[AnyOrder]) -> set[str]:
     return {row["order_id"] for row in await connection.fetch(_DECIDED, [order.id for order in orders])}
 
 
 async def _write(connection: Connection, decision: Decision) -> list[ProductEvent]:
     if decision.verdicts:
-        await copy_rows(connection, "stock_ledger", _COLUMNS, decision.verdicts)
+        await copy_rows(connection, "stock_ledger", columns_of(decision.verdicts), decision.verdicts)
     if not decision.taken:
         return []
     rows = await connection.fetch(_TAKE, list(decision.taken), list(decision.taken.values()))

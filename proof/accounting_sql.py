@@ -33,16 +33,16 @@ _STOCKS = f"""
     FROM unnest($1::uuid[]) AS p(id)
     LEFT JOIN ({balances("product_id = ANY($1::uuid[])")}) b ON b.product_id = p.id
     LEFT JOIN (
-        SELECT stock_ledger.product_id, sum(orders.quantity) AS ordered
-        FROM stock_ledger JOIN orders ON orders.id = order_id
-        WHERE outcome = 'PROCESSED' AND stock_ledger.product_id = ANY($1::uuid[]) GROUP BY stock_ledger.product_id
+        SELECT orders.product_id, sum(orders.quantity) AS ordered
+        FROM orders JOIN stock_ledger ON order_id = orders.id
+        WHERE outcome = 'PROCESSED' AND orders.product_id = ANY($1::uuid[]) GROUP BY orders.product_id
     ) o ON o.product_id = p.id
 """
 _VERDICTS = """
     SELECT percentile_cont(ARRAY[0.5, 0.99])
                WITHIN GROUP (ORDER BY 1000 * extract(epoch FROM decided_at - accepted_at)::float8),
            extract(epoch FROM max(decided_at))::float8
-    FROM orders JOIN stock_ledger ON order_id = id WHERE orders.product_id = ANY($1::uuid[])
+    FROM orders JOIN stock_ledger ON order_id = id WHERE line = 0 AND orders.product_id = ANY($1::uuid[])
 """
 # For a stored order, a letter of persist_worker is no verdict (proof.offenders).
 _UNDECIDED = """

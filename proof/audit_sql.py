@@ -27,6 +27,7 @@ from proof.offenders import (
     Replay,
     StockMismatch,
     Trace,
+    half_basket,
     is_late,
     judge,
     lost,
@@ -52,7 +53,7 @@ SESSION = {
 }
 
 _COUNTS = """
-    SELECT (SELECT count(*) FROM orders) AS orders,
+    SELECT (SELECT count(*) FROM orders WHERE line = 0) AS orders,
            count(*) FILTER (WHERE outcome = 'PROCESSED') AS processed,
            count(*) FILTER (WHERE outcome = 'FAILED') AS failed,
            (SELECT count(*) FROM dead_letters WHERE replayed_at IS NULL AND discarded_at IS NULL) AS dead_letters,
@@ -69,26 +70,35 @@ _DEAD = """
     max(replayed_at) AS replayed_at
 """
 _TRACE = """
-    coalesce(o.id, l.order_id)::text, o.product_id::text, o.quantity,
-    l.product_id::text, l.quantity, l.outcome, d.parked, d.is_discarded, d.is_failed,
+    coalesce(o.id, l.order_id)::text, o.product_id::text, o.quantity, o.line_count,
+    l.product_id::text, l.quantity, l.line_count, l.outcome, d.parked, d.is_discarded, d.is_failed,
     extract(epoch FROM now() - greatest(o.persisted_at, d.replayed_at))::float8,
     extract(epoch FROM now() - l.decided_at)::float8
+"""
+# A row of line 0 stands for its order. What a basket's verdict says of its lines is how many they are.
+_ORDERS = "(SELECT id, product_id, quantity, line_count, persisted_at FROM orders WHERE line = 0)"
+# Null: a verdict on an order that was discarded unread says nothing of it.
+_DIFFERS = """
+    (CASE WHEN o.line_count IS NULL AND l.line_count IS NULL
+        THEN o.product_id <> l.product_id OR o.quantity <> l.quantity
+        ELSE o.line_count IS DISTINCT FROM l.line_count AND nullif(num_nonnulls(l.product_id, l.line_count) > 0, false)
+    END)
 """
 # Orders that are stored and undecided, decided and not stored, or decided as something else than is stored.
 _OTHERWISE = f"""
     SELECT {_TRACE}
-    FROM orders o
+    FROM {_ORDERS} o
     FULL JOIN stock_ledger l ON l.order_id = o.id
     CROSS JOIN LATERAL (SELECT {_DEAD} FROM dead_letters WHERE order_id = coalesce(o.id, l.order_id)) d
-    WHERE o.id IS NULL OR l.order_id IS NULL OR o.product_id <> l.product_id OR o.quantity <> l.quantity
+    WHERE o.id IS NULL OR l.order_id IS NULL OR {_DIFFERS}
 """
 # Orders that are decided as they are stored, and parked as well.
 _PARKED_TOO = f"""
     SELECT {_TRACE}
     FROM (SELECT order_id, {_DEAD} FROM dead_letters WHERE order_id IS NOT NULL GROUP BY order_id) d
     JOIN stock_ledger l ON l.order_id = d.order_id
-    JOIN orders o ON o.id = d.order_id
-    WHERE d.parked IS NOT NULL AND o.product_id = l.product_id AND o.quantity = l.quantity
+    JOIN {_ORDERS} o ON o.id = d.order_id
+    WHERE d.parked IS NOT NULL AND NOT {_DIFFERS}
 """
 # Orders that were parked, replayed, and are in no other table.
 _REPLAYED_ONLY = """
@@ -102,8 +112,15 @@ _REPLAYED_ONLY = """
        AND NOT EXISTS (SELECT FROM stock_ledger l WHERE l.order_id = dead_letters.order_id)
 """
 # The primary keys forbid these, but an audit does not rely on what it audits.
-_STORED_TWICE = "SELECT id::text, count(*) FROM orders GROUP BY id HAVING count(*) > 1"
+_STORED_TWICE = "SELECT id::text, count(*) FROM orders GROUP BY id, line HAVING count(*) > 1"
 _DECIDED_TWICE = "SELECT order_id::text, count(*) FROM stock_ledger GROUP BY order_id HAVING count(*) > 1"
+# Baskets whose rows are not exactly the lines 0 to line_count - 1.
+_HALF_BASKETS = """
+    SELECT id::text, max(line_count)::int, string_agg(line::text, ', ' ORDER BY line) FROM orders
+    WHERE line_count IS NOT NULL OR line > 0 GROUP BY id
+    HAVING count(*) <> max(line_count) OR min(line_count) <> max(line_count) OR count(line_count) < count(*)
+           OR bit_or(1::bigint << line) <> (1::bigint << max(line_count)) - 1
+"""
 _BOOKS = f"SELECT product_id::text, qty, adjusted, processed FROM ({balances()}) b WHERE {UNBALANCED}"
 _FETCH_ROWS = 10_000
 
@@ -150,6 +167,9 @@ async def audit(
             on_question(f"every order: {check.replace('_', ' ')}?")
             async for row in _rows(connection, query):
                 on_offender(repeated(check, *row))
+        on_question("every basket: its lines")
+        async for row in _rows(connection, _HALF_BASKETS):
+            on_offender(half_basket(*row))
         on_question("every event: its cause")
         async for offender in audit_events(connection):
             on_offender(offender)

@@ -5,14 +5,15 @@
     two_verdicts           decided, and also a dead letter that waits for its replay
     replay_lost            parked, replayed longer ago than the lag, and neither stored, decided nor parked since
     verdict_without_order  decided, and not stored
-    verdict_differs        decided as another product or quantity than what is stored
-    stored_twice           two rows in `orders`
+    verdict_differs        decided as another product, quantity or number of lines than what is stored
+    stored_twice           a line has two rows in `orders`
+    half_basket            an order of several lines is stored without all of them
     decided_twice          two rows in `stock_ledger`
     event_missing          decided or parked since the event log began, and not in the log
     event_repeated         twice in the log
     event_without_cause    in the log, and neither decided nor parked
     event_offsets          the offsets of the log have a gap, or two batches have the same
-    stock                  qty is below 0, or is not Σ stock adjustments − Σ quantity of PROCESSED verdicts
+    stock                  qty is below 0, or is not Σ stock adjustments − Σ quantity of the lines of PROCESSED orders
 
 An order has a verdict if `GET /api/v1/orders/{id}` says so (ingest_api/reads/stored_orders.py). So for a stored order,
 a dead letter of persist_worker is no verdict. One that was parked there for a clash of ids (id_conflict) is about
@@ -35,6 +36,7 @@ REPLAY_LOST = "replay_lost"
 VERDICT_WITHOUT_ORDER = "verdict_without_order"
 VERDICT_DIFFERS = "verdict_differs"
 STORED_TWICE = "stored_twice"
+HALF_BASKET = "half_basket"
 DECIDED_TWICE = "decided_twice"
 EVENT_MISSING = "event_missing"
 EVENT_REPEATED = "event_repeated"
@@ -50,6 +52,7 @@ CHECKS = (
     VERDICT_WITHOUT_ORDER,
     VERDICT_DIFFERS,
     STORED_TWICE,
+    HALF_BASKET,
     DECIDED_TWICE,
     EVENT_MISSING,
     EVENT_REPEATED,
@@ -75,10 +78,13 @@ class Trace(NamedTuple):
 
     id: str
     product_id: str | None
-    """As stored; None: the order is not stored."""
+    """As stored, of line 0; None: the order is not stored."""
     quantity: int | None
+    lines: int | None
+    """None: one, or the order is not stored."""
     decided_product_id: str | None
     decided_quantity: int | None
+    decided_lines: int | None
     outcome: str | None
     """None: the order is not decided."""
     parked: str | None
@@ -185,6 +191,11 @@ def repeated(check: str, id_: str, rows: int) -> Offender:
     return Offender(check, id_, "1 row", f"{rows} rows")
 
 
+def half_basket(id_: str, count: int | None, lines: str) -> Offender:
+    """`lines`: the numbers of those that are stored."""
+    return Offender(HALF_BASKET, id_, f"{count or 'a known number of'} lines", f"lines {lines}")
+
+
 def _late(trace: Trace, lag_s: float) -> Offender:
     return Offender(
         NO_VERDICT,
@@ -195,14 +206,18 @@ def _late(trace: Trace, lag_s: float) -> Offender:
 
 
 def _stored_otherwise(trace: Trace) -> list[Offender]:
-    decided = f"{trace.decided_quantity} of product {trace.decided_product_id}"
+    decided = _what(trace.decided_product_id, trace.decided_quantity, trace.decided_lines)
     if trace.product_id is None and trace.is_discarded and trace.outcome == "FAILED":
         return []  # the discarded order could not be stored
     if trace.product_id is None:
         return [Offender(VERDICT_WITHOUT_ORDER, trace.id, "a row in orders", f"none; {trace.outcome}, {decided}")]
-    if (trace.product_id, trace.quantity) != (trace.decided_product_id, trace.decided_quantity):
-        return [Offender(VERDICT_DIFFERS, trace.id, f"{trace.quantity} of product {trace.product_id}", decided)]
-    return []
+    stored = _what(trace.product_id, trace.quantity, trace.lines)
+    return [Offender(VERDICT_DIFFERS, trace.id, stored, decided)] if stored != decided else []
+
+
+def _what(product_id: str | None, quantity: int | None, lines: int | None) -> str:
+    """What an order asks for, as far as a verdict tells of it."""
+    return f"{lines} lines" if lines else f"{quantity} of product {product_id}"
 
 
 def _parked_too(trace: Trace, lag_s: float) -> list[Offender]:

@@ -1,4 +1,7 @@
-"""The stock formula of P3: qty >= 0, and qty = Σ stock adjustments − Σ quantity of PROCESSED verdicts.
+"""The stock formula of P3: qty >= 0, and qty = Σ stock adjustments − Σ quantity of the lines of PROCESSED orders.
+
+The verdict on an order of one line has the product and the quantity. The verdict on a basket has neither: its lines are
+its rows in `orders`.
 
 The accounting, the audit and the benchmarks take it from here. tests/support/data/products.py states it once more, on
 purpose: a mistake made here must not hide the same mistake from the tests.
@@ -14,7 +17,7 @@ UNBALANCED = "(qty IS NULL OR qty < 0 OR qty <> adjusted - processed)"
 
 
 def expected_qty(adjusted: int, processed: int) -> int:
-    """The stock that adjustments and PROCESSED verdicts explain."""
+    """The stock that adjustments and PROCESSED orders explain."""
     return adjusted - processed
 
 
@@ -24,17 +27,23 @@ def is_balanced(qty: int | None, adjusted: int, processed: int) -> bool:
 
 
 def balances(of: str = "true") -> str:
-    """SQL: product_id, qty, adjusted, processed of each product that has a row, an adjustment or a PROCESSED verdict.
+    """SQL: product_id, qty, adjusted, processed of each product that has a row, an adjustment or a PROCESSED order.
 
-    `of`: a condition on product_id. Each table is read once.
+    `of`: a condition on product_id.
     """
     return f"""
     SELECT product_id, max(qty) AS qty, sum(delta)::bigint AS adjusted, sum(quantity)::bigint AS processed
     FROM (
         SELECT product_id, qty, 0 AS delta, 0 AS quantity FROM (SELECT id AS product_id, qty FROM products) p WHERE {of}
         UNION ALL SELECT product_id, NULL, sum(delta), 0 FROM stock_adjustments WHERE {of} GROUP BY product_id
-        UNION ALL SELECT product_id, NULL, 0, sum(quantity) FROM stock_ledger WHERE outcome = 'PROCESSED' AND {of}
-                  GROUP BY product_id
+        UNION ALL SELECT product_id, NULL, 0, sum(quantity) FROM stock_ledger
+                  WHERE outcome = 'PROCESSED' AND line_count IS NULL AND {of} GROUP BY product_id
+        UNION ALL SELECT product_id, NULL, 0, sum(quantity)
+                  FROM (
+                      SELECT o.product_id, o.quantity FROM orders o JOIN stock_ledger l ON l.order_id = o.id
+                      WHERE o.line_count IS NOT NULL AND l.line_count IS NOT NULL AND l.outcome = 'PROCESSED'
+                  ) AS lines_of_baskets
+                  WHERE {of} GROUP BY product_id
     ) AS changes
     GROUP BY product_id
     """

@@ -25,7 +25,7 @@ DECIDE = f"""
 
 # Stores and decides. A redelivery inserts no order, so it takes no stock and writes no verdict.
 STORE_AND_DECIDE = f"""
-    WITH stored AS ({INSERT_ORDER} ON CONFLICT (id) DO NOTHING RETURNING id, product_id, quantity),
+    WITH stored AS ({INSERT_ORDER} ON CONFLICT (id, line) DO NOTHING RETURNING id, product_id, quantity),
     taken AS (
         UPDATE products p SET qty = p.qty - s.quantity, version = p.version + 1, updated_at = clock_timestamp()
         FROM stored s WHERE p.id = s.product_id AND p.qty >= s.quantity AND p.deleted_at IS NULL RETURNING p.id

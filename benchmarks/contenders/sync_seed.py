@@ -84,7 +84,9 @@ async def _consume() -> None:
         async with queue.iterator() as messages:
             async for message in messages:
                 async with message.process(requeue=False):
-                    await _move_stock(database, decode_order(message.body))
+                    order = decode_order(message.body)
+                    assert isinstance(order, Order)
+                    await _move_stock(database, order)
 
 
 async def _move_stock(database: "asyncpg.Connection[asyncpg.Record]", order: Order) -> None:

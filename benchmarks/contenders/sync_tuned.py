@@ -63,6 +63,7 @@ async def _consume() -> None:
         async def decide(message: AbstractIncomingMessage) -> None:
             async with message.process(requeue=True):
                 order = decode_order(message.body)
+                assert isinstance(order, Order)
                 with suppress(asyncpg.UniqueViolationError):  # a redelivery
                     await pool.execute(DECIDE, order.id, order.product_id, order.quantity)
 

@@ -45,7 +45,7 @@ _DROP_INDEXES = """
     DROP INDEX orders_with_product;
 """
 _MAKE_INDEXES = """
-    ALTER TABLE orders ADD PRIMARY KEY (id);
+    ALTER TABLE orders ADD PRIMARY KEY (id, line);
     ALTER TABLE stock_ledger ADD PRIMARY KEY (order_id);
     CREATE INDEX orders_newest ON orders (accepted_at) WHERE line = 0;
     CREATE INDEX orders_with_product ON orders (product_id, accepted_at);

@@ -21,7 +21,7 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 # What was stored before anything was measured (growth) says that it is older than this.
 FILLED_BEFORE = "2001-01-01"
 
-_ORDERS = f"SELECT id FROM orders WHERE accepted_at >= '{FILLED_BEFORE}'"
+_ORDERS = f"SELECT id FROM orders WHERE line = 0 AND accepted_at >= '{FILLED_BEFORE}'"
 _LEDGER = f"SELECT order_id FROM stock_ledger WHERE decided_at >= '{FILLED_BEFORE}'"
 _REFUSED = f"SELECT count(*) FROM stock_ledger WHERE outcome <> 'PROCESSED' AND decided_at >= '{FILLED_BEFORE}'"
 # How many products have books that do not add up: P3, and what was ordered against what was taken.
@@ -40,7 +40,7 @@ _TIMES = """
            extract(epoch FROM max(decided_at))::float8,
            count(*) FILTER (WHERE decided_at > to_timestamp($2))
     FROM orders JOIN stock_ledger ON order_id = id
-    WHERE accepted_at >= to_timestamp($1)
+    WHERE line = 0 AND accepted_at >= to_timestamp($1)
 """
 
 

@@ -9,7 +9,8 @@ import structlog
 
 from database.sessions import Pool, StoreUnavailable, reading
 from pipeline.contract.columns import selected
-from pipeline.contract.orders import ANSWERED, InvalidOrder, Order, decode_body, order_from
+from pipeline.contract.order_rows import order_from
+from pipeline.contract.orders import ANSWERED, Basket, InvalidOrder, Order, decode_body
 from pipeline.contract.reasons import Reason
 from pipeline.contract.stages import Stage
 from pipeline.process.breaker import Breaker
@@ -22,7 +23,7 @@ _MAX_AT_ONCE = 5_000
 
 # A dead letter of an order that is not stored holds the order as accepted, and a replay stores exactly that.
 _ACCEPTED = f"""
-    SELECT {selected(ANSWERED, "orders")}, NULL AS body FROM orders WHERE id = ANY($1::uuid[])
+    SELECT {selected(ANSWERED, "orders")}, NULL AS body FROM orders WHERE id = ANY($1::uuid[]) AND line_count IS NULL
     UNION ALL
     SELECT {", ".join("NULL" for _ in ANSWERED)}, body FROM dead_letters
     WHERE order_id = ANY($1::uuid[]) AND stage = '{Stage.PERSIST}' AND reason <> '{Reason.ID_CONFLICT}'
@@ -123,6 +124,8 @@ def _order(row: asyncpg.Record) -> Order | None:
         (order,) = decode_body(row["body"])
     except (InvalidOrder, ValueError):
         return None  # it must be repaired by hand before a replay
+    if isinstance(order, Basket):
+        return None  # no request becomes a basket yet
     return Order(**{name: getattr(order, name) for name in _MEMBERS}, status=PENDING)
 
 

@@ -90,7 +90,8 @@ def _letter(order_id: str) -> str:
 
 # A row for each id, whether anything is known of it or not.
 _BY_ID = f"""
-    SELECT {_columns("i.id")} FROM unnest($1::uuid[]) AS i (id) LEFT JOIN orders o ON o.id = i.id {_verdict("i.id")}
+    SELECT {_columns("i.id")} FROM unnest($1::uuid[]) AS i (id)
+    LEFT JOIN orders o ON o.id = i.id AND o.line = 0 {_verdict("i.id")}
 """
 # Those of many orders that are decided or parked, for all that wait. Most are not found, at 4 µs each; with _BY_ID it
 # would be 18 µs (a thousand that wait, half a million orders).
@@ -99,14 +100,14 @@ DECIDED = f"""
         SELECT order_id AS id FROM stock_ledger WHERE order_id = ANY($1::uuid[])
         UNION SELECT order_id FROM dead_letters WHERE order_id = ANY($1::uuid[]) AND replayed_at IS NULL
     )
-    SELECT {_columns("i.id")} FROM i LEFT JOIN orders o ON o.id = i.id {_verdict("i.id")}
+    SELECT {_columns("i.id")} FROM i LEFT JOIN orders o ON o.id = i.id AND o.line = 0 {_verdict("i.id")}
     WHERE l.order_id IS NOT NULL OR d.reason IS NOT NULL
 """
 
 # Orders that are stored or parked, and whether they have a verdict or a dead letter that stands for one.
 _SETTLED = f"""
     SELECT i.id::text, l.order_id IS NOT NULL OR d.reason IS NOT NULL AS is_decided
-    FROM unnest($1::uuid[]) AS i (id) LEFT JOIN orders o ON o.id = i.id {_verdict("i.id")}
+    FROM unnest($1::uuid[]) AS i (id) LEFT JOIN orders o ON o.id = i.id AND o.line = 0 {_verdict("i.id")}
     WHERE o.id IS NOT NULL OR l.order_id IS NOT NULL OR d.reason IS NOT NULL
 """
 

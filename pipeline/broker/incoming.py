@@ -1,14 +1,14 @@
 """Decodes the deliveries of a batch into orders, and sets unreadable parts aside."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pipeline.broker.deliveries import Delivery
 from pipeline.contract.orders import (
     SCHEMA,
     SCHEMAS,
+    AnyOrder,
     InvalidOrder,
-    Order,
     decode_body,
     decode_order,
     id_in,
@@ -36,7 +36,7 @@ class Unreadable:
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    orders: list[Order]
+    orders: Sequence[AnyOrder]
     """In the order of arrival, duplicates included."""
     unreadable: list[Unreadable]
     body: bytes | None
@@ -51,7 +51,7 @@ def read(deliveries: Iterable[Delivery]) -> Incoming:
     A message whose JSON is broken, such as a truncated body, is unreadable as a whole: nothing tells where its elements
     begin and end.
     """
-    orders: list[Order] = []
+    orders: list[AnyOrder] = []
     unreadable: list[Unreadable] = []
     bodies: list[bytes] = []
     said: list[object] = []
@@ -72,7 +72,7 @@ def read(deliveries: Iterable[Delivery]) -> Incoming:
     return Incoming(orders, unreadable, body, latest_schema(said))
 
 
-def _decode(delivery: Delivery) -> list[Order] | Unreadable:
+def _decode(delivery: Delivery) -> Sequence[AnyOrder] | Unreadable:
     if delivery.schema not in SCHEMAS:
         known = " and ".join(map(str, SCHEMAS))
         detail = f"the message says schema {delivery.schema!r}; this worker reads {known}"
@@ -80,7 +80,7 @@ def _decode(delivery: Delivery) -> list[Order] | Unreadable:
     return decode_body(delivery.body)
 
 
-def _pick_out(delivery: Delivery, orders: list[Order], unreadable: list[Unreadable]) -> None:
+def _pick_out(delivery: Delivery, orders: list[AnyOrder], unreadable: list[Unreadable]) -> None:
     """Decode one by one the elements of a body of which at least one is bad."""
     try:
         elements = split_body(delivery.body)

@@ -4,7 +4,9 @@ A row is a struct or a dataclass, and each column stores one of its members. Pos
 
     type          the member                      COPY writes           SELECT reads
     uuid          its canonical text, a str       as it is              id::text
+    smallint      int                             its digits            as it is
     integer       int                             its digits            as it is
+    bigint        int                             its digits            as it is
     numeric       Decimal                         its digits            as it is
     timestamptz   datetime with a time zone       ISO 8601              as it is
     bytea         hex digits, a str; or None      \\x and the digits    encode(x, 'hex')
@@ -12,8 +14,8 @@ A row is a struct or a dataclass, and each column stores one of its members. Pos
     json          dict of texts; or None          its JSON text         JSON text, which `Column.value_of` decodes
 
 database/copy_text.py writes. What may be None has no default in its table, because COPY leaves out a column in which no
-row has a value. An id and a hash are text in our processes, because the path of an order never needs the
-object.
+row has a value. Where a uuid or a number may be None, its column says so. An id and a hash are text in our processes,
+because the path of an order never needs the object.
 """
 
 from collections.abc import Iterable
@@ -21,9 +23,8 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-Type = Literal["uuid", "integer", "numeric", "timestamptz", "bytea", "text", "json"]
-NULLABLE: tuple[Type, ...] = ("bytea", "text", "json")
-"""The types whose member may be None."""
+Type = Literal["uuid", "smallint", "integer", "bigint", "numeric", "timestamptz", "bytea", "text", "json"]
+_OPTIONAL: tuple[Type, ...] = ("bytea", "text", "json")
 
 # SQL that reads a column of these types as its member; the others are read as they are.
 _READ: dict[Type, str] = {"uuid": "{}::text", "bytea": "encode({}, 'hex')"}
@@ -37,6 +38,12 @@ class Column(NamedTuple):
     type: Type
     stores: str = ""
     """The member that it stores, if that has another name."""
+    optional: bool = False
+    """Whether the id or the number may be None. Of other types, see `may_be_none`."""
+
+    @property
+    def may_be_none(self) -> bool:
+        return self.optional or self.type in _OPTIONAL
 
     @property
     def member(self) -> str:

@@ -6,29 +6,57 @@ The message is the one that persist_worker sent, without the trace context, whic
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import aclosing
 
-import asyncpg
 from aio_pika.abc import AbstractChannel
 
 from pipeline.broker.publisher import Outcome, Publisher
 from pipeline.contract import topology
 from pipeline.contract.columns import selected
-from pipeline.contract.orders import COLUMNS, encode_order, join_orders, order_from, schema_of_all
+from pipeline.contract.order_rows import orders_of
+from pipeline.contract.orders import (
+    COLUMNS,
+    OF_BASKET,
+    AnyOrder,
+    encode_order,
+    join_orders,
+    lines_of,
+    schema_of_all,
+)
 from proof.accounting_sql import Connection
 from proof.audit_sql import late_ids
 from stack.errors import HeadraceError
 from stack.operate.publishing import CAUSES, publishing
 
-# The size of persist_worker's largest batches; some 300 kB.
-MESSAGE_ORDERS = 1_000
+# Orders that are read at once.
+CHUNK_ORDERS = 1_000
+# The size of persist_worker's largest batches; some 300 kB. A basket is never parted.
+MESSAGE_LINES = 1_000
 # Three times product_consumer's prefetch: above it, late orders are still in the queue, and would be there twice.
 BACKLOG_MESSAGES = 100
 
 AGAIN = "./headrace verify --repair, again: an order that is sent twice is decided once"
 
-_ORDERS = f"SELECT {selected(COLUMNS, 'orders')} FROM orders WHERE id = ANY($1::uuid[]) ORDER BY accepted_at, id"
+_ORDERS = f"""
+    SELECT {selected((*COLUMNS, *OF_BASKET), "orders")} FROM orders WHERE id = ANY($1::uuid[])
+    ORDER BY accepted_at, id, line
+"""
+
+
+def in_messages(orders: Iterable[AnyOrder]) -> Iterator[list[AnyOrder]]:
+    """Split orders into messages of at most MESSAGE_LINES lines."""
+    message: list[AnyOrder] = []
+    room = MESSAGE_LINES
+    for order in orders:
+        lines = len(lines_of(order))
+        if lines > room:
+            yield message
+            message, room = [], MESSAGE_LINES
+        message.append(order)
+        room -= lines
+    if message:
+        yield message
 
 
 # ── I/O below
@@ -49,14 +77,14 @@ async def resend(connection: Connection, amqp_url: str, lag_s: float) -> list[st
         sent: list[str] = []
         async with publishing(amqp_url, "verify", _declare_without_backlog) as publisher:
             while chunk is not None:
-                await _send(publisher, await connection.fetch(_ORDERS, chunk), len(sent))
-                sent += chunk
+                for orders in in_messages(orders_of(await connection.fetch(_ORDERS, chunk))):
+                    await _send(publisher, orders, len(sent))
+                    sent += [it.id for it in orders]
                 chunk = await anext(chunks, None)
         return sent
 
 
-async def _send(publisher: Publisher, rows: Sequence[asyncpg.Record], sent: int) -> None:
-    orders = [order_from(row) for row in rows]
+async def _send(publisher: Publisher, orders: Sequence[AnyOrder], sent: int) -> None:
     outcome = await publisher.publish(
         topology.ORDERS_EXCHANGE,
         topology.ORDER_CREATED,
@@ -65,7 +93,7 @@ async def _send(publisher: Publisher, rows: Sequence[asyncpg.Record], sent: int)
         schema=schema_of_all(orders),
     )
     if outcome is not Outcome.CONFIRMED:
-        what = f"the broker did not confirm {len(rows)} orders ({outcome.value}); {sent} were sent before"
+        what = f"the broker did not confirm {len(orders)} orders ({outcome.value}); {sent} were sent before"
         raise HeadraceError(what, CAUSES[outcome], AGAIN)
 
 
@@ -84,7 +112,7 @@ async def _chunks(ids: AsyncIterator[str]) -> AsyncGenerator[list[str], None]:
     chunk: list[str] = []
     async for id_ in ids:
         chunk.append(id_)
-        if len(chunk) == MESSAGE_ORDERS:
+        if len(chunk) == CHUNK_ORDERS:
             yield chunk
             chunk = []
     if chunk:

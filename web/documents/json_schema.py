@@ -1,8 +1,9 @@
 """JSON schemas of msgspec types, as the encoders of the services write them.
 
 msgspec describes what its decoders read, with its defaults. The encoders differ in two ways: they write a Decimal as a
-number, and leave out a member that has its default (omit_defaults), so clients never see None. A request, which allows
-no unknown members, is described as it is read: there null stands for a member that is left out.
+number, and leave out a member that has its default (omit_defaults), so clients never see None, nor a member that can be
+nothing else. A request, which allows no unknown members, is described as it is read: there null stands for a member
+that is left out.
 """
 
 import inspect
@@ -34,6 +35,8 @@ def _as_written(schema: Schema) -> None:
             part["description"] = inspect.cleandoc(text).partition("\n\n")[0]
         properties = part.get("properties", {})
         is_request = part.get("additionalProperties") is False
+        for name in [name for name, member in properties.items() if member.get("type") == "null"]:
+            del properties[name]  # never written
         for name, member in properties.items():
             if member.get("default", ...) is None and not is_request:
                 properties[name] = _without_null(member)

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import asyncpg
 
-from pipeline.contract.orders import SCHEMAS, InvalidOrder, decode_order, split_body
+from pipeline.contract.orders import SCHEMAS, InvalidOrder, Order, decode_order, split_body
 from pipeline.contract.reasons import Reason
 from pipeline.contract.stages import Stage
 from proof.accounting_sql import Connection
@@ -29,14 +29,19 @@ Discarded: TypeAlias = Counter[tuple[str, str]]
 _MOST_AT_ONCE = 500
 MOST_CHARACTERS = 500
 
-# Product and quantity come from the stored order, else from the letter's body. A letter of stage persist is no verdict
-# on an order that is stored.
+# Product and quantity come from the stored order, else from the letter's body; those of a basket, which has many, are
+# in neither. A letter of stage persist is no verdict on an order that is stored.
 _DECIDE = f"""
-    INSERT INTO stock_ledger (order_id, product_id, quantity, outcome, reason)
-    SELECT i.id, coalesce(o.product_id, i.product_id), coalesce(o.quantity, i.quantity), 'FAILED', i.reason
-    FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::integer[])
-        AS i (id, stage, reason, product_id, quantity)
-    LEFT JOIN orders o ON o.id = i.id
+    INSERT INTO stock_ledger (order_id, product_id, quantity, line_count, outcome, reason)
+    SELECT i.id, d.product_id, d.quantity, d.line_count, 'FAILED', i.reason
+    FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::integer[], $6::smallint[])
+        AS i (id, stage, reason, product_id, quantity, line_count)
+    LEFT JOIN orders o ON o.id = i.id AND o.line = 0
+    CROSS JOIN LATERAL (
+        SELECT o.product_id, o.quantity, NULL::smallint AS line_count WHERE o.id IS NOT NULL AND o.line_count IS NULL
+        UNION ALL SELECT NULL, NULL, o.line_count WHERE o.id IS NOT NULL AND o.line_count IS NOT NULL
+        UNION ALL SELECT i.product_id, i.quantity, i.line_count WHERE o.id IS NULL
+    ) d
     WHERE i.stage = '{Stage.STOCK}' OR o.id IS NULL
     ON CONFLICT (order_id) DO NOTHING
     RETURNING order_id
@@ -50,16 +55,29 @@ _DISCARD_OTHERS = f"""
 """
 
 
-def ordered(body: bytes, schema_version: int | None, order_id: str) -> tuple[str, int] | None:
-    """Product and quantity from a letter's body; None if it does not hold the order in a schema that we know."""
+class Ordered(NamedTuple):
+    """What an order asks for, as the ledger has it: product and quantity, or how many lines."""
+
+    product_id: str | None = None
+    quantity: int | None = None
+    line_count: int | None = None
+
+
+def ordered(body: bytes, schema_version: int | None, order_id: str) -> Ordered:
+    """What a letter's body says of the order; nothing if it does not hold it in a schema that we know."""
     if schema_version not in SCHEMAS:
-        return None
+        return Ordered()
     try:
         orders = [decode_order(element) for element in split_body(body)]
     except InvalidOrder:
-        return None
+        return Ordered()
     of_it = [it for it in orders if it.id == order_id]
-    return (of_it[0].product_id, of_it[0].quantity) if len(of_it) == 1 else None
+    if len(of_it) != 1:
+        return Ordered()
+    (order,) = of_it
+    if isinstance(order, Order):
+        return Ordered(order.product_id, order.quantity)
+    return Ordered(line_count=len(order.lines))
 
 
 # ── I/O below
@@ -82,9 +100,9 @@ async def discard(connection: Connection, filters: Filters, why: str, done: Disc
 
 async def _decide(connection: Connection, letters: Sequence[asyncpg.Record], why: str) -> Sequence[asyncpg.Record]:
     """Write verdicts on these letters' orders. Returns the orders' other letters, which it discards too."""
-    said = [ordered(it["body"], it["schema_version"], it["order_id"]) or (None, None) for it in letters]
+    said = [ordered(it["body"], it["schema_version"], it["order_id"]) for it in letters]
     columns = ([it[name] for it in letters] for name in ("order_id", "stage", "reason"))
-    products, quantities = ([it[place] for it in said] for place in (0, 1))
-    decided = await connection.fetch(_DECIDE, *columns, products, quantities)
+    ordered_columns = ([it[place] for it in said] for place in range(len(Ordered._fields)))
+    decided = await connection.fetch(_DECIDE, *columns, *ordered_columns)
     others: Sequence[asyncpg.Record] = await connection.fetch(_DISCARD_OTHERS, [it["order_id"] for it in decided], why)
     return others

@@ -5,7 +5,8 @@ import pytest
 
 from pipeline.contract import topology
 from pipeline.contract.columns import selected
-from pipeline.contract.orders import COLUMNS, order_from
+from pipeline.contract.order_rows import order_from
+from pipeline.contract.orders import COLUMNS
 from tests.golden import GOLDEN, Golden
 from tests.support.brokers.broker import plain_channel, send
 from tests.support.data.orders import by_id

@@ -16,7 +16,7 @@ from persist_worker import write as write_module
 from persist_worker.write import Written, each_once, prepare, write
 from pipeline.broker.incoming import Unreadable
 from pipeline.contract.columns import Column
-from pipeline.contract.orders import COLUMNS, Order
+from pipeline.contract.orders import COLUMNS, OF_BASKET, Basket, Order, OrderLine
 from pipeline.contract.reasons import Reason
 from tests.support.data.orders import body_of, new_product_id, order
 from tests.support.data.texts import TEXTS
@@ -92,15 +92,17 @@ async def test_the_columns_are_those_of_the_migrated_table(connection: Connectio
         "SELECT attname, typname FROM pg_attribute JOIN pg_type ON pg_type.oid = atttypid"
         " WHERE attrelid = 'orders'::regclass AND attnum > 0"
     )
-    types = {name: {"int4": "integer"}.get(type_, type_) for name, type_ in rows}
-    set_by_postgresql = {"persisted_at": "timestamptz", "line": "int2", "line_count": "int2"}
+    types = {name: {"int4": "integer", "int2": "smallint"}.get(type_, type_) for name, type_ in rows}
+    set_by_postgresql = {"persisted_at": "timestamptz"}
     set_by_postgresql |= {"reference": "text", "metadata": "json"}
-    assert types == {**{it.name: it.type for it in COLUMNS}, **set_by_postgresql}
+    assert types == {**{it.name: it.type for it in (*COLUMNS, *OF_BASKET)}, **set_by_postgresql}
 
 
 def test_every_member_of_an_order_is_stored_or_known_not_to_be() -> None:
-    not_stored = {"status", "traceparent"}
+    not_stored = {"status", "traceparent", "lines"}
     assert sorted(Order.__struct_fields__) == sorted([*not_stored, *(it.member for it in COLUMNS)])
+    of_basket = {*Basket.__struct_fields__, *OrderLine.__struct_fields__}
+    assert of_basket == {*Order.__struct_fields__, *(it.member for it in OF_BASKET)} - {"line_count"}
 
 
 async def test_new_orders_take_one_copy(connection: Connection, copies: list[str]) -> None:

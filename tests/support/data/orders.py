@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from pipeline.contract.order_ids import OrderIds
-from pipeline.contract.orders import Order, encode_order, join_orders
+from pipeline.contract.orders import AnyOrder, Basket, Order, OrderLine, encode_order, join_orders
 
 T0 = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 
@@ -30,7 +30,21 @@ def order(product_id: str, quantity: int = 1, *, price: str = "12.50", at_ms: in
     return Order(**{**fields, **changes})  # type: ignore[arg-type]
 
 
-def body_of(*orders: Order) -> bytes:
+def basket(*wanted: tuple[str, int], price: str = "12.50", at_ms: int = 0, **changes: object) -> Basket:
+    """A well-formed basket of these products and quantities. `changes`: as of `order`."""
+    unit = Decimal(price)
+    lines = tuple(OrderLine(at, it, quantity, unit, unit * quantity) for at, (it, quantity) in enumerate(wanted))
+    fields: dict[str, object] = {
+        "id": _ids.mint(),
+        "lines": lines,
+        "total_price": unit * sum(quantity for _, quantity in wanted),
+        "created_at": T0 + timedelta(milliseconds=at_ms),
+        "status": "PENDING",
+    }
+    return Basket(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+def body_of(*orders: AnyOrder) -> bytes:
     """A message body."""
     return join_orders(map(encode_order, orders))
 

@@ -8,13 +8,17 @@ import asyncpg
 # P3, for every product, at every commit. Selects the products whose stock does not add up.
 # Repeats the formula of proof/stock.py on purpose: the tests must not rely on what they test. All tests use this one.
 _UNBALANCED = """
+    WITH decided AS (SELECT * FROM stock_ledger WHERE outcome = 'PROCESSED'), processed AS (
+        SELECT product_id, quantity FROM decided WHERE product_id IS NOT NULL
+        UNION ALL SELECT product_id, quantity FROM orders WHERE id IN (
+            SELECT order_id FROM decided WHERE product_id IS NULL
+        )
+    )
     SELECT p.id::text, p.qty, coalesce(a.total, 0) AS adjusted, coalesce(l.total, 0) AS processed
     FROM products p
     LEFT JOIN (SELECT product_id, sum(delta) AS total FROM stock_adjustments GROUP BY product_id) a
       ON a.product_id = p.id
-    LEFT JOIN (SELECT product_id, sum(quantity) AS total FROM stock_ledger WHERE outcome = 'PROCESSED'
-               GROUP BY product_id) l
-      ON l.product_id = p.id
+    LEFT JOIN (SELECT product_id, sum(quantity) AS total FROM processed GROUP BY product_id) l ON l.product_id = p.id
     WHERE p.qty <> coalesce(a.total, 0) - coalesce(l.total, 0) OR p.qty < 0
 """
 

@@ -27,8 +27,9 @@ from persist_worker.write import prepare, write
 from pipeline.broker.deliveries import Delivery
 from pipeline.broker.incoming import read
 from pipeline.contract.order_ids import OrderIds
+from pipeline.contract.order_rows import orders_of
 from pipeline.contract.order_view import encode, encode_list, view
-from pipeline.contract.orders import Order, encode_order, join_orders, order_from, schema_of_all, with_context
+from pipeline.contract.orders import Order, encode_order, join_orders, schema_of_all, with_context
 from stack.operate import repair
 from web.requests.paging import _FIRST_PAGE, Page
 
@@ -62,7 +63,7 @@ async def main(database_url: str, bodies: list[str]) -> dict[str, list[object]]:
         "answer": _read(answers),
         "answer to a retry, remembered": _read([encode_order(it) for it in again if isinstance(it, Order)]),
         "message": _read([encode_order(it) for it in incoming.orders]),
-        "message of verify --repair": _read([encode_order(order_from(row)) for row in rows]),
+        "message of verify --repair": _read([encode_order(it) for it in orders_of(rows)]),
         **await _answers_from_the_store(database_url, orders),
     }
 

@@ -1,7 +1,7 @@
 """Runs the two workers in this process, on real services, one batch at a time."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,7 @@ from pipeline.broker.batches import BatchConsumer
 from pipeline.broker.publisher import Publisher
 from pipeline.cache import product_cache, redis_link
 from pipeline.contract import topology
-from pipeline.contract.orders import Order
+from pipeline.contract.orders import AnyOrder
 from pipeline.process.health import Health
 from product_consumer.consumer import ProductConsumer
 from product_consumer.ledger import record
@@ -182,6 +182,14 @@ async def stored_orders(connection: Connection) -> dict[str, tuple[str, int]]:
     return {row["id"]: (row["product_id"], row["quantity"]) for row in rows}
 
 
+async def stored_lines(connection: Connection) -> dict[str, list[tuple[str, int]]]:
+    """Order id → product and quantity of each line."""
+    found: dict[str, list[tuple[str, int]]] = {}
+    for row in await connection.fetch("SELECT id::text, product_id::text, quantity FROM orders ORDER BY line"):
+        found.setdefault(row["id"], []).append((row["product_id"], row["quantity"]))
+    return found
+
+
 async def add_product(connection: Connection, product_id: str, qty: int, price: str = "12.50") -> None:
     """Insert a product with the adjustment that explains its stock."""
     async with connection.transaction():
@@ -197,7 +205,7 @@ async def add_product(connection: Connection, product_id: str, qty: int, price: 
             )
 
 
-async def settle(connection: Connection, orders: list[Order]) -> None:
+async def settle(connection: Connection, orders: Sequence[AnyOrder]) -> None:
     """Store and decide orders as the two workers do. `connection`: prepared as persist_worker's."""
     await write(connection, orders, [])
     await record(connection, orders, [])
@@ -205,7 +213,7 @@ async def settle(connection: Connection, orders: list[Order]) -> None:
 
 async def park(
     connection: Connection,
-    it: Order,
+    it: AnyOrder,
     *,
     stage: str = "persist",
     reason: str = "invalid_data",

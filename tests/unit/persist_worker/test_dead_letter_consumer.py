@@ -26,7 +26,7 @@ def delivery(body: bytes, *deaths: dict[str, object], schema: object = SCHEMA) -
 
 
 def known(quantity: int = 1, product_id: str = A, *, is_decided: bool = False) -> KnownOrder:
-    return KnownOrder(product_id, quantity, is_decided)
+    return KnownOrder(((product_id, quantity),), is_decided)
 
 
 def test_p4_each_order_of_a_message_is_a_letter_of_its_own() -> None:

@@ -1,5 +1,7 @@
 """Each schema is written as ever and read for ever: these bytes are in queues and in dead letters."""
 
+from collections.abc import Sequence
+
 import msgspec
 import pytest
 
@@ -10,10 +12,11 @@ from pipeline.broker.incoming import Incoming, read
 from pipeline.broker.publisher import _properties
 from pipeline.contract.orders import (
     SCHEMAS,
-    Order,
+    AnyOrder,
     decode_body,
     encode_order,
     join_orders,
+    lines_of,
     schema_of_all,
     split_body,
     with_context,
@@ -35,9 +38,9 @@ def delivery(body: bytes, schema: object) -> Delivery:
     return Delivery(1, body, schema, len(V1.orders), redelivered=False)
 
 
-def digits(orders: list[Order]) -> list[tuple[str, str]]:
+def digits(orders: Sequence[AnyOrder]) -> list[tuple[str, str]]:
     """Equal decimals may differ in their zeros: 1.5 == 1.50."""
-    return [(str(it.unit_price), str(it.total_price)) for it in orders]
+    return [(str(it.unit_price), str(it.total_price)) for order in orders for it in lines_of(order)]
 
 
 @each_schema

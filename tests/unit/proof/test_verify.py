@@ -19,8 +19,10 @@ traces = st.builds(
     id=st.just("id"),
     product_id=st.none() | st.sampled_from("ab"),
     quantity=st.sampled_from([1, 2]),
+    lines=st.sampled_from([None, 2, 3]),
     decided_product_id=st.sampled_from("ab"),
     decided_quantity=st.sampled_from([1, 2]),
+    decided_lines=st.sampled_from([None, 2, 3]),
     outcome=st.none() | st.sampled_from(["PROCESSED", "FAILED"]),
     parked=st.none() | st.just("stock"),
     is_discarded=st.booleans(),
@@ -36,7 +38,10 @@ def test_an_order_is_an_offender_for_what_is_wrong_and_for_nothing_else(trace: T
     is_decided = trace.outcome is not None
     assert trace.waiting_s is not None
     assert trace.decided_s is not None
-    is_same = (trace.product_id, trace.quantity) == (trace.decided_product_id, trace.decided_quantity)
+    is_same = trace.lines == trace.decided_lines and (
+        trace.lines is not None
+        or (trace.product_id, trace.quantity) == (trace.decided_product_id, trace.decided_quantity)
+    )
     assert ("no_verdict" in checks) == (not is_decided and not trace.is_failed and trace.waiting_s > lag_s)
     assert ("no_verdict" in checks) == is_late(trace, lag_s)
     is_given_up = trace.is_discarded and trace.outcome == "FAILED"
