@@ -15,10 +15,10 @@ import asyncpg
 import msgspec
 
 from database.sessions import PooledConnection
-from pipeline.contract.columns import selected
 from pipeline.contract.order_events import EventType, OrderEvent, encode_cursor
+from pipeline.contract.order_rows import selected_members
 from pipeline.contract.order_view import view
-from pipeline.contract.orders import ANSWERED, client_in
+from pipeline.contract.orders import client_in
 from pipeline.contract.stages import Stage
 
 Session: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PooledConnection"
@@ -28,7 +28,7 @@ NUMBER_AT_ONCE = 5_000
 # An order takes some 400. A longer body is not an order that could be decoded.
 _MAX_PARKED_BYTES = 64 * 1024
 
-_MEMBERS = selected((it for it in ANSWERED if it.name != "id"), "o")
+_MEMBERS = selected_members("o")
 # The batch of the first event, and those that begin before the last. The batches of one page are at most as many as its
 # events.
 _BATCHES = """
@@ -43,7 +43,8 @@ _VERDICTS = f"""
             SELECT count(*) FROM dead_letters d
             WHERE d.order_id = v.order_id AND d.event_offset < v.first_offset + v.place - 1
         )::integer AS sequence,
-        l.order_id::text AS id, l.outcome AS status, true AS final, l.reason, o.client, {_MEMBERS},
+        l.order_id::text AS id, l.outcome AS status, true AS final, l.reason, l.failed_line, l.units_left, o.client,
+        {_MEMBERS},
         CASE WHEN o.id IS NULL THEN (
             SELECT d.body FROM dead_letters d
             WHERE d.order_id = v.order_id AND octet_length(d.body) <= {_MAX_PARKED_BYTES} ORDER BY d.id DESC LIMIT 1
@@ -57,8 +58,8 @@ _VERDICTS = f"""
 """
 # As GET showed the order then: one that could not be stored has no members.
 _LETTERS = f"""
-    SELECT d.event_offset, d.first_seen_at, d.event_sequence, d.order_id::text, 'PARKED', false, d.reason, o.client,
-        {_MEMBERS},
+    SELECT d.event_offset, d.first_seen_at, d.event_sequence, d.order_id::text, 'PARKED', false, d.reason, NULL, NULL,
+        o.client, {_MEMBERS},
         CASE WHEN d.stage = '{Stage.PERSIST}' AND octet_length(d.body) <= {_MAX_PARKED_BYTES} THEN d.body END
     FROM batches b CROSS JOIN LATERAL unnest(b.letters) AS u (id)
     JOIN dead_letters d ON d.id = u.id AND d.event_offset BETWEEN $1 + 1 AND $2
@@ -93,8 +94,8 @@ class LoggedEvent(msgspec.Struct, frozen=True):
     event: OrderEvent
 
     @property
-    def product_id(self) -> str | None:
-        return self.event.order.product_id
+    def products(self) -> list[str]:
+        return self.event.order.products
 
 
 # ── I/O below

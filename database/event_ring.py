@@ -25,8 +25,8 @@ class FollowedEvent(msgspec.Struct, frozen=True, gc=False):
     offset: int
     client: str | None
     """Whose order it is; None: nobody's, or unknown. Then only a client that sees all may see the event."""
-    product_id: str | None
-    """None: the order was never stored."""
+    products: str
+    """The ids of all that it orders, with spaces between; "" if the order was never stored."""
     type: str
     order_id: str
     encoded: bytes
@@ -39,12 +39,12 @@ class FollowedEvent(msgspec.Struct, frozen=True, gc=False):
 
     def is_of(self, types: frozenset[str] | None, product_id: str | None) -> bool:
         """Whether it is of one of these types, and of this product. None: of any."""
-        return (types is None or self.type in types) and (product_id is None or self.product_id == product_id)
+        return (types is None or self.type in types) and (product_id is None or product_id in self.products)
 
     @classmethod
     def of(cls, it: LoggedEvent) -> "FollowedEvent":
         event = it.event
-        return cls(it.offset, it.client, it.product_id, event.type, event.order.id, encode_event(event))
+        return cls(it.offset, it.client, " ".join(it.products), event.type, event.order.id, encode_event(event))
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,11 +35,14 @@ _FROM_STAGING = f"""
 _OTHER_LINES = f"""
     INSERT INTO orders ({_NAMES}) SELECT {_NAMES} FROM orders_staging WHERE line > 0 AND id = ANY($1::uuid[])
 """
-# Another order is stored under the same id: a clash of ids, not a redelivery. See pipeline.contract.order_ids. A row
-# that is not there differs, too; and if rows are there that are not staged, line_count differs.
+# Another order is stored under the same id: a clash of ids, not a redelivery. See pipeline.contract.order_ids. A line
+# that is not there differs, too; and if lines are there that are not staged, line_count differs. A subquery, because
+# PostgreSQL knows nothing of the staging table, and would read all of `orders` for a join with it.
 _STRANGERS = """
-    SELECT DISTINCT s.id::text FROM orders_staging s LEFT JOIN orders o USING (id, line)
-    WHERE (s.product_id, s.quantity, s.line_count) IS DISTINCT FROM (o.product_id, o.quantity, o.line_count)
+    SELECT id::text FROM orders_staging s WHERE coalesce((
+        SELECT (s.product_id, s.quantity, s.line_count) IS DISTINCT FROM (o.product_id, o.quantity, o.line_count)
+        FROM orders o WHERE o.id = s.id AND o.line = s.line
+    ), true)
 """
 _NEXT_TURN = "DELETE FROM orders_staging"
 

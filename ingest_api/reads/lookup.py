@@ -134,7 +134,7 @@ class OrderLookup:
     async def _look(self, order_ids: Collection[str], client: Client) -> Found:
         """As `_find`, for a client that waits: it finds each verdict in the lists too, as Verdicts makes sure."""
         found = await self._find(order_ids, client)
-        decided = {it.product_id for it in found.orders.values() if it.status != PENDING and it.product_id}
+        decided = {product for it in found.orders.values() if it.status != PENDING for product in it.products}
         await self._lists.forget(decided)
         return found
 

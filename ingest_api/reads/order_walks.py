@@ -101,7 +101,15 @@ _WALKS = (
     _of_orders("orders_of_reference", ["reference"], "o.line = 0 AND o.reference = {reference}"),
     _of_orders("orders_of_client", ["owner"], "o.line = 0 AND o.client = {owner}"),
     # Whichever line it is: an order has a product once.
-    _of_orders("orders_with_product", ["product"], "o.product_id = {product}"),
+    Walk(
+        "orders_with_product",
+        "orders m",
+        "m.accepted_at",
+        "m.id",
+        frozenset({"product"}),
+        "m.product_id = {product}",
+        "JOIN orders o ON o.id = m.id AND o.line = 0",
+    ),
     _FAILED,
 )
 # What is looked at row by row, but for the status: that is stored_orders's.

@@ -26,9 +26,8 @@ from ingest_api.reads.order_walks import (
     walks_for,
 )
 from ingest_api.rounds import Rounds
-from pipeline.contract.columns import selected
-from pipeline.contract.order_view import STATUSES
-from pipeline.contract.orders import ANSWERED
+from pipeline.contract.order_rows import selected_members
+from pipeline.contract.order_view import STATUSES, view
 from pipeline.contract.stages import Stage
 from pipeline.process.breaker import Breaker
 from pipeline.process.shares import Busy, Shares
@@ -51,15 +50,12 @@ _BUSY_S = 0.1
 
 T = TypeVar("T")
 
-# The id comes from what was asked.
-_MEMBERS = selected((it for it in ANSWERED if it.name != "id"), "o")
-
 
 def _columns(order_id: str) -> str:
     return f"""
-    {order_id}::text AS id, o.id IS NOT NULL AS is_stored, o.client, {_MEMBERS},
+    {order_id}::text AS id, o.id IS NOT NULL AS is_stored, o.client, {selected_members("o")},
     coalesce(l.outcome, CASE WHEN d.reason IS NULL THEN 'PENDING' ELSE 'FAILED' END) AS status,
-    coalesce(l.reason, d.reason) AS reason, l.order_id IS NOT NULL AS final,
+    coalesce(l.reason, d.reason) AS reason, l.failed_line, l.units_left, l.order_id IS NOT NULL AS final,
     CASE WHEN o.id IS NULL AND octet_length(d.body) <= {_MAX_PARKED_BYTES} THEN d.body END AS parked
 """
 
@@ -238,4 +234,4 @@ def _cursor(row: Row) -> Cursor:
 
 def products_of(rows: Iterable[Row]) -> set[str]:
     """The products whose lists these orders are in."""
-    return {row["product_id"] for row in rows if row["is_stored"]}
+    return {product for row in rows if row["is_stored"] for product in view(row).products}

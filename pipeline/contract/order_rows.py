@@ -16,8 +16,8 @@ from typing import Any
 import msgspec
 from msgspec.structs import astuple
 
-from pipeline.contract.columns import Column
-from pipeline.contract.orders import COLUMNS, OF_BASKET, AnyOrder, Basket, Order, OrderLine
+from pipeline.contract.columns import Column, selected
+from pipeline.contract.orders import ANSWERED, COLUMNS, OF_BASKET, AnyOrder, Basket, Order, OrderLine
 
 _OF_LINE = OrderLine.__struct_fields__
 _OF_EACH = ("id", "created_at", "client")
@@ -28,6 +28,7 @@ _each, _first = attrgetter(*_OF_EACH), attrgetter("id", *_OF_FIRST)
 _lines, _id = attrgetter("lines"), itemgetter("id")
 _NOTHING = (None,) * len(_OF_FIRST)
 _BASKET_COLUMNS = (*COLUMNS, *OF_BASKET)
+_LINE_OBJECT = ", ".join(f"'{name}', {name}" for name in _OF_LINE)
 
 
 def rows_of(orders: Sequence[AnyOrder]) -> tuple[Sequence[Column], Sequence[object]]:
@@ -76,3 +77,15 @@ def _basket(rows: Sequence[Any]) -> Basket:
     total = sum((it.total_price for it in lines), Decimal(0))
     shared = _members(rows[0], (it for it in COLUMNS if it.member not in _OF_LINE))
     return Basket(**shared, lines=lines, total_price=total, status="PENDING")
+
+
+def selected_members(table: str) -> str:
+    """A SELECT list of what a client sees of an order, without its id. `table`: the alias of the order's row of line 0.
+
+    `lines` is JSON text, and null for an order of one line. For a basket, the members of line 0 mean nothing else.
+    """
+    lines = f"SELECT json_agg(json_build_object({_LINE_OBJECT}) ORDER BY line) FROM orders WHERE id = {table}.id"
+    return f"""
+    {selected((it for it in ANSWERED if it.name != "id"), table)},
+    CASE WHEN {table}.line_count IS NOT NULL THEN ({lines}) END AS lines
+    """.strip()

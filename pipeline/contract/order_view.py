@@ -1,6 +1,7 @@
 """An order as GET answers it, and as events show it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from decimal import Decimal
 from operator import itemgetter
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ from msgspec import Meta
 
 from pipeline.contract import reasons
 from pipeline.contract.fields import MetadataText, Moment, OrderId, ProductId, Reference, TotalPrice, UnitPrice
+from pipeline.contract.orders import OrderLine
 
 STATUSES = ("PENDING", "PROCESSED", "FAILED")
 
@@ -36,6 +38,22 @@ Final = Annotated[
 ]
 
 
+Lines = Annotated[
+    tuple[OrderLine, ...],
+    Meta(
+        description="Of an order of several lines. It has no `product_id`, `quantity` and `unit_price` of its own, and"
+        " its `total_price` is the sum."
+    ),
+]
+FailedLine = Annotated[
+    int, Meta(description="Which of several lines is the reason: the first that could not be had.", examples=[1])
+]
+UnitsLeft = Annotated[
+    int,
+    Meta(description=f"How many units were left, if the reason is {reasons.Reason.OUT_OF_STOCK}.", examples=[3]),
+]
+
+
 class OrderView(msgspec.Struct, omit_defaults=True):
     """An order as it is answered. Only `id`, `status` and `final` are there for one that is not stored yet."""
 
@@ -50,10 +68,21 @@ class OrderView(msgspec.Struct, omit_defaults=True):
     reference: Reference | None = None
     metadata: MetadataText | None = None
     reason: Reason | None = None
+    lines: Lines | None = None
+    failed_line: FailedLine | None = None
+    units_left: UnitsLeft | None = None
+
+    @property
+    def products(self) -> list[str]:
+        """The products that it orders; none while it is not stored."""
+        if self.lines is not None:
+            return [line.product_id for line in self.lines]
+        return [] if self.product_id is None else [self.product_id]
 
 
 _values = itemgetter(*OrderView.__struct_fields__)
 _encoder = msgspec.json.Encoder(decimal_format="number")
+_decode_lines: Callable[[Any], tuple[OrderLine, ...]] = msgspec.json.Decoder(tuple[OrderLine, ...]).decode
 
 
 def view(row: Any) -> OrderView:
@@ -61,7 +90,15 @@ def view(row: Any) -> OrderView:
     order = OrderView(*_values(row))
     if order.metadata is not None:
         order.metadata = msgspec.Raw(order.metadata)  # the driver reads JSON as a str
+    if order.lines is not None:
+        _be_basket(order, _decode_lines(order.lines))
     return order
+
+
+def _be_basket(order: OrderView, lines: tuple[OrderLine, ...]) -> None:
+    """Show the lines, instead of the members of the row of line 0."""
+    order.lines, order.total_price = lines, sum((line.total_price for line in lines), Decimal(0))
+    order.product_id = order.quantity = order.unit_price = None
 
 
 def encode(order: OrderView) -> bytes:

@@ -193,7 +193,7 @@ async def test_p11_whose_event_it_is_is_known_also_of_an_order_that_was_never_st
     it = order(A, client="shop")
     await park_it(connection, it, Stage.PERSIST)
     (parked,) = await everything(connection)
-    assert (parked.client, parked.product_id) == ("shop", None)
+    assert (parked.client, parked.products) == ("shop", [])
     await connection.execute(
         "INSERT INTO stock_ledger (order_id, outcome, reason) VALUES ($1, 'FAILED', 'invalid_data')", it.id
     )

@@ -5,7 +5,7 @@ from database.event_ring import EventRing, FollowedEvent, Page
 
 def page(first: int, last: int, *, without: tuple[int, ...] = ()) -> Page:
     offsets = [it for it in range(first, last + 1) if it not in without]
-    return Page([FollowedEvent(it, None, None, "order.failed", f"o{it}", b"x" * 100) for it in offsets], last)
+    return Page([FollowedEvent(it, None, "", "order.failed", f"o{it}", b"x" * 100) for it in offsets], last)
 
 
 def read(ring: EventRing, after: int, limit: int) -> tuple[list[int], int]:

@@ -19,13 +19,11 @@ CURSOR = encode_cursor(7, 42)
 MORNING = datetime(2026, 1, 5, 9, 30, tzinfo=UTC)
 
 
-def event(
-    offset: int, client: str | None, product_id: str | None = PRODUCT, kind: str = "order.failed"
-) -> FollowedEvent:
+def event(offset: int, client: str | None, product_id: str = PRODUCT, kind: str = "order.failed") -> FollowedEvent:
     return FollowedEvent(offset, client, product_id, kind, "o", b'{"a":1}')
 
 
-EVENTS = [event(1, "shop"), event(2, "rival", None), event(3, None), event(4, "shop", kind="order.processed")]
+EVENTS = [event(1, "shop"), event(2, "rival", ""), event(3, None), event(4, "shop", kind="order.processed")]
 
 
 def offsets(selection: Selection) -> list[int]:
