@@ -4,8 +4,8 @@ The comparison is a set difference by id, made here and not by a join in the dat
 products that nobody else orders: every row of theirs is then one of ours, or one too many.
 
     lost         accepted, and: in neither `orders` nor `dead_letters`; or without a verdict (a `stock_ledger` row or a
-                 dead letter) when the drain is over; or stored or decided as another product or quantity than was sent;
-                 or accepted without a readable id, so that nobody can ask for it
+                 dead letter) when the drain is over; or stored or decided as other products or quantities than were
+                 sent; or accepted without a readable id, so that nobody can ask for it
     duplicated   ids that the API answered twice; ids with two rows in one table; and rows that nobody sent: ids that no
                  202 named, beyond the requests for that product and quantity whose outcome is unknown
     oversold     products for which P3 is broken (proof.stock), or where the quantities of the orders behind their
@@ -36,15 +36,18 @@ class Order(NamedTuple):
 
     product_id: str
     quantity: int
+    more: tuple[tuple[str, int], ...] = ()
+    """Product and quantity of each line behind the first."""
 
 
 class Row(NamedTuple):
-    """One row of `orders` or `stock_ledger`. `outcome`: STORED, PROCESSED, or the reason of a FAILED verdict."""
+    """One order of `orders` or `stock_ledger`. `outcome`: STORED, PROCESSED, or the reason of a FAILED verdict."""
 
     id: str
     product_id: str
     quantity: int
     outcome: str
+    more: tuple[tuple[str, int], ...] = ()
 
 
 class Stock(NamedTuple):
@@ -93,8 +96,8 @@ class Reconciliation:
         """How many accepted ids have each outcome, by their first row."""
 
     def cross_off(self, rows: Iterable[Row]) -> None:
-        for id_, product_id, quantity, outcome in rows:
-            order = (product_id, quantity)
+        for id_, product_id, quantity, outcome, more in rows:
+            order = (product_id, quantity, more)
             if id_ in self.missing:
                 self.missing.remove(id_)
                 self.outcomes[outcome] += 1
@@ -188,7 +191,7 @@ def settle(
         lost={
             **dict.fromkeys(ledger.missing - dead, "no verdict"),
             **dict.fromkeys(orders.missing - dead, "not stored"),
-            **dict.fromkeys(orders.altered | ledger.altered, "another product or quantity than was sent"),
+            **dict.fromkeys(orders.altered | ledger.altered, "other products or quantities than were sent"),
         },
         unreadable=sent.unreadable,
         duplicated=sent.answered_twice + repeated + unexplained(orders.extra | ledger.extra, sent.unknown),

@@ -19,10 +19,23 @@ from proof.stock import balances
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
-_ORDERS = f"SELECT id::text, product_id::text, quantity, '{STORED}' FROM orders WHERE product_id = ANY($1::uuid[])"
-_LEDGER = """
-    SELECT order_id::text, product_id::text, quantity, coalesce(reason, outcome)
+# The lines of a basket behind the first, as two arrays; null for an order of one line.
+_MORE = ", ".join(
+    "CASE WHEN o.line_count IS NOT NULL THEN"
+    f" (SELECT array_agg({column} ORDER BY line) FROM orders WHERE id = o.id AND line > 0) END"
+    for column in ("product_id::text", "quantity")
+)
+_ORDERS = f"""
+    SELECT id::text, product_id::text, quantity, '{STORED}', {_MORE}
+    FROM orders o WHERE line = 0 AND product_id = ANY($1::uuid[])
+"""
+# The verdict on a basket says what its rows in `orders` say.
+_LEDGER = f"""
+    SELECT order_id::text, product_id::text, quantity, coalesce(reason, outcome), NULL, NULL
     FROM stock_ledger WHERE product_id = ANY($1::uuid[])
+    UNION ALL SELECT l.order_id::text, o.product_id::text, o.quantity, coalesce(l.reason, l.outcome), {_MORE}
+    FROM stock_ledger l JOIN orders o ON o.id = l.order_id
+    WHERE l.line_count IS NOT NULL AND o.line = 0 AND o.product_id = ANY($1::uuid[])
 """
 # All waiting letters, of every client: a letter that persist_worker parked has no product to ask by. They are few.
 _PARKED = """
@@ -82,7 +95,13 @@ async def _cross_off(
 ) -> None:
     cursor = await connection.cursor(query, product_ids)
     while rows := await cursor.fetch(_FETCH_ROWS):
-        reconciliation.cross_off(Row(*row) for row in rows)
+        reconciliation.cross_off(map(_row, rows))
+
+
+def _row(row: asyncpg.Record) -> Row:
+    id_, product_id, quantity, outcome, products, quantities = row
+    more = () if products is None else tuple(zip(products, quantities, strict=True))
+    return Row(id_, product_id, quantity, outcome, more)
 
 
 async def _verdicts(connection: Connection, product_ids: Sequence[str]) -> tuple[Sequence[float | None], float | None]:

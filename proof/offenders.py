@@ -7,8 +7,8 @@
     verdict_without_order  decided, and not stored
     verdict_differs        decided as another product, quantity or number of lines than what is stored
     stored_twice           a line has two rows in `orders`
-    half_basket            an order of several lines is stored without all of them
     decided_twice          two rows in `stock_ledger`
+    half_basket            an order of several lines is stored without all of them
     event_missing          decided or parked since the event log began, and not in the log
     event_repeated         twice in the log
     event_without_cause    in the log, and neither decided nor parked
@@ -36,8 +36,8 @@ REPLAY_LOST = "replay_lost"
 VERDICT_WITHOUT_ORDER = "verdict_without_order"
 VERDICT_DIFFERS = "verdict_differs"
 STORED_TWICE = "stored_twice"
-HALF_BASKET = "half_basket"
 DECIDED_TWICE = "decided_twice"
+HALF_BASKET = "half_basket"
 EVENT_MISSING = "event_missing"
 EVENT_REPEATED = "event_repeated"
 EVENT_WITHOUT_CAUSE = "event_without_cause"
@@ -52,8 +52,8 @@ CHECKS = (
     VERDICT_WITHOUT_ORDER,
     VERDICT_DIFFERS,
     STORED_TWICE,
-    HALF_BASKET,
     DECIDED_TWICE,
+    HALF_BASKET,
     EVENT_MISSING,
     EVENT_REPEATED,
     EVENT_WITHOUT_CAUSE,

@@ -11,10 +11,11 @@ import httpx
 import pytest
 
 from database.connection import Connection
+from persist_worker.write import write
 from pipeline.contract import topology
 from tests.chaos.faults import failpoints
 from tests.support.brokers.broker import plain_channel, send_orders, unsettled
-from tests.support.data.orders import order
+from tests.support.data.orders import basket, order
 from tests.support.data.products import Audit
 from tests.support.services.ingest import ORDERS, elements_of, ingesting, insert_product, messages_in
 from tests.support.services.processes import Service, service_process
@@ -128,6 +129,43 @@ async def test_what_happened_once_does_not_happen_again(environment: dict[str, s
         for count in (3, 4):
             await publish(environment, topology.ORDER_ACCEPTED, product_id)
             await eventually(lambda count=count: holds(environment, CREATED, count))  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("name", "stored"),
+    [
+        ("persist.mid_copy", 0),
+        ("persist.commit_sent", 3),
+        ("persist.after_commit_before_forward", 3),
+        ("persist.after_forward_before_ack", 3),
+        ("stock.commit_sent", 3),
+        ("stock.after_commit_before_bust", 3),
+    ],
+)
+async def test_p1_p2_p3_a_basket_is_whole_wherever_its_worker_dies(
+    environment: dict[str, str], database: Connection, name: str, stored: int
+) -> None:
+    products = [await insert_product(environment["DATABASE_URL"], qty=50) for _ in range(3)]
+    wanted = basket(*((product_id, 2) for product_id in products))
+    async with failing(environment, f"{name}:kill") as worker:
+        if name.startswith("stock"):
+            await write(database, [wanted], [])
+        key = topology.ORDER_CREATED if name.startswith("stock") else topology.ORDER_ACCEPTED
+        async with plain_channel(environment["AMQP_URL"]) as channel:
+            await send_orders(channel, topology.ORDERS_EXCHANGE, key, wanted)
+        assert await worker.ended() == KILLED
+    await eventually(lambda: found_lines(database, stored))
+    async with service_process("persist_worker", environment), service_process("product_consumer", environment):
+        await eventually(lambda: verdicts(database))
+        await eventually(lambda: holds(environment, ACCEPTED, 0))
+    assert await found_lines(database, 3)
+    assert await verdicts(database) == {wanted.id: None}
+    assert [await Audit(database).qty(product_id) for product_id in products] == [48, 48, 48]
+    assert await Audit(database).unbalanced() == []
+
+
+async def found_lines(database: Connection, count: int) -> bool:
+    return bool(await database.fetchval("SELECT count(*) FROM orders") == count)
 
 
 # ── product_consumer

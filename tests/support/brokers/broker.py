@@ -12,7 +12,7 @@ import aiormq.exceptions
 import httpx
 from aio_pika.abc import AbstractChannel, AbstractConnection
 
-from pipeline.contract.orders import SCHEMA, Order, schema_of_all
+from pipeline.contract.orders import SCHEMA, AnyOrder, schema_of_all
 from pipeline.process import lifecycle
 from pipeline.process.settings import PipelineSettings
 from tests.support.data.orders import body_of
@@ -73,7 +73,7 @@ async def send(
         await target.publish(message, key)
 
 
-async def send_orders(channel: AbstractChannel, exchange: str, key: str, *orders: Order) -> None:
+async def send_orders(channel: AbstractChannel, exchange: str, key: str, *orders: AnyOrder) -> None:
     """Publish the orders as one message, as the services do."""
     await send(
         channel, exchange, key, body_of(*orders), headers={"schema": schema_of_all(orders), "orders": len(orders)}
