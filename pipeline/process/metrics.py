@@ -231,7 +231,7 @@ DEAD_LETTERS_WAITING = _gauge(
     "reason",
 )
 
-ROWS_STORED = _counter("orders_stored", "Rows written to orders.")
+ROWS_STORED = _counter("orders_stored", "Orders written to the database.")
 DUPLICATES = _counter("orders_duplicate", "Redelivered or repeated orders that were dropped, by stage.", "stage")
 COPY_PATH = _counter("copy_path", "Batches, by how they were written to orders: direct, staging, bisect.", "path")
 ACCEPT_TO_STORED = BatchHistogram(

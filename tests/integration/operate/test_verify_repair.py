@@ -105,7 +105,7 @@ async def _is_sent(environment: Mapping[str, str]) -> bool:
 async def test_what_is_sent_is_what_persist_worker_sent(
     environment: dict[str, str], connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resend, "MESSAGE_ORDERS", 2)
+    monkeypatch.setattr(resend, "MESSAGE_LINES", 2)
     them = [
         order(A, 3, price="0.10", at_ms=1, request_hash="00ff", client="shop"),
         order(A, at_ms=2),
@@ -209,7 +209,7 @@ async def test_what_is_not_confirmed_is_not_said_to_be_sent(
     async def publish(*_: object, **__: object) -> Outcome:
         return next(answers)
 
-    monkeypatch.setattr(resend, "MESSAGE_ORDERS", 3)
+    monkeypatch.setattr(resend, "MESSAGE_LINES", 3)
     monkeypatch.setattr(Publisher, "publish", publish)
     with pytest.raises(HeadraceError, match=r"did not confirm 1 orders .*; 3 were sent before") as raised:
         await resend.resend(connection, environment["AMQP_URL"], 0)
