@@ -11,7 +11,8 @@ from ingest_api.documents.event_operations import EVENTS
 from persist_worker.write import prepare, write
 from pipeline.contract import topology
 from pipeline.contract.columns import selected
-from pipeline.contract.orders import COLUMNS, Order, decode_order, encode_order, order_from, split_body
+from pipeline.contract.order_rows import order_from
+from pipeline.contract.orders import COLUMNS, Order, decode_order, encode_order, split_body
 from pipeline.contract.stages import Stage
 from stack.operate.repair import resend
 from tests.support.brokers.broker import plain_channel, send_orders

@@ -49,7 +49,7 @@ def body_of(*orders: AnyOrder) -> bytes:
     return join_orders(map(encode_order, orders))
 
 
-def by_id(*orders: Order) -> dict[str, Order]:
+def by_id(*orders: AnyOrder) -> dict[str, AnyOrder]:
     return {it.id: it for it in orders}
 
 

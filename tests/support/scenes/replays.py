@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from database.connection import Connection
 from database.dead_letters import DeadLetter, park
 from pipeline.contract import topology
-from pipeline.contract.orders import Order
+from pipeline.contract.orders import AnyOrder
 from pipeline.contract.reasons import Reason
 from pipeline.contract.stages import Stage
 from stack.operate.dead.replay import Replayed, Send, declare, replay, send_by
@@ -39,7 +39,7 @@ async def replay_all(environment: dict[str, str]) -> Replayed:
 
 
 async def park_orders(
-    connection: Connection, stage: Stage, *orders: Order, reason: Reason = Reason.INVALID_DATA
+    connection: Connection, stage: Stage, *orders: AnyOrder, reason: Reason = Reason.INVALID_DATA
 ) -> None:
     await park(connection, stage, [DeadLetter.of_order(it, reason, "") for it in orders])
 
