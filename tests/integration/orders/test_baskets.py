@@ -145,6 +145,19 @@ async def test_a_basket_is_in_the_list_of_each_of_its_products(connection: Conne
     assert listed[0] == {**accepted(second), "status": "PROCESSED", "final": True}
 
 
+async def test_every_filter_finds_a_basket_once_and_shows_it_whole(connection: Connection, ingest: Ingest) -> None:
+    """Its reference is in the row of line 0 alone, and the product that is asked for in another."""
+    it = basket((A, 1), (B, 2), reference="4711-a")
+    await settle(connection, [it, order(A, at_ms=1), basket((A, 1), (C, 99), at_ms=2)])
+    whole = {**accepted(it), "status": "PROCESSED", "final": True}
+    for query in (f"product={B}", "reference=4711-a", f"product={B}&reference=4711-a&status=PROCESSED", f"id={it.id}"):
+        assert (await ingest.get(f"{ORDERS}?{query}")).json() == [whole]
+    assert len((await ingest.get(f"{ORDERS}?product={A}")).json()) == 3
+    assert len((await ingest.get(ORDERS)).json()) == 3
+    (failed,) = (await ingest.get(f"{ORDERS}?status=FAILED")).json()
+    assert failed["failed_line"] == 1
+
+
 async def test_p11_an_event_shows_the_basket_as_get_does_and_names_its_products(
     connection: Connection, ingest: Ingest
 ) -> None:
