@@ -9,6 +9,7 @@ import pytest
 
 from database.connection import Connection
 from persist_worker.write import prepare, write
+from pipeline.contract.fields import EXAMPLE_PRODUCT
 from pipeline.contract.orders import AnyOrder, Basket
 from pipeline.contract.reasons import Reason
 from product_consumer.ledger import Recorded, record, sort_out
@@ -119,7 +120,7 @@ async def test_p2_overlapping_batches_at_once_give_each_basket_one_verdict(
 
 @pytest.mark.parametrize(
     "poison",
-    [{"product_id": "y"}, {"product_id": new_product_id().upper()}, {"quantity": 0}, {"quantity": 2**31}],
+    [{"product_id": "y"}, {"product_id": EXAMPLE_PRODUCT.upper()}, {"quantity": 0}, {"quantity": 2**31}],
     ids=str,
 )
 def test_p10_a_basket_with_a_bad_line_is_sorted_out_whole(poison: dict[str, object]) -> None:
