@@ -1,7 +1,7 @@
 -- The event log: every verdict and every parked order, numbered in an order in which no event can be skipped.
 --
 -- A trigger writes one row for each statement that decides or parks orders, in that statement's transaction. So an
--- event exists exactly if its cause is committed, whoever wrote it: a worker of the release before, or psql. For an
+-- event exists exactly if its cause is committed, even if psql or a worker of the release before wrote it. For an
 -- order it costs 16 bytes, and 0.3 µs in batches of 250 (COPY of stock_ledger, measured with and without). An indexed
 -- column of the ledger took as long and four times the WAL.
 --
@@ -89,7 +89,7 @@ BEGIN
     SELECT * INTO log FROM event_log FOR UPDATE;
     before := log.last_offset;
     -- In the order of ids. Of two events of one order, the later began after the commit of the earlier, so it has the
-    -- greater id, and whoever sees it sees the earlier one as well.
+    -- greater id, and a snapshot that has it has the earlier one as well.
     WITH waiting AS (
         SELECT id, size, sum(size) OVER (ORDER BY id) AS upto
         FROM (SELECT id, size FROM event_batches WHERE first_offset IS NULL ORDER BY id LIMIT most) AS oldest

@@ -268,7 +268,7 @@ PRODUCT_EVENTS = _counter(
 
 # ── event_relay
 
-# Each event_relay reports all hooks, whoever sends to them: take the maximum over the processes.
+# Each event_relay reports all hooks, also those of another relay: take the maximum over the processes.
 HOOKS = _gauge("hooks", "Webhooks: active, failing (the last attempt failed), paused.", "state")
 HOOK_LAG = _gauge(
     "hook_lag_events",

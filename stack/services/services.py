@@ -138,7 +138,7 @@ class Services:
             own[f"{name.upper()}_HEALTH_HOST"] = LOOPBACK
             own[f"{name.upper()}_HEALTH_PORT"] = str(self.ports.choose(_health_of(name), port))
         defaults = {
-            # Here hooks may reach this machine: whoever adds one has it already.
+            # Here hooks may reach this machine: an operator who adds a hook can reach it anyway.
             "EVENT_RELAY_ALLOW_PRIVATE_ADDRESSES": "true",
             "INGEST_API_PRODUCTS_URL": f"http://localhost:{self.ports.chosen['product_api']}",
             "PRODUCT_API_ORDERS_URL": f"http://localhost:{self.ports.chosen['ingest_api']}",

@@ -155,7 +155,7 @@ async def test_p11_what_is_rolled_back_is_no_event(connection: Connection) -> No
 
 
 async def test_p11_many_that_number_at_once_give_each_event_one_offset(database_url: str) -> None:
-    """While others commit: offsets are 1, 2, 3 …, and whoever has seen offset N has seen all up to it."""
+    """While others commit: offsets are 1, 2, 3 …, and a reader that has seen offset N has seen all up to it."""
     many = [[order(A) for _ in range(5)] for _ in range(40)]
     seen: list[list[int]] = [[] for _ in range(4)]
 

@@ -41,7 +41,7 @@ Level = Literal["server", "database", "role"]
 _CALM = "&".join(f"{setting}=0" for setting in HOSTILE if "timeout" in setting)
 
 # What a verdict takes on a busy machine; under repeatable read it took 5 to 30 s.
-PROMPTLY_S = 4.5
+PROMPTLY_S = 3.0
 
 
 @asynccontextmanager
