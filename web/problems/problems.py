@@ -40,6 +40,13 @@ class FieldError(msgspec.Struct, frozen=True, omit_defaults=True):
     """Its name in the query."""
 
 
+def below(error: FieldError, pointer: str) -> FieldError:
+    """The same error in a body that stands at `pointer` in a larger one."""
+    if error.pointer is None:
+        return error
+    return msgspec.structs.replace(error, pointer=f"#{pointer}{error.pointer.removeprefix('#')}")
+
+
 class Problem(Exception):
     """One error, ready to be sent. Also an ASGI application that sends itself."""
 
@@ -68,12 +75,7 @@ class Problem(Exception):
 
     def below(self, pointer: str) -> "Problem":
         """The same problem for a body that stands at `pointer` in a larger one."""
-        moved = [
-            msgspec.structs.replace(error, pointer=f"#{pointer}{error.pointer.removeprefix('#')}")
-            if error.pointer is not None
-            else error
-            for error in self.errors
-        ]
+        moved = [below(error, pointer) for error in self.errors]
         return Problem(self.kind, self.detail, errors=moved, retry_after_s=self.retry_after_s, headers=self.headers)
 
     def body(self) -> bytes:
@@ -151,8 +153,26 @@ def unknown_product(product_id: str) -> Problem:
     return Problem(kinds.UNKNOWN_PRODUCT, detail, errors=[FieldError(detail, pointer="#/productId")])
 
 
+def unknown_lines(products: Mapping[int, str]) -> Problem:
+    """Lines of an order whose products do not exist. `products`: by the number of the line; at least one."""
+    errors = [_at_line(line, f"There is no product {it}, or it was deleted.") for line, it in products.items()]
+    which = errors[0].detail if len(errors) == 1 else f"There are no products for {len(errors)} lines: see errors."
+    return Problem(kinds.UNKNOWN_PRODUCT, f"{which} Take the ids of products from GET /products.", errors=errors)
+
+
 def out_of_stock(product_id: str) -> Problem:
     return Problem(kinds.OUT_OF_STOCK, f"Product {product_id} is sold out. Order again once it is restocked.")
+
+
+def sold_out_lines(products: Mapping[int, str]) -> Problem:
+    """Lines of an order whose products are sold out. `products`: as of `unknown_lines`."""
+    errors = [_at_line(line, f"Product {it} is sold out.") for line, it in products.items()]
+    which = errors[0].detail if len(errors) == 1 else f"The products of {len(errors)} lines are sold out: see errors."
+    return Problem(kinds.OUT_OF_STOCK, f"{which} Order without them, or once they are restocked.", errors=errors)
+
+
+def _at_line(line: int, detail: str) -> FieldError:
+    return FieldError(detail, pointer=f"#/lines/{line}/productId")
 
 
 def request_in_flight() -> Problem:

@@ -7,26 +7,19 @@ within included. A body that msgspec refuses, or that has more colons than membe
 A member that no field reads is refused: the client meant something by it, and would never learn that it was ignored.
 """
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar, get_args, get_type_hints
 from urllib.parse import quote
 
 import msgspec
 from msgspec import UnsetType, inspect
 
-from web.problems.problems import FieldError, Problem, invalid, invalid_values, malformed
+from web.problems.problems import FieldError, Problem, below, invalid, invalid_values
 from web.requests.readable_text import with_escapes
+from web.requests.strict_json import MAX_SHOWN, NOT_JSON, check_strictly, not_json, shown
 
 S = TypeVar("S", bound=msgspec.Struct)
-
-# msgspec raises UnicodeDecodeError for text that is not UTF-8, and RecursionError for deep nesting, not DecodeError.
-_NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-
-# How much of a client's own text an answer repeats.
-_MAX_SHOWN = 60
 
 # Unknown members that are named, each at its pointer. A body of the largest size has thousands, and naming all of them
 # would make the answer twenty times as large as the request.
@@ -38,41 +31,65 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _elements = msgspec.json.Decoder(list[msgspec.Raw])
 
 
+class WrongElements(ValueError):
+    """Some elements of a list are not allowed. `errors`: of each, with its pointer within the list."""
+
+    def __init__(self, errors: Sequence[FieldError]) -> None:
+        super().__init__(f"{len(errors)} elements")
+        self.errors = errors
+
+
 class Rule(NamedTuple):
     """A rule for a field that its type cannot express."""
 
     expected: str
     """What the field must be, in words for the client."""
     check: Callable[[Any], object]
-    """Raises ValueError for a value that is not allowed."""
+    """Raises ValueError for a value that is not allowed; WrongElements to say which elements of a list are not."""
     is_private: bool = False
     """Whether the value is the client's own: then no problem repeats it."""
+    elements: "JsonBody[Any] | None" = None
+    """Of a list: decodes one of its elements, all of whose members are required."""
+
+
+class Instead(NamedTuple, Generic[S]):
+    """Another kind of body that comes in the same place."""
+
+    member: str
+    """A body that has it is of that kind."""
+    body: "JsonBody[S]"
 
 
 class JsonBody(Generic[S]):
     """Decodes one kind of body: a Struct, from whose types and Meta its OpenAPI schema is made as well."""
 
-    def __init__(self, kind: type[S], **rules: Rule) -> None:
+    def __init__(self, kind: type[S], instead: Instead[S] | None = None, /, **rules: Rule) -> None:
         """`kind` forbids unknown fields. `rules`: by the name of the field; every field that is not an integer has one.
 
         They explain what was refused. The caller of `decode` applies them, and raises `refusal` for what they forbid.
+        `instead` costs a body of `kind` nothing.
         """
         self._decoder = msgspec.json.Decoder(kind)
         assert kind.__struct_config__.forbid_unknown_fields, f"{kind.__name__} would drop members silently"
+        self._instead = instead
         self._fields = list(_fields_of(kind, rules))
-        self._required = sum(field.required for field in self._fields)
+        self.required = sum(field.required for field in self._fields)
+        """How many members a body has at the least."""
         self._private = [it.name for it in self._fields if it.rule.is_private]
         self._optional = [(it.name, it.default) for it in msgspec.structs.fields(kind) if not it.required]
+        self._lists = [(name, it.elements.required) for name, it in rules.items() if it.elements is not None]
 
     def decode(self, body: bytes) -> S:
         """Decode a body. Raises Problem: 400 if it is not JSON or has a member twice, 422 with all faulty fields."""
         try:
             content = self._decoder.decode(body)
-        except _NOT_JSON:
+        except NOT_JSON:
+            if self._instead is not None and _has_member(body, self._instead.member):
+                return self._instead.body.decode(body)
             raise self.refusal(body) from None
         # Each required member is there, with a colon of its own. If there is no other colon, there is no other member.
         colons = body.count(b":")
-        if colons != self._required and not self._has_each_once(content, body, colons):
+        if colons != self.required and not self._has_each_once(content, body, colons):
             self._check_strictly(body)
         return content
 
@@ -81,11 +98,13 @@ class JsonBody(Generic[S]):
 
         A reader that keeps the last of two equal names finds fewer members than the body has colons outside of strings.
         """
-        found, within = self._required, 0
+        found, within = self.required, 0
         for name, default in self._optional:
             value = getattr(content, name)
             found += value is not default
             within += len(value) if type(value) is dict else 0
+        for name, members in self._lists:
+            within += members * len(getattr(content, name))
         found += within
         if colons == found or (outside := _colons_outside_of_strings(body)) == found:
             return True
@@ -94,7 +113,7 @@ class JsonBody(Generic[S]):
 
     def _check_strictly(self, body: bytes) -> None:
         """As check_strictly. Does not name a member within a private one."""
-        with suppress(*_NOT_JSON):
+        with suppress(*NOT_JSON):
             members = _members.decode(body)
             for name in self._private:
                 check_strictly(bytes(members.get(name, b"0")), may_name=False)
@@ -109,12 +128,30 @@ class JsonBody(Generic[S]):
             return problem
         except msgspec.ValidationError:
             return invalid("", "The body must be a JSON object.")
-        except _NOT_JSON as fault:
-            return _malformed(fault)
-        errors = [error for field in self._fields if (error := field.error_in(members)) is not None]
-        errors += unknown_members(members, [field.name for field in self._fields])
+        except NOT_JSON as fault:
+            return not_json(fault)
+        errors = self._errors_in(members)
         assert errors, "refused, and nothing is wrong with it"
         return invalid_values(errors)
+
+    def errors_in_element(self, raw: msgspec.Raw) -> list[FieldError]:
+        """What is wrong in an element of a list, if anything, with pointers within it."""
+        try:
+            members = _members.decode(raw)
+        except msgspec.ValidationError:
+            return [FieldError("An element of this list must be a JSON object.", pointer="#")]
+        return self._errors_in(members)
+
+    def _errors_in(self, members: dict[str, msgspec.Raw]) -> list[FieldError]:
+        errors = [error for field in self._fields for error in field.errors_in(members)]
+        return errors + unknown_members(members, [field.name for field in self._fields])
+
+
+def _has_member(body: bytes, name: str) -> bool:
+    try:
+        return name in _members.decode(body)
+    except NOT_JSON:
+        return False
 
 
 def _colons_outside_of_strings(body: bytes) -> int:
@@ -136,29 +173,11 @@ def elements_of(body: bytes, most: int | None = None) -> list[bytes]:
     except msgspec.ValidationError:
         check_strictly(body)
         raise invalid("", "The body must be a JSON array.") from None
-    except _NOT_JSON as error:
-        raise _malformed(error) from None
+    except NOT_JSON as error:
+        raise not_json(error) from None
     if most is not None and len(elements) > most:
         raise invalid("", f"The array has {len(elements)} elements. Send {most} at the most.")
     return [bytes(element) for element in elements]
-
-
-def check_strictly(body: bytes, *, may_name: bool = True) -> None:
-    """Raises Problem (400) for a body that is not JSON, and for JSON that readers understand differently. That is:
-    duplicate members (RFC 8259, section 4) and halves of surrogate pairs (section 8.2).
-
-    `may_name`: whether the problem may repeat the name of a member.
-    """
-    unique = partial(_unique, may_name=may_name)
-    try:
-        # Numbers stay text: nothing is computed from them, and parsing 60,000 digits takes long.
-        content = json.loads(
-            body.decode(), object_pairs_hook=unique, parse_constant=_refuse_constant, parse_int=str, parse_float=str
-        )
-        if b"\\u" in body:
-            json.dumps(content, ensure_ascii=False).encode()
-    except (ValueError, RecursionError) as error:
-        raise _malformed(error) from None
 
 
 def unknown_members(names: Iterable[str], known: Sequence[str]) -> list[FieldError]:
@@ -173,7 +192,7 @@ def unknown_members(names: Iterable[str], known: Sequence[str]) -> list[FieldErr
 
 def _unknown_member(name: str, takes: str) -> FieldError:
     pointer = f"#/{_pointed(name)}" if len(name) <= _MAX_POINTED else "#"
-    return FieldError(f"The member {_shown(name)} is unknown. {takes}", pointer=pointer)
+    return FieldError(f"The member {shown(name)} is unknown. {takes}", pointer=pointer)
 
 
 def _pointed(name: str) -> str:
@@ -191,16 +210,37 @@ class _Field(NamedTuple):
     required: bool
     decoder: "msgspec.json.Decoder[Any]"
     rule: Rule
+    most: int | None
+    """Elements that a list may have."""
 
-    def error_in(self, members: dict[str, msgspec.Raw]) -> FieldError | None:
+    def errors_in(self, members: dict[str, msgspec.Raw]) -> Sequence[FieldError]:
         raw = members.get(self.name)
         if raw is None:
-            return self._error("is missing: it") if self.required else None
+            return [self._error("is missing: it")] if self.required else []
+        errors = self._errors_in_elements(raw)
         try:
             self.rule.check(self.decoder.decode(raw))
+        except WrongElements as wrong:
+            errors += [below(error, f"/{self.name}") for error in wrong.errors]
         except ValueError:  # msgspec's errors are ValueErrors
-            return self._error("", "" if self.rule.is_private else _not(bytes(raw)))
-        return None
+            errors = errors or [self._error("", "" if self.rule.is_private else _not(bytes(raw)))]
+        return errors
+
+    def _errors_in_elements(self, raw: msgspec.Raw) -> list[FieldError]:
+        """What is wrong in the elements of a list, unless it is no list or has too many."""
+        if self.rule.elements is None:
+            return []
+        try:
+            elements = _elements.decode(raw)
+        except msgspec.ValidationError:
+            return []
+        if self.most is None or len(elements) > self.most:
+            return []
+        return [
+            below(error, f"/{self.name}/{place}")
+            for place, element in enumerate(elements)
+            for error in self.rule.elements.errors_in_element(element)
+        ]
 
     def _error(self, missing: str, but: str = "") -> FieldError:
         detail = " ".join(filter(None, (self.name, missing, "must be", self.rule.expected)))
@@ -214,7 +254,7 @@ def _fields_of(kind: type[msgspec.Struct], rules: dict[str, Rule]) -> Iterator[_
     for field in info.fields:
         wanted = _without_unset(hints[field.name])
         rule = rules.get(field.name) or _integer_rule(inspect.type_info(wanted))
-        yield _Field(field.encode_name, field.required, msgspec.json.Decoder(wanted), rule)
+        yield _Field(field.encode_name, field.required, msgspec.json.Decoder(wanted), rule, _most_in(wanted))
 
 
 def _without_unset(hint: Any) -> Any:
@@ -224,10 +264,20 @@ def _without_unset(hint: Any) -> Any:
     return wanted
 
 
-def _integer_rule(kind: inspect.Type) -> Rule:
-    """A rule from an integer's bounds. 1.0 is refused, because not every JSON reader takes it for a whole number."""
+def _most_in(hint: Any) -> int | None:
+    kind = _bare(inspect.type_info(hint))
+    return kind.max_length if isinstance(kind, inspect.ListType) else None
+
+
+def _bare(kind: inspect.Type) -> inspect.Type:
     while isinstance(kind, inspect.Metadata):
         kind = kind.type
+    return kind
+
+
+def _integer_rule(kind: inspect.Type) -> Rule:
+    """A rule from an integer's bounds. 1.0 is refused, because not every JSON reader takes it for a whole number."""
+    kind = _bare(kind)
     assert isinstance(kind, inspect.IntType), "this field needs a Rule"
     expected = f"a whole number from {kind.ge} to {kind.le}, without a decimal point or an exponent"
     return Rule(expected, lambda _: None)
@@ -236,48 +286,4 @@ def _integer_rule(kind: inspect.Type) -> Rule:
 def _not(raw: bytes) -> str:
     """What was sent instead, if it is short, with escapes so that a reader sees what is wrong."""
     text = with_escapes(raw.strip().decode())
-    return f", not {text}" if len(text) <= _MAX_SHOWN else ""
-
-
-def _unique(pairs: list[tuple[str, Any]], *, may_name: bool) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) < len(pairs):
-        twice = _first_repeated(name for name, _ in pairs)
-        member = f"The member {_shown(twice)}" if may_name else "A member"
-        raise malformed(f"{member} comes twice in one object. Send it once.")
-    return members
-
-
-def _shown(name: str) -> str:
-    """The name of a member as JSON, cut if it is long."""
-    text = json.dumps(name)
-    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"
-
-
-def _first_repeated(names: Iterable[str]) -> str:
-    """The first name that comes twice. One pass: counting each of 100,000 names, the most in a body, takes minutes."""
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            return name
-        seen.add(name)
-    raise AssertionError("no name comes twice")
-
-
-def _refuse_constant(name: str) -> None:
-    """Refuse NaN and Infinity, which Python's reader accepts."""
-    raise ValueError(f"{name} is no JSON number")
-
-
-def _malformed(error: Exception) -> Problem:
-    """The problem for an error, in the words of JSON instead of its decoders'."""
-    if isinstance(error, RecursionError):
-        return malformed("The body is nested too deeply to be read.")
-    if isinstance(error, UnicodeEncodeError):
-        return malformed("The body has half of a surrogate pair in a string. Send both halves, or plain UTF-8.")
-    if isinstance(error, UnicodeDecodeError):
-        return malformed(f"The body is not UTF-8: the byte at {error.start} does not belong there.")
-    if isinstance(error, json.JSONDecodeError):
-        reason = error.msg.partition(" (")[0].removesuffix(" at")
-        return malformed(f"The body is not valid JSON at character {error.pos}: {reason}.")
-    return malformed(f"The body is not valid JSON: {error}.")
+    return f", not {text}" if len(text) <= MAX_SHOWN else ""

@@ -11,7 +11,8 @@ from ingest_api.requests import decode_request
 from product_api.requests import decode_patch, decode_product, decode_restock
 from tests.support.data.problems import pointer_of
 from web.problems.problems import Problem
-from web.requests.json_body import check_strictly, elements_of
+from web.requests.json_body import elements_of
+from web.requests.strict_json import check_strictly
 
 MAX_BYTES = 1024**2
 # CPU time, which other processes do not add to. The dearest of these bodies takes 0.15 s on a slow core; what grows
