@@ -49,8 +49,8 @@ def _rows(basket: Basket) -> Iterator[object]:
         rest = _NOTHING
 
 
-def orders_of(rows: Iterable[Any]) -> Iterator[AnyOrder]:
-    """The orders of rows that have the members of all columns, those of an order together and by line.
+def orders_of(rows: Iterable[Any], columns: Sequence[Column] = COLUMNS) -> Iterator[AnyOrder]:
+    """The orders of rows that have the members of `columns` and OF_BASKET, those of an order together and by line.
 
     Leaves out a basket of which a line is missing: it is no order.
     """
@@ -58,12 +58,12 @@ def orders_of(rows: Iterable[Any]) -> Iterator[AnyOrder]:
         first, *others = lines
         count = first["line_count"]
         if count is None:
-            yield order_from(first)
+            yield _order(first, columns)
         elif [first["line"], *(it["line"] for it in others)] == list(range(count)):
-            yield _basket([first, *others])
+            yield _basket([first, *others], columns)
 
 
-def order_from(row: Any, columns: Sequence[Column] = COLUMNS) -> Order:
+def _order(row: Any, columns: Sequence[Column]) -> Order:
     """An order of one line as it was accepted, from a row that has each of `columns` by the name of its member."""
     return Order(**_members(row, columns), status="PENDING")
 
@@ -72,10 +72,10 @@ def _members(row: Any, columns: Iterable[Column]) -> dict[str, Any]:
     return {it.member: it.value_of(row[it.member]) for it in columns}
 
 
-def _basket(rows: Sequence[Any]) -> Basket:
+def _basket(rows: Sequence[Any], columns: Sequence[Column]) -> Basket:
     lines = tuple(OrderLine(**{name: row[name] for name in _OF_LINE}) for row in rows)
     total = sum((it.total_price for it in lines), Decimal(0))
-    shared = _members(rows[0], (it for it in COLUMNS if it.member not in _OF_LINE))
+    shared = _members(rows[0], (it for it in columns if it.member not in _OF_LINE))
     return Basket(**shared, lines=lines, total_price=total, status="PENDING")
 
 

@@ -5,7 +5,7 @@ body is a JSON array of such objects, so batches are made, merged and split by j
 
     encode_order → join_bodies([b"[…]", b"[…]"]) → decode_body
 
-An order of one line is an Order, one of several lines a Basket. Most messages hold Orders alone, so a body is first
+An order is an Order, of one product, or a Basket, of lines. Most messages hold Orders alone, so a body is first
 decoded as a list of them, and element by element only if that fails.
 
 msgspec does this work rather than orjson, because it decodes straight into typed structs (0.9 µs an order, measured)
@@ -32,8 +32,8 @@ SCHEMA = 1
 """What a message says if it needs no later version."""
 _SCHEMA_OF_DETAILS = 2
 
-MIN_LINES, MAX_LINES = 2, 50
-"""Of a basket. A basket of one line is an Order."""
+MIN_LINES, MAX_LINES = 1, 50
+"""Of a basket. One of a single line is still a Basket, because its client sent lines and is answered with lines."""
 
 
 class _Details(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
@@ -86,7 +86,7 @@ class OrderLine(msgspec.Struct, frozen=True, gc=False):
 
 
 class Basket(_Details, frozen=True, gc=False, omit_defaults=True):
-    """An accepted order of several lines, each of another product: all are delivered, or none."""
+    """An accepted order of lines, each of another product: all are delivered, or none."""
 
     id: OrderId
     lines: tuple[OrderLine, ...]
