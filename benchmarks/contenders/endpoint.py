@@ -14,7 +14,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from benchmarks.contenders.prices import Prices
-from ingest_api.requests import canonical_product_id, decode_request
+from ingest_api.requests import BasketRequest, canonical_product_id, decode_request
 from pipeline.contract.orders import Order, encode_order
 from web.problems import problems
 from web.problems.problems import Problem
@@ -44,6 +44,8 @@ class OrderEndpoint:
 
     async def _order(self, body: bytes) -> Order:
         request = decode_request(body)
+        if isinstance(request, BasketRequest):
+            raise problems.invalid("/lines", "Only Headrace takes several lines. Send a productId and a quantity.")
         product_id = canonical_product_id(request.product_id)
         if (price := await self.prices.of(UUID(product_id))) is None:
             raise problems.unknown_product(product_id)

@@ -133,7 +133,8 @@ def _request_and_response() -> None:
 
     from ingest_api import app
     from ingest_api.intake.accept import AcceptOrder
-    from ingest_api.requests import decode_request, price
+    from ingest_api.prices.pricing import price
+    from ingest_api.requests import decode_request
     from web.problems.problems import Problem
     from web.requests.head import head_of
 

@@ -2,15 +2,16 @@
 
 import asyncio
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import NamedTuple
 
-import asyncpg
+import msgspec
 import structlog
 
 from database.sessions import Pool, StoreUnavailable, reading
 from pipeline.contract.columns import selected
-from pipeline.contract.order_rows import order_from
-from pipeline.contract.orders import ANSWERED, Basket, InvalidOrder, Order, decode_body
+from pipeline.contract.order_rows import orders_of
+from pipeline.contract.orders import ANSWERED, INTERNAL, OF_BASKET, AnyOrder, InvalidOrder, decode_body
 from pipeline.contract.reasons import Reason
 from pipeline.contract.stages import Stage
 from pipeline.process.breaker import Breaker
@@ -18,21 +19,22 @@ from pipeline.process.breaker import Breaker
 log = structlog.get_logger()
 
 PENDING = "PENDING"
-_MEMBERS = [it.member for it in ANSWERED]
+_COLUMNS = (*ANSWERED, *OF_BASKET)
+_INTERNAL = {"traceparent": None, **{it.member: None for it in INTERNAL}}
 _MAX_AT_ONCE = 5_000
 
 # A dead letter of an order that is not stored holds the order as accepted, and a replay stores exactly that.
 _ACCEPTED = f"""
-    SELECT {selected(ANSWERED, "orders")}, NULL AS body FROM orders WHERE id = ANY($1::uuid[]) AND line_count IS NULL
+    SELECT {selected(_COLUMNS, "orders")}, NULL AS body FROM orders WHERE id = ANY($1::uuid[])
     UNION ALL
-    SELECT {", ".join("NULL" for _ in ANSWERED)}, body FROM dead_letters
+    SELECT {", ".join("NULL" for _ in _COLUMNS)}, body FROM dead_letters
     WHERE order_id = ANY($1::uuid[]) AND stage = '{Stage.PERSIST}' AND reason <> '{Reason.ID_CONFLICT}'
 """
 
 
 class _Question(NamedTuple):
     ids: Sequence[str]
-    answer: "asyncio.Future[dict[str, Order]]"
+    answer: "asyncio.Future[dict[str, AnyOrder]]"
 
     def fail(self, error: BaseException) -> None:
         if not self.answer.done():
@@ -51,7 +53,7 @@ class AcceptedOrders:
         self._questions: list[_Question] = []
         self._asking: asyncio.Task[None] | None = None
 
-    async def find(self, ids: Sequence[str], *, can_do_without: bool = False) -> dict[str, Order]:
+    async def find(self, ids: Sequence[str], *, can_do_without: bool = False) -> dict[str, AnyOrder]:
         """The accepted ones of these orders, by id, as they were answered then. Raises StoreUnavailable.
 
         `can_do_without`: while PostgreSQL is away, raise at once; the query that tries it again keeps nobody waiting. A
@@ -98,7 +100,7 @@ class AcceptedOrders:
                 if not question.answer.done():
                     question.answer.set_result({it: found[it] for it in question.ids if it in found})
 
-    async def _ask(self, ids: Sequence[str]) -> dict[str, Order]:
+    async def _ask(self, ids: Sequence[str]) -> dict[str, AnyOrder]:
         try:
             async with reading(self._pool, self._timeout_s) as connection:
                 rows = await connection.fetch(_ACCEPTED, ids)
@@ -106,27 +108,23 @@ class AcceptedOrders:
             self._breaker.failed(error)
             raise
         self._breaker.worked()
-        found: dict[str, Order] = {}
-        for row in sorted(rows, key=_is_stored):  # what is stored has the last word
-            if (order := _order(row)) is not None:
-                found[order.id] = order
-        return found
+        parked = [order for row in rows if row["body"] is not None and (order := _parked(row["body"])) is not None]
+        stored = sorted((row for row in rows if row["body"] is None), key=_id_and_line)
+        return {
+            order.id: order for order in (*parked, *orders_of(stored, ANSWERED))
+        }  # what is stored has the last word
 
 
-def _is_stored(row: asyncpg.Record) -> bool:
-    return row["body"] is None
+_id_and_line = itemgetter("id", "line")
 
 
-def _order(row: asyncpg.Record) -> Order | None:
-    if row["body"] is None:
-        return order_from(row, ANSWERED)
+def _parked(body: bytes) -> AnyOrder | None:
+    """The order in the body of a dead letter, as it was answered; None if it must be repaired before a replay."""
     try:
-        (order,) = decode_body(row["body"])
+        (order,) = decode_body(body)
     except (InvalidOrder, ValueError):
-        return None  # it must be repaired by hand before a replay
-    if isinstance(order, Basket):
-        return None  # no request becomes a basket yet
-    return Order(**{name: getattr(order, name) for name in _MEMBERS}, status=PENDING)
+        return None
+    return msgspec.structs.replace(order, status=PENDING, **_INTERNAL)
 
 
 def _take(questions: list[_Question]) -> list[_Question]:

@@ -62,7 +62,7 @@ from ingest_api.idempotency.records import (
 from ingest_api.idempotency.redis_trust import COMPLETE, NO_KEY_MEMORY, SETTLED, KeyMemory
 from ingest_api.idempotency.trust_judge import TrustJudge
 from pipeline.contract.order_ids import OrderIds
-from pipeline.contract.orders import Order
+from pipeline.contract.orders import AnyOrder, Basket, Order
 from web.problems import problems, unknown_outcomes
 from web.problems.problems import Problem
 
@@ -70,9 +70,9 @@ _PROBLEMS = {KeyConflict.IN_FLIGHT: problems.request_in_flight, KeyConflict.REUS
 # How often the store is asked for an order that is on its way to it.
 _ASK_AGAIN_S = 0.03
 
-Price = Callable[[Sequence[str], Sequence[Request]], Awaitable[list[Order | Problem]]]
+Price = Callable[[Sequence[str], Sequence[Request]], Awaitable[list[AnyOrder | Problem]]]
 """Prices requests, given the ids of their orders. Raises Problem (503)."""
-Publish = Callable[[Sequence[Order]], Awaitable[None]]
+Publish = Callable[[Sequence[AnyOrder]], Awaitable[None]]
 """Returns once the broker has confirmed. Raises Problem (503)."""
 
 
@@ -92,7 +92,7 @@ class Answer:
     """What became of each of the requests."""
 
     status: int
-    results: list[Order | Problem]
+    results: list[AnyOrder | Problem]
     is_replayed: bool
 
 
@@ -162,8 +162,8 @@ class KeyedOrders:
         return await self._publish(begun, memory, own, priced, stored, publish, is_sure=is_sure)
 
     def _in_doubt(
-        self, claim: Claim, own: _CandidateIds, requests: Sequence[Request], priced: list[Order | Problem] | None
-    ) -> tuple[Claim, list[Order | Problem]]:
+        self, claim: Claim, own: _CandidateIds, requests: Sequence[Request], priced: list[AnyOrder | Problem] | None
+    ) -> tuple[Claim, list[AnyOrder | Problem]]:
         """The prices in the claim. If they cannot be read, `priced`, and the store has the last word.
 
         Raises Problem if there is no `priced` under these ids either.
@@ -180,13 +180,13 @@ class KeyedOrders:
         claim: Claim,
         memory: KeyMemory,
         own: _CandidateIds,
-        priced: list[Order | Problem],
-        stored: dict[str, Order],
+        priced: list[AnyOrder | Problem],
+        stored: dict[str, AnyOrder],
         publish: Publish,
         *,
         is_sure: bool,
     ) -> Answer:
-        orders = [it for it in priced if isinstance(it, Order) and it.id not in stored]
+        orders = [it for it in priced if not isinstance(it, Problem) and it.id not in stored]
         if not orders:
             try:
                 return await self._answer_without(claim, own, priced, stored, is_sure=is_sure)
@@ -211,8 +211,8 @@ class KeyedOrders:
         self,
         claim: Claim,
         own: _CandidateIds,
-        priced: list[Order | Problem],
-        stored: dict[str, Order],
+        priced: list[AnyOrder | Problem],
+        stored: dict[str, AnyOrder],
         *,
         is_sure: bool,
     ) -> Answer:
@@ -228,7 +228,7 @@ class KeyedOrders:
         self._claims.remember(claim, pack(self._status, priced))
         return Answer(self._status, priced, is_replayed=False)
 
-    async def _found(self, candidates: list[_CandidateIds]) -> tuple[_CandidateIds, dict[str, Order]] | None:
+    async def _found(self, candidates: list[_CandidateIds]) -> tuple[_CandidateIds, dict[str, AnyOrder]] | None:
         """The ids under which orders are stored, and these orders; None: the store cannot be asked.
 
         Refused requests are looked up as well: an older release may have accepted them.
@@ -246,18 +246,18 @@ class KeyedOrders:
         return candidates[0], {}
 
     async def _priced(
-        self, own: _CandidateIds, requests: Sequence[Request], stored: dict[str, Order], price: Price
-    ) -> list[Order | Problem]:
+        self, own: _CandidateIds, requests: Sequence[Request], stored: dict[str, AnyOrder], price: Price
+    ) -> list[AnyOrder | Problem]:
         """Each order as it is stored, or priced now."""
         left = [(id_, it) for id_, it in zip(own.ids, requests, strict=True) if id_ not in stored]
         now = iter(await price([id_ for id_, _ in left], [it for _, it in left]))
         return [stored.get(order_id) or next(now) for order_id in own.ids]
 
     async def _begin(
-        self, keyed: KeyedRequest, candidates: list[_CandidateIds], priced: list[Order | Problem]
+        self, keyed: KeyedRequest, candidates: list[_CandidateIds], priced: list[AnyOrder | Problem]
     ) -> tuple[Claim | KeyConflict | Replay, KeyMemory]:
         """Claim the key. Refusals alone claim nothing: Redis is only asked whether there was an order before."""
-        is_order = any(isinstance(it, Order) for it in priced)
+        is_order = any(not isinstance(it, Problem) for it in priced)
         packed = pack(self._status, priced) if is_order else ""
         name = name_of(self._namespace, keyed.client, keyed.key, is_bulk=keyed.is_bulk)
         firsts, instead = [it.first for it in candidates], b""
@@ -285,7 +285,7 @@ class KeyedOrders:
         return memory.level >= SETTLED
 
     async def _is_still_so(
-        self, memory: KeyMemory, before: KeyMemory, candidates: list[_CandidateIds], stored: dict[str, Order]
+        self, memory: KeyMemory, before: KeyMemory, candidates: list[_CandidateIds], stored: dict[str, AnyOrder]
     ) -> bool:
         """Whether the store has no further orders since it was asked, which was before the memory was known settled.
 
@@ -304,8 +304,8 @@ class KeyedOrders:
         return orders.keys() <= stored.keys()
 
     async def _as_stored(
-        self, ids: Sequence[str], priced: list[Order | Problem], published: Sequence[Order]
-    ) -> list[Order | Problem]:
+        self, ids: Sequence[str], priced: list[AnyOrder | Problem], published: Sequence[AnyOrder]
+    ) -> list[AnyOrder | Problem]:
         """Wait until every published order is stored, and return the stored ones. Raises Problem.
 
         An order refused now may have been accepted before, and is stored by then too.
@@ -328,11 +328,11 @@ class KeyedOrders:
 
 
 def _all_stored(
-    own: _CandidateIds, requests: Sequence[Request], stored: dict[str, Order]
-) -> list[Order | Problem] | None:
+    own: _CandidateIds, requests: Sequence[Request], stored: dict[str, AnyOrder]
+) -> list[AnyOrder | Problem] | None:
     """Each order as it is stored, or its refusal; None: some are neither."""
     results = [stored.get(order_id, it) for order_id, it in zip(own.ids, requests, strict=True)]
-    known = [it for it in results if isinstance(it, (Order, Problem))]
+    known = [it for it in results if isinstance(it, (Order, Basket, Problem))]
     return known if len(known) == len(results) else None
 
 

@@ -13,8 +13,8 @@ from uuid import UUID
 
 import msgspec
 
-from ingest_api.requests import OrderRequest, to_order
-from pipeline.contract.orders import Order
+from ingest_api.requests import AnyRequest, BasketRequest, OrderRequest, RequestDetails, to_any_order
+from pipeline.contract.orders import AnyOrder, Order, lines_of
 from web.problems import problems
 from web.problems.kinds import KINDS
 from web.problems.problems import Problem
@@ -31,12 +31,15 @@ _REFUSALS: dict[str, Callable[[str], Problem]] = {
     "out-of-stock": problems.out_of_stock,
     "store-unavailable": lambda _: problems.store_unavailable(),
 }
+# The same of a basket, given the products of the lines that are to blame.
+_REFUSALS_OF_LINES: dict[str, Callable[[dict[int, str]], Problem]] = {
+    "unknown-product": problems.unknown_lines,
+    "out-of-stock": problems.sold_out_lines,
+    "store-unavailable": lambda _: problems.store_unavailable(),
+}
 
-Request = OrderRequest | Problem
-"""One element of a request: the order that it asks for, its product id canonical; or the problem with it."""
-
-# What a client may order besides a product and a quantity.
-_OPTIONAL = OrderRequest.__struct_fields__[2:]
+Request = AnyRequest | Problem
+"""One element of a request: the order that it asks for, its product ids canonical; or the problem with it."""
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 _decoder = msgspec.json.Decoder(tuple[int, list[str], list[int]])
@@ -82,15 +85,19 @@ class Replay:
     """As in `Claim`."""
 
 
-def fingerprint_of(ordered: OrderRequest | Order) -> bytes:
+def fingerprint_of(ordered: AnyRequest | AnyOrder) -> bytes:
     """Identifies a request under its key: a hash of what it orders, not of how it is written.
 
     An optional member that is left out is not hashed, so a release that adds one finds the keys of the one before. The
     order of the pairs of metadata is not hashed either: to a client that keeps them in a set, it means nothing.
-    `ordered`: the request, its product id canonical, or the order that it became.
+    A product alone and a basket of this one line differ, because their answers do. `ordered`: the request, its product
+    ids canonical, or the order that it became.
     """
-    more = {name: value for name in _OPTIONAL if (value := getattr(ordered, name)) is not None}
-    text = f"{ordered.product_id} {ordered.quantity}".encode()
+    more = {name: value for name in RequestDetails.__struct_fields__ if (value := getattr(ordered, name)) is not None}
+    if isinstance(ordered, (OrderRequest, Order)):
+        text = f"{ordered.product_id} {ordered.quantity}".encode()
+    else:
+        text = _encode([(line.product_id, line.quantity) for line in ordered.lines])
     return blake2b(text + _encode(more) if more else text, digest_size=FINGERPRINT_BYTES).digest()
 
 
@@ -133,7 +140,7 @@ def may_be_accepted(error: BaseException) -> bool:
     return not isinstance(error, Problem) or error.name == "outcome-unknown"
 
 
-def pack(status: int, results: Iterable[Order | Problem]) -> str:
+def pack(status: int, results: Iterable[AnyOrder | Problem]) -> str:
     """Packs what is remembered of a request: each order's price and time, or the name of the problem.
 
     It is small because it is kept for a day; the rest follows from the request and its key. One order takes 36 bytes.
@@ -144,7 +151,7 @@ def pack(status: int, results: Iterable[Order | Problem]) -> str:
     return msgspec.json.encode((status, list(table), places)).decode()
 
 
-def unpack(packed: str, order_ids: Sequence[str], requests: Sequence[Request]) -> tuple[int, list[Order | Problem]]:
+def unpack(packed: str, order_ids: Sequence[str], requests: Sequence[Request]) -> tuple[int, list[AnyOrder | Problem]]:
     """The status and what became of each request.
 
     Raises ValueError if `packed` cannot be read, or was packed for another number of requests. Also if it holds an
@@ -158,29 +165,42 @@ def unpack(packed: str, order_ids: Sequence[str], requests: Sequence[Request]) -
     return status, [_result(*it) for it in zip(noted, order_ids, requests, strict=True)]
 
 
-def _refusal(name: str, request: OrderRequest) -> Problem:
-    """The refusal again, even if this release would accept the request. Raises ValueError for an unknown name."""
-    if (refusal := _REFUSALS.get(name)) is not None:
-        return refusal(request.product_id)
+def _refusal(noted: str, request: AnyRequest) -> Problem:
+    """The refusal again, even if this release would accept the request. Raises ValueError for what nobody noted."""
+    name, *lines = noted.split("/")
+    if isinstance(request, OrderRequest) and name in _REFUSALS:
+        return _REFUSALS[name](request.product_id)
+    if isinstance(request, BasketRequest) and name in _REFUSALS_OF_LINES:
+        try:
+            return _REFUSALS_OF_LINES[name]({int(it): request.lines[int(it)].product_id for it in lines})
+        except IndexError as error:  # of another basket, or of no line
+            raise ValueError(f"not the lines of this basket: {noted!r}") from error
     if (kind := KINDS.get(name)) is None:
         raise ValueError(f"no problem: {name!r}")
     return Problem(kind, "The first request with this Idempotency-Key was refused so. Use a new key to order it now.")
 
 
-def _noted(result: Order | Problem) -> str:
+def _noted(result: AnyOrder | Problem) -> str:
     if isinstance(result, Problem):
-        return result.name
-    return f"{(result.created_at - _EPOCH) // _MICROSECOND} {result.unit_price}"
+        return "/".join([result.name, *_lines_to_blame(result)])
+    prices = " ".join([str(line.unit_price) for line in lines_of(result)])
+    return f"{(result.created_at - _EPOCH) // _MICROSECOND} {prices}"
 
 
-def _result(noted: str, order_id: str, request: Request) -> Order | Problem:
-    microseconds, space, price = noted.partition(" ")
-    if not space:
+def _lines_to_blame(problem: Problem) -> list[str]:
+    """The numbers of the lines that a refusal of a basket names."""
+    pointers = [error.pointer.split("/") for error in problem.errors if error.pointer is not None]
+    return [it[2] for it in pointers if it[1:2] == ["lines"] and problem.name in _REFUSALS_OF_LINES]
+
+
+def _result(noted: str, order_id: str, request: Request) -> AnyOrder | Problem:
+    microseconds, *prices = noted.split(" ")
+    if not prices:
         return request if isinstance(request, Problem) else _refusal(noted, request)
     if isinstance(request, Problem):
         raise ValueError("an order, of a request that is refused now")
     try:
-        unit_price, accepted_at = Decimal(price), _EPOCH + int(microseconds) * _MICROSECOND
+        unit_prices, accepted_at = [Decimal(it) for it in prices], _EPOCH + int(microseconds) * _MICROSECOND
     except (InvalidOperation, OverflowError) as error:
         raise ValueError(f"no price or no time: {noted!r}") from error
-    return to_order(order_id, request, request.product_id, unit_price, accepted_at)
+    return to_any_order(order_id, request, unit_prices, accepted_at)

@@ -13,10 +13,11 @@ from ingest_api.idempotency.keyed import KeyedOrders, KeyedRequest
 from ingest_api.idempotency.records import Request, fingerprint_of
 from ingest_api.intake.group_commit import Full, GroupCommit, Unavailable
 from ingest_api.prices.catalogue import Catalogue
-from ingest_api.requests import OrderRequest, canonical_product_id, decode_request, price
+from ingest_api.prices.pricing import price
+from ingest_api.requests import AnyRequest, BasketRequest, be_canonical, decode_request
 from pipeline.broker.publisher import Outcome
 from pipeline.contract.order_ids import OrderIds
-from pipeline.contract.orders import Order, encode_order, schema_of, with_context
+from pipeline.contract.orders import AnyOrder, encode_order, schema_of, with_context
 from pipeline.process import metrics
 from pipeline.process.shares import Shares
 from web.access.rate_limit import RateLimits
@@ -64,11 +65,14 @@ class AcceptOrder:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         head: Head = scope[HEAD]
+        limits, untold = self._intake.limits, send
         try:
             # Charged before anything is read, whatever comes of it: a flood of bad requests or replays is a flood too.
-            send = self._intake.limits.charge(head.client, 1, send)
+            send = limits.charge(head.client, 1, untold)
             key = idempotency_key(head.idempotency_keys)
             request = decode_request(await read_json_body(head, receive, self._max_body_bytes))
+            if isinstance(request, BasketRequest):
+                send = limits.owe(head.client, len(request.lines) - 1, untold)
             if key is not None:
                 return await self._answer_keyed(key, request, scope, send)
             order_id = self._intake.ids.mint()
@@ -79,19 +83,19 @@ class AcceptOrder:
             return await problem(scope, receive, send)
         return await _send_accepted(scope, send, self._intake.status, order_id, answer)
 
-    async def _answer_keyed(self, key: str, request: OrderRequest, scope: Scope, send: Send) -> None:
+    async def _answer_keyed(self, key: str, request: AnyRequest, scope: Scope, send: Send) -> None:
         head: Head = scope[HEAD]
         client, catalogue = head.client.name, self._intake.catalogue
-        request.product_id = canonical_product_id(request.product_id)
+        be_canonical(request)
         fingerprint = fingerprint_of(request)
 
-        async def price_one(order_ids: Sequence[str], _: Sequence[Request]) -> list[Order | Problem]:
+        async def price_one(order_ids: Sequence[str], _: Sequence[Request]) -> list[AnyOrder | Problem]:
             try:
                 return [await price(catalogue, order_ids[0], request, client)] if order_ids else []
             except Problem as problem:
                 return [problem]
 
-        async def publish(orders: Sequence[Order]) -> None:
+        async def publish(orders: Sequence[AnyOrder]) -> None:
             for order in orders:
                 await self._accept(order, head, fingerprint.hex())
 
@@ -103,7 +107,7 @@ class AcceptOrder:
         extra = _REPLAYED if answer.is_replayed else ()
         return await _send_accepted(scope, send, answer.status, order.id, encode_order(order), extra)
 
-    async def _accept(self, order: Order, head: Head, request_hash: str | None) -> bytes:
+    async def _accept(self, order: AnyOrder, head: Head, request_hash: str | None) -> bytes:
         """Publish, and wait for the confirm. Returns the answer. Raises Problem (503)."""
         answer = encode_order(order)
         encoded = with_context(answer, head.traceparent, request_hash, head.client.name)

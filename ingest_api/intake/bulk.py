@@ -8,7 +8,7 @@ request is a problem.
 import asyncio
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from hashlib import blake2b
@@ -21,14 +21,18 @@ from ingest_api.idempotency.keyed import KeyedRequest
 from ingest_api.idempotency.records import FINGERPRINT_BYTES, Request, fingerprint_of
 from ingest_api.intake.accept import Intake, confirmed
 from ingest_api.prices.catalogue import Product
+from ingest_api.prices.pricing import prices_of
 from ingest_api.requests import (
+    AnyRequest,
+    BasketRequest,
+    LineRequest,
     OrderRequest,
-    canonical_product_id,
-    check_sellable,
+    be_canonical,
     decode_request,
-    to_order,
+    requested_lines,
+    to_any_order,
 )
-from pipeline.contract.orders import Order, encode_order, join_orders, schema_of_all, with_context
+from pipeline.contract.orders import AnyOrder, encode_order, join_orders, schema_of_all, with_context
 from pipeline.process import metrics
 from pipeline.process.shares import Busy
 from web.problems import problems
@@ -40,22 +44,35 @@ from web.requests.json_body import elements_of
 from web.serving.body import read_json_or_ndjson_body
 
 MAX_ORDERS = 1_000
-# Orders handled before other requests have their turn.
-_SLICE = 100
+# Orders handled at a time, and how long until other requests have their turn. A basket may take as long as 50 orders.
+_SLICE, _TURN_S = 20, 0.002
 
 T = TypeVar("T")
 
 
-class _Ordered(msgspec.Struct, rename="camel"):
-    """What identifies an element, whether or not it may be ordered."""
+class _Details(msgspec.Struct, rename="camel", kw_only=True):
+    """What identifies an element besides its lines, whether or not it may be ordered."""
 
-    product_id: str
-    quantity: int
     reference: str | None = None
     metadata: dict[str, str] | None = None
 
 
-_ordered = msgspec.json.Decoder(_Ordered)
+class _Line(msgspec.Struct, rename="camel"):
+    product_id: str
+    quantity: int
+
+
+class _OfOneProduct(_Details, rename="camel"):
+    product_id: str
+    quantity: int
+
+
+class _OfLines(_Details, rename="camel"):
+    lines: list[_Line]
+
+
+_of_one_product, _of_lines = msgspec.json.Decoder(_OfOneProduct), msgspec.json.Decoder(_OfLines)
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 # The end of a string is optional, so the pattern looks at each byte once, even in invalid JSON.
 _WHITE_SPACE = re.compile(rb'("(?:[^"\\]|\\.)*+"?)|[ \t\r\n]++', re.DOTALL)
 
@@ -75,7 +92,7 @@ def read(element: bytes) -> Request:
     """Decodes one element by itself: a request, or its problem."""
     try:
         request = decode_request(element)
-        request.product_id = canonical_product_id(request.product_id)
+        be_canonical(request)
     except Problem as problem:
         return problem.with_traceback(None)  # a traceback would keep its frames, and what they hold
     return request
@@ -95,45 +112,43 @@ def fingerprint_of_all(elements: Sequence[bytes], requests: Sequence[Request]) -
 
 def to_orders(
     order_ids: Sequence[str], requests: Sequence[Request], products: Mapping[str, Product], now: datetime
-) -> list[Order | Problem]:
+) -> list[AnyOrder | Problem]:
     """The order or the problem of each request. `products`: by canonical id; those not looked up are missing."""
     return [_to_order(*it, products, now) for it in zip(order_ids, requests, strict=True)]
 
 
-def _to_order(order_id: str, request: Request, products: Mapping[str, Product], now: datetime) -> Order | Problem:
+def _to_order(order_id: str, request: Request, products: Mapping[str, Product], now: datetime) -> AnyOrder | Problem:
     if isinstance(request, Problem):
         return request
-    product = products.get(request.product_id)
     try:
-        if product is None:
-            raise problems.store_unavailable()
-        unit_price = check_sellable(request.product_id, product)
+        return to_any_order(order_id, request, prices_of(request, products), now)
     except Problem as problem:
         return problem.with_traceback(None)
-    return to_order(order_id, request, request.product_id, unit_price, now)
 
 
-def answer_of(priced: Order | Problem, place: int) -> bytes:
+def answer_of(priced: AnyOrder | Problem, place: int) -> bytes:
     """One element of the answer. A problem's pointer names the field in the whole body."""
-    if isinstance(priced, Order):
-        return encode_order(priced)
-    return priced.below(f"/{place}").body()
+    return priced.below(f"/{place}").body() if isinstance(priced, Problem) else encode_order(priced)
+
+
+def _lines_behind_the_first(request: Request) -> int:
+    return len(request.lines) - 1 if isinstance(request, BasketRequest) else 0
 
 
 def _read_all(elements: Sequence[bytes]) -> list[Request]:
     return [read(element) for element in elements]
 
 
-def _answers_of(priced: Sequence[Order | Problem], places: Sequence[int]) -> list[bytes]:
+def _answers_of(priced: Sequence[AnyOrder | Problem], places: Sequence[int]) -> list[bytes]:
     return [answer_of(it, place) for it, place in zip(priced, places, strict=True)]
 
 
-def _encode_all(orders: Sequence[Order], trace: str | None, client: str, *, is_keyed: bool) -> list[bytes]:
+def _encode_all(orders: Sequence[AnyOrder], trace: str | None, client: str, *, is_keyed: bool) -> list[bytes]:
     """The orders as they stand in a message."""
     return [with_context(encode_order(it), trace, _request_hash(it) if is_keyed else None, client) for it in orders]
 
 
-def _request_hash(order: Order) -> str:
+def _request_hash(order: AnyOrder) -> str:
     return fingerprint_of(order).hex()
 
 
@@ -143,13 +158,29 @@ def _fingerprint_of_refused(element: bytes) -> bytes:
     Otherwise it hashes the client's bytes, without the white space between tokens.
     """
     try:
-        ordered = _ordered.decode(element)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        ordered = None
-    product_id = canonical_id(ordered.product_id) if ordered else None
-    if ordered is not None and product_id is not None:
-        return fingerprint_of(OrderRequest(product_id, ordered.quantity, ordered.reference, ordered.metadata or None))
-    return blake2b(_WHITE_SPACE.sub(rb"\1", element), digest_size=FINGERPRINT_BYTES).digest()
+        return fingerprint_of(_ordered_in(element))
+    except ValueError:
+        return blake2b(_WHITE_SPACE.sub(rb"\1", element), digest_size=FINGERPRINT_BYTES).digest()
+
+
+def _ordered_in(element: bytes) -> AnyRequest:
+    """What a refused element orders. Raises ValueError if that cannot be read."""
+    with suppress(*_UNREADABLE):
+        one = _of_one_product.decode(element)
+        product_id = _canonical(one.product_id)
+        return OrderRequest(product_id, one.quantity, reference=one.reference, metadata=one.metadata or None)
+    try:
+        several = _of_lines.decode(element)
+    except _UNREADABLE as error:
+        raise ValueError("no lines") from error
+    lines = [LineRequest(_canonical(line.product_id), line.quantity) for line in several.lines]
+    return BasketRequest(lines=lines, reference=several.reference, metadata=several.metadata or None)
+
+
+def _canonical(product_id: str) -> str:
+    if (canonical := canonical_id(product_id)) is None:
+        raise ValueError("no UUID")
+    return canonical
 
 
 # ── I/O below
@@ -175,21 +206,25 @@ class AcceptBulk:
             except Problem:
                 send = limits.charge(client, 1, send)  # a flood of bad requests is a flood too
                 raise
-            send = limits.charge(client, len(elements), send)
+            send, untold = limits.charge(client, len(elements), send), send
             with self._room(client.name, len(elements)):
-                return await self._answer(key, elements, head, send)
+                requests = await _in_slices(_read_all, elements)
+                if more := sum(map(_lines_behind_the_first, requests)):
+                    send = limits.owe(client, more, untold)
+                return await self._answer(key, elements, requests, head, send)
         except Problem as problem:
             metrics.ORDERS_REFUSED.labels(problem.name).inc()
             return await problem(scope, receive, send)
 
-    async def _answer(self, key: str | None, elements: Sequence[bytes], head: Head, send: Send) -> None:
-        requests = await _in_slices(_read_all, elements)
+    async def _answer(
+        self, key: str | None, elements: Sequence[bytes], requests: list[Request], head: Head, send: Send
+    ) -> None:
         if key is not None:
             fingerprint = fingerprint_of_all(elements, requests)
             return await self._answer_keyed(key, fingerprint, requests, head, send)
         order_ids = await _in_slices(lambda some: [self._intake.ids.mint() for _ in some], requests)
         results = await self._price(head.client.name, order_ids, requests)
-        orders = [it for it in results if isinstance(it, Order)]
+        orders = [it for it in results if not isinstance(it, Problem)]
         if orders:
             await self._publish(head, orders)
         return await _send(send, self._intake.status if orders else 422, results)
@@ -213,21 +248,23 @@ class AcceptBulk:
     ) -> None:
         client = head.client.name
 
-        async def publish(orders: Sequence[Order]) -> None:
+        async def publish(orders: Sequence[AnyOrder]) -> None:
             await self._publish(head, orders, is_keyed=True)
 
         keyed = KeyedRequest(client, key, fingerprint, requests, is_bulk=True)
         answer = await self._intake.keyed.accept(keyed, partial(self._price, client), publish)
         return await _send(send, answer.status, answer.results, replayed=answer.is_replayed)
 
-    async def _price(self, client: str, order_ids: Sequence[str], requests: Sequence[Request]) -> list[Order | Problem]:
+    async def _price(
+        self, client: str, order_ids: Sequence[str], requests: Sequence[Request]
+    ) -> list[AnyOrder | Problem]:
         """The order or the problem of each request. Raises Problem (503)."""
         if not requests:
             return []
         products = await self._products(requests, client)
         return await _in_slices(partial(to_orders, products=products, now=datetime.now(UTC)), order_ids, requests)
 
-    async def _publish(self, head: Head, orders: Sequence[Order], *, is_keyed: bool = False) -> None:
+    async def _publish(self, head: Head, orders: Sequence[AnyOrder], *, is_keyed: bool = False) -> None:
         """Publish one message, and wait for its confirm. Raises Problem (503)."""
         trace, client = head.traceparent, head.client.name
         encode_all = partial(_encode_all, trace=trace, client=client, is_keyed=is_keyed)
@@ -235,7 +272,7 @@ class AcceptBulk:
 
     async def _products(self, requests: Sequence[Request], client: str) -> dict[str, Product]:
         """The requests' products by id; those that could not be looked up are missing. Raises Problem (503)."""
-        ids = {it.product_id for it in requests if isinstance(it, OrderRequest)}
+        ids = {line.product_id for it in requests if not isinstance(it, Problem) for line in requested_lines(it)}
         try:
             return await self._intake.catalogue.find_all(ids, client)
         except Busy:
@@ -243,15 +280,19 @@ class AcceptBulk:
 
 
 async def _in_slices(work: Callable[..., list[T]], *columns: Sequence[Any]) -> list[T]:
-    """Do `work` on the columns, a hundred of each at a time: 1,000 at once would keep others waiting for 20 ms."""
+    """Do `work` on the columns, a few of each at a time: 1,000 at once would keep others waiting for 20 ms."""
     done: list[T] = []
+    now = asyncio.get_running_loop().time
+    turn_ends = now() + _TURN_S
     for start in range(0, len(columns[0]), _SLICE):
         done += work(*(column[start : start + _SLICE] for column in columns))
-        await asyncio.sleep(0)
+        if now() > turn_ends:
+            await asyncio.sleep(0)
+            turn_ends = now() + _TURN_S
     return done
 
 
-async def _send(send: Send, status: int, results: Sequence[Order | Problem], *, replayed: bool = False) -> None:
+async def _send(send: Send, status: int, results: Sequence[AnyOrder | Problem], *, replayed: bool = False) -> None:
     if not replayed:
         for it in results:
             if isinstance(it, Problem):

@@ -9,6 +9,7 @@ run which never gets there is noticed.
 import json
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import atheris
 
@@ -22,8 +23,8 @@ _INSTRUMENTED = [
 
 with atheris.instrument_imports(include=_INSTRUMENTED):
     from ingest_api.intake import bulk
-    from ingest_api.requests import MAX_QUANTITY, OrderRequest, decode_request
-    from pipeline.contract.orders import InvalidOrder, decode_body, encode_order, join_orders, split_body
+    from ingest_api.requests import MAX_QUANTITY, AnyRequest, OrderRequest, decode_request, requested_lines
+    from pipeline.contract.orders import MAX_LINES, InvalidOrder, decode_body, encode_order, join_orders, split_body
     from product_api.requests import decode_patch, decode_product, decode_restock
     from web.problems.problems import Problem
 
@@ -45,7 +46,7 @@ def bulk_request(body: bytes) -> bool:
     except Problem as problem:
         return _refused(problem)
     assert 1 <= len(elements) <= bulk.MAX_ORDERS
-    taken = [(it, request) for it in elements if isinstance(request := bulk.read(it), OrderRequest)]
+    taken = [(it, request) for it in elements if not isinstance(request := bulk.read(it), Problem)]
     for element, request in taken:
         _agrees(request, json.loads(element))
     return bool(taken)
@@ -92,10 +93,14 @@ def _refused(problem: Problem) -> bool:
     return False
 
 
-def _agrees(request: OrderRequest, content: dict[str, object]) -> None:
-    assert type(content["quantity"]) is int
-    assert 1 <= request.quantity == content["quantity"] <= MAX_QUANTITY
-    assert request.product_id.lower() == str(content["productId"]).lower()
+def _agrees(request: AnyRequest, content: dict[str, Any]) -> None:
+    each = [content] if isinstance(request, OrderRequest) else content["lines"]
+    lines = requested_lines(request)
+    assert 1 <= len({line.product_id for line in lines}) == len(lines) <= MAX_LINES
+    for line, sent in zip(lines, each, strict=True):
+        assert type(sent["quantity"]) is int
+        assert 1 <= line.quantity == sent["quantity"] <= MAX_QUANTITY
+        assert line.product_id.lower() == str(sent["productId"]).lower()
     assert request.reference == content.get("reference")
     assert request.metadata == (content.get("metadata") or None)
 

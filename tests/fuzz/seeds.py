@@ -7,6 +7,10 @@ _ORDER = b'{"productId":"%s","quantity":2}' % _ID
 _DETAILED = (
     b'{"productId":"%s","quantity":2,"reference":"4711-\xc3\xa4","metadata":{"cart":"c:1","\\u00e9":"","k":null}}' % _ID
 )
+_LINES = b'{"lines":[{"productId":"%s","quantity":2},{"productId":"%s","quantity":3}],"reference":"a"}' % (
+    _ID,
+    _ID.replace(b"0", b"A"),
+)
 _STORED = (
     b'{"id":"%s","product_id":"%s","quantity":2,"unit_price":1500.00,"total_price":3000.00,'
     b'"created_at":"2026-01-02T03:04:05.678901Z","status":"PENDING"%s}'
@@ -21,9 +25,10 @@ SEEDS: dict[str, list[bytes]] = {
         _ORDER,
         _DETAILED,
         _DETAILED.replace(b"null", b'""'),
+        _LINES,
         b' {"quantity": 1000000, "productId": "%s", "x": [1, {"y": null}]}\n' % _ID.upper(),
     ],
-    "bulk_request": [b"j[" + _ORDER + b"," + _ORDER + b"]", b"n" + _ORDER + b"\n\n" + _ORDER + b"\r\n"],
+    "bulk_request": [b"j[" + _ORDER + b"," + _ORDER + b"]", b"n" + _ORDER + b"\n\n" + _LINES + b"\r\n"],
     "message": [b"[" + _STORED % (_ID, _ID, more) + b"]" for more in (b"", _CONTEXT, _DETAILS)],
     "product_request": [b'{"name":"L\\u00e4ptop","price":1500.50,"qty":3}', b'{"qty":null}', b'{"quantity":-1}'],
     "planted": [b"{}"],
@@ -35,6 +40,7 @@ _WORDS = (
         '"price"',
         '"qty"',
         '"client"',
+        '"lines"',
         '"reference"',
         '"metadata"',
         "null",

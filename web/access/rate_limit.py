@@ -50,8 +50,18 @@ def admit(full_at_ns: int, now_ns: int, orders: int, orders_per_s: int) -> tuple
     if owed_ns and owed_ns + cost_ns > _WINDOW_NS:
         wait_ns = min(owed_ns, owed_ns + cost_ns - _WINDOW_NS)
         return Quota(orders_per_s, _remaining(owed_ns, each_ns, orders_per_s), _seconds(wait_ns))
-    owed_ns += cost_ns
-    return now_ns + owed_ns, Quota(orders_per_s, _remaining(owed_ns, each_ns, orders_per_s), _seconds(owed_ns))
+    return _owing(owed_ns + cost_ns, now_ns, orders_per_s)
+
+
+def owe(full_at_ns: int, now_ns: int, orders: int, orders_per_s: int) -> tuple[int, Quota]:
+    """Takes `orders` from a bucket that is full at `full_at_ns`, whatever is in it. Returns the same as `admit`."""
+    owed_ns = max(0, full_at_ns - now_ns) + orders * (_S // orders_per_s)
+    return _owing(owed_ns, now_ns, orders_per_s)
+
+
+def _owing(owed_ns: int, now_ns: int, orders_per_s: int) -> tuple[int, Quota]:
+    left = _remaining(owed_ns, _S // orders_per_s, orders_per_s)
+    return now_ns + owed_ns, Quota(orders_per_s, left, _seconds(owed_ns))
 
 
 def _remaining(owed_ns: int, each_ns: int, most: int) -> int:
@@ -85,6 +95,18 @@ class RateLimits:
         if client.orders_per_s is None:
             return send
         self._full_at_ns[client.name], quota = self._admit(client, orders, client.orders_per_s)
+        return _telling(quota, send)
+
+    def owe(self, client: Client, orders: int, send: Send) -> Send:
+        """Take `orders` more for a request that was charged, as its cost shows only when it is read. Returns `send` as
+        charge does, which should be given the same.
+
+        It refuses nothing: the client pays by waiting before its next request.
+        """
+        if client.orders_per_s is None:
+            return send
+        full_at_ns = self._full_at_ns.get(client.name, 0)
+        self._full_at_ns[client.name], quota = owe(full_at_ns, self._clock_ns(), orders, client.orders_per_s)
         return _telling(quota, send)
 
     def _admit(self, client: Client, orders: int, orders_per_s: int) -> tuple[int, Quota]:

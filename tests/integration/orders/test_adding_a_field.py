@@ -74,8 +74,9 @@ def python(scratch: Path, *arguments: str, input_: str, database_url: str = "") 
     return done.stdout
 
 
-def body(note: str | None) -> str:
-    return json.dumps({"productId": PRODUCT_ID, "quantity": 1, "note": note})
+def body(note: str | None, *, of_lines: bool = False) -> str:
+    goods = {"productId": PRODUCT_ID, "quantity": 1}
+    return json.dumps({"lines": [goods], "note": note} if of_lines else {**goods, "note": note})
 
 
 def test_the_recipe_names_four_files() -> None:
@@ -84,7 +85,7 @@ def test_the_recipe_names_four_files() -> None:
 
 def test_a_field_that_is_added_is_in_every_answer_and_message_with_any_text(scratch: Path, database_url: str) -> None:
     notes = [*TEXTS.values(), "x" * 200, None]
-    bodies = json.dumps([body(note) for note in notes])
+    bodies = json.dumps([body(note, of_lines=note is not None and at % 2 == 0) for at, note in enumerate(notes)])
     printed = python(scratch, "-m", "tests.support.services.order_path", input_=bodies, database_url=database_url)
     places = json.loads(printed)
     found = {place: [order.get("note") for order in orders] for place, orders in places.items()}

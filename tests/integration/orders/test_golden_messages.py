@@ -5,8 +5,8 @@ import pytest
 
 from pipeline.contract import topology
 from pipeline.contract.columns import selected
-from pipeline.contract.order_rows import order_from
-from pipeline.contract.orders import COLUMNS
+from pipeline.contract.order_rows import orders_of
+from pipeline.contract.orders import COLUMNS, OF_BASKET
 from tests.golden import GOLDEN, Golden
 from tests.support.brokers.broker import plain_channel, send
 from tests.support.data.orders import by_id
@@ -19,7 +19,7 @@ from tests.support.services.workers import (
     verdicts,
 )
 
-_STORED = f"SELECT {selected(COLUMNS, 'orders')} FROM orders"
+_STORED = f"SELECT {selected((*COLUMNS, *OF_BASKET), 'orders')} FROM orders ORDER BY orders.id, orders.line"
 
 
 @pytest.mark.parametrize("golden", GOLDEN, ids=lambda it: f"schema {it.schema}")
@@ -38,7 +38,7 @@ async def test_golden_messages_are_stored_and_decided(environment: dict[str, str
                 forwarded = await copy.get(no_ack=True)
                 assert (forwarded.body, forwarded.headers) == (golden.created, headers)
                 assert await second.run_once() == len(orders)
-        stored = [order_from(row) for row in await connection.fetch(_STORED)]
+        stored = [*orders_of(await connection.fetch(_STORED))]
         # The trace context is for logs. No table stores it.
         assert by_id(*stored) == by_id(*(msgspec.structs.replace(it, traceparent=None) for it in orders))
         assert await verdicts(connection) == dict.fromkeys([it.id for it in orders])

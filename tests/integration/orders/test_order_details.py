@@ -11,8 +11,8 @@ from ingest_api.documents.event_operations import EVENTS
 from persist_worker.write import prepare, write
 from pipeline.contract import topology
 from pipeline.contract.columns import selected
-from pipeline.contract.order_rows import order_from
-from pipeline.contract.orders import COLUMNS, Order, decode_order, encode_order, split_body
+from pipeline.contract.order_rows import orders_of
+from pipeline.contract.orders import COLUMNS, OF_BASKET, Order, decode_order, encode_order, split_body
 from pipeline.contract.stages import Stage
 from stack.operate.repair import resend
 from tests.support.brokers.broker import plain_channel, send_orders
@@ -24,7 +24,7 @@ from tests.support.services.ingest import ORDERS, Ingest, insert_product, messag
 from tests.support.services.workers import buffered, connected, persist_worker
 
 COUNT = 60
-_STORED = f"SELECT {selected(COLUMNS, 'orders')} FROM orders"
+_STORED = f"SELECT {selected((*COLUMNS, *OF_BASKET), 'orders')} FROM orders ORDER BY orders.id, orders.line"
 
 
 @pytest.fixture
@@ -44,8 +44,12 @@ def detailed(product_id: str, count: int = COUNT, **members: Any) -> list[Order]
 
 
 async def accepted(ingest: Ingest, product_id: str) -> dict[str, dict[str, Any]]:
-    """Orders the nasty details, a third each one by one, as an array and as lines. Returns what each order has."""
-    requests = [{"productId": product_id, "quantity": 1, **it} for it in nasty_details(COUNT)]
+    """Orders the nasty details, a third each one by one, as an array and as NDJSON; every other order has a line.
+    Returns what each order has.
+    """
+    one: dict[str, Any] = {"productId": product_id, "quantity": 1}
+    goods = [one, {"lines": [one]}]
+    requests = [goods[at % 2] | it for at, it in enumerate(nasty_details(COUNT))]
     answers = [await ingest.client.post(ORDERS, json=it) for it in requests[0::3]]
     array = await ingest.client.post(f"{ORDERS}/bulk", json=requests[1::3])
     lines = await ingest.client.post(
@@ -70,7 +74,7 @@ async def test_every_text_is_stored_as_it_is_by_each_path(connection: Connection
         await write(connection, orders[:1], [])
     refused = [order(product_id, 2**40, reference="4711")] if path == "bisect" else []
     assert (await write(connection, orders + refused, [])).path == path
-    assert by_id(*[order_from(row) for row in await connection.fetch(_STORED)]) == by_id(*orders)
+    assert by_id(*orders_of(await connection.fetch(_STORED))) == by_id(*orders)
 
 
 async def test_every_text_is_answered_listed_and_told_as_it_was_sent(

@@ -5,6 +5,7 @@ import re
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -234,6 +235,22 @@ async def test_p8_a_bulk_request_costs_its_orders_and_a_bad_one_is_told_what_is_
         another = await ingest.client.post(ORDERS_BULK, json=orders, headers=bearer(SLOW))
         check_problem(another, 429, "too-many-requests")
         assert len(await ingest.queued_orders()) == 20
+
+
+async def test_p8_a_basket_costs_its_lines_and_is_never_too_large_to_be_sent(guarded: dict[str, str]) -> None:
+    products = [await insert_product(guarded["DATABASE_URL"]) for _ in range(10)]
+    basket = {"lines": [{"productId": it, "quantity": 1} for it in products]}
+    async with guarded_ingest(guarded) as ingest:
+        for url, body in ((ORDERS, basket), (ORDERS_BULK, [basket])):
+            first = await eventually(partial(_is_accepted, ingest, url, body), timeout_s=10)
+            (told,) = first.headers.get_list("ratelimit")
+            assert re.fullmatch(r'"orders";r=0;t=[23]', told)  # 10 lines at 5 a second
+            check_problem(await ingest.order(products[0], **bearer(SLOW)), 429, "too-many-requests")
+
+
+async def _is_accepted(ingest: Ingest, url: str, body: object) -> httpx.Response | None:
+    answer = await ingest.client.post(url, json=body, headers=bearer(SLOW))
+    return answer if answer.status_code == 202 else None
 
 
 async def test_p8_bulk_requests_that_are_malformed_are_limited_too(guarded: dict[str, str]) -> None:

@@ -8,12 +8,12 @@ from typing import Any
 
 from database.sessions import StoreUnavailable
 from ingest_api.idempotency.keyed import Answer, KeyedOrders, KeyedRequest
-from ingest_api.idempotency.records import Claim, KeyConflict, Replay, judge
+from ingest_api.idempotency.records import Claim, KeyConflict, Replay, Request, judge
 from ingest_api.idempotency.redis_trust import UNSETTLED, KeyMemory
 from ingest_api.idempotency.trust_judge import BrokerMark, TrustJudge
 from ingest_api.requests import OrderRequest
 from pipeline.contract.order_ids import OrderIds
-from pipeline.contract.orders import Order
+from pipeline.contract.orders import AnyOrder, Order
 from web.problems import problems
 from web.problems.problems import Problem
 
@@ -73,12 +73,12 @@ class FakeClaims:
 
 class FakeStore:
     def __init__(self) -> None:
-        self.rows: dict[str, Order] = {}
+        self.rows: dict[str, AnyOrder] = {}
         self.is_away = False
-        self.late: dict[str, Order] = {}
+        self.late: dict[str, AnyOrder] = {}
         """Stored as soon as somebody has asked."""
 
-    async def find(self, ids: Sequence[str], *, can_do_without: bool = False) -> dict[str, Order]:
+    async def find(self, ids: Sequence[str], *, can_do_without: bool = False) -> dict[str, AnyOrder]:
         if self.is_away:
             raise StoreUnavailable("away")
         found = {it: self.rows[it] for it in ids if it in self.rows}
@@ -91,7 +91,7 @@ class FakeStore:
 
 class KeyedScene:
     def __init__(self, keys: str | Sequence[str] = OLD_KEY, claims: FakeClaims | None = None) -> None:
-        self.claims, self.store, self.published = claims or FakeClaims(), FakeStore(), list[Order]()
+        self.claims, self.store, self.published = claims or FakeClaims(), FakeStore(), list[AnyOrder]()
         self.queue: tuple[int, int] | None = 5, 1
         self.looks = 0
         self.look_s = 0.0
@@ -105,7 +105,7 @@ class KeyedScene:
         self.judge = TrustJudge(self.ids, held, store, self._look, self.mark, remember_s=86_400)
         self.orders = KeyedOrders(self.ids, held, store, self.judge, "ns:", status=202, stored_within_s=0.1)
 
-    async def order(self, *products: str, requests: Sequence[OrderRequest | Problem] = ()) -> Answer | str:
+    async def order(self, *products: str, requests: Sequence[Request] = ()) -> Answer | str:
         requests = requests or [OrderRequest(it, 1) for it in products]
         keyed = KeyedRequest("client", "key", b"f" * 16, requests, is_bulk=len(requests) > 1)
         try:
@@ -123,20 +123,21 @@ class KeyedScene:
         await asyncio.sleep(self.look_s)
         return self.queue
 
-    async def _price(self, ids: Sequence[str], requests: Sequence[Any]) -> list[Order | Problem]:
+    async def _price(self, ids: Sequence[str], requests: Sequence[Any]) -> list[AnyOrder | Problem]:
         return [self._priced(*it) for it in zip(ids, requests, strict=True)]
 
-    def _priced(self, order_id: str, request: OrderRequest | Problem) -> Order | Problem:
+    def _priced(self, order_id: str, request: Request) -> AnyOrder | Problem:
         if isinstance(request, Problem):
             return request
+        assert isinstance(request, OrderRequest)
         if (price := self.prices.get(request.product_id)) is None:
             return problems.unknown_product(request.product_id)
         return order(order_id, price)
 
-    async def _publish(self, orders: Sequence[Order]) -> None:
+    async def _publish(self, orders: Sequence[AnyOrder]) -> None:
         self.published += orders
 
 
 def told(answer: Answer | str) -> list[Decimal | str]:
     assert isinstance(answer, Answer), answer
-    return [it.unit_price if isinstance(it, Order) else it.name for it in answer.results]
+    return [it.name if isinstance(it, Problem) else it.total_price for it in answer.results]

@@ -21,7 +21,7 @@ from ingest_api.idempotency.accepted_orders import AcceptedOrders
 from ingest_api.idempotency.records import fingerprint_of, pack, unpack
 from ingest_api.reads.order_walks import Stretch, Wanted
 from ingest_api.reads.stored_orders import ReadLimits, StoredOrders
-from ingest_api.requests import OrderRequest, decode_request, to_order
+from ingest_api.requests import AnyRequest, decode_request, requested_lines, to_any_order
 from migrations.__main__ import migrate
 from persist_worker.write import prepare, write
 from pipeline.broker.deliveries import Delivery
@@ -29,19 +29,21 @@ from pipeline.broker.incoming import read
 from pipeline.contract.order_ids import OrderIds
 from pipeline.contract.order_rows import orders_of
 from pipeline.contract.order_view import encode, encode_list, view
-from pipeline.contract.orders import Order, encode_order, join_orders, schema_of_all, with_context
+from pipeline.contract.orders import AnyOrder, encode_order, join_orders, ordered, schema_of_all, with_context
 from stack.operate import repair
+from web.problems.problems import Problem
 from web.requests.paging import _FIRST_PAGE, Page
 
 _CLIENT = "shop"
 _LIMITS = ReadLimits(order_connections=1, list_connections=1, max_orders=1_000, max_lists=1, timeout_s=10)
 
 
-def accept(bodies: list[str]) -> tuple[list[OrderRequest], list[Order]]:
+def accept(bodies: list[str]) -> tuple[list[AnyRequest], list[AnyOrder]]:
     """What ingest_api makes of the bodies."""
     ids, requests = OrderIds("6b" * 32), [decode_request(body.encode()) for body in bodies]
     price, now = Decimal("12.50"), datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-    return requests, [to_order(ids.mint(), it, it.product_id, price, now) for it in requests]
+    prices = [[price] * len(requested_lines(it)) for it in requests]
+    return requests, [to_any_order(ids.mint(), *it, now) for it in zip(requests, prices, strict=True)]
 
 
 async def main(database_url: str, bodies: list[str]) -> dict[str, list[object]]:
@@ -61,21 +63,21 @@ async def main(database_url: str, bodies: list[str]) -> dict[str, list[object]]:
         rows = await connection.fetch(repair._ORDERS, [it.id for it in orders])
     return {
         "answer": _read(answers),
-        "answer to a retry, remembered": _read([encode_order(it) for it in again if isinstance(it, Order)]),
+        "answer to a retry, remembered": _read([encode_order(it) for it in again if not isinstance(it, Problem)]),
         "message": _read([encode_order(it) for it in incoming.orders]),
         "message of verify --repair": _read([encode_order(it) for it in orders_of(rows)]),
         **await _answers_from_the_store(database_url, orders),
     }
 
 
-async def _answers_from_the_store(database_url: str, orders: list[Order]) -> dict[str, list[object]]:
+async def _answers_from_the_store(database_url: str, orders: list[AnyOrder]) -> dict[str, list[object]]:
     """What ingest_api answers of stored orders. All are of one product."""
     async with make_pool(database_url, "order_path", 1, 10) as pool:
         stored, accepted = StoredOrders(pool, pool, _LIMITS), AcceptedOrders(pool, 10)
         retried = await accepted.find([it.id for it in orders])
         single = await stored.find([it.id for it in orders], _CLIENT)
         page = Page(_FIRST_PAGE, len(orders))
-        listed = await stored.page(Wanted(product=orders[0].product_id), Stretch.of(page), page, _CLIENT)
+        listed = await stored.page(Wanted(product=ordered(orders[0])[0][0]), Stretch.of(page), page, _CLIENT)
     return {
         "answer to a retry, stored": _read(encode_order(retried[it.id]) for it in orders),
         "GET of an order": _read(encode(view(single[it.id])) for it in orders),

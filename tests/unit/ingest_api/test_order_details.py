@@ -183,5 +183,5 @@ def test_a_refused_element_counts_by_what_it_orders() -> None:
     too_many = body_of(**members).replace(b'"quantity": 1', b'"quantity": 2000000')
     (by_bytes,) = [bulk.read(too_many)]
     assert isinstance(by_bytes, Problem)
-    taken: list[Any] = [OrderRequest(ID, 2_000_000, "4711", {"c": "d", "a": "b"})]
+    taken: list[Any] = [OrderRequest(ID, 2_000_000, reference="4711", metadata={"c": "d", "a": "b"})]
     assert bulk.fingerprint_of_all([too_many], [by_bytes]) == bulk.fingerprint_of_all([too_many], taken)

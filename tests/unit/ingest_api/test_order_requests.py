@@ -8,11 +8,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ingest_api.intake import bulk
-from ingest_api.requests import MAX_QUANTITY, OrderRequest, canonical_product_id, decode_request
+from ingest_api.requests import MAX_QUANTITY, OrderRequest, be_canonical, decode_request, requested_lines
 from tests.support.data.problems import pointer_of
 from web.problems.problems import Problem
 
-# As a problem lists them: "productId and quantity", and a field that is added to an order besides.
+# As a problem lists them: "productId and quantity", and what else a client may say.
 *_FIRST, _LAST = (field.encode_name for field in msgspec.structs.fields(OrderRequest))
 
 
@@ -35,8 +35,7 @@ def problem_of(body: bytes) -> Problem:
 
 @pytest.mark.parametrize("quantity", [1, 2, MAX_QUANTITY])
 def test_a_quantity_in_bounds_is_taken(quantity: int) -> None:
-    request = decode_request(body_of(str(quantity)))
-    assert (request.product_id, request.quantity) == (PRODUCT_ID, quantity)
+    assert decode_request(body_of(str(quantity))) == OrderRequest(PRODUCT_ID, quantity)
 
 
 @pytest.mark.parametrize(
@@ -252,12 +251,12 @@ _json_values = st.recursive(
 def _check_that_only_a_problem_comes_out(body: bytes) -> None:
     try:
         request = decode_request(body)
-        canonical_product_id(request.product_id)
+        be_canonical(request)
     except Problem as problem:
         status, _ = problem.status, json.loads(problem.body())
     else:
         status = 202
-        assert 1 <= request.quantity <= MAX_QUANTITY
+        assert all(1 <= line.quantity <= MAX_QUANTITY for line in requested_lines(request))
     assert status in (202, 400, 422)
 
 

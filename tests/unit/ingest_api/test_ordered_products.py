@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest_api.prices.catalogue import Product
-from ingest_api.requests import canonical_product_id, check_sellable
+from ingest_api.prices.pricing import check_sellable
+from ingest_api.requests import canonical_product_id
 from tests.support.data.problems import pointer_of
 from web.problems.problems import Problem
 
