@@ -1,18 +1,18 @@
 """The AsyncAPI 3.0 document of the messages between processes, made from the topology and the message types."""
 
-from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
 
 import msgspec
 
+from ingest_api.documents import order_examples as examples
 from ingest_api.documents.declared import Declared, Exchange, Queue
 from ingest_api.documents.event_examples import PROCESSED
 from pipeline.contract import topology
-from pipeline.contract.fields import EXAMPLE_METADATA, EXAMPLE_ORDER, EXAMPLE_PRODUCT, EXAMPLE_REFERENCE
+from pipeline.contract.fields import EXAMPLE_PRODUCT
 from pipeline.contract.order_events import EventType, OrderEvent, join_events
 from pipeline.contract.order_events import encode_event as encode_order_event
-from pipeline.contract.orders import SCHEMA, SCHEMAS, Order, encode_order, join_orders, schema_of
+from pipeline.contract.orders import SCHEMA, SCHEMAS, Basket, Order, encode_order, join_orders, schema_of
 from pipeline.contract.product_events import ProductEvent, encode_event
 from pipeline.process.version import project_version
 from web.documents.json_schema import schemas_of
@@ -27,18 +27,10 @@ reads them recognises an order by its `id`. Product events are hints: one may be
 then on comes at least once, and its `id` tells one that comes again. A queue's first message may be an empty array.
 """
 
-_ORDER = Order(
-    EXAMPLE_ORDER,
-    EXAMPLE_PRODUCT,
-    2,
-    Decimal("1500.00"),
-    Decimal("3000.00"),
-    datetime(2026, 1, 5, 9, 30, 0, 123456, UTC),
-    "PENDING",
-    traceparent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-    client="web-shop",
-)
-_DETAILED = msgspec.structs.replace(_ORDER, reference=EXAMPLE_REFERENCE, metadata=EXAMPLE_METADATA)
+_CONTEXT = {"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "client": "web-shop"}
+_ORDERS_SENT = [
+    msgspec.structs.replace(it, **_CONTEXT) for it in (examples.ACCEPTED, examples.BASKET, examples.DETAILED)
+]
 _EVENT = ProductEvent(EXAMPLE_PRODUCT, 3, Decimal("1500.00"), 48)
 
 _ORDERS, _PRODUCT, _ORDER_EVENTS = "orders", "productEvent", "orderEvents"
@@ -80,7 +72,7 @@ _OPERATIONS = (
 
 def asyncapi_document() -> Json:
     declared = Declared()
-    (orders, event, order_events), schemas = schemas_of([list[Order], ProductEvent, list[OrderEvent]])
+    (order, basket, event, order_events), schemas = schemas_of([Order, Basket, ProductEvent, list[OrderEvent]])
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -97,9 +89,9 @@ def asyncapi_document() -> Json:
                 _ORDERS: _message(
                     "A batch of orders",
                     "Orders, each once, as many as waited at the same time.",
-                    orders | {"minItems": 1},
+                    {"type": "array", "items": {"oneOf": [order, basket]}, "minItems": 1},
                     _HEADERS,
-                    *(_example(join_orders([encode_order(it)]), schema_of(it), 1) for it in (_ORDER, _DETAILED)),
+                    *(_example(join_orders([encode_order(it)]), schema_of(it), 1) for it in _ORDERS_SENT),
                 ),
                 _PRODUCT: _message(
                     "A product event",

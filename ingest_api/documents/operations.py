@@ -1,35 +1,32 @@
 """The operations of ingest_api: the one table from which its routes and its OpenAPI document are made."""
 
 from dataclasses import replace
-from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Annotated, Any, Literal, get_type_hints
 
 import msgspec
 from msgspec import Meta
 
+from ingest_api.documents import order_examples as examples
 from ingest_api.documents.event_operations import LIST_EVENTS
 from ingest_api.documents.list_parameters import ABOUT_LISTS, LIST_PARAMETERS
 from ingest_api.intake.bulk import MAX_ORDERS
-from ingest_api.requests import OrderRequest
+from ingest_api.requests import BasketRequest, OrderRequest
 from pipeline.contract.fields import (
-    EXAMPLE_METADATA,
     EXAMPLE_ORDER,
     EXAMPLE_PRODUCT,
-    EXAMPLE_REFERENCE,
     OrderId,
     ProductId,
 )
 from pipeline.contract.order_view import OrderView
-from pipeline.contract.orders import ANSWERED, Order
-from pipeline.contract.reasons import Reason, table_rows
+from pipeline.contract.orders import ANSWERED, Basket, Order
+from pipeline.contract.reasons import table_rows
 from web.access.clients import ORDERS_READ, ORDERS_WRITE
 from web.documents.openapi import ProblemDetails
 from web.documents.problem_examples import example_of
 from web.problems import kinds
 from web.requests import http_fields
 from web.requests.idempotency_keys import REPLAYED, key_parameter
-from web.requests.operations import Answer, ArrayOf, Content, Header, Link, Operation, Parameter
+from web.requests.operations import Answer, ArrayOf, Content, Header, Link, OneOf, Operation, Parameter
 from web.requests.waits import MAX_WAIT_S
 from web.serving.body import NDJSON
 
@@ -59,11 +56,11 @@ _VERDICTS = "\n".join(
 # ── types of answers
 
 
-def _answered_fields() -> list[tuple[str, Any] | tuple[str, Any, None]]:
-    """The fields of Order that clients see, with `status` behind those that are always there."""
-    hints = get_type_hints(Order, include_extras=True)
-    required = Order.__struct_fields__[: -len(Order.__struct_defaults__)]
-    answered = [it.member for it in ANSWERED]
+def _answered_fields(kind: type[Order | Basket]) -> list[tuple[str, Any] | tuple[str, Any, None]]:
+    """The fields of an order that clients see, with `status` behind those that are always there."""
+    hints = get_type_hints(kind, include_extras=True)
+    required = [it.name for it in msgspec.structs.fields(kind) if it.required]
+    answered = [it for it in kind.__struct_fields__ if it in _ANSWERED]
     return [
         *((name, hints[name]) for name in answered if name in required),
         ("status", Literal["PENDING"]),
@@ -71,33 +68,20 @@ def _answered_fields() -> list[tuple[str, Any] | tuple[str, Any, None]]:
     ]
 
 
+_ANSWERED = {"lines", *(it.member for it in ANSWERED)}
+
 AcceptedOrder = msgspec.defstruct(
     "AcceptedOrder",
-    _answered_fields(),
-    namespace={"__doc__": "An order as it was accepted: its price is fixed, its stock not yet taken."},
+    _answered_fields(Order),
+    namespace={"__doc__": "An order of one product as it was accepted: its price is fixed, its stock not yet taken."},
+)
+AcceptedBasket = msgspec.defstruct(
+    "AcceptedBasket",
+    _answered_fields(Basket),
+    namespace={"__doc__": "An order of lines as it was accepted: its prices are fixed, its stock not yet taken."},
 )
 
-# ── examples
-
-_ACCEPTED = Order(
-    EXAMPLE_ORDER,
-    EXAMPLE_PRODUCT,
-    2,
-    Decimal("1500.00"),
-    Decimal("3000.00"),
-    datetime(2026, 1, 5, 9, 30, 0, 123456, UTC),
-    "PENDING",
-)
-_DETAILED = msgspec.structs.replace(_ACCEPTED, reference=EXAMPLE_REFERENCE, metadata=EXAMPLE_METADATA)
-_VIEW = {name: getattr(_ACCEPTED, name) for name in OrderView.__struct_fields__ if hasattr(_ACCEPTED, name)}
-_PROCESSED = OrderView(**{**_VIEW, "status": "PROCESSED"}, final=True)
-_FAILED = OrderView(**{**_VIEW, "status": "FAILED"}, final=True, reason=Reason.OUT_OF_STOCK)
-_PARKED = OrderView(EXAMPLE_ORDER, "FAILED", final=False, reason=Reason.INVALID_DATA)
-_NOT_STORED = OrderView(EXAMPLE_ORDER, "PENDING", final=False)
-_REQUEST = {"productId": EXAMPLE_PRODUCT, "quantity": 2}
-_DETAILED_REQUEST = _REQUEST | {"reference": EXAMPLE_REFERENCE, "metadata": EXAMPLE_METADATA}
 _REFUSED = example_of(kinds.OUT_OF_STOCK)
-_NDJSON = f'{{"productId":"{EXAMPLE_PRODUCT}","quantity":2}}\n{{"productId":"{EXAMPLE_PRODUCT}","quantity":1}}\n'
 
 # ── parameters and headers
 
@@ -142,17 +126,36 @@ _ACCEPT_ORDER = Operation(
     ORDERS,
     ORDERS_WRITE,
     TAG,
-    "Order a product",
-    "Accepts an order at the product's present price. The stock is taken a moment later: read the order at `Location`,"
+    "Order one product, or several",
+    "Accepts an order at the present prices. It is for one product, or has `lines`: then all of them are delivered, or"
+    " none. The stock is taken a moment later: read the order at `Location`,"
     " with `wait`, for the verdict.\n\nIf the answer is lost, or is `outcome-unknown`, send the request again with the"
     " same `Idempotency-Key`. Without one, that may order twice.",
     parameters=(_KEY, http_fields.TRACEPARENT),
-    body=(Content(OrderRequest, {"Two units": _REQUEST, "With details of the client's own": _DETAILED_REQUEST}),),
+    body=(
+        Content(
+            OneOf((OrderRequest, BasketRequest)),
+            {
+                "Two units": examples.REQUEST,
+                "Two products": examples.BASKET_REQUEST,
+                "With details of the client's own": examples.DETAILED_REQUEST,
+            },
+        ),
+    ),
     answers=(
         Answer(
             ACCEPTED,
             f"Accepted. {_DURABLE}",
-            (Content(AcceptedOrder, {"Accepted": _ACCEPTED, "With the client's details": _DETAILED}),),
+            (
+                Content(
+                    OneOf((AcceptedOrder, AcceptedBasket)),
+                    {
+                        "Accepted": examples.ACCEPTED,
+                        "Two products": examples.BASKET,
+                        "With the client's details": examples.DETAILED,
+                    },
+                ),
+            ),
             (_LOCATION, REPLAYED),
             (Link("getOrder", "order_id", "$response.body#/id"),),
         ),
@@ -170,18 +173,26 @@ _ACCEPT_ORDERS = Operation(
     f"1 to {MAX_ORDERS} orders, as a JSON array or as NDJSON with one order on each line. Each is judged by itself: the"
     " answer has the order or the problem of each, in the order that they came in; the pointer of a problem begins with"
     " the place, as in `#/3/quantity`. Those that are good are accepted together, or, if the whole request is answered"
-    " with a problem, none of them is.\n\nCounts as that many orders against the key's limit, and as none if it cannot"
-    " be read.",
+    " with a problem, none of them is.\n\nCounts as that many orders against the key's limit, an order with `lines` as"
+    " one for each; and as none if it cannot be read.",
     parameters=(_KEY, http_fields.TRACEPARENT),
     body=(
-        Content(ArrayOf((OrderRequest,), 1, MAX_ORDERS), {"Two orders": [_REQUEST, _REQUEST | {"quantity": 1}]}),
-        *(Content(str, {"Two orders, on two lines": _NDJSON}, name) for name in NDJSON),
+        Content(
+            ArrayOf((OrderRequest, BasketRequest), 1, MAX_ORDERS),
+            {"Two orders": [examples.REQUEST, examples.REQUEST | {"quantity": 1}]},
+        ),
+        *(Content(str, {"Two orders, on two lines": examples.NDJSON}, name) for name in NDJSON),
     ),
     answers=(
         Answer(
             ACCEPTED,
             f"At least one was accepted. {_DURABLE}",
-            (Content(ArrayOf((AcceptedOrder, ProblemDetails), 1, MAX_ORDERS), {"One of two": [_ACCEPTED, _REFUSED]}),),
+            (
+                Content(
+                    ArrayOf((AcceptedOrder, AcceptedBasket, ProblemDetails), 1, MAX_ORDERS),
+                    {"One of two": [examples.ACCEPTED, _REFUSED]},
+                ),
+            ),
             (REPLAYED,),
         ),
         Answer(
@@ -206,7 +217,12 @@ _LIST_ORDERS = Operation(
         Answer(
             200,
             "A page of orders, or the orders with these ids.",
-            (Content(list[OrderView], {"Two orders": [_PROCESSED, _FAILED], "None here, perhaps below": []}),),
+            (
+                Content(
+                    list[OrderView],
+                    {"Two orders": [examples.PROCESSED, examples.FAILED], "None here, perhaps below": []},
+                ),
+            ),
             (http_fields.LINK, replace(_SOURCE, is_always_there=False)),
         ),
     ),
@@ -227,7 +243,7 @@ _LIST_ORDERS_OF_PRODUCT = Operation(
         Answer(
             200,
             "A page of orders.",
-            (Content(list[OrderView], {"Two orders": [_PROCESSED, _FAILED]}),),
+            (Content(list[OrderView], {"Two orders": [examples.PROCESSED, examples.FAILED]}),),
             (http_fields.LINK,),
         ),
     ),
@@ -253,10 +269,11 @@ _GET_ORDER = Operation(
                 Content(
                     OrderView,
                     {
-                        "Processed": _PROCESSED,
-                        "Failed": _FAILED,
-                        "Failed, and may change": _PARKED,
-                        "Not stored yet": _NOT_STORED,
+                        "Processed": examples.PROCESSED,
+                        "Failed": examples.FAILED,
+                        "Failed because of one of two lines": examples.FAILED_BASKET,
+                        "Failed, and may change": examples.PARKED,
+                        "Not stored yet": examples.NOT_STORED,
                     },
                 ),
             ),

@@ -280,7 +280,7 @@ def _located(error: Mapping[str, str], sent: Sent) -> tuple[str, Any]:
     try:
         value = sent.body
         for step in path:
-            value = value[int(step)]
+            value = value[int(step) if isinstance(value, list) else step]
         return name, value[name]
     except (LookupError, TypeError, ValueError):
         return name, None

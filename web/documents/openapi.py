@@ -14,7 +14,7 @@ from web.problems import kinds
 from web.problems.kinds import Kind
 from web.problems.problems import MEDIA_TYPE, FieldError
 from web.requests import http_fields
-from web.requests.operations import Answer, ArrayOf, Content, Header, Link, Operation, Parameter
+from web.requests.operations import Answer, ArrayOf, Content, Header, Link, OneOf, Operation, Parameter
 
 
 class ProblemDetails(msgspec.Struct, omit_defaults=True):
@@ -123,11 +123,14 @@ class _Schemas:
             self.components[name]["additionalProperties"] = False
 
     def of(self, type_: Any) -> Schema:
-        if not isinstance(type_, ArrayOf):
-            return self._by_type[id(type_)]
-        items = [self._by_type[id(item)] for item in type_.items]
-        bounds = {"minItems": type_.min_items, "maxItems": type_.max_items}
-        return {"type": "array", "items": items[0] if len(items) == 1 else {"oneOf": items}, **bounds}
+        if isinstance(type_, ArrayOf):
+            bounds = {"minItems": type_.min_items, "maxItems": type_.max_items}
+            return {"type": "array", "items": self._one_of(type_.items), **bounds}
+        return self._one_of(type_.types) if isinstance(type_, OneOf) else self._by_type[id(type_)]
+
+    def _one_of(self, types: Sequence[type]) -> Schema:
+        schemas = [self._by_type[id(it)] for it in types]
+        return schemas[0] if len(schemas) == 1 else {"oneOf": schemas}
 
 
 def _asked(operation: Operation) -> Iterable[Any]:
@@ -146,7 +149,9 @@ def _answered(operation: Operation) -> Iterable[Any]:
 
 
 def _types_in(content: Content) -> tuple[Any, ...]:
-    return content.type.items if isinstance(content.type, ArrayOf) else (content.type,)
+    if isinstance(content.type, ArrayOf):
+        return content.type.items
+    return content.type.types if isinstance(content.type, OneOf) else (content.type,)
 
 
 def _operation(operation: Operation, schemas: _Schemas) -> dict[str, Any]:

@@ -59,7 +59,9 @@ _OTHERS: dict[Kind, dict[str, Problem]] = {
         "Redis holds what cannot be read": unknown_outcomes.claim_is_unreadable(),
         "processes have different keys": unknown_outcomes.claimed_under_another_key(),
         "a change of a product": unknown_outcomes.change_unanswered(f"/products/{_PRODUCT}", is_new=False),
-    }
+    },
+    kinds.UNKNOWN_PRODUCT: {"lines": problems.unknown_lines({1: _PRODUCT})},
+    kinds.OUT_OF_STOCK: {"lines": problems.sold_out_lines({1: _PRODUCT})},
 }
 
 

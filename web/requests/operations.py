@@ -38,8 +38,15 @@ class Header:
 
 
 @dataclass(frozen=True, slots=True)
+class OneOf:
+    """One of several structs, which msgspec could not tell apart when decoding."""
+
+    types: tuple[type, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ArrayOf:
-    """An array whose elements are of one of several structs, which msgspec could not tell apart when decoding."""
+    """An array whose elements are of one of several structs, as in OneOf."""
 
     items: tuple[type, ...]
     min_items: int
@@ -51,7 +58,7 @@ class Content:
     """A body in one media type."""
 
     type: Any
-    """A type for msgspec; or an ArrayOf; or `str` for a body that is not JSON."""
+    """A type for msgspec; or a OneOf or an ArrayOf; or `str` for a body that is not JSON."""
     examples: Mapping[str, Any]
     """Named after what each shows. At least one, of JSON values and structs."""
     media_type: str = "application/json"
