@@ -41,12 +41,12 @@ Final = Annotated[
 Lines = Annotated[
     tuple[OrderLine, ...],
     Meta(
-        description="Of an order of several lines. It has no `product_id`, `quantity` and `unit_price` of its own, and"
+        description="Of an order that was sent with `lines`. It has no `product_id`, `quantity` and `unit_price` of its own, and"
         " its `total_price` is the sum."
     ),
 ]
 FailedLine = Annotated[
-    int, Meta(description="Which of several lines is the reason: the first that could not be had.", examples=[1])
+    int, Meta(description="Which of the lines is the reason: the first that could not be had.", examples=[1])
 ]
 UnitsLeft = Annotated[
     int,

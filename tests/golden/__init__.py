@@ -5,6 +5,7 @@ A file here is never changed. A change of what is written is either a superset t
 """
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -12,13 +13,14 @@ from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
-from pipeline.contract.orders import Order
+from pipeline.contract.orders import AnyOrder, Basket, Order, OrderLine
 
 
 class Golden(NamedTuple):
     """The messages of one schema."""
 
-    orders: list[Order]
+    name: str
+    orders: list[AnyOrder]
     """What both bodies say."""
     accepted: bytes
     """The body of an `order.accepted`, as ingest_api publishes it."""
@@ -32,10 +34,10 @@ class Golden(NamedTuple):
         return int(self.properties["headers"]["schema"])
 
 
-def _read(version: str, orders: list[Order]) -> Golden:
-    directory = Path(__file__).parent / version
+def _read(name: str, orders: Sequence[AnyOrder]) -> Golden:
+    directory = Path(__file__).parent / name
     accepted, created = ((directory / f"order.{it}.json").read_bytes() for it in ("accepted", "created"))
-    return Golden(orders, accepted, created, json.loads((directory / "properties.json").read_text()))
+    return Golden(name, [*orders], accepted, created, json.loads((directory / "properties.json").read_text()))
 
 
 _LAPTOP, _PEN = "8c1f4f0e-3c51-4f58-9c0a-0d6f3c1f7a11", "01a20261-5c40-7b6e-9f0a-3d5c1e8a7b42"
@@ -89,5 +91,31 @@ _DETAILED = [
         metadata={"channel": "", "/~0": "東京"},
     ),
 ]
-V1, V2 = _read("v1", _PLAIN), _read("v2", _DETAILED)
-GOLDEN = (V1, V2)
+# Of schema 2 too: baskets of one line and of two, beside an order of one product.
+_BASKETS: list[AnyOrder] = [
+    Basket(
+        id="019b7cb6-152e-8ad2-a96d-2d2a03000004",
+        lines=(OrderLine(0, _PEN, 1, Decimal("0.10"), Decimal("0.10")),),
+        total_price=Decimal("0.10"),
+        created_at=_AT,
+        status="PENDING",
+    ),
+    _PLAIN[0],
+    Basket(
+        id="5f0c9e5e-0a4d-8b7c-9d1f-6a1b2c3d4e60",
+        lines=(
+            OrderLine(0, _PEN, 1_000_000, Decimal("9999999999.99"), Decimal("9999999999990000.00")),
+            OrderLine(1, _LAPTOP, 1, Decimal("1500.00"), Decimal("1500.00")),
+        ),
+        total_price=Decimal("9999999999991500.00"),
+        created_at=_AT,
+        status="PENDING",
+        reference="4711-a",
+        metadata={"cart": "c-80211"},
+        traceparent=_TRACE,
+        request_hash="a0" * 32,
+        client="shop",
+    ),
+]
+V1, V2, V2_OF_LINES = _read("v1", _PLAIN), _read("v2", _DETAILED), _read("v2_of_lines", _BASKETS)
+GOLDEN = (V1, V2, V2_OF_LINES)

@@ -6,7 +6,7 @@ import pytest
 from pipeline.contract import topology
 from pipeline.contract.columns import selected
 from pipeline.contract.order_rows import orders_of
-from pipeline.contract.orders import COLUMNS, OF_BASKET
+from pipeline.contract.orders import COLUMNS, OF_BASKET, lines_of
 from tests.golden import GOLDEN, Golden
 from tests.support.brokers.broker import plain_channel, send
 from tests.support.data.orders import by_id
@@ -22,11 +22,11 @@ from tests.support.services.workers import (
 _STORED = f"SELECT {selected((*COLUMNS, *OF_BASKET), 'orders')} FROM orders ORDER BY orders.id, orders.line"
 
 
-@pytest.mark.parametrize("golden", GOLDEN, ids=lambda it: f"schema {it.schema}")
+@pytest.mark.parametrize("golden", GOLDEN, ids=lambda it: it.name)
 async def test_golden_messages_are_stored_and_decided(environment: dict[str, str], golden: Golden) -> None:
     orders, headers = golden.orders, golden.properties["headers"]
     async with connected(environment["DATABASE_URL"]) as connection:
-        for product_id in {it.product_id for it in orders}:
+        for product_id in {line.product_id for it in orders for line in lines_of(it)}:
             await add_product(connection, product_id, 2_000_000)
         async with plain_channel(environment["AMQP_URL"]) as channel:
             await topology.declare_accepted(channel)

@@ -31,7 +31,7 @@ MORE = (
 )
 
 
-each_schema = pytest.mark.parametrize("golden", GOLDEN, ids=lambda it: f"schema {it.schema}")
+each_schema = pytest.mark.parametrize("golden", GOLDEN, ids=lambda it: it.name)
 
 
 def delivery(body: bytes, schema: object) -> Delivery:
@@ -81,7 +81,7 @@ def test_a_message_says_the_first_schema_that_knows_all_its_members(golden: Gold
 
 
 def test_there_are_golden_messages_of_every_schema_that_is_read() -> None:
-    assert tuple(it.schema for it in GOLDEN) == SCHEMAS
+    assert tuple(sorted({it.schema for it in GOLDEN})) == SCHEMAS
 
 
 @pytest.mark.parametrize(("before", "after"), MORE)
