@@ -41,8 +41,8 @@ Final = Annotated[
 Lines = Annotated[
     tuple[OrderLine, ...],
     Meta(
-        description="Of an order that was sent with `lines`. It has no `product_id`, `quantity` and `unit_price` of its own, and"
-        " its `total_price` is the sum."
+        description="Of an order that was sent with `lines`. It has no `product_id`, `quantity` and `unit_price` of its"
+        " own, and its `total_price` is the sum."
     ),
 ]
 FailedLine = Annotated[

@@ -12,7 +12,7 @@ from database.channels import VERDICTS
 from database.connection import Connection
 from database.dead_letters import DeadLetter, park
 from pipeline.contract.hooks import CHANGED, SECRET_BYTES, SECRET_PREFIX
-from pipeline.contract.orders import Order
+from pipeline.contract.orders import AnyOrder
 from pipeline.contract.reasons import Reason
 from pipeline.contract.stages import Stage
 from tests.support.services.processes import Service, service_process
@@ -71,7 +71,7 @@ async def attempts_of(connection: Connection, hook_id: str) -> list[asyncpg.Reco
     return await connection.fetch("SELECT * FROM hook_attempts WHERE hook_id = $1 ORDER BY id", hook_id)
 
 
-async def decide(connection: Connection, *orders: Order) -> None:
+async def decide(connection: Connection, *orders: AnyOrder) -> None:
     """Store and decide orders in one batch, as the workers do. Of unknown products, so each fails.
 
     `connection`: prepared as persist_worker's.
@@ -80,7 +80,7 @@ async def decide(connection: Connection, *orders: Order) -> None:
     await connection.execute(f"NOTIFY {VERDICTS}")
 
 
-async def park_order(connection: Connection, order: Order) -> None:
+async def park_order(connection: Connection, order: AnyOrder) -> None:
     async with connection.transaction():
         await park(connection, Stage.STOCK, [DeadLetter.of_order(order, Reason.INVALID_DATA, "")])
     await connection.execute(f"NOTIFY {VERDICTS}")
