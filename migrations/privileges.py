@@ -28,6 +28,7 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "products": "SELECT",
         "orders": "SELECT",
         "stock_ledger": "SELECT",
+        "cancellations": "SELECT",
         "dead_letters": "SELECT",
         "failed_orders": "SELECT",
         "event_batches": "SELECT",
@@ -39,9 +40,13 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "stock_ledger": "SELECT",
         "dead_letters": "SELECT, INSERT",
     },
+    # Reads the order that a client cancels, and gives its units back.
     "product_consumer": {
         "products": "SELECT, UPDATE (qty, version, updated_at)",
+        "orders": "SELECT",
         "stock_ledger": "SELECT, INSERT",
+        "stock_adjustments": "INSERT",
+        "cancellations": "SELECT, INSERT, UPDATE (outcome, settled_at, accepted_at)",
         "dead_letters": "SELECT, INSERT",
     },
     # Deletes a product by a mark in its row. Can neither decide orders nor read them.
@@ -55,6 +60,7 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
     "event_relay": {
         "orders": "SELECT",
         "stock_ledger": "SELECT",
+        "cancellations": "SELECT",
         "dead_letters": "SELECT",
         "event_batches": "SELECT",
         "event_log": "SELECT",
@@ -70,6 +76,7 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "orders": "SELECT",
         "stock_adjustments": "SELECT",
         "stock_ledger": "SELECT, INSERT",
+        "cancellations": "SELECT, UPDATE (outcome, settled_at)",
         "dead_letters": "SELECT, UPDATE",
         "event_batches": "SELECT",
         "event_log": "SELECT",

@@ -11,6 +11,7 @@ database decides its stage, not the queue that it came from: a replay has to do 
                                     PROCESSED by itself
     not stored, or the id is taken  stage persist: FAILED until it is replayed to orders.accepted
     unreadable                      one letter, with the stage of its queue; for the whole message if it cannot be split
+    a cancellation                  one letter, stage cancel, that names no order: the order goes on without it
 
 A fault here must not stop the worker. So this consumer has its own database connection, and a bug ends only it.
 """
@@ -160,7 +161,10 @@ def _split(delivery: Delivery) -> list[DeadOrder]:
 
 
 def _dead_order(element: bytes, x_death: XDeath, stage: Stage, schema: object) -> DeadOrder:
-    letter = DeadLetter(id_in(element), x_death.reason, x_death.detail, b"[" + element + b"]", schema)
+    order_id = None if stage is Stage.CANCEL else id_in(element)
+    letter = DeadLetter(order_id, x_death.reason, x_death.detail, b"[" + element + b"]", schema)
+    if stage is Stage.CANCEL:
+        return DeadOrder(letter, stage, None)
     try:
         return DeadOrder(letter, stage, decode_order(element))
     except InvalidOrder:

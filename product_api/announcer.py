@@ -7,9 +7,9 @@ import structlog
 from pipeline.broker.publisher import Outcome, Publisher
 from pipeline.cache.product_cache import ProductCache
 from pipeline.contract import topology
+from pipeline.contract.adjustments import Adjustment
 from pipeline.contract.product_events import ProductEvent, encode_event
 from pipeline.process import metrics
-from product_api.adjustments import Adjustment
 from product_api.products import Change
 
 log = structlog.get_logger()

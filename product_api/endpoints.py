@@ -5,7 +5,7 @@ from collections.abc import Awaitable
 from starlette.requests import Request
 from starlette.responses import Response
 
-from product_api.adjustments import Adjustment
+from pipeline.contract.adjustments import Adjustment
 from product_api.announcer import Announcer
 from product_api.answered import Answer, AnsweredBefore, KeyedRequest, digest_of
 from product_api.preconditions import check_if_match, etag, matches_if_none_match, require_if_match

@@ -19,11 +19,11 @@ from database.clock import ClockWatch
 from database.faults import Fault, describe, fault_of
 from database.sessions import Pool, StoreUnavailable, borrow, check_writable, reading
 from database.sessions import PooledConnection as Connection
+from pipeline.contract.adjustments import Adjustment
 from pipeline.contract.fields import Moment, ProductId, UnitPrice
 from pipeline.process.shares import Shares
 from pipeline.process.turns import Turns
 from product_api import answered
-from product_api.adjustments import Adjustment
 from product_api.answered import KeyedRequest
 from product_api.requests import ProductValues
 from web.requests.paging import Page

@@ -27,6 +27,10 @@ class EventType(StrEnum):
 
     PROCESSED = "order.processed", "The order was decided, and its units were taken from the stock. Final."
     FAILED = "order.failed", "The order was decided, and it gets nothing; `order.reason` says why. Final."
+    CANCELLED = (
+        "order.cancelled",
+        "Its client has cancelled the order. It takes no stock, or its units went back. Final.",
+    )
     PARKED = "order.parked", "The order waits for an operator, who replays it or gives it up. Then an event follows."
 
 
@@ -66,7 +70,7 @@ class OrderEvent(msgspec.Struct, frozen=True):
     type: EventName
     sequence: Sequence
     at: Moment
-    """When the order was decided or parked. UTC."""
+    """When the order was decided, cancelled or parked. UTC."""
     order: OrderView
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from decimal import Decimal
+from enum import StrEnum
 from operator import itemgetter
 from typing import Annotated, Any
 
@@ -9,11 +10,26 @@ import msgspec
 from msgspec import Meta
 
 from pipeline.contract import reasons
+from pipeline.contract.cancellations import CancelReason
 from pipeline.contract.fields import MetadataText, Moment, OrderId, ProductId, Reference, TotalPrice, UnitPrice
 from pipeline.contract.orders import OrderLine
 
-STATUSES = ("PENDING", "PROCESSED", "FAILED")
 
+class OrderStatus(StrEnum):
+    """The status of an order. All but PENDING are outcomes of the ledger as well."""
+
+    PENDING = "PENDING"
+    PROCESSED = "PROCESSED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+
+def is_over(status: str, *, final: bool) -> bool:
+    """Whether nothing changes the order any more: it is FAILED for ever, or CANCELLED."""
+    return final and status != OrderStatus.PROCESSED
+
+
+STATUSES = tuple(it.value for it in OrderStatus)
 # For the documents alone.
 Status = Annotated[
     str,
@@ -32,8 +48,9 @@ Reason = Annotated[
 Final = Annotated[
     bool,
     Meta(
-        description="Whether status and reason stay as they are. False while the order is PENDING, and while it is"
-        " FAILED as a dead letter: an operator may fix the cause and replay it, or discard it."
+        description="Whether status and reason stay as they are, unless the client cancels a PROCESSED order. False"
+        " while the order is PENDING, and while it is FAILED as a dead letter: an operator may fix the cause and replay"
+        " it, or discard it."
     ),
 ]
 
@@ -71,6 +88,8 @@ class OrderView(msgspec.Struct, omit_defaults=True):
     lines: Lines | None = None
     failed_line: FailedLine | None = None
     units_left: UnitsLeft | None = None
+    cancelled_at: Moment | None = None
+    cancel_reason: CancelReason | None = None
 
     @property
     def products(self) -> list[str]:
@@ -78,6 +97,10 @@ class OrderView(msgspec.Struct, omit_defaults=True):
         if self.lines is not None:
             return [line.product_id for line in self.lines]
         return [] if self.product_id is None else [self.product_id]
+
+    @property
+    def is_over(self) -> bool:
+        return is_over(self.status, final=self.final)
 
 
 _values = itemgetter(*OrderView.__struct_fields__)

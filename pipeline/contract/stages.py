@@ -1,4 +1,4 @@
-"""The stages of an order that can park it as a dead letter."""
+"""The stages of an order, and of its cancellation, that can park it as a dead letter."""
 
 from enum import StrEnum
 
@@ -15,3 +15,4 @@ class Stage(StrEnum):
 
     PERSIST = "persist", "persist_worker could not store the order"
     STOCK = "stock", "product_consumer could not decide the order"
+    CANCEL = "cancel", "product_consumer could not read the cancellation; its order goes on without it"

@@ -1,9 +1,10 @@
 """Exchanges, queues, bindings and their limits. Each process declares what it uses, at start, idempotently.
 
     orders_exchange ── order.accepted ──▶ orders.accepted ──(rejected, or returned too often)──▶ orders.dead
-                    └─ order.created  ──▶ orders.created  ──(the same)─────────────────────────▶ orders.dead
+                    ├─ order.created  ──▶ orders.created  ──(the same)─────────────────────────▶ orders.dead
+                    └─ order.cancel_requested ──▶ orders.cancel_requested ──(the same)─────────▶ orders.dead
     products_exchange ── product.* ──▶ one private queue for each ingest_api
-    order_events      ── order.processed, order.failed, order.parked ──▶ queues of the services that come after
+    order_events      ── order.processed, order.failed, … ──▶ queues of the services that come after
     orders_intake_began        carries nothing. ingest_api declares it before it first publishes
 
 persist_worker parks the messages of orders.dead, as the workers park poison themselves.
@@ -28,6 +29,7 @@ INTAKE_BEGAN_EXCHANGE = "orders_intake_began"
 
 ORDER_ACCEPTED = "order.accepted"
 ORDER_CREATED = "order.created"
+ORDER_CANCEL_REQUESTED = "order.cancel_requested"
 
 PRODUCT_CREATED = "product.created"
 PRODUCT_UPDATED = "product.updated"
@@ -37,11 +39,21 @@ PRODUCT_RESTOCKED = "product.restocked"
 
 ORDERS_ACCEPTED_QUEUE = "orders.accepted"
 ORDERS_CREATED_QUEUE = "orders.created"
+# A queue of its own: to a product_consumer of the release before, a cancellation would be an order that it cannot read.
+ORDERS_CANCEL_REQUESTED_QUEUE = "orders.cancel_requested"
 ORDERS_DEAD_QUEUE = "orders.dead"
 
-KEYS: Mapping[str, str] = {Stage.PERSIST: ORDER_ACCEPTED, Stage.STOCK: ORDER_CREATED}
+KEYS: Mapping[str, str] = {
+    Stage.PERSIST: ORDER_ACCEPTED,
+    Stage.STOCK: ORDER_CREATED,
+    Stage.CANCEL: ORDER_CANCEL_REQUESTED,
+}
 """The routing key of the messages that a stage works on."""
-QUEUES: Mapping[Stage, str] = {Stage.PERSIST: ORDERS_ACCEPTED_QUEUE, Stage.STOCK: ORDERS_CREATED_QUEUE}
+QUEUES: Mapping[Stage, str] = {
+    Stage.PERSIST: ORDERS_ACCEPTED_QUEUE,
+    Stage.STOCK: ORDERS_CREATED_QUEUE,
+    Stage.CANCEL: ORDERS_CANCEL_REQUESTED_QUEUE,
+}
 """The queue that holds them."""
 
 # A message holds a batch of orders, so the bytes bind long before the count: 2 GiB are about nine million orders.
@@ -96,6 +108,11 @@ async def declare_accepted(channel: AbstractChannel) -> AbstractQueue:
 async def declare_created(channel: AbstractChannel) -> AbstractQueue:
     """Declare orders.created: persist_worker publishes to it, product_consumer consumes it."""
     return await _declare_order_queue(channel, ORDERS_CREATED_QUEUE, ORDER_CREATED)
+
+
+async def declare_cancel_requested(channel: AbstractChannel) -> AbstractQueue:
+    """Declare orders.cancel_requested: ingest_api publishes to it, product_consumer consumes it."""
+    return await _declare_order_queue(channel, ORDERS_CANCEL_REQUESTED_QUEUE, ORDER_CANCEL_REQUESTED)
 
 
 async def declare_dead(channel: AbstractChannel) -> AbstractQueue:

@@ -116,6 +116,8 @@ ORDERS_REFUSED = _counter("orders_refused", "Orders that were not answered 202, 
 REQUESTS_DENIED = _counter(
     "requests_denied", "Requests refused for their API key, or for the lack of one, by the problem's name.", "reason"
 )
+CANCELLATIONS_ACCEPTED = _counter("cancellations_accepted", "Cancellations that the broker confirmed.")
+CANCELLATIONS_IN_FLIGHT = _gauge("cancellations_in_flight", "Cancellations that wait for the broker's confirm.")
 ORDERS_IN_FLIGHT = _gauge("orders_in_flight", "Orders that wait for the broker's confirm.")
 BYTES_IN_FLIGHT = _gauge("bytes_in_flight", "Encoded size of the orders that wait for the broker's confirm.")
 CLOCK_STEPS = _counter("clock_steps", "Times that the clock was found set back by more than a second.")
@@ -240,6 +242,12 @@ ACCEPT_TO_STORED = BatchHistogram(
     _LATENCY_BUCKETS_S,
 )
 ORDERS_DECIDED = _counter("orders_decided", "Verdicts written to stock_ledger.", "outcome", "reason")
+CANCELLATIONS = _counter(
+    "cancellations",
+    "Settled cancellations, by outcome: before_verdict (the order takes no stock), returned (its stock went back),"
+    " too_late (the order was FAILED or cancelled already), not_yours (another client's order).",
+    "outcome",
+)
 ACCEPT_TO_DECIDED = BatchHistogram(
     "headrace_accept_to_decided_seconds", "Seconds from acceptance to the commit of the verdict.", _LATENCY_BUCKETS_S
 )

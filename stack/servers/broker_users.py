@@ -20,8 +20,10 @@ from pipeline.contract.topology import (
     EVENTS_EXCHANGE,
     INTAKE_BEGAN_EXCHANGE,
     ORDER_ACCEPTED,
+    ORDER_CANCEL_REQUESTED,
     ORDER_CREATED,
     ORDERS_ACCEPTED_QUEUE,
+    ORDERS_CANCEL_REQUESTED_QUEUE,
     ORDERS_CREATED_QUEUE,
     ORDERS_DEAD_QUEUE,
     ORDERS_EXCHANGE,
@@ -31,6 +33,11 @@ from pipeline.contract.topology import (
 # Each ingest_api has a private queue of product events, named by the broker.
 PRIVATE_QUEUES = "amq.gen-*"
 _ORDERS = (ORDERS_EXCHANGE, DEAD_EXCHANGE, ORDERS_DEAD_QUEUE)
+# ingest_api publishes to these.
+_INTAKE = (ORDERS_ACCEPTED_QUEUE, ORDERS_CANCEL_REQUESTED_QUEUE)
+# product_consumer consumes these.
+_STOCK = (ORDERS_CREATED_QUEUE, ORDERS_CANCEL_REQUESTED_QUEUE)
+_ALL = (*_ORDERS, ORDERS_ACCEPTED_QUEUE, *_STOCK)
 
 
 @dataclass(frozen=True)
@@ -48,10 +55,10 @@ class Rights:
 
 RIGHTS: Mapping[str, Rights] = {
     "ingest_api": Rights(
-        configure=(*_ORDERS, INTAKE_BEGAN_EXCHANGE, ORDERS_ACCEPTED_QUEUE, PRODUCTS_EXCHANGE, PRIVATE_QUEUES),
-        write=(*_ORDERS, ORDERS_ACCEPTED_QUEUE, PRIVATE_QUEUES),
-        read=(ORDERS_EXCHANGE, DEAD_EXCHANGE, ORDERS_ACCEPTED_QUEUE, PRODUCTS_EXCHANGE, PRIVATE_QUEUES),
-        order_keys=(ORDER_ACCEPTED,),
+        configure=(*_ORDERS, INTAKE_BEGAN_EXCHANGE, *_INTAKE, PRODUCTS_EXCHANGE, PRIVATE_QUEUES),
+        write=(*_ORDERS, *_INTAKE, PRIVATE_QUEUES),
+        read=(ORDERS_EXCHANGE, DEAD_EXCHANGE, *_INTAKE, PRODUCTS_EXCHANGE, PRIVATE_QUEUES),
+        order_keys=(ORDER_ACCEPTED, ORDER_CANCEL_REQUESTED),
     ),
     "persist_worker": Rights(
         configure=(*_ORDERS, ORDERS_ACCEPTED_QUEUE, ORDERS_CREATED_QUEUE),
@@ -60,18 +67,18 @@ RIGHTS: Mapping[str, Rights] = {
         order_keys=(ORDER_CREATED,),
     ),
     "product_consumer": Rights(
-        configure=(*_ORDERS, ORDERS_CREATED_QUEUE, PRODUCTS_EXCHANGE),
-        write=(*_ORDERS, ORDERS_CREATED_QUEUE, PRODUCTS_EXCHANGE),
-        read=(ORDERS_EXCHANGE, DEAD_EXCHANGE, ORDERS_CREATED_QUEUE),
+        configure=(*_ORDERS, *_STOCK, PRODUCTS_EXCHANGE),
+        write=(*_ORDERS, *_STOCK, PRODUCTS_EXCHANGE),
+        read=(ORDERS_EXCHANGE, DEAD_EXCHANGE, *_STOCK),
     ),
     "product_api": Rights(configure=(PRODUCTS_EXCHANGE,), write=(PRODUCTS_EXCHANGE,), read=()),
     "event_relay": Rights(configure=(EVENTS_EXCHANGE,), write=(EVENTS_EXCHANGE,), read=()),
-    # `dead replay` and `verify --repair` publish orders again.
+    # `dead replay` and `verify --repair` publish orders and cancellations again.
     "operator": Rights(
-        configure=(*_ORDERS, ORDERS_ACCEPTED_QUEUE, ORDERS_CREATED_QUEUE),
-        write=(*_ORDERS, ORDERS_ACCEPTED_QUEUE, ORDERS_CREATED_QUEUE),
-        read=(*_ORDERS, ORDERS_ACCEPTED_QUEUE, ORDERS_CREATED_QUEUE),
-        order_keys=(ORDER_ACCEPTED, ORDER_CREATED),
+        configure=_ALL,
+        write=_ALL,
+        read=_ALL,
+        order_keys=(ORDER_ACCEPTED, ORDER_CREATED, ORDER_CANCEL_REQUESTED),
     ),
 }
 

@@ -18,14 +18,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
-from pipeline.contract.topology import ORDERS_ACCEPTED_QUEUE, ORDERS_CREATED_QUEUE, ORDERS_DEAD_QUEUE
+from pipeline.contract.topology import ORDERS_DEAD_QUEUE
+from pipeline.contract.topology import QUEUES as WORKED_ON
 from stack.home.directory import Home
 from stack.home.state import StackState
 from stack.process.http import OPENER
 from stack.servers import binaries
 from stack.servers.rabbitmq import NODE, node_environment
 
-QUEUES = (ORDERS_ACCEPTED_QUEUE, ORDERS_CREATED_QUEUE, ORDERS_DEAD_QUEUE)
+QUEUES = (*WORKED_ON.values(), ORDERS_DEAD_QUEUE)
 # The management API's default port.
 _MANAGEMENT_PORT = 15672
 _TIMEOUT_S = 3.0

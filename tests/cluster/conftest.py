@@ -21,7 +21,12 @@ from tests.support.brokers.broker import plain_channel
 from tests.support.brokers.publishers import QUEUE as THINGS
 from tests.support.services.deployment import deployed
 
-_QUEUES = (topology.ORDERS_ACCEPTED_QUEUE, topology.ORDERS_CREATED_QUEUE, topology.ORDERS_DEAD_QUEUE)
+_QUEUES = (
+    topology.ORDERS_ACCEPTED_QUEUE,
+    topology.ORDERS_CREATED_QUEUE,
+    topology.ORDERS_CANCEL_REQUESTED_QUEUE,
+    topology.ORDERS_DEAD_QUEUE,
+)
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(900
 
 COMPOSE_FILE = "docker-compose.yml:deploy/cluster/docker-compose.yml"
 NODES = ("rabbitmq", "rabbitmq-2", "rabbitmq-3")
-_QUEUES = ("orders.accepted", "orders.created", "orders.dead")
+_QUEUES = ("orders.accepted", "orders.created", "orders.cancel_requested", "orders.dead")
 # Several times longer than nodes and resolvers take to notice a loss.
 _AWAY_S = 60
 _BACK_WITHIN_S = 15

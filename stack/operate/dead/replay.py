@@ -65,6 +65,7 @@ async def declare(channel: AbstractChannel) -> None:
     """Declare the queues that letters go to. The broker may be another one than before."""
     await topology.declare_accepted(channel)
     await topology.declare_created(channel)
+    await topology.declare_cancel_requested(channel)
 
 
 def send_by(publisher: Publisher) -> Send:

@@ -22,6 +22,11 @@ DEAD_LETTERED = {
 WAYS = [
     (topology.declare_accepted, topology.ORDERS_ACCEPTED_QUEUE, topology.ORDER_ACCEPTED),
     (topology.declare_created, topology.ORDERS_CREATED_QUEUE, topology.ORDER_CREATED),
+    (
+        topology.declare_cancel_requested,
+        topology.ORDERS_CANCEL_REQUESTED_QUEUE,
+        topology.ORDER_CANCEL_REQUESTED,
+    ),
 ]
 
 

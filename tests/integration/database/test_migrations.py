@@ -18,9 +18,10 @@ from migrations import __main__ as migrations
 from migrations import progress
 from migrations.__main__ import EditedRevision, migrate, wait_until_migrated
 from migrations.requirements import Refused
+from pipeline.contract.adjustments import Adjustment
+from pipeline.contract.cancellations import CancelOutcome
 from pipeline.contract.stages import Stage
-from product_api.adjustments import Adjustment
-from product_consumer.decide import FAILED, PROCESSED
+from product_consumer.decide import CANCELLED, FAILED, PROCESSED
 from tests.conftest import Servers
 from tests.support.data.orders import new_product_id
 from tests.support.services.workers import connected
@@ -140,7 +141,8 @@ async def test_letters_that_were_there_before_keep_the_version_of_their_body(
     [
         ("dead_letters", "stage", list(Stage)),
         ("stock_adjustments", "reason", list(Adjustment)),
-        ("stock_ledger", "outcome", [PROCESSED, FAILED]),
+        ("stock_ledger", "outcome", [PROCESSED, FAILED, CANCELLED]),
+        ("cancellations", "outcome", list(CancelOutcome)),
     ],
 )
 async def test_a_check_allows_exactly_the_names_that_the_code_has(

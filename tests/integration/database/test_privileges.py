@@ -247,11 +247,15 @@ async def publishes(url: str, exchange: str, key: str) -> bool:
 
 # What each declares at its start, in its app.py or __main__.py; the operator: dead/replay.py and repair.py.
 DECLARED = {
-    "ingest_api": (topology.declare_accepted, topology.declare_product_events),
+    "ingest_api": (topology.declare_accepted, topology.declare_cancel_requested, topology.declare_product_events),
     "persist_worker": (topology.declare_accepted, topology.declare_created, topology.declare_dead),
-    "product_consumer": (topology.declare_created, topology.declare_products),
+    "product_consumer": (
+        topology.declare_created,
+        topology.declare_cancel_requested,
+        topology.declare_products,
+    ),
     "product_api": (topology.declare_products,),
-    "operator": (topology.declare_accepted, topology.declare_created),
+    "operator": (topology.declare_accepted, topology.declare_created, topology.declare_cancel_requested),
 }
 
 
@@ -268,6 +272,7 @@ async def test_each_publishes_what_is_its_own_and_nothing_else(own: Accounts, de
     allowed = {
         (ORDERS_EXCHANGE, ORDER_ACCEPTED): {"ingest_api", "operator"},
         (ORDERS_EXCHANGE, ORDER_CREATED): {"persist_worker", "operator"},
+        (ORDERS_EXCHANGE, topology.ORDER_CANCEL_REQUESTED): {"ingest_api", "operator"},
         (PRODUCTS_EXCHANGE, "product.updated"): {"product_consumer", "product_api"},
         ("amq.topic", "x"): set(),
     }

@@ -11,8 +11,8 @@ import pytest
 
 from pipeline.cache.product_cache import ProductCache
 from pipeline.cache.redis_link import connect
+from pipeline.contract.adjustments import Adjustment
 from pipeline.process.shares import Busy
-from product_api.adjustments import Adjustment
 from product_api.products import Products, new_product_id
 from product_api.reader import ProductReader
 from product_api.requests import ProductValues

@@ -14,8 +14,8 @@ from database.sessions import PooledConnection, make_pool
 from pipeline.broker.publisher import Publisher
 from pipeline.cache.product_cache import ProductCache
 from pipeline.cache.redis_link import connect
+from pipeline.contract.adjustments import Adjustment
 from product_api import products
-from product_api.adjustments import Adjustment
 from product_api.announcer import Announcer
 from product_api.products import Change, ChangeUnanswered, Product, Products, StoredProduct
 from product_api.requests import ProductValues

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.cache.product_cache import ProductCache
 from pipeline.cache.redis_link import connect
-from product_api.adjustments import Adjustment
+from pipeline.contract.adjustments import Adjustment
 from product_api.products import Products, StoredProduct
 from product_api.reader import ProductReader
 from product_api.requests import ProductValues

@@ -170,7 +170,8 @@ def test_the_services_may_do_at_the_broker_what_they_do_and_nothing_else(objects
     permissions = [it["spec"]["permissions"] for it in of_kind(objects, "Permission").values()]
     names = {
         *(topology.ORDERS_EXCHANGE, topology.PRODUCTS_EXCHANGE, topology.DEAD_EXCHANGE),
-        *(topology.ORDERS_ACCEPTED_QUEUE, topology.ORDERS_CREATED_QUEUE, topology.ORDERS_DEAD_QUEUE),
+        *(topology.ORDERS_ACCEPTED_QUEUE, topology.ORDERS_CREATED_QUEUE),
+        *(topology.ORDERS_CANCEL_REQUESTED_QUEUE, topology.ORDERS_DEAD_QUEUE),
         "amq.gen-abc",
     }
     for kind in ("configure", "write", "read"):

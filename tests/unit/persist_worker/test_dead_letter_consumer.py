@@ -15,6 +15,7 @@ from tests.support.data.orders import body_of, new_product_id, order
 
 A = new_product_id()
 ACCEPTED, CREATED = topology.ORDERS_ACCEPTED_QUEUE, topology.ORDERS_CREATED_QUEUE
+CANCEL_REQUESTED = topology.ORDERS_CANCEL_REQUESTED_QUEUE
 
 
 def death(queue: str, reason: str = "delivery_limit") -> dict[str, object]:
@@ -63,6 +64,7 @@ def test_p2_what_is_still_to_be_done_says_the_stage_and_not_the_queue() -> None:
         assert {stage: [it.order_id for it in letters] for stage, letters in found.parked.items()} == {
             Stage.PERSIST: [unstored.id, stranger.id],
             Stage.STOCK: [] if is_forwarded else [stored.id],
+            Stage.CANCEL: [],
         }
         assert [it.order_id for it in found.forwarded] == ([stored.id] if is_forwarded else [])
 
@@ -89,6 +91,19 @@ def test_p10_what_is_no_order_costs_only_itself_and_has_its_id() -> None:
     those = split_messages([delivery(b"[" + broken + b"," + encode_order(good) + b"]", death(CREATED))])
     letters = sort_letters(those, {good.id: known(), bad.id: known(is_decided=True)}).parked
     assert [it.order_id for it in letters[Stage.STOCK]] == [bad.id, good.id]
+
+
+def test_p10_a_cancellation_that_the_broker_gave_up_names_no_order_which_goes_on_without_it() -> None:
+    """With the id, a letter would make the order FAILED."""
+    it = order(A)
+    element = b'{"order_id":"' + it.id.encode() + b'","id":"' + it.id.encode() + b'"}'
+    those = split_messages([delivery(b"[" + element + b"," + encode_order(it) + b"]", death(CANCEL_REQUESTED))])
+    letters = sort_letters(those, {it.id: known()}).parked
+    assert [(one.order_id, one.body) for one in letters.pop(Stage.CANCEL)] == [
+        (None, b"[" + element + b"]"),
+        (None, body_of(it)),
+    ]
+    assert not any(letters.values())
 
 
 def test_the_reason_is_the_brokers_word_if_it_is_one() -> None:

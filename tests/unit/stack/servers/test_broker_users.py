@@ -29,7 +29,7 @@ def test_every_service_has_an_account_on_both_servers_and_nobody_another() -> No
 
 
 def test_nobody_reads_queues_it_does_not_declare() -> None:
-    queues = {topology.ORDERS_ACCEPTED_QUEUE, topology.ORDERS_CREATED_QUEUE, topology.ORDERS_DEAD_QUEUE}
+    queues = {*topology.QUEUES.values(), topology.ORDERS_DEAD_QUEUE}
     for user, rights in RIGHTS.items():
         assert queues & set(rights.read) <= set(rights.configure), user
         assert set(rights.read) | set(rights.write) <= set(rights.configure), user

@@ -31,8 +31,14 @@ def policy(pattern: str = ACCEPTED, apply_to: str = "queues", **definition: obje
         (policy(max_length_bytes=5, overflow="drop-head"), ["removes the oldest messages past 5 bytes"]),
         (policy(overflow="drop-head"), ["removes the oldest messages of a full queue"]),
         (policy(delivery_limit=3), ["dead-letters orders after 3 deliveries"]),
-        (policy(ALL, "all", message_ttl=1), ["orders.accepted", "orders.created", "orders.dead"]),
-        (policy("(?<broken", message_ttl=1), ["orders.accepted", "orders.created", "orders.dead"]),
+        (
+            policy(ALL, "all", message_ttl=1),
+            ["orders.accepted", "orders.created", "orders.cancel_requested", "orders.dead"],
+        ),
+        (
+            policy("(?<broken", message_ttl=1),
+            ["orders.accepted", "orders.created", "orders.cancel_requested", "orders.dead"],
+        ),
         ({**policy(), "definition": '{"message-ttl": 7}'}, ["for 7 ms"]),
     ],
 )

@@ -75,7 +75,7 @@ def test_types_are_the_events_types_each_once_in_their_usual_order() -> None:
     for wrong in ("", "order.shipped", "order.failed,"):
         with pytest.raises(HeadraceError, match="there is no event of type") as raised:
             chosen_types(wrong)
-        assert "order.processed, order.failed, order.parked" in raised.value.cause
+        assert "order.processed, order.failed, order.cancelled, order.parked" in raised.value.cause
 
 
 def test_an_id_may_be_shortened_to_four_characters() -> None:

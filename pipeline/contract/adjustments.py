@@ -16,3 +16,4 @@ class Adjustment(StrEnum):
     CREATION = "creation", "The product was created with this stock."
     RESTOCK = "restock", "Units were added to what is there."
     CORRECTION = "correction", "The stock was set to a number."
+    CANCELLATION = "cancellation", "A client cancelled a processed order, which the row names."
