@@ -107,3 +107,5 @@ class ProductConsumer:
             log.info("batch with repetitions", repeated=repeated)
         for (outcome, reason), count in Counter((it.outcome, it.reason) for it in recorded.verdicts).items():
             metrics.ORDERS_DECIDED.labels(outcome, reason or "").inc(count)
+        for settled in recorded.settled:
+            metrics.CANCELLATIONS.labels(settled.outcome).inc()

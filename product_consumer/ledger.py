@@ -6,20 +6,33 @@ would both find it undecided, and one of them would fail on the primary key.)
 
 A verdict is one row for each order, whatever its lines. A batch locks the products of all lines in one statement, so
 baskets whose products cross do not deadlock either.
+
+The question for the decided orders also finds the cancellations that wait for these orders. Every cancellation that was
+committed before the orders were stored is among them: see product_consumer/cancel.py.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 from uuid import UUID
 
 from database.connection import Connection
 from database.copy_text import copy_rows
 from database.dead_letters import DeadLetter, park
+from pipeline.contract.cancellations import CancelOutcome
 from pipeline.contract.columns import Column
 from pipeline.contract.orders import AnyOrder, lines_of
 from pipeline.contract.product_events import ProductEvent
 from pipeline.contract.reasons import Reason
 from pipeline.contract.stages import Stage
+from product_consumer.cancellations import (
+    OLDEST_FIRST,
+    Settled,
+    Waiting,
+    orders_with,
+    settle_each,
+    write_settled,
+)
 from product_consumer.decide import Decision, Stock, Verdict, decide
 
 # LockRows sits above the sort, so the locks are taken in this order. A join, because PostgreSQL checks a row that it
@@ -31,7 +44,17 @@ _LOCK = """
     FROM unnest($1::uuid[]) AS wanted (id) JOIN products ON products.id = wanted.id
     ORDER BY products.id FOR NO KEY UPDATE OF products
 """
-_DECIDED = "SELECT order_id::text FROM stock_ledger WHERE order_id = ANY($1::uuid[])"
+# The orders that are decided, as rows without a client, and the cancellations that wait for these orders. EXISTS spares
+# the look-ups while no cancellation waits: without it, an order paid 0.3 to 0.8 µs, and with it nothing that could be
+# measured (CPU of the backend, batches of 250 and 1,000). While cancellations of others wait, it pays 0.7 to 1.5 µs.
+_KNOWN = f"""
+    SELECT order_id::text, NULL AS client, NULL AS sees_all FROM stock_ledger WHERE order_id = ANY($1::uuid[])
+    UNION ALL (
+        SELECT order_id::text, client, sees_all FROM cancellations
+        WHERE order_id = ANY($1::uuid[]) AND outcome IS NULL
+          AND EXISTS (SELECT FROM cancellations WHERE outcome IS NULL) ORDER BY {OLDEST_FIRST}
+    )
+"""
 _TAKE = """
     UPDATE products p SET qty = p.qty - t.quantity, version = p.version + 1, updated_at = clock_timestamp()
     FROM unnest($1::uuid[], $2::bigint[]) AS t(id, quantity) WHERE p.id = t.id
@@ -64,9 +87,19 @@ class Recorded:
     """Every ordered product that exists, in its new state. Also those of which nothing was taken: another consumer may
     have decided an order of this batch, and died between its commit and its bust.
     """
+    settled: list[Settled] = field(default_factory=list)
+    """The cancellations that waited for these orders."""
     duplicates: int = 0
     parked: list[DeadLetter] = field(default_factory=list)
     """The new letters, without those that are parked already."""
+
+
+class Known(NamedTuple):
+    """What the database has of a batch, as found under the locks."""
+
+    decided: set[str]
+    settled: list[Settled]
+    """What becomes of the cancellations that wait for an undecided order."""
 
 
 def fault_in(order: AnyOrder) -> str | None:
@@ -83,6 +116,14 @@ def fault_in(order: AnyOrder) -> str | None:
         if not 1 <= line.quantity <= _MAX_QUANTITY:
             return f"quantity is out of range: {line.quantity}"
     return None
+
+
+def known(orders: Iterable[AnyOrder], decided: set[str], waiting: Sequence[Waiting]) -> Known:
+    """What becomes of the cancellations that wait for `orders`, of which some are decided."""
+    owners = {it.id: it.client for it in orders if it.id not in decided} if waiting else {}
+    mine = [it for it in waiting if it.order_id in owners]
+    effects = {it.order_id: CancelOutcome.BEFORE_VERDICT for it in mine}
+    return Known(decided, settle_each(mine, owners, effects))
 
 
 def sort_out(orders: Iterable[AnyOrder]) -> tuple[list[AnyOrder], list[DeadLetter]]:
@@ -113,25 +154,32 @@ async def record(connection: Connection, orders: Sequence[AnyOrder], dead: list[
     Raises PostgreSQL's errors: see database.faults. After a DATA fault, `sort_out` finds the malformed orders.
     """
     async with connection.transaction():
-        locked = await _lock(connection, orders)
-        decided = await _already_decided(connection, orders)
+        locked = await lock_products(connection, {line.product_id for order in orders for line in lines_of(order)})
+        decided, settled = await _look(connection, orders)
         stock = {it.id: Stock(it.qty, it.deleted) for it in locked}
-        decision = decide(stock, (order for order in orders if order.id not in decided))
+        cancelled = orders_with(CancelOutcome.BEFORE_VERDICT, settled)
+        decision = decide(stock, (order for order in orders if order.id not in decided), cancelled)
         changed = await _write(connection, decision)
+        await write_settled(connection, settled)
         parked = await park(connection, Stage.STOCK, dead)
     products = {it.id: it for it in (*locked, *changed)}
-    return Recorded(decision.verdicts, list(products.values()), len(decided), parked)
+    return Recorded(decision.verdicts, list(products.values()), settled, len(decided), parked)
 
 
-async def _lock(connection: Connection, orders: Sequence[AnyOrder]) -> list[ProductEvent]:
-    """Lock the products of `orders` until the commit, and return them."""
-    products = {line.product_id for order in orders for line in lines_of(order)}
-    rows = await connection.fetch(_LOCK, list(products))
-    return [ProductEvent(*row) for row in rows]
+async def lock_products(connection: Connection, product_ids: Collection[str]) -> list[ProductEvent]:
+    """Lock products until the commit, and return those that exist."""
+    return [ProductEvent(*row) for row in await connection.fetch(_LOCK, list(product_ids))]
 
 
-async def _already_decided(connection: Connection, orders: Sequence[AnyOrder]) -> set[str]:
-    return {row["order_id"] for row in await connection.fetch(_DECIDED, [order.id for order in orders])}
+async def _look(connection: Connection, orders: Sequence[AnyOrder]) -> Known:
+    """Call it under the locks."""
+    decided, waiting = set(), []
+    for order_id, client, sees_all in await connection.fetch(_KNOWN, [order.id for order in orders]):
+        if client is None:
+            decided.add(order_id)
+        else:
+            waiting.append(Waiting(order_id, client, sees_all))
+    return known(orders, decided, waiting)
 
 
 async def _write(connection: Connection, decision: Decision) -> list[ProductEvent]:

@@ -21,6 +21,7 @@ from pipeline.cache import product_cache, redis_link
 from pipeline.contract import topology
 from pipeline.contract.orders import AnyOrder
 from pipeline.process.health import Health
+from product_consumer.cancel_consumer import PART, CancelConsumer
 from product_consumer.consumer import ProductConsumer
 from product_consumer.ledger import record
 from product_consumer.settings import ConsumerSettings
@@ -132,6 +133,21 @@ async def product_consumer(environment: Mapping[str, str], **changes: object) ->
         cache = product_cache.ProductCache(redis, settings.namespace)
         service = ProductConsumer(consumer, database, cache, publisher)
         worker = Worker(consumer, database, publisher, service, stop)
+        async with _running(worker, health):
+            yield worker
+
+
+@asynccontextmanager
+async def cancel_consumer(environment: Mapping[str, str]) -> AsyncIterator[Worker]:
+    """The part of product_consumer that cancels, connected. A test calls `run_once` for each batch."""
+    settings = settings_from(ConsumerSettings, environment)
+    health = Health("product_consumer", PART, optional=("publisher",))
+    publisher = Publisher(settings, health, "publisher", topology.declare_products)
+    stop = asyncio.Event()
+    async with redis_link.connect(settings.redis_url) as redis:
+        cache = product_cache.ProductCache(redis, settings.namespace)
+        service = CancelConsumer.of(settings, health, cache, publisher, stop)
+        worker = Worker(service._consumer, service._database, publisher, service, stop)
         async with _running(worker, health):
             yield worker
 

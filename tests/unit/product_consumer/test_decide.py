@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pipeline.contract.orders import AnyOrder, Basket, Order, lines_of
 from pipeline.contract.reasons import Reason
-from product_consumer.decide import FAILED, PROCESSED, Stock, Verdict, decide
+from product_consumer.decide import CANCELLED, FAILED, PROCESSED, Stock, Verdict, decide
 from tests.support.data.orders import basket, new_product_id, order
 
 A, B, C, DELETED, UNKNOWN = (new_product_id() for _ in range(5))
@@ -141,6 +141,20 @@ def as_before(stock: Mapping[str, Stock], orders: Sequence[Order]) -> tuple[list
             taken[it.product_id] = taken.get(it.product_id, 0) + it.quantity
         verdicts.append((it.id, it.product_id, it.quantity, reason, None))
     return verdicts, taken
+
+
+@given(stocks, mixed, st.data())
+def test_p4_cancelled_orders_take_nothing_and_the_others_are_decided_as_if_they_were_not_there(
+    stock: dict[str, Stock], orders: list[AnyOrder], data: st.DataObject
+) -> None:
+    cancelled = data.draw(st.sets(st.sampled_from([it.id for it in orders]))) if orders else set()
+    decision = decide(stock, orders, cancelled)
+    others = decide(stock, [it for it in orders if it.id not in cancelled])
+    assert [it for it in decision.verdicts if it.order_id not in cancelled] == others.verdicts
+    assert decision.taken == others.taken
+    of_cancelled = [it for it in decision.verdicts if it.order_id in cancelled]
+    assert {it.order_id for it in of_cancelled} == cancelled
+    assert all((it.outcome, it.reason) == (CANCELLED, None) for it in of_cancelled)
 
 
 def test_a_big_order_that_does_not_fit_does_not_block_a_small_one_behind_it() -> None:
