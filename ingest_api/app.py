@@ -23,7 +23,8 @@ from ingest_api.idempotency.keyed import KeyedOrders
 from ingest_api.idempotency.trust_judge import BrokerMark, TrustJudge
 from ingest_api.intake.accept import AcceptOrder, Intake
 from ingest_api.intake.bulk import AcceptBulk
-from ingest_api.intake.group_commit import GroupCommit
+from ingest_api.intake.cancel import CancelOrder
+from ingest_api.intake.group_commit import OF_CANCELLATIONS, GroupCommit
 from ingest_api.prices.catalogue import Catalogue
 from ingest_api.prices.product_source import EVENTS, ProductSource, follow_events
 from ingest_api.reads import backlog
@@ -50,7 +51,7 @@ from web.serving.application import make_api
 
 log = structlog.get_logger()
 
-BROKER, REDIS, EVENT_LOG = "broker", "redis", "event log"
+BROKER, CANCELLATIONS, REDIS, EVENT_LOG = "broker", "cancellations", "redis", "event log"
 
 
 def make_app(settings: IngestSettings, stop: asyncio.Event) -> Starlette:
@@ -60,7 +61,7 @@ def make_app(settings: IngestSettings, stop: asyncio.Event) -> Starlette:
     """
     keys = load_keys(settings)
     # Readiness is the broker alone: without the others, orders for known products are still accepted.
-    health = Health("ingest_api", BROKER, optional=(EVENTS, VERDICTS, EVENT_LOG, REDIS))
+    health = Health("ingest_api", BROKER, optional=(CANCELLATIONS, EVENTS, VERDICTS, EVENT_LOG, REDIS))
     return make_api(
         health,
         partial(_running, settings, health, keys, stop),
@@ -92,6 +93,9 @@ async def _running(
         mark = BrokerMark(claims)
         publisher = Publisher(settings, health, BROKER, topology.declare_accepted, mark.meet)
         commits = _group_commit(settings, publisher, waiting_orders)
+        # A publisher of its own: a full queue of cancellations says nothing of the queue of orders.
+        cancel_publisher = Publisher(settings, health, CANCELLATIONS, topology.declare_cancel_requested)
+        cancels = _cancel_commit(settings, cancel_publisher)
         events = follow_events(settings, health, catalogue)
         publishing = (commits.run() for _ in range(settings.publish_window))
         lists = OrderListCache(redis, settings.namespace)
@@ -114,14 +118,17 @@ async def _running(
             watch_clock(order_lists, settings.database_timeout_s),
             backlog.watch(waiting_orders, orders),
         )
-        parts = (events, claims.run(), judge.run(), *watching, *publishing, *waiting)
+        cancelling = (cancel_publisher.run(), cancels.run())
+        parts = (events, claims.run(), judge.run(), *watching, *publishing, *cancelling, *waiting)
         async with lifecycle.background(publisher.run(), *parts, stop=stop):
             bulks = Shares("orders of bulks", settings.max_bulk_orders)
             intake = Intake(catalogue, ids, commits, keyed, RateLimits(), bulks, settings.accepted_status)
             lookup = OrderLookup(orders, OrderLists(lists, orders), verdicts, ids, keys.guard)
+            cancel = CancelOrder(lookup, verdicts, cancels, intake.limits, keys.guard)
             list_events = _list_events(settings, event_log, keys.guard, stop)
-            yield _routes(settings, intake, lookup, list_events, keys.guard)
+            yield _routes(settings, intake, cancel, lookup, list_events, keys.guard)
             await commits.drain()
+            await cancels.drain()
             await claims.drain()
 
 
@@ -131,11 +138,17 @@ def _tell_step(back_s: float) -> None:
 
 
 def _routes(
-    settings: IngestSettings, intake: Intake, lookup: OrderLookup, list_events: ListEvents, guard: Guard
+    settings: IngestSettings,
+    intake: Intake,
+    cancel: CancelOrder,
+    lookup: OrderLookup,
+    list_events: ListEvents,
+    guard: Guard,
 ) -> list[Route]:
     endpoints = {
         "acceptOrder": AcceptOrder(intake, settings.max_body_bytes),
         "acceptOrders": AcceptBulk(intake, settings.max_bulk_bytes),
+        "cancelOrder": cancel,
         "listOrders": lookup.list_orders,
         "listOrdersOfProduct": lookup.of_product,
         "getOrder": lookup.get,
@@ -215,4 +228,21 @@ def _group_commit(settings: IngestSettings, publisher: Publisher, waiting: backl
         overlap_after_s=settings.publish_overlap_after_s,
         timeout_s=settings.confirm_timeout_s,
         on_confirmed=waiting.confirmed,
+    )
+
+
+def _cancel_commit(settings: IngestSettings, publisher: Publisher) -> GroupCommit:
+    """One message in flight: few orders are cancelled."""
+    return GroupCommit(
+        publisher,
+        topology.ORDERS_EXCHANGE,
+        topology.ORDER_CANCEL_REQUESTED,
+        max_group_orders=settings.max_group_orders,
+        max_group_bytes=settings.max_group_bytes,
+        max_waiting_orders=settings.max_waiting_orders,
+        max_waiting_bytes=settings.max_waiting_bytes,
+        overlap_orders=settings.publish_overlap_orders,
+        overlap_after_s=settings.publish_overlap_after_s,
+        timeout_s=settings.confirm_timeout_s,
+        counts=OF_CANCELLATIONS,
     )

@@ -1,5 +1,6 @@
 """The AsyncAPI 3.0 document of the messages between processes, made from the topology and the message types."""
 
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -9,7 +10,9 @@ from ingest_api.documents import order_examples as examples
 from ingest_api.documents.declared import Declared, Exchange, Queue
 from ingest_api.documents.event_examples import PROCESSED
 from pipeline.contract import topology
-from pipeline.contract.fields import EXAMPLE_PRODUCT
+from pipeline.contract.cancellations import SCHEMA as CANCELLATIONS_SCHEMA
+from pipeline.contract.cancellations import Cancellation, encode_cancellation
+from pipeline.contract.fields import EXAMPLE_ORDER, EXAMPLE_PRODUCT
 from pipeline.contract.order_events import EventType, OrderEvent, join_events
 from pipeline.contract.order_events import encode_event as encode_order_event
 from pipeline.contract.orders import SCHEMA, SCHEMAS, Basket, Order, encode_order, join_orders, schema_of
@@ -20,8 +23,9 @@ from web.documents.json_schema import schemas_of
 Json = dict[str, Any]
 
 _DESCRIPTION = """\
-RabbitMQ, AMQP 0-9-1. Every message is persistent and published with a confirm. Orders are delivered at least once: who
-reads them recognises an order by its `id`. Product events are hints: one may be lost, and none decides anything.
+RabbitMQ, AMQP 0-9-1. Every message is persistent and published with a confirm. Orders and cancellations are delivered
+at least once: who reads them recognises an order by its `id`. Product events are hints: one may be lost, and none
+decides anything.
 
 `order_events` is for services of your own: bind a queue to the types that you want. Every event that is logged from
 then on comes at least once, and its `id` tells one that comes again. A queue's first message may be an empty array.
@@ -31,9 +35,15 @@ _CONTEXT = {"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7
 _ORDERS_SENT = [
     msgspec.structs.replace(it, **_CONTEXT) for it in (examples.ACCEPTED, examples.BASKET, examples.DETAILED)
 ]
+_CANCELLATION = Cancellation(
+    EXAMPLE_ORDER,
+    datetime(2026, 1, 5, 9, 31, 12, 123456, UTC),
+    client="web-shop",
+    reason="the customer changed her mind",
+)
 _EVENT = ProductEvent(EXAMPLE_PRODUCT, 3, Decimal("1500.00"), 48)
 
-_ORDERS, _PRODUCT, _ORDER_EVENTS = "orders", "productEvent", "orderEvents"
+_ORDERS, _CANCELLATIONS, _PRODUCT, _ORDER_EVENTS = "orders", "cancellations", "productEvent", "orderEvents"
 _PRODUCT_EVENTS = {
     topology.PRODUCT_CREATED: "a product was created",
     topology.PRODUCT_UPDATED: "it was changed in some other way than these",
@@ -62,9 +72,22 @@ _OPERATIONS = (
     Operation(topology.ORDERS_ACCEPTED_QUEUE, "receive", "persist_worker", "Stores the orders."),
     Operation(topology.ORDER_CREATED, "send", "persist_worker", "Stored orders. The ack of their input waits for it."),
     Operation(topology.ORDERS_CREATED_QUEUE, "receive", "product_consumer", "Takes the stock, and decides."),
+    Operation(
+        topology.ORDER_CANCEL_REQUESTED,
+        "send",
+        "ingest_api",
+        "Orders that their clients take back. The client's 202 waits for the confirm.",
+    ),
+    Operation(
+        topology.ORDERS_CANCEL_REQUESTED_QUEUE,
+        "receive",
+        "product_consumer",
+        "Cancels orders, and gives the stock of those that were processed back.",
+    ),
     Operation(topology.ORDERS_DEAD_QUEUE, "receive", "persist_worker", "Parks what the broker has given up on."),
     *(Operation(key, "send", "product_api", f"Tells that {what}.") for key, what in _PRODUCT_EVENTS.items()),
     Operation(topology.PRODUCT_SOLD_OUT, "send", "product_consumer", "Tells that an order took the last unit."),
+    Operation(topology.PRODUCT_RESTOCKED, "send", "product_consumer", "Tells that a cancelled order gave units back."),
     *(Operation(it, "send", "event_relay", f"Tells what happened. {it.meaning}") for it in EventType),
     Operation(_EVENT_QUEUE, "receive", "ingest_api", "Keeps prices, and what is sold out, fresh in each process."),
 )
@@ -72,7 +95,8 @@ _OPERATIONS = (
 
 def asyncapi_document() -> Json:
     declared = Declared()
-    (order, basket, event, order_events), schemas = schemas_of([Order, Basket, ProductEvent, list[OrderEvent]])
+    types = [Order, Basket, list[Cancellation], ProductEvent, list[OrderEvent]]
+    (order, basket, cancellations, event, order_events), schemas = schemas_of(types)
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -92,6 +116,13 @@ def asyncapi_document() -> Json:
                     {"type": "array", "items": {"oneOf": [order, basket]}, "minItems": 1},
                     _HEADERS,
                     *(_example(join_orders([encode_order(it)]), schema_of(it), 1) for it in _ORDERS_SENT),
+                ),
+                _CANCELLATIONS: _message(
+                    "A batch of cancellations",
+                    "Cancellations of orders, as many as waited at the same time. One may overtake its order.",
+                    cancellations | {"minItems": 1},
+                    _CANCELLATION_HEADERS,
+                    _example(join_orders([encode_cancellation(_CANCELLATION)]), CANCELLATIONS_SCHEMA, 1),
                 ),
                 _PRODUCT: _message(
                     "A product event",
@@ -116,12 +147,14 @@ def asyncapi_document() -> Json:
 def _channels(declared: Declared) -> Json:
     orders, products = (declared.exchanges[it] for it in (topology.ORDERS_EXCHANGE, topology.PRODUCTS_EXCHANGE))
     channels = {key: _routing_key(key, orders, _ORDERS) for key in (topology.ORDER_ACCEPTED, topology.ORDER_CREATED)}
+    key = topology.ORDER_CANCEL_REQUESTED
+    channels[key] = _routing_key(key, orders, _CANCELLATIONS)
     channels |= {key: _routing_key(key, products, _PRODUCT) for key in _PRODUCT_EVENTS}
     channels |= {
         it.value: _routing_key(it, declared.exchanges[topology.EVENTS_EXCHANGE], _ORDER_EVENTS) for it in EventType
     }
     for name, queue in declared.queues.items():
-        channels[name or _EVENT_QUEUE] = _queue(queue, _ORDERS if name else _PRODUCT)
+        channels[name or _EVENT_QUEUE] = _queue(queue, _message_at(name) if name else _PRODUCT)
     return {_name(name): channel for name, channel in channels.items()}
 
 
@@ -166,6 +199,8 @@ def _operation(operation: Operation) -> Json:
 def _message_at(channel: str) -> str:
     if channel in list(EventType):
         return _ORDER_EVENTS
+    if channel in (topology.ORDER_CANCEL_REQUESTED, topology.ORDERS_CANCEL_REQUESTED_QUEUE):
+        return _CANCELLATIONS
     return _PRODUCT if channel.startswith("product") else _ORDERS
 
 
@@ -197,9 +232,12 @@ _HEADERS: Json = {
     "schema": {
         "type": "integer",
         "enum": list(SCHEMAS),
-        "description": f"{_VERSION} 2: at least one order has a reference or metadata.",
+        "description": f"{_VERSION} 2: at least one order has a reference, metadata or lines.",
     },
-    "orders": {"type": "integer", "minimum": 1, "description": "How many orders the payload has."},
+    "orders": {"type": "integer", "minimum": 1, "description": "How many orders or cancellations the payload has."},
+}
+_CANCELLATION_HEADERS: Json = _HEADERS | {
+    "schema": {"type": "integer", "const": CANCELLATIONS_SCHEMA, "description": _VERSION}
 }
 
 

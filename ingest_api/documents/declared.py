@@ -43,6 +43,7 @@ class Declared:
         for declaring in (
             topology.declare_accepted(channel),
             topology.declare_created(channel),
+            topology.declare_cancel_requested(channel),
             topology.declare_product_events(channel),
             topology.declare_events(channel),
         ):

@@ -8,7 +8,8 @@ from starlette.routing import Route
 from ingest_api.documents.asyncapi import asyncapi_document
 from ingest_api.documents.event_operations import TAG as EVENTS_TAG
 from ingest_api.documents.event_operations import TAG_TEXT as EVENTS_TEXT
-from ingest_api.documents.operations import ACCEPTED, OPERATIONS, TAG, TAG_TEXT
+from ingest_api.documents.operations import ACCEPTED, OPERATIONS, TAG_TEXT
+from ingest_api.documents.order_fields import TAG
 from web.documents.docs import Api, docs_routes, document_of
 from web.requests.operations import Operation
 
@@ -16,6 +17,8 @@ _ABOUT = (
     "Takes orders. A 202 means that the order is on disk, and will be decided once. Another service has the products,"
     " with a page like this one."
 )
+# Those that may answer 201 instead of 202, see INGEST_API_ACCEPTED_STATUS.
+_ACCEPTING = ("acceptOrder", "acceptOrders")
 
 
 def openapi(accepted_status: int = ACCEPTED, public_path: str = "") -> dict[str, Any]:
@@ -36,5 +39,7 @@ def _api(accepted_status: int, public_path: str, products_url: str = "") -> Api:
 
 
 def _answering(accepted_status: int, operation: Operation) -> Operation:
+    if operation.id not in _ACCEPTING:
+        return operation
     answers = [replace(it, status=accepted_status) if it.status == ACCEPTED else it for it in operation.answers]
     return replace(operation, answers=tuple(answers))

@@ -12,18 +12,18 @@ from pipeline.contract.reasons import Reason
 CURSOR = encode_cursor(0x1F1510C, 42)
 
 
-def _example(event_type: EventType, **order: Any) -> OrderEvent:
+def _example(event_type: EventType, sequence: int = 1, **order: Any) -> OrderEvent:
     return OrderEvent(
-        f"{EXAMPLE_ORDER}.1",
+        f"{EXAMPLE_ORDER}.{sequence}",
         CURSOR,
         event_type,
-        1,
+        sequence,
         datetime(2026, 1, 5, 9, 30, 0, 154321, UTC),
         OrderView(EXAMPLE_ORDER, **order),
     )
 
 
-_STORED = {
+_STORED: dict[str, Any] = {
     "product_id": EXAMPLE_PRODUCT,
     "quantity": 2,
     "unit_price": Decimal("1500.00"),
@@ -32,4 +32,13 @@ _STORED = {
 }
 PROCESSED = _example(EventType.PROCESSED, status="PROCESSED", final=True, **_STORED)
 FAILED = _example(EventType.FAILED, status="FAILED", final=True, reason=Reason.OUT_OF_STOCK, **_STORED)
+CANCELLED = _example(
+    EventType.CANCELLED,
+    sequence=2,
+    status="CANCELLED",
+    final=True,
+    cancelled_at=datetime(2026, 1, 5, 9, 31, 12, 654321, UTC),
+    cancel_reason="the customer changed her mind",
+    **_STORED,
+)
 PARKED = _example(EventType.PARKED, status="FAILED", final=False, reason=Reason.INVALID_DATA)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from ingest_api.documents.event_examples import CURSOR, FAILED, PARKED, PROCESSED
+from ingest_api.documents.event_examples import CANCELLED, CURSOR, FAILED, PARKED, PROCESSED
 from ingest_api.events.endpoint import LAST_EVENT_ID
 from ingest_api.events.query import DEFAULT_LIMIT, MAX_LIMIT
 from ingest_api.events.stream import HEARTBEAT_S, MEDIA_TYPE
@@ -82,10 +82,11 @@ LIST_EVENTS = Operation(
     ORDERS_READ,
     TAG,
     "Read or follow what happens to orders",
-    "One event for every verdict and every parked order, once it is committed. Those of the client's own orders; a key"
-    " that also has the scope `ops` sees all. Follow `next`, and you miss none and get none twice: events keep their"
-    " order, whatever commits late. The events of one order come in the order of their `sequence`. A page may end"
-    " early, even without any event: then the search for what you asked for goes on with `next`.\n\n"
+    "One event for every verdict, and for every cancelled and every parked order, once it is committed. Those of the"
+    " client's own orders; a key that also has the scope `ops` sees all. Follow `next`, and you miss none and get none"
+    " twice: events keep their order, whatever commits late. The events of one order come in the order of their"
+    " `sequence`. A page may end early, even without any event: then the search for what you asked for goes on with"
+    " `next`.\n\n"
     f"With `Accept: {MEDIA_TYPE}`, a stream of server-sent events, which goes on until one of you ends it. A comment"
     f" comes at least every {HEARTBEAT_S:g} s. A message without data is no event: its `id` says how far you are. A"
     " client that reads too slowly is dropped. Come back with the last `id` as `Last-Event-ID`; browsers do.",
@@ -97,7 +98,13 @@ LIST_EVENTS = Operation(
             (
                 Content(
                     list[OrderEvent],
-                    {"Processed": [PROCESSED], "Failed": [FAILED], "Parked": [PARKED], "None yet": []},
+                    {
+                        "Processed": [PROCESSED],
+                        "Failed": [FAILED],
+                        "Cancelled": [CANCELLED],
+                        "Parked": [PARKED],
+                        "None yet": [],
+                    },
                 ),
                 Content(str, {"One event": _MESSAGE}, MEDIA_TYPE),
             ),

@@ -7,14 +7,15 @@ import msgspec
 from msgspec import Meta
 
 from ingest_api.documents import order_examples as examples
+from ingest_api.documents.cancel_operation import CANCEL_ORDER
+from ingest_api.documents.event_examples import CANCELLED
 from ingest_api.documents.event_operations import LIST_EVENTS
 from ingest_api.documents.list_parameters import ABOUT_LISTS, LIST_PARAMETERS
+from ingest_api.documents.order_fields import LOCATION, ORDER_ID, ORDERS, SOURCE, TAG
 from ingest_api.intake.bulk import MAX_ORDERS
 from ingest_api.requests import BasketRequest, OrderRequest
 from pipeline.contract.fields import (
-    EXAMPLE_ORDER,
     EXAMPLE_PRODUCT,
-    OrderId,
     ProductId,
 )
 from pipeline.contract.order_view import OrderView
@@ -26,21 +27,20 @@ from web.documents.problem_examples import example_of
 from web.problems import kinds
 from web.requests import http_fields
 from web.requests.idempotency_keys import REPLAYED, key_parameter
-from web.requests.operations import Answer, ArrayOf, Content, Header, Link, OneOf, Operation, Parameter
+from web.requests.operations import Answer, ArrayOf, Content, Link, OneOf, Operation, Parameter
 from web.requests.waits import MAX_WAIT_S
 from web.serving.body import NDJSON
 
-ORDERS = "/api/v1/orders"
 ACCEPTED = 202
 """The status of an accepted order, unless the service is set to answer 201."""
 
-TAG = "Orders"
 TAG_TEXT = "Accepted at once, decided a moment later."
 
 _VERDICTS = "\n".join(
     [
         "An order is `PENDING` until it is decided, then `PROCESSED`, or `FAILED` with a `reason`.",
-        "`final` says whether that stays so. A verdict does:\n",
+        "Its client may take it back: then it is `CANCELLED`.",
+        "`final` says whether that stays so. A verdict does, unless the client cancels a `PROCESSED` order:\n",
         "| reason | |",
         "|---|---|",
         *table_rows(verdicts=True),
@@ -90,19 +90,10 @@ _KEY = key_parameter(
     "idempotency-key-header-07). Every answer names the price and the time that are stored. 1 to 255 visible ASCII"
     " characters, bare or in quotes; UUIDv7 keys are best, because they keep the ids of orders in the order of time."
 )
-_LOCATION = Header("Location", str, "Where the order can be read, from now on.", f"{ORDERS}/{EXAMPLE_ORDER}", True)
-_SOURCE = Header(
-    "Order-Status-Source",
-    Literal["store", "id"],
-    "`store`: the database was asked. `id`: it is away, and the id alone says that the order was accepted.",
-    "store",
-    True,
-)
 # Of a demo product, so that the example works as it is.
 _PRODUCT_ID = Parameter(
     "product_id", "path", ProductId, "The product's id.", EXAMPLE_PRODUCT, is_required=True, is_filled_in=True
 )
-_ORDER_ID = Parameter("order_id", "path", OrderId, "The order's id.", EXAMPLE_ORDER, is_required=True)
 _WAIT = Parameter(
     "wait",
     "query",
@@ -156,7 +147,7 @@ _ACCEPT_ORDER = Operation(
                     },
                 ),
             ),
-            (_LOCATION, REPLAYED),
+            (LOCATION, REPLAYED),
             (Link("getOrder", "order_id", "$response.body#/id"),),
         ),
     ),
@@ -223,7 +214,7 @@ _LIST_ORDERS = Operation(
                     {"Two orders": [examples.PROCESSED, examples.FAILED], "None here, perhaps below": []},
                 ),
             ),
-            (http_fields.LINK, replace(_SOURCE, is_always_there=False)),
+            (http_fields.LINK, replace(SOURCE, is_always_there=False)),
         ),
     ),
     problems=(kinds.STORE_UNAVAILABLE,),
@@ -260,7 +251,7 @@ _GET_ORDER = Operation(
     "From the moment that it was accepted. One that is not stored yet is `PENDING`, with `id`, `status`, `final` alone."
     " An order of another client is 404, unless the key also has the scope `ops`; one that is not stored is `PENDING`"
     f" to others, whatever became of it.\n\n{_VERDICTS}",
-    parameters=(_ORDER_ID, _WAIT),
+    parameters=(ORDER_ID, _WAIT),
     answers=(
         Answer(
             200,
@@ -273,15 +264,24 @@ _GET_ORDER = Operation(
                         "Failed": examples.FAILED,
                         "Failed because of one of two lines": examples.FAILED_BASKET,
                         "Failed, and may change": examples.PARKED,
+                        "Cancelled": CANCELLED.order,
                         "Not stored yet": examples.NOT_STORED,
                     },
                 ),
             ),
-            (_SOURCE,),
+            (SOURCE,),
         ),
     ),
     problems=(kinds.NOT_FOUND, kinds.STORE_UNAVAILABLE),
 )
 
 # bulk comes before {order_id}, which would match it.
-OPERATIONS = (_ACCEPT_ORDER, _LIST_ORDERS, _ACCEPT_ORDERS, _LIST_ORDERS_OF_PRODUCT, _GET_ORDER, LIST_EVENTS)
+OPERATIONS = (
+    _ACCEPT_ORDER,
+    _LIST_ORDERS,
+    _ACCEPT_ORDERS,
+    _LIST_ORDERS_OF_PRODUCT,
+    _GET_ORDER,
+    CANCEL_ORDER,
+    LIST_EVENTS,
+)

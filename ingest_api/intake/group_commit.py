@@ -9,11 +9,27 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
+
+from prometheus_client import Counter, Gauge, Histogram
 
 from ingest_api.intake.drain_rate import DrainRate, retry_after_s
 from pipeline.broker.publisher import Outcome, Publisher
 from pipeline.contract.orders import SCHEMA, join_orders
 from pipeline.process import metrics
+
+
+class GroupMetrics(NamedTuple):
+    """What a group commit counts."""
+
+    waiting: Gauge
+    waiting_bytes: Gauge | None
+    size: Histogram | None
+    confirmed: Counter
+
+
+OF_ORDERS = GroupMetrics(metrics.ORDERS_IN_FLIGHT, metrics.BYTES_IN_FLIGHT, metrics.GROUP_SIZE, metrics.ORDERS_ACCEPTED)
+OF_CANCELLATIONS = GroupMetrics(metrics.CANCELLATIONS_IN_FLIGHT, None, None, metrics.CANCELLATIONS_ACCEPTED)
 
 
 class Full(Exception):
@@ -61,6 +77,7 @@ class GroupCommit:
         overlap_after_s: float,
         timeout_s: float,
         on_confirmed: Callable[[list[bytes], float], None] = lambda _orders, _now: None,
+        counts: GroupMetrics = OF_ORDERS,
     ) -> None:
         """`overlap_orders`, `overlap_after_s`: a message of this many orders, or this long after the one before, goes
         beside those in flight. `timeout_s`: from an order's arrival to its outcome, at the most. `on_confirmed`: called
@@ -71,7 +88,7 @@ class GroupCommit:
         self._max_waiting_orders, self._max_waiting_bytes = max_waiting_orders, max_waiting_bytes
         self._overlap_orders, self._overlap_after_s = overlap_orders, overlap_after_s
         self._timeout_s = timeout_s
-        self._on_confirmed = on_confirmed
+        self._on_confirmed, self._counts = on_confirmed, counts
         self._loop = asyncio.get_running_loop()
         self._groups: deque[_Group] = deque()
         self._changed = asyncio.Event()
@@ -80,8 +97,9 @@ class GroupCommit:
         self._idle.set()
         self._waiting_orders = self._waiting_bytes = 0
         self._rate = DrainRate()
-        metrics.ORDERS_IN_FLIGHT.set_function(lambda: self._waiting_orders)
-        metrics.BYTES_IN_FLIGHT.set_function(lambda: self._waiting_bytes)
+        counts.waiting.set_function(lambda: self._waiting_orders)
+        if counts.waiting_bytes is not None:
+            counts.waiting_bytes.set_function(lambda: self._waiting_bytes)
 
     def submit(self, encoded: bytes, schema: int = SCHEMA) -> asyncio.Future[Outcome]:
         """Add one encoded order to the next message. The future yields the outcome, in time, and never an error.
@@ -204,10 +222,10 @@ class GroupCommit:
         size = len(group.encoded)
         self._waiting_orders -= size
         self._waiting_bytes -= group.size_bytes
-        if outcome is not Outcome.NOT_SENT:
-            metrics.GROUP_SIZE.observe(size)
+        if outcome is not Outcome.NOT_SENT and self._counts.size is not None:
+            self._counts.size.observe(size)
         if outcome is Outcome.CONFIRMED:
-            metrics.ORDERS_ACCEPTED.inc(size)
+            self._counts.confirmed.inc(size)
             self._on_confirmed(group.encoded, self._loop.time())
         if not self._waiting_orders:
             self._idle.set()

@@ -14,6 +14,7 @@ More reads than may wait are 503. Nothing is known of the orders then, so the an
 import asyncio
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -54,6 +55,12 @@ class Found:
         others = {order_id: order for order_id, order in self.orders.items() if order_id not in order_ids}
         return Found({**others, **again.orders}, again.source if order_ids else self.source)
 
+    def order(self, order_id: str) -> OrderView:
+        """Raises Problem (404) if there is none that the client may know of."""
+        if order_id not in self.orders:
+            raise problems.not_found(f"order {order_id}")
+        return self.orders[order_id]
+
 
 # ── I/O below
 
@@ -70,9 +77,7 @@ class OrderLookup:
     async def get(self, request: Request) -> Response:
         order_id, wait_s = id_in_path(request, "order"), parse_wait(request.query_params.get("wait"))
         found = await self._read([order_id], wait_s, request)
-        if order_id not in found.orders:
-            raise problems.not_found(f"order {order_id}")
-        return _json(encode(found.orders[order_id]), {"Order-Status-Source": found.source})
+        return answer(found.order(order_id), found.source)
 
     async def list_orders(self, request: Request) -> Response:
         asked = parse_order_query(request.query_params)
@@ -98,12 +103,12 @@ class OrderLookup:
         """The orders as the client of the request may see them; with `wait_s`, once all are decided."""
         head = head_of(request)
         if not wait_s:
-            return await self._find(order_ids, head.client)
+            return await self.find(order_ids, head.client)
         found = await self._find_decided(order_ids, head.client, wait_s, request.receive)
         client = client_now(head, self._guard)
-        return found if client.sees_as(head.client) else await self._find(order_ids, client)
+        return found if client.sees_as(head.client) else await self.find(order_ids, client)
 
-    async def _find(self, order_ids: Collection[str], client: Client) -> Found:
+    async def find(self, order_ids: Collection[str], client: Client) -> Found:
         """Raises StoreUnavailable, Busy."""
         try:
             rows = await self._orders.find(order_ids, client.name)
@@ -111,29 +116,29 @@ class OrderLookup:
             if not all(map(self._ids.is_ours, order_ids)):
                 raise
             return Found({it: OrderView(it, PENDING, final=False) for it in order_ids}, "id")
-        return self._seen([rows[it] for it in order_ids], client)
+        return self.seen([rows[it] for it in order_ids], client)
 
     async def _find_decided(self, order_ids: Collection[str], client: Client, wait_s: float, receive: Receive) -> Found:
         """The orders as soon as all are decided; after `wait_s`, or if waiting is no use, as they are. Raises what
-        `_find` raises, and ClientDisconnect.
+        `find` raises, and ClientDisconnect.
         """
         until = asyncio.get_running_loop().time() + wait_s
         with self._verdicts.expect(order_ids, client.name) as expected:
             found = await self._look(order_ids, client)
             waiting = {order_id: expected[order_id] for order_id in found.pending}
             if waiting:
-                await _wait(waiting.values(), until, receive)
+                await wait_for(waiting.values(), until, receive)
                 found = found.after(*self._told(waiting, client))
                 if found.pending and all(it.done() and it.result() for it in waiting.values()):
                     # Of an order that the client may not know of. An early answer would show that something is known.
-                    await _wait([asyncio.get_running_loop().create_future()], until, receive)
+                    await wait_for([asyncio.get_running_loop().create_future()], until, receive)
                 if late := [order_id for order_id, it in waiting.items() if not it.done()]:
                     found = found.after(late, await self._look(late, client))
         return found
 
     async def _look(self, order_ids: Collection[str], client: Client) -> Found:
-        """As `_find`, for a client that waits: it finds each verdict in the lists too, as Verdicts makes sure."""
-        found = await self._find(order_ids, client)
+        """As `find`, for a client that waits: it finds each verdict in the lists too, as Verdicts makes sure."""
+        found = await self.find(order_ids, client)
         decided = {product for it in found.orders.values() if it.status != PENDING for product in it.products}
         await self._lists.forget(decided)
         return found
@@ -141,9 +146,9 @@ class OrderLookup:
     def _told(self, waiting: Mapping[str, Expected], client: Client) -> tuple[Collection[str], Found]:
         """The ids of the orders that are decided now, and those that the client may see of them."""
         rows = [row for it in waiting.values() if it.done() and (row := it.result()) is not None]
-        return [row["id"] for row in rows], self._seen(rows, client)
+        return [row["id"] for row in rows], self.seen(rows, client)
 
-    def _seen(self, rows: Iterable[Row], client: Client) -> Found:
+    def seen(self, rows: Iterable[Row], client: Client) -> Found:
         """What the client may see of these orders."""
         return Found({row["id"]: order for row in rows if (order := self._shown(row, client)) is not None})
 
@@ -161,8 +166,8 @@ def _may_know(row: Row, client: Client) -> bool:
     return client.sees_all or (row["parked"] is not None and client_in(row["parked"], row["id"]) == client.name)
 
 
-async def _wait(expected: Iterable[Expected], until: float, receive: Receive) -> None:
-    """Wait for all verdicts, but not past `until` on the loop's clock. Raises ClientDisconnect."""
+async def wait_for(expected: Iterable[Expected], until: float, receive: Receive) -> None:
+    """Wait for all of the news, but not past `until` on the loop's clock. Raises ClientDisconnect."""
     leaving = asyncio.create_task(has_left(receive))
     told = asyncio.create_task(asyncio.wait(list(expected)))
     either: set[asyncio.Future[Any]] = {told, leaving}
@@ -176,5 +181,12 @@ async def _wait(expected: Iterable[Expected], until: float, receive: Receive) ->
         told.cancel()
 
 
-def _json(body: bytes, headers: Mapping[str, str]) -> Response:
-    return Response(body, media_type="application/json", headers={"Cache-Control": "no-store", **headers})
+def answer(
+    order: OrderView, source: str, status: int = 200, headers: Mapping[str, str] = MappingProxyType({})
+) -> Response:
+    """The order, with the headers of every answer that has one."""
+    return _json(encode(order), {"Order-Status-Source": source, **headers}, status)
+
+
+def _json(body: bytes, headers: Mapping[str, str], status: int = 200) -> Response:
+    return Response(body, status, media_type="application/json", headers={"Cache-Control": "no-store", **headers})

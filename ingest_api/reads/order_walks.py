@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 
+from pipeline.contract.cancellations import IS_EFFECTIVE
+from pipeline.contract.order_view import OrderStatus
 from web.requests.paging import Cursor, Page
 
 MOST_ROWS = 1_000
@@ -75,6 +77,8 @@ class Walk:
     """How a row of `table` leads to its order."""
     is_exact: bool = True
     """Whether the orders that it finds pass the filters that it needs."""
+    status: str | None = None
+    """The one status that it serves; None: any."""
 
     def left_of(self, wanted: Wanted) -> frozenset[str]:
         """The filters that are looked at row by row."""
@@ -95,6 +99,17 @@ _FAILED = Walk(
     "true",
     "JOIN orders o ON o.id = f.order_id AND o.accepted_at = f.accepted_at AND o.line = 0",
     is_exact=False,
+    status=OrderStatus.FAILED,
+)
+_CANCELLED = Walk(
+    "cancellations_listed",
+    "cancellations c",
+    "c.accepted_at",
+    "c.order_id",
+    frozenset({"status"}),
+    f"c.{IS_EFFECTIVE}",
+    "JOIN orders o ON o.id = c.order_id AND o.line = 0",
+    status=OrderStatus.CANCELLED,
 )
 # The best first: of two that get equally far, the first is taken.
 _WALKS = (
@@ -111,6 +126,7 @@ _WALKS = (
         "JOIN orders o ON o.id = m.id AND o.line = 0",
     ),
     _FAILED,
+    _CANCELLED,
 )
 # What is looked at row by row, but for the status: that is stored_orders's.
 _CONDITIONS = {
@@ -124,7 +140,7 @@ _CONDITIONS = {
 def walks_for(wanted: Wanted) -> Sequence[Walk]:
     """The indexes that serve, at least one."""
     filters = frozenset(wanted.filters)
-    serving = [it for it in _WALKS if it.needs <= filters and (it is not _FAILED or wanted.status == "FAILED")]
+    serving = [it for it in _WALKS if it.needs <= filters and it.status in (None, wanted.status)]
     return serving or [_NEWEST]
 
 

@@ -1,7 +1,8 @@
 """What PostgreSQL knows of orders. An order's status is read, not stored.
 
 no verdict yet          PENDING
-a row in stock_ledger   PROCESSED, or FAILED with its reason: final
+a row in stock_ledger   PROCESSED, FAILED with its reason, or CANCELLED: final
+a row in cancellations  CANCELLED, if it is settled and effective: then the order takes no stock, or no longer
 a dead letter           FAILED with that reason, until it is replayed. For a stored order, only one of the stock stage
                         counts. Discarding a letter writes a row in stock_ledger
 """
@@ -26,8 +27,9 @@ from ingest_api.reads.order_walks import (
     walks_for,
 )
 from ingest_api.rounds import Rounds
+from pipeline.contract.cancellations import IS_EFFECTIVE
 from pipeline.contract.order_rows import selected_members
-from pipeline.contract.order_view import STATUSES, view
+from pipeline.contract.order_view import OrderStatus, view
 from pipeline.contract.stages import Stage
 from pipeline.process.breaker import Breaker
 from pipeline.process.shares import Busy, Shares
@@ -39,7 +41,7 @@ Row: TypeAlias = asyncpg.Record
 not stored. Then `parked` is the body of its dead letter, if it has one: it says whose order it is.
 """
 
-PENDING = "PENDING"
+PENDING = OrderStatus.PENDING
 # An order takes some 400. A longer body is not an order that could be decoded.
 _MAX_PARKED_BYTES = 64 * 1024
 # Orders in one question: PostgreSQL takes 4 ms for 200 that exist.
@@ -54,21 +56,24 @@ T = TypeVar("T")
 def _columns(order_id: str) -> str:
     return f"""
     {order_id}::text AS id, o.id IS NOT NULL AS is_stored, o.client, {selected_members("o")},
-    coalesce(l.outcome, CASE WHEN d.reason IS NULL THEN 'PENDING' ELSE 'FAILED' END) AS status,
+    CASE WHEN c.settled_at IS NOT NULL THEN 'CANCELLED' WHEN l.outcome IS NOT NULL THEN l.outcome
+         WHEN d.reason IS NOT NULL THEN 'FAILED' ELSE 'PENDING' END AS status,
     coalesce(l.reason, d.reason) AS reason, l.failed_line, l.units_left, l.order_id IS NOT NULL AS final,
+    c.settled_at AS cancelled_at, c.reason AS cancel_reason,
     CASE WHEN o.id IS NULL AND octet_length(d.body) <= {_MAX_PARKED_BYTES} THEN d.body END AS parked
 """
 
 
 def _verdict(order_id: str) -> str:
-    """SQL that joins the verdict, or the dead letter of an order that has none.
+    """SQL that joins the verdict and the cancellation, or the dead letter of an order that has no verdict.
 
     A replayed dead letter no longer counts. Once the order is stored, nor does a letter of the persist stage: it parked
     another order under the same id (id_conflict). For a discarded order that is not stored, the letter says whose it
     is.
     """
     return f"""
-    LEFT JOIN stock_ledger l ON l.order_id = {order_id} {_letter(order_id)}
+    LEFT JOIN stock_ledger l ON l.order_id = {order_id}
+    LEFT JOIN cancellations c ON c.order_id = {order_id} AND c.{IS_EFFECTIVE} {_letter(order_id)}
     """
 
 
@@ -110,15 +115,19 @@ _SETTLED = f"""
 # Looked up for one order after the other. For a page that may examine thousands, PostgreSQL would rather hash the whole
 # ledger: 1.7 s of one million orders, measured.
 _VERDICT_OF_LISTED = f"""
-    LEFT JOIN LATERAL (SELECT * FROM stock_ledger WHERE order_id = o.id OFFSET 0) l ON true {_letter("o.id")}
+    LEFT JOIN LATERAL (SELECT * FROM stock_ledger WHERE order_id = o.id OFFSET 0) l ON true
+    LEFT JOIN LATERAL (SELECT * FROM cancellations WHERE order_id = o.id AND {IS_EFFECTIVE} OFFSET 0) c ON true
+    {_letter("o.id")}
 """
 # Of a stored order, by status. Each says first what the ledger alone can tell, so that few dead letters are looked for.
-_HAS_STATUS = {
-    "PENDING": "l.order_id IS NULL AND d.reason IS NULL",
-    "PROCESSED": "l.outcome = 'PROCESSED'",
-    "FAILED": "(l.order_id IS NULL OR l.outcome = 'FAILED') AND (l.order_id IS NOT NULL OR d.reason IS NOT NULL)",
+_HAS_STATUS: Mapping[str, str] = {
+    OrderStatus.PENDING: "l.order_id IS NULL AND d.reason IS NULL",
+    OrderStatus.PROCESSED: "l.outcome = 'PROCESSED' AND c.settled_at IS NULL",
+    OrderStatus.FAILED: "(l.order_id IS NULL OR l.outcome = 'FAILED')"
+    " AND (l.order_id IS NOT NULL OR d.reason IS NOT NULL)",
+    OrderStatus.CANCELLED: "(l.outcome = 'CANCELLED' OR c.settled_at IS NOT NULL)",
 }
-assert _HAS_STATUS.keys() == set(STATUSES)
+assert _HAS_STATUS.keys() == set(OrderStatus)
 
 
 def listed(walk: Walk, wanted: Wanted, stretch: Stretch, page: Page) -> Query:

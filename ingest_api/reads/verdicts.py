@@ -27,6 +27,7 @@ from database.faults import Fault, describe, fault_of
 from database.sessions import check_writable, count_fault, listening
 from ingest_api.reads.stored_orders import DECIDED, Row, products_of
 from pipeline.cache.order_list_cache import OrderListCache
+from pipeline.contract.order_view import is_over
 from pipeline.process import metrics
 from pipeline.process.backoff import backoff_s
 from pipeline.process.coroutines import set_within
@@ -62,6 +63,8 @@ class Verdicts:
         self._url, self._lists, self._health = database_url, lists, health
         self._places, self._timeout_s = Shares("waits for verdicts", max_waiting), timeout_s
         self._waiting: dict[str, set[Expected]] = {}
+        self._cancelling: set[Expected] = set()
+        """Those that wait for more than the verdict PROCESSED."""
         self._count = 0
         self._is_stopping = False
         self._is_notified = False
@@ -69,9 +72,12 @@ class Verdicts:
         self._awake = asyncio.Event()
 
     @contextmanager
-    def expect(self, order_ids: Collection[str], client: str) -> Iterator[Mapping[str, Expected]]:
+    def expect(
+        self, order_ids: Collection[str], client: str, *, cancels: bool = False
+    ) -> Iterator[Mapping[str, Expected]]:
         """Wait for the verdicts within the block, or for none of them. Look inside the block whether they are there
-        already: a look before it misses a verdict that falls between.
+        already: a look before it misses a verdict that falls between. `cancels`: wait until the orders can no longer be
+        cancelled.
         """
         loop = asyncio.get_running_loop()
         expected: dict[str, Expected] = {order_id: loop.create_future() for order_id in order_ids}
@@ -84,7 +90,7 @@ class Verdicts:
                 for one in expected.values():
                     one.set_result(None)
             else:
-                self._add(expected)
+                self._add(expected, cancels=cancels)
                 stack.callback(self._remove, expected)
             yield expected
 
@@ -151,28 +157,37 @@ class Verdicts:
         awaited = [it for it, those in self._waiting.items() if not all(one.done() for one in those)]
         rows = await connection.fetch(DECIDED, awaited)
         took_s = loop.time() - began
-        await self._lists.bust(products_of(rows))
-        for row in rows:
-            for expected in self._waiting.get(row["id"], ()):
+        news = [(row, those) for row in rows if (those := self._told_by(row))]
+        await self._lists.bust(products_of(row for row, _ in news))
+        for row, those in news:
+            for expected in those:
                 _tell(expected, row)
         interval_s = min(_POLL_EVERY_S, max(_MIN_INTERVAL_S, (1 + _REST) * took_s))
         await asyncio.sleep(began + interval_s - loop.time())
+
+    def _told_by(self, row: Row) -> set[Expected]:
+        """Those that have waited for this state of the order."""
+        those = self._waiting.get(row["id"], set())
+        return set(those) if is_over(row["status"], final=row["final"]) else those - self._cancelling
 
     def _on_notification(self) -> None:
         if self._waiting:
             self._is_notified = True
             self._awake.set()
 
-    def _add(self, expected: Mapping[str, Expected]) -> None:
+    def _add(self, expected: Mapping[str, Expected], *, cancels: bool) -> None:
         if not self._waiting:
             self._poll_at, self._is_notified = asyncio.get_running_loop().time() + _POLL_EVERY_S, False
             self._awake.set()
         for order_id, one in expected.items():
             self._waiting.setdefault(order_id, set()).add(one)
+        if cancels:
+            self._cancelling.update(expected.values())
         self._count += len(expected)
         metrics.VERDICT_WAITERS.set(self._count)
 
     def _remove(self, expected: Mapping[str, Expected]) -> None:
+        self._cancelling.difference_update(expected.values())
         for order_id, one in expected.items():
             those = self._waiting[order_id]
             those.discard(one)

@@ -164,7 +164,10 @@ def _operation(operation: Operation, schemas: _Schemas) -> dict[str, Any]:
         "parameters": [_parameter(it, schemas) for it in operation.parameters],
     }
     if operation.body:
-        described["requestBody"] = {"required": True, "content": _contents(operation.body, schemas)}
+        described["requestBody"] = {
+            "required": not operation.is_body_optional,
+            "content": _contents(operation.body, schemas),
+        }
     described["responses"] = _responses(operation, schemas)
     return described
 

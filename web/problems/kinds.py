@@ -201,7 +201,7 @@ BROKER_UNAVAILABLE = Kind(
     "broker-unavailable",
     503,
     "The order was not accepted",
-    "The broker cannot be reached, or refuses messages for the moment. The order was not accepted.",
+    "The broker cannot be reached, or refuses messages for the moment. The order was not accepted, or not cancelled.",
     "Send it again after `Retry-After` seconds.",
 )
 OVERLOADED = Kind(
@@ -209,7 +209,7 @@ OVERLOADED = Kind(
     503,
     "The service is overloaded",
     "Too much is waiting already, in the whole service or for this client: orders, look-ups, reads, unfinished bodies"
-    " or connections. Nothing was done; an order was not accepted.",
+    " or connections. Nothing was done; an order was not accepted, and not cancelled.",
     "Send it again after `Retry-After` seconds. For an order, that is how long the orders before it will take.",
 )
 OUTCOME_UNKNOWN = Kind(
@@ -220,7 +220,8 @@ OUTCOME_UNKNOWN = Kind(
     " `Idempotency-Key` is not known yet: Redis has lost it, and the database has not stored the order yet. `detail`"
     " has the cause. The request may have been carried out, may yet be, or may not.",
     "For an order, send it again with the same Idempotency-Key: that makes one order at most. Without a key, it may"
-    " make a second order. For a product, GET it before you send the change again.",
+    " make a second order. A cancellation may be sent again as it is. For a product, GET it before you send the change"
+    " again.",
 )
 STORE_UNAVAILABLE = Kind(
     "store-unavailable",

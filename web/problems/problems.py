@@ -279,6 +279,19 @@ def overloaded(retry_after_s: int = 1) -> Problem:
     return Problem(kinds.OVERLOADED, detail, retry_after_s=retry_after_s)
 
 
+def not_cancelled(retry_after_s: int = 1) -> Problem:
+    detail = (
+        "The order was not cancelled: the broker cannot be reached, or refuses messages for the moment. Send the"
+        " cancellation again."
+    )
+    return Problem(kinds.BROKER_UNAVAILABLE, detail, retry_after_s=retry_after_s)
+
+
+def cancellations_overloaded(retry_after_s: int = 1) -> Problem:
+    detail = "The order was not cancelled: too many cancellations are waiting already. Send it again, more slowly."
+    return Problem(kinds.OVERLOADED, detail, retry_after_s=retry_after_s)
+
+
 def busy() -> Problem:
     """The answer `overloaded` to requests that are not orders."""
     detail = "Too many requests of this sort are waiting, from all clients or from you. Send it again, more slowly."

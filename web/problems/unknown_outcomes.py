@@ -20,6 +20,14 @@ def broker_is_silent(retry_after_s: int = 1) -> Problem:
     return Problem(kinds.OUTCOME_UNKNOWN, detail, retry_after_s=retry_after_s)
 
 
+def cancellation_unanswered(retry_after_s: int = 1) -> Problem:
+    detail = (
+        "The broker did not confirm the cancellation in time, so the order may or may not be cancelled. Send it again:"
+        " to cancel an order twice is to cancel it once."
+    )
+    return Problem(kinds.OUTCOME_UNKNOWN, detail, retry_after_s=retry_after_s)
+
+
 def store_is_behind() -> Problem:
     """The order is published, and only the stored order can be its answer."""
     detail = f"The order is published, but the database has not stored it in time. {_FORGOTTEN}{_ONLY_STORED}"

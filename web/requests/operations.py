@@ -103,6 +103,7 @@ class Operation:
     parameters: tuple[Parameter, ...] = ()
     body: tuple[Content, ...] = ()
     """The bodies that it takes, one for each media type."""
+    is_body_optional: bool = False
     answers: tuple[Answer, ...] = ()
     problems: tuple[Kind, ...] = ()
     """Besides the problems that all operations of its sort have: see web.documents.openapi."""

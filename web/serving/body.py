@@ -34,6 +34,13 @@ async def read_json_body(head: Head, receive: Receive, limit_bytes: int) -> byte
     return await _read(receive, head.content_length, limit_bytes)
 
 
+async def read_optional_json_body(head: Head, receive: Receive, limit_bytes: int) -> bytes:
+    """As `read_json_body`; but a request without a body needs no Content-Type, and gives `b""`."""
+    if not head.content_length and not head.transfer_encodings and not head.content_type:
+        return b""
+    return await read_json_body(head, receive, limit_bytes)
+
+
 async def read_json_or_ndjson_body(head: Head, receive: Receive, limit_bytes: int) -> tuple[bytes, bool]:
     """Read the whole body. Returns it, and whether it is NDJSON (a JSON text on each line), if the operation takes
     that. Raises Problem (408, 413, 415), or ClientDisconnect.

@@ -14,14 +14,16 @@ import pytest
 from ingest_api.reads import order_walks
 from tests.integration.reads.test_fair_reads import lists_at_work
 from tests.support.data.orders import T0
-from tests.support.scenes.order_reads import Reads, decide_order, order_reads, park_order, store_order
+from tests.support.scenes.order_reads import Reads, cancel_order, decide_order, order_reads, park_order, store_order
 from tests.support.services.ingest import ORDERS, check_problem, execute
-from tests.support.services.workers import connected
+from tests.support.services.workers import add_product, connected
 from tests.support.time.conditions import eventually
 
 PRODUCTS = [str(uuid.UUID(int=number)) for number in (1, 2, 3)]
 CLIENTS = ("shop", "rival", None)
 SEED = 20260105
+# The status that a client is shown.
+_SHOWN = {"PARKED": "FAILED", "RETURNED": "CANCELLED"}
 
 _INSERT = """
     INSERT INTO orders
@@ -49,6 +51,14 @@ async def reads(environment: dict[str, str]) -> AsyncIterator[Reads]:
 
 
 @pytest.fixture
+async def products(database_url: str) -> None:
+    """There are the products: a cancelled order gives its units back."""
+    async with connected(database_url) as connection:
+        for it in PRODUCTS:
+            await add_product(connection, it, 0)
+
+
+@pytest.fixture
 def pages_of_seven_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(order_walks, "MOST_ROWS", 7)
 
@@ -62,7 +72,7 @@ def some_orders(chance: random.Random, number: int) -> list[Known]:
             chance.choice(CLIENTS),
             chance.choice((None, None, "A-1", "A-2")),
             tuple(chance.sample(PRODUCTS, 2 if chance.random() < 0.125 else 1)),
-            chance.choice(("PENDING", "PROCESSED", "PROCESSED", "FAILED", "PARKED")),
+            chance.choice(("PENDING", "PROCESSED", "PROCESSED", "FAILED", "PARKED", "CANCELLED", "RETURNED")),
         )
         for _ in range(number)
     ]
@@ -79,9 +89,13 @@ async def store(database_url: str, orders: Sequence[Known]) -> None:
     for it in orders:
         if it.status == "PARKED":
             await park_order(database_url, it.id, "stock", "invalid_data", it.id.encode())
+        elif it.status == "CANCELLED":
+            await cancel_order(database_url, it.id)
         elif it.status != "PENDING":
             reason = "out_of_stock" if it.status == "FAILED" else None
             await decide_order(database_url, it.id, it.products[0], reason)
+            if it.status == "RETURNED":
+                await cancel_order(database_url, it.id)
 
 
 def expected(orders: Sequence[Known], owner: str | None, query: Mapping[str, Any]) -> list[str]:
@@ -92,7 +106,7 @@ def expected(orders: Sequence[Known], owner: str | None, query: Mapping[str, Any
             (owner is None or it.client == owner)
             and query.get("reference") in (None, it.reference)
             and (query.get("product") is None or query["product"] in it.products)
-            and query.get("status") in (None, "FAILED" if it.status == "PARKED" else it.status)
+            and query.get("status") in (None, _SHOWN.get(it.status, it.status))
             and (query.get("since") is None or it.at >= query["since"])
             and (query.get("until") is None or it.at < query["until"])
         )
@@ -123,7 +137,7 @@ def flat(pages: Sequence[Sequence[str]]) -> list[str]:
 
 
 async def test_walking_all_pages_of_any_filter_gives_what_a_look_at_every_order_gives(
-    reads: Reads, database_url: str, pages_of_seven_rows: None
+    reads: Reads, database_url: str, products: None, pages_of_seven_rows: None
 ) -> None:
     """Random orders, every combination of filters, for an open service, for a client and for one that sees all."""
     chance = random.Random(SEED)
@@ -135,7 +149,7 @@ async def test_walking_all_pages_of_any_filter_gives_what_a_look_at_every_order_
     for reference, product, status, since, until in combinations(
         (None, "A-1", "A-9"),
         (None, PRODUCTS[0]),
-        (None, "PENDING", "PROCESSED", "FAILED"),
+        (None, "PENDING", "PROCESSED", "FAILED", "CANCELLED"),
         times,
         (None, T0 + timedelta(microseconds=30)),
     ):
@@ -243,6 +257,35 @@ async def test_only_failed_and_parked_orders_are_in_the_table_that_finds_failed_
         rows = await connection.fetch("SELECT order_id::text FROM failed_orders")
     assert {row[0] for row in rows} == {ids[it] for it in ("failed", "parked", "parked and failed")}
     assert len(rows) == 3
+
+
+# ── CANCELLED
+
+
+async def test_a_cancelled_order_is_cancelled_in_every_list_and_in_no_list_of_another_status(
+    reads: Reads, database_url: str, products: None
+) -> None:
+    processed, early = [await store_order(database_url, PRODUCTS[0], client="shop") for _ in range(2)]
+    await decide_order(database_url, processed, PRODUCTS[0])
+    assert (await reads.get(f"{ORDERS}?status=CANCELLED")).json() == []
+    for order_id in (processed, early):
+        await cancel_order(database_url, order_id, "shop", reason="too big")
+    for query in ("", "?status=CANCELLED", f"?product={PRODUCTS[0]}", f"?id={processed}&id={early}"):
+        listed = (await reads.get(ORDERS + query, "shop")).json()
+        assert {it["id"] for it in listed} == {processed, early}
+        assert {(it["status"], it["final"], it["cancel_reason"]) for it in listed} == {("CANCELLED", True, "too big")}
+        assert listed == [(await reads.get(f"{ORDERS}/{it['id']}")).json() for it in listed]
+    for status in ("PENDING", "PROCESSED", "FAILED"):
+        assert (await reads.get(f"{ORDERS}?status={status}")).json() == []
+
+
+async def test_a_cancellation_that_changed_nothing_is_in_no_list(reads: Reads, database_url: str) -> None:
+    order_id = await store_order(database_url, PRODUCTS[0], client="shop")
+    await cancel_order(database_url, order_id, "stranger")
+    await decide_order(database_url, order_id, PRODUCTS[0], "out_of_stock")
+    await cancel_order(database_url, order_id, "shop")
+    assert (await reads.get(f"{ORDERS}?status=CANCELLED")).json() == []
+    assert [it["id"] for it in (await reads.get(f"{ORDERS}?status=FAILED")).json()] == [order_id]
 
 
 # ── whose

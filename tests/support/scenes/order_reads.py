@@ -6,7 +6,7 @@ import uuid
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 import httpx
 from starlette.applications import Starlette
@@ -22,12 +22,15 @@ from ingest_api.reads.stored_orders import ListPage, ReadLimits, Row, StoredOrde
 from ingest_api.reads.verdicts import PART, Verdicts
 from pipeline.cache import redis_link
 from pipeline.cache.order_list_cache import OrderListCache
+from pipeline.contract.cancellations import Cancellation
 from pipeline.contract.order_ids import OrderIds
 from pipeline.process.health import Health
+from product_consumer.cancel import cancel
 from tests.support.brokers.broker import running_task
 from tests.support.data.orders import T0
 from tests.support.data.redis_names import NAMESPACE
 from tests.support.services.ingest import Ingest, execute
+from tests.support.services.workers import connected
 from tests.support.time.conditions import eventually
 from web.access.clients import ANYONE, OPS, ORDERS_READ, Client, Guard
 from web.problems.handlers import HANDLERS, on_store_unavailable
@@ -62,6 +65,13 @@ async def decide_order(database_url: str, order_id: str, product_id: str, reason
     """Write a verdict as product_consumer does, without notifying or busting."""
     outcome = "FAILED" if reason else "PROCESSED"
     await execute(database_url, _INSERT_VERDICT, order_id, product_id, outcome, reason)
+
+
+async def cancel_order(database_url: str, order_id: str, client: str | None = None, reason: str | None = None) -> None:
+    """Cancel an order as product_consumer does, without notifying or busting. `client`: None: an open service."""
+    it = Cancellation(order_id, datetime.now(UTC), client or "", client is None, reason)
+    async with connected(database_url) as connection:
+        await cancel(connection, [it], [])
 
 
 async def park_order(database_url: str, order_id: str, stage: str, reason: str, body: bytes = b"") -> None:

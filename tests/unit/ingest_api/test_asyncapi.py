@@ -19,7 +19,7 @@ from tests.support.data.json_schema import as_sent, check
 
 ROOT = Path(__file__).parents[3]
 DOCUMENT: Any = as_sent(asyncapi_document())
-QUEUES = {topology.ORDERS_ACCEPTED_QUEUE, topology.ORDERS_CREATED_QUEUE, topology.ORDERS_DEAD_QUEUE}
+QUEUES = {*topology.QUEUES.values(), topology.ORDERS_DEAD_QUEUE}
 
 
 def amqp_of(channel: Any) -> Any:
@@ -41,7 +41,7 @@ def test_the_routing_keys_are_those_of_the_topology() -> None:
         for channel in DOCUMENT["channels"].values()
         if amqp_of(channel)["is"] == "routingKey"
     }
-    orders = {topology.ORDER_ACCEPTED, topology.ORDER_CREATED}
+    orders = set(topology.KEYS.values())
     products = {it for it in constants("PRODUCT_") if it.startswith("product.")}
     assert described == {
         **dict.fromkeys(orders, topology.ORDERS_EXCHANGE),
@@ -57,7 +57,7 @@ def test_the_queues_are_those_of_the_topology_with_their_limits() -> None:
         if amqp_of(channel)["is"] == "queue"
     }
     assert queues.keys() == QUEUES | {""}  # "": of each ingest_api, named by the broker
-    for name in (topology.ORDERS_ACCEPTED_QUEUE, topology.ORDERS_CREATED_QUEUE):
+    for name in topology.QUEUES.values():
         assert queues[name]["durable"]
         assert queues[name]["x-arguments"] == topology._ORDER_QUEUE
     assert queues[topology.ORDERS_DEAD_QUEUE]["x-bindings"] == [{"exchange": topology.DEAD_EXCHANGE, "routingKey": "#"}]

@@ -22,6 +22,7 @@ def names(wanted: Wanted) -> list[str]:
         (Wanted(), ["orders_newest"]),
         (Wanted(status="PENDING"), ["orders_newest"]),
         (Wanted(status="FAILED"), ["failed_orders"]),
+        (Wanted(status="CANCELLED"), ["cancellations_listed"]),
         (Wanted("shop"), ["orders_of_client"]),
         (Wanted("shop", status="FAILED"), ["orders_of_client", "failed_orders"]),
         (Wanted("shop", PRODUCT), ["orders_of_client", "orders_with_product"]),
@@ -41,6 +42,8 @@ def test_every_index_that_a_filter_makes_useful_is_asked(wanted: Wanted, serving
         (Wanted("shop", PRODUCT), MOST_ROWS - 1),
         (Wanted(status="FAILED"), MOST_ROWS - 1),
         (Wanted(status="PROCESSED"), MOST_ROWS - 1),
+        (Wanted(status="CANCELLED"), 10),
+        (Wanted("shop", status="CANCELLED"), MOST_ROWS - 1),
     ],
 )
 def test_a_page_examines_no_more_than_it_shows_where_the_index_answers_everything(wanted: Wanted, last: int) -> None:

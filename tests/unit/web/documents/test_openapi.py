@@ -123,7 +123,7 @@ def test_what_can_be_sent_again_later_says_when(document: Json) -> None:
 
 def test_whoever_is_limited_is_told_what_is_left_with_every_answer_that_knows_it() -> None:
     limited = {it["operationId"] for it in operations_of(ORDERS) if "429" in it["responses"]}
-    assert limited == {"acceptOrder", "acceptOrders"}
+    assert limited == {"acceptOrder", "acceptOrders", "cancelOrder"}
     for operation in operations_of(ORDERS):
         for status, answer in operation["responses"].items():
             told = {"RateLimit", "RateLimit-Policy"} & answer.get("headers", {}).keys()
