@@ -26,6 +26,7 @@ from proof.load_result import LoadResult, is_accepted, is_refused, reason
 from proof.stock import is_balanced
 
 PROCESSED = "PROCESSED"
+CANCELLED = "CANCELLED"
 STORED = "STORED"
 
 _UUID = re.compile(rb"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -41,7 +42,9 @@ class Order(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One order of `orders` or `stock_ledger`. `outcome`: STORED, PROCESSED, or the reason of a FAILED verdict."""
+    """One order of `orders` or `stock_ledger`. `outcome`: STORED, PROCESSED, CANCELLED (also after PROCESSED), or the
+    reason of a FAILED verdict.
+    """
 
     id: str
     product_id: str
@@ -135,6 +138,7 @@ class Account:
     unknown_stored: int
     """Requests of unknown outcome that were stored after all."""
     verdicts: Verdicts
+    cancelled: int = 0
 
     @property
     def lost_count(self) -> int:
@@ -142,7 +146,7 @@ class Account:
 
     @property
     def decided(self) -> int:
-        return self.processed + sum(self.failed.values())
+        return self.processed + self.cancelled + sum(self.failed.values())
 
     @property
     def is_clean(self) -> bool:
@@ -181,12 +185,13 @@ def settle(
 ) -> Account:
     """Close the account. `parked`: the order ids of the dead letters that wait for a replay."""
     dead = sent.accepted.keys() & set(parked)
-    failed = Counter({reason: n for reason, n in ledger.outcomes.items() if reason != PROCESSED})
+    failed = Counter({reason: n for reason, n in ledger.outcomes.items() if reason not in (PROCESSED, CANCELLED)})
     failed["dead_letter"] += len(dead & ledger.missing)
     repeated = orders.repeated + ledger.repeated + len(parked) - len(set(parked))
     return Account(
         stored=len(sent.accepted) - len(orders.missing),
         processed=ledger.outcomes[PROCESSED],
+        cancelled=ledger.outcomes[CANCELLED],
         failed=+failed,
         lost={
             **dict.fromkeys(ledger.missing - dead, "no verdict"),

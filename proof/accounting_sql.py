@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 import asyncpg
 
-from proof.accounting import STORED, Account, Reconciliation, Row, Sent, Stock, Verdicts, settle
+from proof.accounting import CANCELLED, STORED, Account, Reconciliation, Row, Sent, Stock, Verdicts, settle
 from proof.stock import balances
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -29,12 +29,14 @@ _ORDERS = f"""
     SELECT id::text, product_id::text, quantity, '{STORED}', {_MORE}
     FROM orders o WHERE line = 0 AND product_id = ANY($1::uuid[])
 """
+_OUTCOME = f"CASE WHEN c.order_id IS NULL THEN coalesce(l.reason, l.outcome) ELSE '{CANCELLED}' END"
+_CANCELLATION = "LEFT JOIN cancellations c ON c.order_id = l.order_id AND c.outcome IN ('before_verdict', 'returned')"
 # The verdict on a basket says what its rows in `orders` say.
 _LEDGER = f"""
-    SELECT order_id::text, product_id::text, quantity, coalesce(reason, outcome), NULL, NULL
-    FROM stock_ledger WHERE product_id = ANY($1::uuid[])
-    UNION ALL SELECT l.order_id::text, o.product_id::text, o.quantity, coalesce(l.reason, l.outcome), {_MORE}
-    FROM stock_ledger l JOIN orders o ON o.id = l.order_id
+    SELECT l.order_id::text, l.product_id::text, l.quantity, {_OUTCOME}, NULL, NULL
+    FROM stock_ledger l {_CANCELLATION} WHERE l.product_id = ANY($1::uuid[])
+    UNION ALL SELECT l.order_id::text, o.product_id::text, o.quantity, {_OUTCOME}, {_MORE}
+    FROM stock_ledger l JOIN orders o ON o.id = l.order_id {_CANCELLATION}
     WHERE l.line_count IS NOT NULL AND o.line = 0 AND o.product_id = ANY($1::uuid[])
 """
 # All waiting letters, of every client: a letter that persist_worker parked has no product to ask by. They are few.

@@ -23,16 +23,20 @@ from proof.events_sql import audit_events
 from proof.offenders import (
     DECIDED_TWICE,
     STORED_TWICE,
+    CancelTrace,
+    CancelWait,
     Offender,
     Replay,
     StockMismatch,
     Trace,
+    cancelled_otherwise,
     half_basket,
     is_late,
     judge,
     lost,
     repeated,
     unbalanced,
+    unsettled,
 )
 from proof.sessions import COMMAND_SETTINGS
 from proof.stock import UNBALANCED, balances
@@ -54,8 +58,13 @@ SESSION = {
 
 _COUNTS = """
     SELECT (SELECT count(*) FROM orders WHERE line = 0) AS orders,
-           count(*) FILTER (WHERE outcome = 'PROCESSED') AS processed,
+           count(*) FILTER (WHERE outcome = 'PROCESSED') - (
+               SELECT count(*) FROM cancellations WHERE outcome = 'returned'
+           ) AS processed,
            count(*) FILTER (WHERE outcome = 'FAILED') AS failed,
+           count(*) FILTER (WHERE outcome = 'CANCELLED') + (
+               SELECT count(*) FROM cancellations WHERE outcome = 'returned'
+           ) AS cancelled,
            (SELECT count(*) FROM dead_letters WHERE replayed_at IS NULL AND discarded_at IS NULL) AS dead_letters,
            (SELECT count(*) FROM dead_letters WHERE discarded_at IS NOT NULL) AS discarded,
            (SELECT count(*) FROM products) AS products
@@ -111,6 +120,29 @@ _REPLAYED_ONLY = """
        AND NOT EXISTS (SELECT FROM orders WHERE id = order_id)
        AND NOT EXISTS (SELECT FROM stock_ledger l WHERE l.order_id = dead_letters.order_id)
 """
+# Orders that any table calls cancelled. The units of a line came back if one adjustment says so.
+_CANCELLED = """
+    SELECT k.order_id::text, (
+            SELECT outcome FROM cancellations
+            WHERE order_id = k.order_id AND outcome IN ('before_verdict', 'returned') LIMIT 1
+        ), (SELECT min(outcome) FROM stock_ledger WHERE order_id = k.order_id),
+        (SELECT count(*) FROM orders WHERE id = k.order_id),
+        (
+            SELECT count(*) FROM orders o WHERE id = k.order_id AND 1 = (
+                SELECT count(*) FROM stock_adjustments a
+                WHERE a.order_id = o.id AND a.product_id = o.product_id AND a.delta = o.quantity
+            )
+        ), (SELECT count(*) FROM stock_adjustments WHERE order_id = k.order_id)
+    FROM (
+        SELECT order_id FROM cancellations WHERE outcome IN ('before_verdict', 'returned')
+        UNION SELECT order_id FROM stock_adjustments WHERE order_id IS NOT NULL
+        UNION SELECT order_id FROM stock_ledger WHERE outcome = 'CANCELLED'
+    ) AS k
+"""
+_CANCEL_WAITS = """
+    SELECT c.order_id::text, l.outcome, extract(epoch FROM now() - greatest(c.stored_at, l.decided_at))::float8
+    FROM cancellations c JOIN stock_ledger l USING (order_id) WHERE c.outcome IS NULL
+"""
 # The primary keys forbid these, but an audit does not rely on what it audits.
 _STORED_TWICE = "SELECT id::text, count(*) FROM orders GROUP BY id, line HAVING count(*) > 1"
 _DECIDED_TWICE = "SELECT order_id::text, count(*) FROM stock_ledger GROUP BY order_id HAVING count(*) > 1"
@@ -131,7 +163,9 @@ class Counts:
 
     orders: int
     processed: int
+    """PROCESSED verdicts without those that were cancelled since."""
     failed: int
+    cancelled: int
     dead_letters: int
     discarded: int
     """Dead letters that an operator discarded: their orders are FAILED for ever."""
@@ -170,6 +204,13 @@ async def audit(
         on_question("every basket: its lines")
         async for row in _rows(connection, _HALF_BASKETS):
             on_offender(half_basket(*row))
+        on_question("every cancellation: its effect")
+        async for row in _rows(connection, _CANCELLED):
+            for offender in cancelled_otherwise(CancelTrace(*row)):
+                on_offender(offender)
+        async for row in _rows(connection, _CANCEL_WAITS):
+            for offender in unsettled(CancelWait(*row), lag_s):
+                on_offender(offender)
         on_question("every event: its cause")
         async for offender in audit_events(connection):
             on_offender(offender)

@@ -1,4 +1,4 @@
-"""Compares the event log with what it tells of: every verdict and every parked order once, and offsets without gaps.
+"""Compares the event log with what it tells of: every verdict, cancelled and parked order once, offsets without gaps.
 
 Pairs both by their ids, in one snapshot. Verdicts and letters from before the log began have no event.
 """
@@ -25,6 +25,14 @@ _LETTERS = f"""
     ) d ON d.id = e.id
     WHERE e.events IS DISTINCT FROM 1 OR d.id IS NULL
 """
+_CANCELLATIONS = f"""
+    SELECT 'cancellation', coalesce(e.id, c.order_id)::text, coalesce(e.events, 0), c.order_id IS NOT NULL
+    FROM (SELECT u.id, count(*) AS events FROM event_batches b, unnest(b.cancelled) AS u (id) GROUP BY u.id) e
+    FULL JOIN (
+        SELECT order_id FROM cancellations WHERE outcome = 'returned' AND settled_at >= {_BEGAN}
+    ) c ON c.order_id = e.id
+    WHERE e.events IS DISTINCT FROM 1 OR c.order_id IS NULL
+"""
 # The end of the log is where the next batch would begin.
 _OFFSETS = """
     SELECT id, expected, first_offset FROM (
@@ -40,7 +48,7 @@ _FETCH_ROWS = 10_000
 
 async def audit_events(connection: Connection) -> AsyncIterator[Offender]:
     """What is wrong with the log. Runs in the caller's transaction."""
-    for query in (_VERDICTS, _LETTERS):
+    for query in (_VERDICTS, _CANCELLATIONS, _LETTERS):
         async for row in connection.cursor(query, prefetch=_FETCH_ROWS):
             yield misreported(Logged(*row))
     async for row in connection.cursor(_OFFSETS, prefetch=_FETCH_ROWS):

@@ -9,6 +9,9 @@
     stored_twice           a line has two rows in `orders`
     decided_twice          two rows in `stock_ledger`
     half_basket            an order of several lines is stored without all of them
+    cancel_waits           a cancellation that waits for longer than the lag, although its order is decided
+    cancel_differs         cancelled in one table and not in the others; or a cancelled order gave back something else
+                           than it took
     event_missing          decided or parked since the event log began, and not in the log
     event_repeated         twice in the log
     event_without_cause    in the log, and neither decided nor parked
@@ -38,6 +41,8 @@ VERDICT_DIFFERS = "verdict_differs"
 STORED_TWICE = "stored_twice"
 DECIDED_TWICE = "decided_twice"
 HALF_BASKET = "half_basket"
+CANCEL_WAITS = "cancel_waits"
+CANCEL_DIFFERS = "cancel_differs"
 EVENT_MISSING = "event_missing"
 EVENT_REPEATED = "event_repeated"
 EVENT_WITHOUT_CAUSE = "event_without_cause"
@@ -54,6 +59,8 @@ CHECKS = (
     STORED_TWICE,
     DECIDED_TWICE,
     HALF_BASKET,
+    CANCEL_WAITS,
+    CANCEL_DIFFERS,
     EVENT_MISSING,
     EVENT_REPEATED,
     EVENT_WITHOUT_CAUSE,
@@ -113,15 +120,39 @@ class Replay(NamedTuple):
     """Seconds since that replay."""
 
 
+class CancelTrace(NamedTuple):
+    """All that the database has of an order that any table calls cancelled."""
+
+    id: str
+    outcome: str | None
+    """Of its cancellation: before_verdict or returned; None: none is effective."""
+    verdict: str | None
+    lines: int
+    """As stored."""
+    returned: int
+    """Of these, those whose units came back, each once."""
+    adjustments: int
+    """That name the order."""
+
+
+class CancelWait(NamedTuple):
+    """A cancellation that waits, although its order is decided."""
+
+    id: str
+    verdict: str
+    waiting_s: float
+    """Seconds since both were there."""
+
+
 class Logged(NamedTuple):
     """A verdict or a parked order that the event log does not have exactly once."""
 
     what: str
-    """`verdict` or `dead letter`."""
+    """`verdict`, `cancellation` or `dead letter`."""
     id: str
     events: int
     happened: bool
-    """Whether there is such a verdict or letter."""
+    """Whether there is such a verdict, cancellation or letter."""
 
 
 class StockMismatch(NamedTuple):
@@ -152,6 +183,32 @@ def lost(replay: Replay, lag_s: float) -> list[Offender]:
         return []
     found = f"neither, {replay.waiting_s:.0f} s after dead letter {replay.letter} was replayed"
     return [Offender(REPLAY_LOST, replay.id, f"within {lag_s:g} s, stored, or parked again", found)]
+
+
+def cancelled_otherwise(trace: CancelTrace) -> list[Offender]:
+    """The offence of an order whose cancellation, verdict and adjustments do not agree."""
+    wanted = {None: trace.verdict, "before_verdict": "CANCELLED", "returned": "PROCESSED"}[trace.outcome]
+    lines = trace.lines if trace.outcome == "returned" else 0
+    is_cancelled = trace.outcome is None and trace.verdict == "CANCELLED"
+    if not is_cancelled and (trace.verdict, trace.returned, trace.adjustments) == (wanted, lines, lines):
+        return []
+    found = (
+        f"verdict {trace.verdict}, {trace.returned} of {trace.lines} lines came back in {trace.adjustments} adjustments"
+    )
+    expected = (
+        f"cancelled as {trace.outcome}: verdict {wanted}, {lines} lines came back"
+        if trace.outcome
+        else "no cancellation"
+    )
+    return [Offender(CANCEL_DIFFERS, trace.id, expected, found)]
+
+
+def unsettled(wait: CancelWait, lag_s: float) -> list[Offender]:
+    """The offence of a cancellation that was forgotten. [] within the lag."""
+    if wait.waiting_s <= lag_s:
+        return []
+    found = f"it waits, {wait.waiting_s:.0f} s after the verdict {wait.verdict}"
+    return [Offender(CANCEL_WAITS, wait.id, f"settled within {lag_s:g} s", found)]
 
 
 def unstored(queue: str, orders: int, oldest_s: float, lag_s: float) -> list[Offender]:

@@ -4,8 +4,8 @@ The JSON is one object, written as it grows. Without its end, it is the output o
 
     {"offenders": [{"check": "no_verdict", "id": "…", "expected": "…", "found": "…"}, …],
      "checks": {"no_verdict": 1, "two_verdicts": 0, …},
-     "counts": {"orders": 3, "processed": 1, "failed": 1, "dead_letters": 0, "discarded": 0, "products": 2,
-                "pending": 1},
+     "counts": {"orders": 3, "processed": 1, "failed": 1, "cancelled": 0, "dead_letters": 0, "discarded": 0,
+                "products": 2, "pending": 1},
      "lag_s": 60.0, "resent": null, "waiting": {"orders.accepted": {"orders": 0, "messages": 0, "oldest_s": 0.0}, …},
      "seconds": 0.02, "clean": false}
 
@@ -74,7 +74,8 @@ class Report:
         print(f"{begun}], {json.dumps(rest)[1:]}")
 
     def _summary(self, counts: Counts, seconds: float) -> list[str]:
-        verdicts = f"{counts.processed:,} PROCESSED, {counts.failed:,} FAILED"
+        cancelled = f", {counts.cancelled:,} CANCELLED" if counts.cancelled else ""
+        verdicts = f"{counts.processed:,} PROCESSED, {counts.failed:,} FAILED{cancelled}"
         pending = (
             f"{counts.pending:,} without a verdict, of which {self._found[NO_VERDICT]:,} for more than {self.lag_s:g} s"
         )

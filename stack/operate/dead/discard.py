@@ -4,6 +4,9 @@ Discarding writes the verdict, a row of `stock_ledger`. Its primary key stops a 
 with the same Idempotency-Key: such an order may still be stored, but it is decided already and takes no stock. Letter
 and verdict are settled in one transaction.
 
+A cancellation that waits for such an order comes too late: the order is FAILED. It is settled after the commit. One
+that is stored before the commit is then seen here, and one that is stored later sees the verdict.
+
 No verdict is written for input without a readable order id. None is written for an id_conflict either: the order
 stored under that id has a verdict of its own.
 """
@@ -16,6 +19,7 @@ from typing import NamedTuple, TypeAlias
 
 import asyncpg
 
+from pipeline.contract.cancellations import CancelOutcome
 from pipeline.contract.orders import SCHEMAS, InvalidOrder, Order, decode_order, split_body
 from pipeline.contract.reasons import Reason
 from pipeline.contract.stages import Stage
@@ -52,6 +56,11 @@ _DISCARD_OTHERS = f"""
     WHERE order_id = ANY($1::uuid[]) AND replayed_at IS NULL AND discarded_at IS NULL
       AND NOT (stage = '{Stage.PERSIST}' AND reason = '{Reason.ID_CONFLICT}')
     RETURNING stage, reason
+"""
+_TOO_LATE = f"""
+    UPDATE cancellations c SET outcome = '{CancelOutcome.TOO_LATE}', settled_at = clock_timestamp()
+    WHERE order_id = ANY($1::uuid[]) AND c.outcome IS NULL
+      AND EXISTS (SELECT FROM stock_ledger l WHERE l.order_id = c.order_id AND l.outcome = 'FAILED')
 """
 
 
@@ -93,6 +102,7 @@ async def discard(connection: Connection, filters: Filters, why: str, done: Disc
         async with connection.transaction():
             letters = await some_to_discard(connection, filters, last, _MOST_AT_ONCE, why)
             others = await _decide(connection, [it for it in letters if it["order_id"]], why)
+        await connection.execute(_TOO_LATE, [it["order_id"] for it in letters if it["order_id"]])
         done.update((it["stage"], it["reason"]) for it in (*letters, *others))
         if len(letters) < _MOST_AT_ONCE:
             return

@@ -14,7 +14,7 @@ from tests.chaos.account.recovery import SLICE_S, Histogram
 from tests.support.brokers.broker import plain_channel
 from tests.support.data.products import Audit
 
-QUEUES = (topology.ORDERS_ACCEPTED_QUEUE, topology.ORDERS_CREATED_QUEUE)
+QUEUES = tuple(topology.QUEUES.values())
 
 _STORED = "SELECT id::text, product_id::text, quantity, unit_price, total_price FROM orders"
 _DECIDED = "SELECT order_id::text, product_id::text, quantity FROM stock_ledger"
@@ -22,7 +22,9 @@ _DECIDED = "SELECT order_id::text, product_id::text, quantity FROM stock_ledger"
 _PARKED = "SELECT order_id::text FROM dead_letters WHERE order_id IS NOT NULL AND replayed_at IS NULL"
 _CAUSES = """
     SELECT order_id::text, count(*) FROM (
-        SELECT order_id FROM stock_ledger UNION ALL SELECT order_id FROM dead_letters WHERE order_id IS NOT NULL
+        SELECT order_id FROM stock_ledger
+        UNION ALL SELECT order_id FROM cancellations WHERE outcome = 'returned'
+        UNION ALL SELECT order_id FROM dead_letters WHERE order_id IS NOT NULL
     ) AS happened GROUP BY 1
 """
 _UNDECIDED = """
@@ -55,7 +57,7 @@ async def undecided(connection: Connection) -> int:
 
 
 async def causes_of_events(connection: Connection) -> dict[str, int]:
-    """Order id → number of its events: each time it was parked, and its verdict."""
+    """Order id → number of its events: each time it was parked, its verdict, and its cancellation after it."""
     return {row[0]: row[1] for row in await connection.fetch(_CAUSES)}
 
 

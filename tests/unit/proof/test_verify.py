@@ -12,7 +12,9 @@ from proof.offenders import CHECKS, STOCK, Offender, Trace, is_late, judge
 from stack.home.directory import ROOT
 from stack.operate.verify_report import Report
 
-COUNTS = Counts(orders=1_234, processed=1_000, failed=200, dead_letters=1, discarded=2, products=9, pending=34)
+COUNTS = Counts(
+    orders=1_234, processed=1_000, failed=200, cancelled=0, dead_letters=1, discarded=2, products=9, pending=34
+)
 
 traces = st.builds(
     Trace,
