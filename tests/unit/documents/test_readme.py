@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import msgspec
 
 from ingest_api.documents.documents import openapi
-from ingest_api.documents.operations import ORDERS
+from ingest_api.documents.order_fields import ORDERS
 from stack.home.directory import ROOT
 from stack.operate.demo.picture import COMMAND
 
