@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
+from pipeline.contract.cancellations import Cancellation
 from pipeline.contract.orders import AnyOrder, Basket, Order, OrderLine
 
 
@@ -119,3 +120,26 @@ _BASKETS: list[AnyOrder] = [
 ]
 V1, V2, V2_OF_LINES = _read("v1", _PLAIN), _read("v2", _DETAILED), _read("v2_of_lines", _BASKETS)
 GOLDEN = (V1, V2, V2_OF_LINES)
+
+
+class GoldenCancellations(NamedTuple):
+    """The message of one schema of cancellations."""
+
+    cancellations: list[Cancellation]
+    requested: bytes
+    """The body of an `order.cancel_requested`, as ingest_api publishes it."""
+
+
+CANCEL_V1 = GoldenCancellations(
+    [
+        Cancellation("019b7cb6-152e-8ad2-a96d-2d2a00000001", _AT),
+        Cancellation(
+            "5f0c9e5e-0a4d-8b7c-9d1f-6a1b2c3d4e60",
+            datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+            client="shop",
+            sees_all=True,
+            reason='\x01 "\\N" שלום \U0001f600',
+        ),
+    ],
+    (Path(__file__).parent / "cancel_v1" / "order.cancel_requested.json").read_bytes(),
+)

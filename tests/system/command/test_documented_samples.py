@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from pipeline.contract.fields import EXAMPLE_PRODUCT
+from pipeline.contract.fields import EXAMPLE_OTHER_PRODUCT, EXAMPLE_PRODUCT
 from tests.support.data.samples import samples
 from tests.support.services.deployment import Deployment
 
@@ -20,10 +20,13 @@ SCRIPTS = [it.text for it in samples("bash")]
 (CLIENT,) = [it for it in samples("python") if it.document == "docs/api/retries.md"]
 
 
-def put_in(deployment: Deployment, sample: str, product_id: str) -> str:
+async def put_in(deployment: Deployment, sample: str) -> tuple[str, str]:
+    """The sample with the addresses of the deployment and products of its own; and the first of these."""
+    product_id, other = [await deployment.create_product(100) for _ in range(2)]
     for name, port in (("product_api", 3000), ("ingest_api", 8080)):
         sample = sample.replace(f"localhost:{port}", deployment.url(name).removeprefix("http://"))
-    return re.sub(rf"\bID\b|{EXAMPLE_PRODUCT}", product_id, sample)
+    sample = sample.replace(EXAMPLE_OTHER_PRODUCT, other)
+    return re.sub(rf"\bID\b|{EXAMPLE_PRODUCT}", product_id, sample), product_id
 
 
 def run(command: list[str], text: str | None = None) -> str:
@@ -35,21 +38,20 @@ def run(command: list[str], text: str | None = None) -> str:
 
 @pytest.mark.parametrize("request_", REQUESTS, ids=lambda it: it[:60])
 async def test_a_request_of_the_documents_is_answered(deployment: Deployment, request_: str) -> None:
-    product_id = await deployment.create_product(100)
-    script = f'curl() {{ command curl --fail-with-body "$@"; }}; {put_in(deployment, request_, product_id)}'
+    sample, _ = await put_in(deployment, request_)
+    script = f'curl() {{ command curl --fail-with-body "$@"; }}; {sample}'
     json.loads(await asyncio.to_thread(run, ["sh", "-c", script]))
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda it: it[:60])
 async def test_a_script_of_the_documents_succeeds(deployment: Deployment, script: str) -> None:
-    product_id = await deployment.create_product(100)
-    text = put_in(deployment, script, product_id)
+    text, _ = await put_in(deployment, script)
     await asyncio.to_thread(run, ["bash", "-euo", "pipefail", "-c", text])
 
 
-async def test_the_client_of_the_documents_orders_and_waits_for_the_verdict(deployment: Deployment) -> None:
-    product_id = await deployment.create_product(100)
-    text = put_in(deployment, CLIENT.text, product_id)
-    printed = await asyncio.to_thread(run, [sys.executable, "-"], text)
-    assert "'status': 'PROCESSED'" in printed
-    assert (await deployment.product(product_id))["qty"] == 98
+async def test_the_client_of_the_documents_orders_waits_for_the_verdict_and_cancels(deployment: Deployment) -> None:
+    text, product_id = await put_in(deployment, CLIENT.text)
+    processed, cancelled = (await asyncio.to_thread(run, [sys.executable, "-"], text)).splitlines()
+    assert "'status': 'PROCESSED'" in processed
+    assert "'status': 'CANCELLED'" in cancelled
+    assert (await deployment.product(product_id))["qty"] == 100

@@ -23,6 +23,7 @@ PAGE = "\n".join(it.read_text() for it in sorted((ROOT / "docs" / "api").glob("*
 KEY = "01a20267-9000-7c3d-8a1e-2b4c6d8e0f11"
 ACCEPT_ORDER = next(it for it in ORDERS if it.id == "acceptOrder")
 ORDER = {"id": "01a20267-97ad-8199-a6a6-540000cf26ec", "status": "PENDING"}
+REQUEST = {"productId": "a product", "quantity": 2}
 UNKNOWN = httpx.Response(
     503, headers={"Retry-After": "7"}, json={"type": KINDS["outcome-unknown"].type, "detail": "Nobody knows."}
 )
@@ -70,10 +71,10 @@ def test_the_client_sends_the_same_key_until_the_outcome_is_known(code: dict[str
     answers = (httpx.ConnectError("gone"), UNKNOWN, problem("request-in-flight"), httpx.Response(202, json=ORDER))
     service = Service(*answers)
     with service.client() as client:
-        assert code["place_order"](client, "a product", 2, KEY) == ORDER
+        assert code["place_order"](client, REQUEST, KEY) == ORDER
     assert [it.headers["Idempotency-Key"] for it in service.requests] == [KEY] * len(answers)
     assert {it.content for it in service.requests} == {service.requests[0].content}
-    assert json.loads(service.requests[0].content) == {"productId": "a product", "quantity": 2}
+    assert json.loads(service.requests[0].content) == REQUEST
     assert 7 <= pauses[1] <= 7 * 1.5
 
 
@@ -81,13 +82,13 @@ def test_the_client_sends_the_same_key_until_the_outcome_is_known(code: dict[str
 def test_the_client_does_not_repeat_what_is_refused(code: dict[str, Any], pauses: list[float], name: str) -> None:
     service = Service(problem(name))
     with service.client() as client, pytest.raises(code["OrderRefused"]):
-        code["place_order"](client, "a product", 2, KEY)
+        code["place_order"](client, REQUEST, KEY)
     assert pauses == []
 
 
 def test_the_client_says_when_its_patience_ends(code: dict[str, Any], pauses: list[float]) -> None:
     with Service(UNKNOWN).client() as client, pytest.raises(code["OutcomeUnknown"]):
-        code["place_order"](client, "a product", 2, KEY, patience_s=5)
+        code["place_order"](client, REQUEST, KEY, patience_s=5)
     assert pauses == []
 
 
@@ -112,7 +113,7 @@ def test_the_client_goes_on_after_any_answer_that_settles_nothing(
     decided = ORDER | {"status": "PROCESSED"}
     service = Service(strange, httpx.Response(202, json=ORDER), strange, httpx.Response(200, json=decided))
     with service.client() as client:
-        assert code["place_order"](client, "a product", 2, KEY) == ORDER
+        assert code["place_order"](client, REQUEST, KEY) == ORDER
         assert code["verdict_of"](client, ORDER["id"]) == decided
     assert len(pauses) == 2
     assert all(1 <= it <= 1.5 for it in pauses)
@@ -129,6 +130,19 @@ def test_the_client_does_not_wait_for_the_verdict_of_an_order_that_it_may_not_re
     with Service(refusal).client() as client, pytest.raises(code["OrderRefused"]):
         code["verdict_of"](client, ORDER["id"])
     assert pauses == []
+
+
+def test_the_client_cancels_until_nothing_is_left_to_cancel(code: dict[str, Any], pauses: list[float]) -> None:
+    processed = ORDER | {"status": "PROCESSED", "final": True}
+    parked = ORDER | {"status": "FAILED", "final": False}
+    for over in (ORDER | {"status": "CANCELLED", "final": True}, parked | {"final": True}):
+        answers = [httpx.Response(202, json=it) for it in (ORDER, processed, parked)]
+        service = Service(UNKNOWN, *answers, httpx.Response(200, json=over))
+        with service.client() as client:
+            assert code["cancel"](client, ORDER["id"], "no need") == over
+        assert {it.content for it in service.requests} == {b'{"reason":"no need"}'}
+        assert {it.url.path for it in service.requests} == {f"/api/v1/orders/{ORDER['id']}/cancel"}
+    assert len(pauses) == 8
 
 
 def test_the_client_does_not_wait_for_a_verdict_for_ever(code: dict[str, Any], pauses: list[float]) -> None:

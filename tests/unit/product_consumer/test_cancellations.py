@@ -15,9 +15,11 @@ from pipeline.contract.cancellations import (
     decode_cancellation,
     encode_cancellation,
 )
+from pipeline.contract.orders import join_orders
 from product_consumer.cancel import effect_of, outrun
 from product_consumer.cancel_consumer import read_cancellations
 from product_consumer.cancellations import Settled, Waiting, orders_with, settle_each
+from tests.golden import CANCEL_V1
 
 ID = "01a20267-97ad-8199-a6a6-540000cf26ec"
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -102,3 +104,17 @@ def test_p10_what_postgresql_would_refuse_is_no_cancellation(encoded: bytes) -> 
 def test_p10_no_message_stops_the_reader(body: bytes, schema: object) -> None:
     found = read_cancellations([Delivery(1, body, schema, 1, redelivered=False)])
     assert all(it.order_id is None for it in found.dead)
+
+
+# ── golden: these bytes are in queues
+
+
+def test_a_cancellation_is_written_byte_by_byte_as_ever_and_read_for_ever() -> None:
+    assert join_orders(map(encode_cancellation, CANCEL_V1.cancellations)) == CANCEL_V1.requested
+    found = read_cancellations([Delivery(1, CANCEL_V1.requested, 1, 2, redelivered=False)])
+    assert (found.cancellations, found.dead) == (CANCEL_V1.cancellations, [])
+
+
+def test_a_reader_ignores_members_that_it_does_not_know() -> None:
+    more = CANCEL_V1.requested.replace(b'"order_id"', b'"region":{"a":[1]},"order_id"')
+    assert read_cancellations([Delivery(1, more, 1, 2, redelivered=False)]).cancellations == CANCEL_V1.cancellations
