@@ -2,10 +2,10 @@
 
 import asyncio
 from dataclasses import replace
-from datetime import UTC, datetime
 from decimal import Decimal
 from uuid import uuid4
 
+import msgspec
 import pytest
 from redis.asyncio import Redis
 
@@ -13,7 +13,8 @@ from ingest_api.idempotency import redis_trust
 from ingest_api.idempotency.claims import Claims
 from ingest_api.idempotency.records import Claim, Replay, name_of, pack
 from ingest_api.idempotency.redis_trust import COMPLETE, SETTLED, UNSETTLED, KeyMemory
-from pipeline.contract.orders import Order
+from pipeline.contract.orders import AnyOrder
+from tests.support.data.orders import basket, new_product_id, order
 from tests.support.scenes.claiming import ORDER, PRICED, PRICED_LATER, answered, begin, claim, claiming
 from tests.support.time.conditions import eventually
 
@@ -115,21 +116,26 @@ async def takes_less(redis: Redis, most_bytes: float) -> None:
 
 
 async def test_p8_a_key_takes_no_more_of_redis_than_operators_are_told(redis: Redis) -> None:
-    """docs/operate/idempotency.md: 400 bytes, and of a bulk request of 1,000 orders 33 kB at the most."""
-    for orders, keys, most in ((1, 4_000, 400), (1_000, 50, 33_000)):
+    """docs/operate/idempotency.md: one order, one of 50 lines, many orders, and the most lines that a body can have."""
+    sizes = ((1, 0, 4_000, 400), (1, 50, 2_000, 800), (1_000, 0, 50, 33_000), (340, 49, 10, 140_000))
+    for orders, lines, keys, most in sizes:
         async with claiming(redis, max_bytes=64 * 2**20) as claims:
             await memory_of(claims)
             before = (await redis.info("memory"))["used_memory_dataset"]
             for _ in range(keys):
                 name = name_of("one:", "shop", str(uuid4()), is_bulk=orders > 1)
-                priced = pack(202, [_order(Decimal(number + 1000) / 100) for number in range(orders)])
+                priced = pack(202, [_order(Decimal(number + 1000) / 100, lines) for number in range(orders)])
                 claims.remember(await claim(claims, name, uuid4().hex, priced), priced)
             await claims.drain()
             await takes_less(redis, before + keys * most)
 
 
-def _order(price: Decimal) -> Order:
-    return Order(str(uuid4()), str(uuid4()), 1, price, price, datetime.now(UTC), status="PENDING")
+def _order(price: Decimal, lines: int) -> AnyOrder:
+    if not lines:
+        return order(new_product_id(), price=str(price))
+    made = basket(*((new_product_id(), 1) for _ in range(lines)))
+    priced = tuple(msgspec.structs.replace(line, unit_price=price + line.line) for line in made.lines)
+    return msgspec.structs.replace(made, lines=priced)
 
 
 async def test_p5_a_refused_request_of_before_drops_no_later_claim_of_its_key(redis: Redis) -> None:
