@@ -4,12 +4,15 @@ The comparison is a set difference by id, made here and not by a join in the dat
 products that nobody else orders: every row of theirs is then one of ours, or one too many.
 
     lost         accepted, and: in neither `orders` nor `dead_letters`; or without a verdict (a `stock_ledger` row or a
-                 dead letter) when the drain is over; or stored or decided as other products or quantities than were
-                 sent; or accepted without a readable id, so that nobody can ask for it
+                 dead letter) when the drain is over; or stored or decided as something else than was sent, reference
+                 and metadata included; or accepted without a readable id, so that nobody can ask for it.
+                 Likewise a cancellation that was accepted, of an order that is PROCESSED all the same; and an order
+                 that is CANCELLED, and nobody asked for it
+    half         baskets of which some lines are stored, and others not
     duplicated   ids that the API answered twice; ids with two rows in one table; and rows that nobody sent: ids that no
-                 202 named, beyond the requests for that product and quantity whose outcome is unknown
+                 202 named, beyond the requests for the same order whose outcome is unknown
     oversold     products for which P3 is broken (proof.stock), or where the quantities of the orders behind their
-                 PROCESSED verdicts add up to something else
+                 PROCESSED verdicts, or behind the units that cancellations gave back, add up to something else
 
 A replayed dead letter does not count: its order must be in the other two tables.
 """
@@ -22,7 +25,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from proof.load_result import LoadResult, is_accepted, is_refused, reason
+from proof.load_result import LoadResult, is_accepted, is_done, is_refused, reason
+from proof.orders import Order
 from proof.stock import is_balanced
 
 PROCESSED = "PROCESSED"
@@ -32,25 +36,14 @@ STORED = "STORED"
 _UUID = re.compile(rb"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
-class Order(NamedTuple):
-    """What one request asked for."""
-
-    product_id: str
-    quantity: int
-    more: tuple[tuple[str, int], ...] = ()
-    """Product and quantity of each line behind the first."""
-
-
 class Row(NamedTuple):
     """One order of `orders` or `stock_ledger`. `outcome`: STORED, PROCESSED, CANCELLED (also after PROCESSED), or the
     reason of a FAILED verdict.
     """
 
     id: str
-    product_id: str
-    quantity: int
+    order: Order
     outcome: str
-    more: tuple[tuple[str, int], ...] = ()
 
 
 class Stock(NamedTuple):
@@ -63,6 +56,10 @@ class Stock(NamedTuple):
     """Σ quantity of the PROCESSED rows in `stock_ledger`."""
     ordered: int
     """Σ quantity in `orders` of the same ids."""
+    given_back: int = 0
+    """Σ stock adjustments that name a cancelled order."""
+    cancelled: int = 0
+    """Σ quantity in `orders` of the orders that were cancelled after they were PROCESSED."""
 
 
 @dataclass(slots=True)
@@ -76,6 +73,10 @@ class Sent:
     answered_twice: int = 0
     unreadable: int = 0
     """Orders accepted without a UUID by which to ask for them."""
+    cancelled: set[str] = field(default_factory=set)
+    """Ids of orders whose cancellation was answered 2xx."""
+    perhaps_cancelled: set[str] = field(default_factory=set)
+    """Ids of orders whose cancellation has an unknown outcome."""
 
     @property
     def accepted_count(self) -> int:
@@ -85,31 +86,39 @@ class Sent:
 class Reconciliation:
     """Crosses the accepted ids off against the rows of one table."""
 
-    def __init__(self, accepted: Mapping[str, Order]) -> None:
-        self._accepted = accepted
+    def __init__(self, accepted: Mapping[str, Order], *, knows_details: bool = True) -> None:
+        """`knows_details`: whether the table has reference and metadata. Those of `accepted` count only then."""
+        self._accepted, self._knows_details = accepted, knows_details
         self.missing = set(accepted)
         """Accepted ids without a row."""
         self.altered: set[str] = set()
-        """Accepted ids whose row has another product or quantity."""
+        """Accepted ids whose row is another order."""
         self.repeated = 0
         """Rows beyond the first of an id."""
         self.extra: dict[str, Order] = {}
         """Rows that no 202 named."""
         self.outcomes: Counter[str] = Counter()
         """How many accepted ids have each outcome, by their first row."""
+        self.not_processed: dict[str, str] = {}
+        """Accepted ids that failed or were cancelled, with the outcome."""
 
     def cross_off(self, rows: Iterable[Row]) -> None:
-        for id_, product_id, quantity, outcome, more in rows:
-            order = (product_id, quantity, more)
+        for id_, order, outcome in rows:
             if id_ in self.missing:
                 self.missing.remove(id_)
                 self.outcomes[outcome] += 1
-                if self._accepted[id_] != order:
+                if outcome not in (STORED, PROCESSED):
+                    self.not_processed[id_] = outcome
+                if self._asked(id_) != order:
                     self.altered.add(id_)
             elif id_ in self._accepted or id_ in self.extra:
                 self.repeated += 1
             else:
-                self.extra[id_] = Order(*order)
+                self.extra[id_] = order
+
+    def _asked(self, id_: str) -> Order:
+        order = self._accepted[id_]
+        return order if self._knows_details else order.without_details
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +144,8 @@ class Account:
     unreadable: int
     duplicated: int
     oversold: Sequence[Stock]
+    half: Sequence[str]
+    """The ids of half baskets."""
     unknown_stored: int
     """Requests of unknown outcome that were stored after all."""
     verdicts: Verdicts
@@ -150,7 +161,7 @@ class Account:
 
     @property
     def is_clean(self) -> bool:
-        return not (self.lost_count or self.duplicated or self.oversold)
+        return not (self.lost_count or self.duplicated or self.oversold or self.half)
 
 
 def sort_answers(result: LoadResult[Order]) -> Sent:
@@ -163,6 +174,11 @@ def sort_answers(result: LoadResult[Order]) -> Sent:
             sent.refused[reason(status, kept)] += 1
         else:
             sent.unknown[request.about] += 1
+    for cancelling, status, kept in result.follow_up_answers():
+        if is_done(status):
+            sent.cancelled.add(cancelling.about)
+        elif not is_refused(status, kept):
+            sent.perhaps_cancelled.add(cancelling.about)
     return sent
 
 
@@ -182,28 +198,42 @@ def settle(
     parked: Sequence[str],
     stocks: Iterable[Stock],
     verdicts: Verdicts,
+    half: Sequence[str] = (),
 ) -> Account:
-    """Close the account. `parked`: the order ids of the dead letters that wait for a replay."""
+    """Close the account. `parked`: the order ids of the dead letters that wait for a replay. `half`: of half baskets,
+    which count as nothing else.
+    """
     dead = sent.accepted.keys() & set(parked)
     failed = Counter({reason: n for reason, n in ledger.outcomes.items() if reason not in (PROCESSED, CANCELLED)})
     failed["dead_letter"] += len(dead & ledger.missing)
     repeated = orders.repeated + ledger.repeated + len(parked) - len(set(parked))
+    extra = {id_: order for id_, order in (ledger.extra | orders.extra).items() if id_ not in half}
     return Account(
         stored=len(sent.accepted) - len(orders.missing),
         processed=ledger.outcomes[PROCESSED],
         cancelled=ledger.outcomes[CANCELLED],
         failed=+failed,
-        lost={
-            **dict.fromkeys(ledger.missing - dead, "no verdict"),
-            **dict.fromkeys(orders.missing - dead, "not stored"),
-            **dict.fromkeys(orders.altered | ledger.altered, "other products or quantities than were sent"),
-        },
+        lost=_lost(sent, orders, ledger, dead | set(half)),
         unreadable=sent.unreadable,
-        duplicated=sent.answered_twice + repeated + unexplained(orders.extra | ledger.extra, sent.unknown),
+        duplicated=sent.answered_twice + repeated + unexplained(extra, sent.unknown),
         oversold=[stock for stock in stocks if is_oversold(stock)],
+        half=half,
         unknown_stored=len(orders.extra) - unexplained(orders.extra, sent.unknown),
         verdicts=verdicts,
     )
+
+
+def _lost(sent: Sent, orders: Reconciliation, ledger: Reconciliation, excused: set[str]) -> dict[str, str]:
+    """What is wrong, by order id. `excused`: orders that need be neither stored nor decided."""
+    cancelled = {id_ for id_, outcome in ledger.not_processed.items() if outcome == CANCELLED}
+    ignored = sent.cancelled - ledger.missing - ledger.not_processed.keys()
+    return {
+        **dict.fromkeys(ledger.missing - excused, "no verdict"),
+        **dict.fromkeys(orders.missing - excused, "not stored"),
+        **dict.fromkeys((orders.altered | ledger.altered) - excused, "something else than was sent"),
+        **dict.fromkeys(ignored & sent.accepted.keys(), "PROCESSED, and its cancellation was accepted"),
+        **dict.fromkeys(cancelled - sent.cancelled - sent.perhaps_cancelled, "CANCELLED, and nobody asked for it"),
+    }
 
 
 def unexplained(extra: Mapping[str, Order], unknown: Counter[Order]) -> int:
@@ -213,4 +243,5 @@ def unexplained(extra: Mapping[str, Order], unknown: Counter[Order]) -> int:
 
 def is_oversold(stock: Stock) -> bool:
     """Whether P3 is broken for the product."""
-    return not is_balanced(stock.qty, stock.adjusted, stock.taken) or stock.taken != stock.ordered
+    is_explained = stock.taken == stock.ordered and stock.given_back == stock.cancelled
+    return not (is_explained and is_balanced(stock.qty, stock.adjusted, stock.taken))

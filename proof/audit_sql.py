@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import asyncpg
 
 from proof.accounting_sql import Connection
+from proof.baskets import half_baskets
 from proof.events_sql import audit_events
 from proof.offenders import (
     DECIDED_TWICE,
@@ -146,13 +147,6 @@ _CANCEL_WAITS = """
 # The primary keys forbid these, but an audit does not rely on what it audits.
 _STORED_TWICE = "SELECT id::text, count(*) FROM orders GROUP BY id, line HAVING count(*) > 1"
 _DECIDED_TWICE = "SELECT order_id::text, count(*) FROM stock_ledger GROUP BY order_id HAVING count(*) > 1"
-# Baskets whose rows are not exactly the lines 0 to line_count - 1.
-_HALF_BASKETS = """
-    SELECT id::text, max(line_count)::int, string_agg(line::text, ', ' ORDER BY line) FROM orders
-    WHERE line_count IS NOT NULL OR line > 0 GROUP BY id
-    HAVING count(*) <> max(line_count) OR min(line_count) <> max(line_count) OR count(line_count) < count(*)
-           OR bit_or(1::bigint << line) <> (1::bigint << max(line_count)) - 1
-"""
 _BOOKS = f"SELECT product_id::text, qty, adjusted, processed FROM ({balances()}) b WHERE {UNBALANCED}"
 _FETCH_ROWS = 10_000
 
@@ -202,7 +196,7 @@ async def audit(
             async for row in _rows(connection, query):
                 on_offender(repeated(check, *row))
         on_question("every basket: its lines")
-        async for row in _rows(connection, _HALF_BASKETS):
+        async for row in _rows(connection, half_baskets()):
             on_offender(half_basket(*row))
         on_question("every cancellation: its effect")
         async for row in _rows(connection, _CANCELLED):

@@ -17,8 +17,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeAlias, TypeVar, cast
 from urllib.parse import urlsplit
 
 import httptools
@@ -28,6 +29,9 @@ from proof.load_result import NO_ANSWER, LoadResult, Request
 from proof.stop_rule import FOREVER_S, StopRule
 
 T = TypeVar("T")
+
+Follow: TypeAlias = Callable[[Request[T], bytes], Request[str] | None]
+"""The request that a 2xx answer makes necessary, from the request and what was kept of its answer."""
 
 TICK_S = 0.1
 """How often timeouts are checked and progress is reported; a timeout is late by at most this."""
@@ -56,11 +60,14 @@ async def drive(
     timeout_s: float = 10.0,
     patience_s: float = 0.0,
     acceptance_s: tuple[float, float] = FOREVER_S,
+    follow: Follow[T] | None = None,
 ) -> LoadResult[T]:
     """Send `requests` to the server at `url` over `clients` connections until the iterable ends.
 
     To stop early, end the iterable: requests in flight are still awaited. `on_progress` is called about ten times a
-    second with the number of finished requests. `keep` makes the result's `kept` from a 2xx body.
+    second with the number of finished requests. `keep` makes the result's `kept` from a 2xx body. `follow` makes a
+    request from a 2xx answer, such as the cancellation of the order. It is sent at once, before the next of `requests`,
+    and recorded in the result's `follow_ups`.
 
     A request is NO_ANSWER if it is unanswered after `timeout_s` seconds, or if its connection breaks. It is not sent
     again.
@@ -73,6 +80,7 @@ async def drive(
     seconds; after that the result says why in `gave_up`.
     """
     load = _Load(url, iter(requests), keep, timeout_s)
+    load.follow = follow
     cpu_s = time.process_time()
     on_progress = on_progress or (lambda _: None)
     first = await load.connect(patience_s)
@@ -104,9 +112,16 @@ class _Load(Generic[T]):
         self.requests = requests
         self.keep = keep
         self.timeout_s = timeout_s
-        self.result: LoadResult[T] = LoadResult()
+        self.follow: Follow[T] | None = None
+        self.follow_ups: deque[Request[str]] = deque()  # not sent yet
+        self.result: LoadResult[T] = LoadResult(follow_ups=LoadResult())
         self.exhausted = False
         self.connections: set[_Connection[T]] = set()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to send."""
+        return self.exhausted and not self.follow_ups
 
     async def client(self, connection: _Connection[T] | None = None) -> None:
         """Run one client: hold a connection until the requests are used up, and replace it when it breaks."""
@@ -116,7 +131,7 @@ class _Load(Generic[T]):
                 return
             await connection.lost
             self.connections.discard(connection)
-            if self.exhausted:
+            if self.is_over:
                 return
             await asyncio.sleep(connection.resume_s - time.perf_counter())
             connection = None
@@ -126,7 +141,7 @@ class _Load(Generic[T]):
         loop = asyncio.get_running_loop()
         give_up_s = time.perf_counter() + patience_s
         pause_s, longest_s = RECONNECT_S
-        while not self.exhausted:
+        while not self.is_over:
             try:
                 async with asyncio.timeout(self.timeout_s):
                     _, connection = await loop.create_connection(
@@ -178,9 +193,10 @@ class _Connection(asyncio.Protocol, Generic[T]):
         self.resume_s = 0.0
         """time.perf_counter() before which the server asked for no more requests."""
         self._load = load
-        self._result = load.result
+        self._columns: LoadResult[Any] = load.result
+        """Where the answer goes: to the orders, or to the follow-ups."""
         self._parser = httptools.HttpResponseParser(self)
-        self._in_flight: Request[T] | None = None
+        self._in_flight: Request[Any] | None = None
         self._sent_s = 0.0
         self._retry_after = b""
         self._body = b""
@@ -200,13 +216,14 @@ class _Connection(asyncio.Protocol, Generic[T]):
             raise ConnectionResetError("the server closed the connection at once")
         open_now = self._load.connections
         open_now.add(self)
-        self._result.open_at_once = max(self._result.open_at_once, len(open_now))
+        result = self._load.result
+        result.open_at_once = max(result.open_at_once, len(open_now))
         self._send()
 
     def _send(self) -> None:
         self._pause = None
         try:
-            request = None if self._load.exhausted else next(self._load.requests, None)
+            request = self._next_request()
         except Exception as error:  # from the caller's iterable: `drive` raises it, the event loop would only log it
             self.lost.set_exception(error)
             self.abort()
@@ -218,6 +235,14 @@ class _Connection(asyncio.Protocol, Generic[T]):
         self._in_flight = request
         self._sent_s = time.perf_counter()
         self._transport.write(request.raw)
+
+    def _next_request(self) -> Request[Any] | None:
+        load = self._load
+        if load.follow_ups and load.result.follow_ups is not None:
+            self._columns = load.result.follow_ups
+            return load.follow_ups.popleft()
+        self._columns = load.result
+        return None if load.exhausted else next(load.requests, None)
 
     def data_received(self, data: bytes) -> None:
         if self._in_flight is None:  # bytes that answer no request
@@ -279,17 +304,12 @@ class _Connection(asyncio.Protocol, Generic[T]):
         if status in (429, 503):
             self.resume_s = time.perf_counter() + _pause_s(self._retry_after)
 
-    def _record(self, request: Request[T], status: int, body: bytes) -> None:
-        result = self._result
-        kept = self._load.keep(body) if 200 <= status < 300 else problem_name(body)
-        result.took_s.append(time.perf_counter() - self._sent_s)
-        result.sent_s.append(self._sent_s)
-        result.requests.append(request)
-        result.statuses.append(status)
-        result.kept.append(kept)
-        if status >= 300:
-            result.last_refusal = body[:500]
-            result.samples.setdefault(status, result.last_refusal)
+    def _record(self, request: Request[Any], status: int, body: bytes) -> None:
+        columns, load = self._columns, self._load
+        kept = load.keep(body) if 200 <= status < 300 else problem_name(body)
+        columns.add(request, status, kept, body, self._sent_s)
+        if 200 <= status < 300 and load.follow and columns is load.result and (more := load.follow(request, kept)):
+            load.follow_ups.append(more)
         self._in_flight = None
 
 

@@ -7,8 +7,10 @@ UNKNOWN    everything else    5xx, no answer in time, a reset, an answer that is
 
 from __future__ import annotations
 
+import time
 from array import array
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 from urllib.parse import urlsplit
@@ -69,9 +71,29 @@ class LoadResult(Generic[T]):
     """Why a client stopped before the requests were used up: it could not reconnect."""
     without_acceptance_s: float = 0.0
     """Seconds without an acceptance after which sending was stopped; 0: it was not."""
+    follow_ups: LoadResult[str] | None = None
+    """The requests that answers made necessary, such as cancellations; None: there were none. They are in no other
+    column. `about`: the id of the order.
+    """
 
     def __len__(self) -> int:
         return len(self.statuses)
+
+    def add(self, request: Request[T], status: int, kept: bytes, body: bytes, sent_s: float) -> None:
+        """Record an answer that is complete now. `body`: of it, which is kept if it is a refusal."""
+        self.took_s.append(time.perf_counter() - sent_s)
+        self.sent_s.append(sent_s)
+        self.requests.append(request)
+        self.statuses.append(status)
+        self.kept.append(kept)
+        if status >= 300:
+            self.last_refusal = body[:500]
+            self.samples.setdefault(status, self.last_refusal)
+
+    def follow_up_answers(self) -> Iterable[tuple[Request[str], int, bytes]]:
+        """Request, status and kept of each follow-up."""
+        found = self.follow_ups
+        return zip(found.requests, found.statuses, found.kept, strict=True) if found else ()
 
     def by_status(self) -> Counter[int]:
         return Counter(self.statuses)
@@ -85,6 +107,11 @@ class LoadResult(Generic[T]):
 def is_accepted(status: int) -> bool:
     """Whether the server has taken the order (201: the answer of the service that Headrace replaces)."""
     return status in (201, 202)
+
+
+def is_done(status: int) -> bool:
+    """Whether the server has done, or will do, what a follow-up asked for."""
+    return 200 <= status < 300
 
 
 def is_refused(status: int, problem: bytes = b"") -> bool:

@@ -22,10 +22,11 @@ import uvloop
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from proof.accounting import Account, Order, Sent, sort_answers
+from proof.accounting import Account, Sent, sort_answers
 from proof.accounting_sql import POLL_S, Connection, audit, clock_offset_s, drain
 from proof.load import Unreachable, drive
 from proof.load_result import LoadResult, Request
+from proof.orders import Order
 from proof.sessions import COMMAND_SETTINGS
 from stack.errors import HeadraceError
 from stack.operate.demo.events import DemoEvents

@@ -13,10 +13,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from proof.accounting import Account, Order, Sent
+from proof.accounting import Account, Sent
 from proof.bodies import problem_detail
 from proof.events import EventAccount
 from proof.load_result import LoadResult, is_accepted, is_refused, percentile, reason
+from proof.orders import Order
 
 EXAMPLES = 5
 PROSE_COLUMNS = 80

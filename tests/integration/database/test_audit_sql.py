@@ -3,23 +3,21 @@
 import asyncio
 import itertools
 import time
-from collections import Counter
 from collections.abc import AsyncIterator
 from decimal import Decimal
 
-import msgspec
 import pytest
 
 from database.connection import Connection
 from persist_worker.write import prepare, write
-from pipeline.contract.orders import AnyOrder, Order, ordered
+from pipeline.contract.orders import Order
 from product_consumer.ledger import record
 from proof import accounting_sql as audit_module
 from proof.accounting import Account, Sent, Stock
-from proof.accounting import Order as SentOrder
 from proof.accounting_sql import audit, clock_offset_s, drain, undecided
 from proof.stock import UNBALANCED, is_balanced
-from tests.support.data.orders import basket, new_product_id, order
+from tests.support.data.orders import new_product_id, order
+from tests.support.scenes.accounted import sent
 from tests.support.services.workers import add_product, connected, park, settle
 
 A, B, OTHER, UNHEARD_OF = (new_product_id() for _ in range(4))
@@ -36,15 +34,6 @@ async def connection(database_url: str) -> AsyncIterator[Connection]:
         yield it
 
 
-def sent(*orders: AnyOrder, unknown: tuple[Order, ...] = ()) -> Sent:
-    return Sent({it.id: _sent(it) for it in orders}, unknown=Counter(map(_sent, unknown)))
-
-
-def _sent(it: AnyOrder) -> SentOrder:
-    (product_id, quantity), *more = ordered(it)
-    return SentOrder(product_id, quantity, tuple(more))
-
-
 async def audited(connection: Connection, what: Sent) -> Account:
     return await audit(connection, what, [A, B])
 
@@ -58,29 +47,6 @@ async def orders(connection: Connection) -> list[Order]:
 
 
 # ── all is well
-
-
-async def test_baskets_are_accounted_for_with_all_their_lines(connection: Connection, orders: list[Order]) -> None:
-    stored, short, undecided_one = basket((B, 1), (A, 1)), basket((A, 1), (B, 9)), basket((A, 1), (B, 1))
-    await restock(connection, A, 1)
-    await restock(connection, B, 1)
-    await settle(connection, [stored, short])
-    account = await audited(connection, sent(*orders, stored, short))
-    assert account.is_clean
-    assert (account.stored, account.processed, account.failed) == (10, 8, {"out_of_stock": 2})
-    await write(connection, [undecided_one], [])
-    account = await audited(connection, sent(*orders, stored, short, undecided_one))
-    assert account.lost == {undecided_one.id: "no verdict"}
-    other = msgspec.structs.replace(basket((B, 1), (A, 2)), id=stored.id)
-    account = await audited(connection, sent(*orders, other, short, unknown=(orders[0],)))
-    assert list(account.lost) == [stored.id]
-
-
-async def restock(connection: Connection, product_id: str, delta: int) -> None:
-    await connection.execute("UPDATE products SET qty = qty + $2 WHERE id = $1", product_id, delta)
-    await connection.execute(
-        "INSERT INTO stock_adjustments (product_id, delta, reason) VALUES ($1, $2, 'restock')", product_id, delta
-    )
 
 
 async def test_a_faithful_database_is_clean(connection: Connection, orders: list[Order]) -> None:

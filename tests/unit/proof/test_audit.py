@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proof.accounting import (
+    CANCELLED,
     PROCESSED,
     STORED,
     Account,
-    Order,
     Reconciliation,
     Row,
     Sent,
@@ -24,31 +24,36 @@ from proof.accounting import (
 )
 from proof.accounting_sql import spread
 from proof.load_result import LoadResult, Request
+from proof.orders import Order
 
 NO_TIMES = Verdicts(None, None, None)
 APPLE, PEAR = Order("apple", 1), Order("pear", 3)
 
 ids = st.sampled_from([f"id-{number}" for number in range(8)])
-orders_ = st.sampled_from([APPLE, PEAR, Order("apple", 2)])
+BASKET = Order("apple", 1, (("pear", 3),), "4711-a", (("cart", "c-1"), ("channel", "app")))
+orders_ = st.sampled_from([APPLE, PEAR, Order("apple", 2), BASKET])
 accepted_ = st.dictionaries(ids, orders_)
 rows_ = st.lists(st.tuples(ids, orders_))
 
 
 def row(id_: str, order: Order, outcome: str = STORED) -> Row:
-    return Row(id_, order.product_id, order.quantity, outcome)
+    return Row(id_, order, outcome)
 
 
-def reconciliation(accepted: dict[str, Order], *rows: Row) -> Reconciliation:
-    made = Reconciliation(accepted)
+def reconciliation(accepted: dict[str, Order], *rows: Row, knows_details: bool = True) -> Reconciliation:
+    made = Reconciliation(accepted, knows_details=knows_details)
     made.cross_off(rows)
     return made
 
 
-def account(sent: Sent, orders: list[Row], ledger: list[Row], parked: list[str] | None = None) -> Account:
+def account(
+    sent: Sent, orders: list[Row], ledger: list[Row], parked: list[str] | None = None, half: tuple[str, ...] = ()
+) -> Account:
     accepted = sent.accepted
-    return settle(
-        sent, reconciliation(accepted, *orders), reconciliation(accepted, *ledger), parked or [], [], NO_TIMES
-    )
+    """The verdicts in `ledger` know no reference and no metadata."""
+    verdicts = [it._replace(order=it.order.without_details) for it in ledger]
+    decided = reconciliation(accepted, *verdicts, knows_details=False)
+    return settle(sent, reconciliation(accepted, *orders), decided, parked or [], [], NO_TIMES, half)
 
 
 @given(accepted_, rows_)
@@ -122,6 +127,64 @@ def test_an_order_stored_as_another_is_lost() -> None:
     assert list(found.lost) == ["a"]
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        BASKET._replace(more=(("pear", 2),)),
+        BASKET._replace(reference="4711-A"),
+        BASKET._replace(reference=None),
+        BASKET._replace(metadata=BASKET.metadata[::-1]),
+        BASKET._replace(metadata=BASKET.metadata[:1]),
+    ],
+)
+def test_an_order_whose_lines_or_details_differ_is_lost(wrong: Order) -> None:
+    sent = Sent({"a": BASKET})
+    assert account(sent, [row("a", BASKET)], [row("a", BASKET, PROCESSED)]).is_clean
+    assert list(account(sent, [row("a", wrong)], [row("a", BASKET, PROCESSED)]).lost) == ["a"]
+
+
+def test_a_half_basket_is_that_and_nothing_else() -> None:
+    """Whether it was answered or not, and whichever of its lines are there."""
+    half = row("a", BASKET._replace(more=()))
+    for sent, stored, decided in (
+        (Sent({"a": BASKET}), [half], [row("a", BASKET, PROCESSED)]),
+        (Sent({"a": BASKET}), [], []),
+        (Sent(unknown=Counter([BASKET])), [half], []),
+    ):
+        found = account(sent, stored, decided, half=("a",))
+        assert (found.half, found.lost_count, found.duplicated) == (("a",), 0, 0)
+        assert not found.is_clean
+
+
+def test_a_request_of_unknown_outcome_explains_a_row_with_its_details_alone() -> None:
+    stored, decided = [row("x", BASKET)], [row("x", BASKET, PROCESSED)]
+    assert account(Sent(unknown=Counter([BASKET])), stored, decided).is_clean
+    assert account(Sent(unknown=Counter([BASKET._replace(reference="other")])), stored, decided).duplicated == 1
+
+
+@pytest.mark.parametrize(
+    ("outcome", "asked", "perhaps", "wrong"),
+    [
+        (CANCELLED, {"a"}, set(), None),
+        ("out_of_stock", {"a"}, set(), None),
+        (PROCESSED, {"a"}, set(), "PROCESSED, and its cancellation was accepted"),
+        (CANCELLED, set(), {"a"}, None),
+        (PROCESSED, set(), {"a"}, None),
+        (CANCELLED, set(), set(), "CANCELLED, and nobody asked for it"),
+    ],
+)
+def test_each_cancellation_has_one_winner(outcome: str, asked: set[str], perhaps: set[str], wrong: str | None) -> None:
+    sent = Sent({"a": APPLE}, cancelled=asked, perhaps_cancelled=perhaps)
+    found = account(sent, [row("a", APPLE)], [row("a", APPLE, outcome)])
+    assert found.lost == ({"a": wrong} if wrong else {})
+    assert found.decided == 1
+    assert found.cancelled == (outcome == CANCELLED)
+
+
+def test_a_cancelled_dead_letter_has_its_winner_later() -> None:
+    assert account(Sent({"a": APPLE}, cancelled={"a"}), [], [], ["a"]).is_clean
+
+
 def test_verdicts_are_counted_by_reason() -> None:
     sent = Sent({"a": APPLE, "b": PEAR, "c": PEAR})
     found = account(
@@ -153,6 +216,8 @@ def test_an_unknown_request_explains_one_row_of_its_own_kind() -> None:
         (Stock("p", -1, 10, 11, 11), True),
         (Stock("p", 7, 10, 3, 4), True),  # the ledger took less than was ordered
         (Stock("p", None, 0, 0, 0), True),
+        (Stock("p", 10, 13, 3, 3, 3, 3), False),
+        (Stock("p", 10, 13, 3, 3, 3, 2), True),  # more came back than was cancelled
     ],
 )
 def test_oversold(stock: Stock, oversold: bool) -> None:
@@ -183,6 +248,17 @@ def test_answers_are_sorted_into_three_heaps() -> None:
     assert (sent.answered_twice, sent.unreadable, sent.accepted_count) == (1, 1, 4)
     assert sent.refused == {"out-of-stock": 1, "429": 1, "overloaded": 1}
     assert sent.unknown == {APPLE: 3}
+
+
+def test_answers_to_cancellations_are_sorted_into_three_heaps() -> None:
+    result: LoadResult[Order] = LoadResult(follow_ups=LoadResult())
+    assert result.follow_ups is not None
+    for id_, status, problem in (("a", 202, b""), ("b", 200, b""), ("c", 404, b"not-found"), ("d", 503, b"overloaded")):
+        result.follow_ups.add(Request(b"", id_), status, problem, b"", 0.0)
+    for id_, status, problem in (("e", 503, b"outcome-unknown"), ("f", 0, b"")):
+        result.follow_ups.add(Request(b"", id_), status, problem, b"", 0.0)
+    sent = sort_answers(result)
+    assert (sent.cancelled, sent.perhaps_cancelled) == ({"a", "b"}, {"e", "f"})
 
 
 def test_an_accepted_order_without_an_id_is_lost_and_an_id_answered_twice_is_duplicated() -> None:

@@ -164,3 +164,25 @@ async def test_the_connections_that_were_open_at_once_are_counted() -> None:
 async def test_only_http() -> None:
     with pytest.raises(ValueError, match="http://"):
         await drive("https://127.0.0.1", orders("https://127.0.0.1", 1), 1)
+
+
+async def test_what_an_answer_makes_necessary_is_sent_next_and_recorded_apart() -> None:
+    """Also if the answer was the last one, and if the server closes each connection."""
+    for headers in ("", "Connection: close\r\n"):
+        async with serving(saying(response(headers=headers))) as server:
+
+            def follow(request: Request[int], kept: bytes, url: str = server.url) -> Request[str] | None:
+                return Request.post(url, b"follows %d" % request.about, kept.decode()) if request.about % 2 else None
+
+            result = await drive(server.url, orders(server.url, 4), 1, follow=follow)
+        assert server.bodies == [b'{"n":0}', b'{"n":1}', b"follows 1", b'{"n":2}', b'{"n":3}', b"follows 3"]
+        assert [it.about for it in result.requests] == [0, 1, 2, 3]
+        assert [(it.about, status, kept) for it, status, kept in result.follow_up_answers()] == [
+            (ID, 202, ID.encode())
+        ] * 2
+
+
+async def test_a_refused_order_makes_nothing_necessary() -> None:
+    async with serving(saying(response(409))) as server:
+        result = await drive(server.url, orders(server.url, 3), 1, follow=lambda request, _: Request(b"", "x"))
+    assert (list(result.statuses), list(result.follow_up_answers())) == ([409] * 3, [])

@@ -11,9 +11,10 @@ from contextlib import contextmanager
 import pytest
 from rich.console import Console
 
-from proof.accounting import Account, Order, Stock, Verdicts, sort_answers
+from proof.accounting import Account, Stock, Verdicts, sort_answers
 from proof.events import EventAccount
 from proof.load_result import LoadResult, Request
+from proof.orders import Order
 from stack.commands.demo import demo
 from stack.errors import HeadraceError
 from stack.home.directory import ROOT
@@ -56,6 +57,7 @@ def run(
         unreadable=0,
         duplicated=0,
         oversold=oversold,
+        half=(),
         unknown_stored=0,
         verdicts=Verdicts(None, None, None),
     )
