@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
 import resource
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import asyncpg
@@ -31,12 +29,10 @@ from proof.sessions import COMMAND_SETTINGS
 from stack.errors import HeadraceError
 from stack.operate.demo.events import DemoEvents
 from stack.operate.demo.picture import picture
+from stack.operate.demo.plan import Plan, is_scarce, make_plan, requests_of
 from stack.operate.demo.report import Run, figures, print_report
 from stack.terminal import err, out
 
-QUANTITIES = (1, 2, 3)
-SCARCE_EVERY = 10
-SCARCE_SHARE = 0.9
 CREATE_CLIENTS = 4
 # For the first connection to each API. Longer than a killed service takes to come back.
 CONNECT_PATIENCE_S = 10.0
@@ -51,18 +47,6 @@ _DATABASE_AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 INTERRUPTED = 130
 """The exit code after Ctrl-C: 128 + SIGINT."""
 
-Pick = tuple[int, int]
-"""One planned order: the product's index, and the quantity."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """The orders to send, in order, and the initial stock of each product."""
-
-    picks: Sequence[Pick]
-    stocks: Sequence[int]
-    seed: int
-
 
 def demo(
     urls: dict[str, str],
@@ -73,20 +57,22 @@ def demo(
     token: str | None = None,
     as_json: bool = False,
     svg: Path | None = None,
+    lines: int = 1,
     seed: int = 1,
 ) -> int:
-    """Send `orders` orders for `products` new products over `clients` connections, wait for the verdicts, and report.
+    """Send `orders` orders of `lines` lines each for `products` new products over `clients` connections, wait for the
+    verdicts, and report.
 
     `urls`: of `ingest_api`, `product_api` and `database`. `token`: of an API key, if keys are in use. Prints the
     report, or one JSON object; a terminal also shows progress. `svg`: also draw the report into this file. Ctrl-C stops
     the sending and still accounts for all sent orders. A second Ctrl-C stops at once.
 
-    Returns 0; 1 if an order was lost, duplicated or oversold, or the stack accepts nothing; 130 after Ctrl-C. Raises
-    HeadraceError if an API or the database cannot be reached, product_api refuses the products, or the system does not
-    allow that many connections.
+    Returns 0; 1 if an order was lost, duplicated, oversold or stored in part, or the stack accepts nothing; 130 after
+    Ctrl-C. Raises HeadraceError if an API or the database cannot be reached, product_api refuses the products, an order
+    has more lines than there are products, or the system does not allow that many connections.
     """
     allow_open_files(clients)
-    plan = make_plan(orders, products, seed)
+    plan = make_plan(orders, products, seed, lines)
     try:
         run = uvloop.run(_run(urls, plan, clients, token, err if as_json else out))
     except KeyboardInterrupt:
@@ -120,32 +106,13 @@ def allow_open_files(clients: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
-def make_plan(orders: int, products: int, seed: int) -> Plan:
-    """Draw a mildly skewed plan. The n-th product has a share proportional to 1/√n: the last of 100, a hundredth."""
-    kinds = [(product, quantity) for product in range(products) for quantity in QUANTITIES]
-    weights = [(product + 1) ** -0.5 for product, _ in kinds]
-    picks = random.Random(seed).choices(kinds, weights, k=orders)
-    demand = [0] * products
-    for product, quantity in picks:
-        demand[product] += quantity
-    return Plan(picks, [_stock(product, asked) for product, asked in enumerate(demand)], seed)
-
-
-def is_scarce(product: int) -> bool:
-    return product % SCARCE_EVERY == 0
-
-
-def _stock(product: int, demand: int) -> int:
-    return max(1, int(demand * SCARCE_SHARE)) if is_scarce(product) else 2 * demand + 1
-
-
 async def _run(urls: dict[str, str], plan: Plan, clients: int, token: str | None, console: Console) -> Run:
     await (await _connect(urls["database"])).close()  # fail now rather than after a million orders
     product_ids = await _create_products(urls["product_api"], plan, token)
     events = DemoEvents(urls["ingest_api"], token)
     with _progress(console) as progress, _until_interrupted() as interrupted:
         async with events.followed():
-            requests = _until(interrupted, _requests(urls["ingest_api"], plan, product_ids, token))
+            requests = _until(interrupted, requests_of(urls["ingest_api"], plan, product_ids, token))
             load = await _send(urls["ingest_api"], requests, clients, _bar(progress, "sending", len(plan.picks)))
             sent = sort_answers(load)
             drained_s, offset_s, account = await _account(urls["database"], sent, product_ids, progress)
@@ -153,6 +120,7 @@ async def _run(urls: dict[str, str], plan: Plan, clients: int, token: str | None
             await events.until_read(decided)
         return Run(
             planned=len(plan.picks),
+            lines=plan.lines,
             clients=clients,
             products=len(product_ids),
             scarce=sum(map(is_scarce, range(len(product_ids)))),
@@ -250,22 +218,6 @@ def _not_created(result: LoadResult[int], failed: int) -> HeadraceError:
 
 def _no_answer(service: str, url: str, reason: str) -> HeadraceError:
     return HeadraceError(f"{service} does not answer at {url}", reason, f"./headrace status; ./headrace logs {service}")
-
-
-def _requests(ingest_api: str, plan: Plan, product_ids: Sequence[str], token: str | None) -> Iterator[Request[Order]]:
-    """One request object for each product and quantity, repeated as the plan says."""
-    url = f"{ingest_api}/api/v1/orders"
-    made = {
-        (product, quantity): _request(url, Order(product_id, quantity), token)
-        for product, product_id in enumerate(product_ids)
-        for quantity in QUANTITIES
-    }
-    return (made[pick] for pick in plan.picks)
-
-
-def _request(url: str, order: Order, token: str | None) -> Request[Order]:
-    body = f'{{"productId":"{order.product_id}","quantity":{order.quantity}}}'
-    return Request.post(url, body.encode(), order, token)
 
 
 def _until(stop: asyncio.Event, requests: Iterator[Request[Order]]) -> Iterator[Request[Order]]:

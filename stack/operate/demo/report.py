@@ -28,6 +28,8 @@ class Run:
     """One demo's data. Times are time.perf_counter()'s; plus `clock_offset_s` they are the database's Unix time."""
 
     planned: int
+    lines: int
+    """Of each order."""
     clients: int
     products: int
     scarce: int
@@ -86,10 +88,12 @@ def figures(run: Run) -> dict[str, Any]:
         "lost": account.lost_count,
         "duplicated": account.duplicated,
         "oversold": len(account.oversold),
+        "half_baskets": len(account.half),
         "events_missing": run.events.missing,
         "events_duplicated": run.events.duplicated,
         "events_out_of_order": run.events.out_of_order,
         "orders_per_s": _rounded(account.decided / elapsed_s if elapsed_s > 0 else 0.0),
+        "lines_per_s": _rounded(account.decided * run.lines / elapsed_s if elapsed_s > 0 else 0.0),
         "accept_ms_p50": _rounded(percentile(accept_ms, 0.50)),
         "accept_ms_p99": _rounded(percentile(accept_ms, 0.99)),
         "verdict_ms_p50": _rounded(account.verdicts.p50_ms),
@@ -106,6 +110,8 @@ def figures(run: Run) -> dict[str, Any]:
         "clients": run.clients,
         "open_at_once": load.open_at_once,
         "products": run.products,
+        "lines": len(load) * run.lines,
+        "lines_per_order": run.lines,
         "seed": run.seed,
         "interrupted": run.interrupted,
     }
@@ -152,14 +158,21 @@ def counted(count: int, noun: str) -> str:
 def verdict(run: Run) -> str:
     """The whole result in one sentence."""
     account = run.account
-    planned = counted(run.planned, "order")
+    planned = counted(run.planned, "order") + (f" of {run.lines} lines" if run.lines > 1 else "")
     subject = f"Stopped after {len(run.load):,} of {planned}" if len(run.load) < run.planned else planned
     if not run.sent.accepted_count:
         return f"{subject}: none was accepted."
     lost = f"{account.lost_count:,} LOST" if account.lost_count else "nothing lost"
     duplicated = f"{account.duplicated:,} DUPLICATED" if account.duplicated else "nothing duplicated"
     oversold = f"{counted(len(account.oversold), 'product')} OVERSOLD" if account.oversold else "nothing oversold"
-    return f"{subject}: {lost}, {duplicated}, {oversold}{_events_verdict(run.events)}."
+    return f"{subject}: {lost}, {duplicated}, {oversold}{_half_verdict(run)}{_events_verdict(run.events)}."
+
+
+def _half_verdict(run: Run) -> str:
+    """Whether orders of several lines are whole; "" for orders of one line."""
+    if half := len(run.account.half):
+        return f", {counted(half, 'order')} STORED IN PART"
+    return ", nothing in part" if run.lines > 1 else ""
 
 
 def _events_verdict(events: EventAccount) -> str:
@@ -191,6 +204,8 @@ def _table(run: Run) -> Table:
 
 def _rows(run: Run, of: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     yield "sent", f"{of['sent']:,}", f"{_connections(run)}, {counted(run.products, 'product')}, seed {run.seed}"
+    if run.lines > 1:
+        yield "  lines", f"{of['lines']:,}", f"{run.lines} in each order, of different products"
     yield "accepted", f"{of['accepted']:,}", _times("answered", of["accept_ms_p50"], of["accept_ms_p99"])
     yield "refused", f"{of['refused']:,}", _parts(of["refused_by_problem"])
     yield "unknown", f"{of['unknown']:,}", _parts(of["unknown_by_problem"])
@@ -200,6 +215,8 @@ def _rows(run: Run, of: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     yield "  failed", f"{of['failed']:,}", _parts(of["failed_by_reason"])
     yield "events", _events(run), _times("read", of["event_ms_p50"], of["event_ms_p99"])
     yield "orders/s", f"{of['orders_per_s']:,.0f}", f"first request to last verdict: {of['elapsed_s']:.2f} s"
+    if run.lines > 1:
+        yield "lines/s", f"{of['lines_per_s']:,.0f}", ""
     yield "drain", "-" if of["drain_s"] is None else f"{of['drain_s']:.2f} s", "last answer to last verdict"
 
 
@@ -271,6 +288,8 @@ def _fault_remarks(run: Run) -> Iterator[str]:
     account = run.account
     for id_, why in islice(account.lost.items(), EXAMPLES):
         yield f"  lost: {id_}: {why}"
+    for id_ in account.half[:EXAMPLES]:
+        yield f"  stored in part: {id_}"
     if account.unreadable:
         yield f"  lost: {account.unreadable:,} accepted without a readable id"
     for stock in account.oversold[:EXAMPLES]:

@@ -180,6 +180,22 @@ def _listening(table: str, port: int) -> list[str]:
     return [address for address, number in sockets if int(number, 16) == port]
 
 
+def test_the_demo_orders_baskets_and_accounts_for_their_lines(stack: Stack) -> None:
+    stack.up()
+    found = json.loads(stack.run("demo", "--orders", "200", "--clients", "8", "--lines", "3", "--json"))
+    assert (found["sent"], found["lines"], found["lines_per_order"], found["half_baskets"]) == (200, 600, 3, 0)
+    assert found["decided"] == found["accepted"] > 100
+    assert 0 < found["processed"] < 200
+    assert json.loads(stack.run("verify", "--json"))["clean"]
+
+
+def test_the_demo_refuses_lines_that_no_order_can_have(stack: Stack) -> None:
+    stack.up()
+    assert "needs 3 different products" in stack.run("demo", "--lines", "3", "--products", "2", code=1)
+    for lines in ("0", "51"):
+        assert "--lines" in stack.run("demo", "--lines", lines, code=2)
+
+
 def test_verify_audits_the_running_stack_and_repairs_only_what_has_no_verdict(stack: Stack) -> None:
     stack.up()
     stack.run("demo", "--orders", "200", "--clients", "8")

@@ -45,6 +45,8 @@ def run(
     load: LoadResult[Order],
     *,
     planned: int = 1,
+    lines: int = 1,
+    half: tuple[str, ...] = (),
     oversold: tuple[Stock, ...] = (),
     events: EventAccount = _ALL_READ,
 ) -> Run:
@@ -57,12 +59,13 @@ def run(
         unreadable=0,
         duplicated=0,
         oversold=oversold,
-        half=(),
+        half=half,
         unknown_stored=0,
         verdicts=Verdicts(None, None, None),
     )
     return Run(
         planned=planned,
+        lines=lines,
         clients=1,
         products=1,
         scarce=1,
@@ -169,6 +172,28 @@ def test_a_stack_that_says_nothing_is_quoted_with_nothing() -> None:
     load = answered((0, ""))
     load.without_acceptance_s = 10.0
     assert "  the last refusal said: nothing" in report(run(load, planned=2))
+
+
+def test_lines_are_counted_beside_orders_and_orders_of_one_line_do_not_mention_them() -> None:
+    load = answered((202, ID), (409, "out-of-stock"))
+    of = run(load, planned=2, lines=3)
+    said, found = report(of), figures(of)
+    assert verdict(of) == "2 orders of 3 lines: nothing lost, nothing duplicated, nothing oversold, nothing in part."
+    assert [line.split()[:2] for line in said if line.split()[:1] in (["lines"], ["lines/s"])] == [
+        ["lines", "6"],
+        ["lines/s", "2"],
+    ]
+    assert (found["sent"], found["lines"], found["lines_per_order"]) == (2, 6, 3)
+    assert found["lines_per_s"] == pytest.approx(3 * found["orders_per_s"], abs=0.2)
+    assert "line" not in " ".join(report(run(load, planned=2)))
+
+
+def test_an_order_that_is_stored_in_part_fails_the_demo() -> None:
+    bad = run(answered((202, ID)), lines=3, half=(ID,))
+    assert not bad.is_good
+    assert verdict(bad).endswith(", 1 order STORED IN PART.")
+    assert f"  stored in part: {ID}" in report(bad)
+    assert figures(bad)["half_baskets"] == 1
 
 
 # ── files
