@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,7 +20,7 @@ from proof.load_result import LoadResult, is_refused
 from tests.support.clients.load import accepted_ids
 from tests.support.data.products import Audit
 from tests.support.services.ingest import ORDERS
-from tests.support.services.processes import Service, free_port, service_process
+from tests.support.services.processes import ROOT, Service, free_port, service_process
 from tests.support.services.workers import connected
 
 SERVICES = ("ingest_api", "persist_worker", "product_consumer", "product_api")
@@ -45,6 +46,8 @@ class Deployment:
     """Services that were replaced."""
     own: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Service → variables that only it gets."""
+    trees: dict[str, Path] = field(default_factory=dict)
+    """Service → the checkout that it is started from next, if it is not this one: that of another release."""
 
     async def start_missing(self) -> None:
         """Start each service that does not run."""
@@ -58,7 +61,9 @@ class Deployment:
     ) -> None:
         """Start a service on its own port, and wait until it is ready. `program`, `ready`: see service_process."""
         environment = {**self.environment, **self.own.get(name, {}), **variables}
-        process = service_process(name, environment, port=self._ports[name], ready=ready, program=program)
+        tree = self.trees.get(name, ROOT)
+        port = self._ports[name]
+        process = service_process(name, environment, port=port, ready=ready, program=program, tree=tree)
         started = await self._stack.enter_async_context(process)
         if name in self.services:
             self.former.append(self.services[name])
@@ -140,13 +145,14 @@ async def deployed(
     *,
     database_url: str | None = None,
     own: Mapping[str, Mapping[str, str]] | None = None,
+    trees: Mapping[str, Path] | None = None,
 ) -> AsyncIterator[Deployment]:
     """Run the four services of an order's path for the block. Yields them ready.
 
-    `database_url`: the tests' own, if it differs from the services'. `own`: see Deployment.
+    `database_url`: the tests' own, if it differs from the services'. `own`, `trees`: see Deployment.
     """
     async with connected(database_url or environment["DATABASE_URL"]) as connection, AsyncExitStack() as stack:
-        deployment = Deployment(environment, connection, stack, own={} if own is None else own)
+        deployment = Deployment(environment, connection, stack, own=own or {}, trees=dict(trees or {}))
         await deployment.start_missing()
         yield deployment
 

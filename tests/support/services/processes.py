@@ -22,7 +22,7 @@ from tests.support.services.forked import ForkedProcess, start_forked
 from tests.support.time.conditions import eventually
 from web.serving import server
 
-_ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[3]
 # Half a second on a quiet machine. A start is no promise, and four tests may start all services at once.
 _START_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 20.0
@@ -89,19 +89,20 @@ async def service_process(
     ready: str | None = "/readyz",
     port: int | None = None,
     program: str | None = None,
+    tree: Path = ROOT,
 ) -> AsyncIterator[Service]:
     """Run `python -m name` on `port` or a free one. Yields once `ready` answers 200. Kills it at the end if need be.
 
     `environment`: added to this process's; the `environment` fixture has everything required. With ready="/livez"
     the service need not be connected; with None nothing is waited for. `program`: a module to run instead, with the
-    service's name as its argument.
+    service's name as its argument. `tree`: the checkout whose service it is, as one of another release.
     """
     ports = free_ports(name) | ({f"{name.upper()}_PORT": str(port)} if port else {})
     port = int(ports[f"{name.upper()}_PORT"])
     health_port = int(ports.get(f"{name.upper()}_HEALTH_PORT", port))
     variables = {**os.environ, **environment, **ports}
     with TemporaryFile() as log:
-        process = await _started(name, variables, log.fileno(), program)
+        process = await _started(name, variables, log.fileno(), program, tree)
         service = Service(name, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{health_port}", process, log)
         try:
             if ready is not None:
@@ -114,12 +115,12 @@ async def service_process(
 
 
 async def _started(
-    name: str, variables: Mapping[str, str], log: int, program: str | None
+    name: str, variables: Mapping[str, str], log: int, program: str | None, tree: Path
 ) -> asyncio.subprocess.Process | ForkedProcess:
-    if program is None and name in FORKED:
+    if program is None and name in FORKED and tree == ROOT:
         return start_forked(name, variables, log)
     command = (sys.executable, "-m", *([program] if program else []), name)
-    return await asyncio.create_subprocess_exec(*command, cwd=_ROOT, env=variables, stdout=log, stderr=log)
+    return await asyncio.create_subprocess_exec(*command, cwd=tree, env=variables, stdout=log, stderr=log)
 
 
 @asynccontextmanager
