@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 RequestKind = Literal["order", "keyed", "bulk"]
@@ -49,5 +50,7 @@ class Contender:
     orders_per_request: int = 1
     stores: bool = True
     """False for an endpoint that only answers: nothing is stored, so nothing is accounted for."""
+    checkout: Path | None = None
+    """Another repository of Headrace, whose processes and migrations are run; None: this one."""
     peer: bool = False
     """Whether it is a common alternative. The verdict compares with the best of these."""

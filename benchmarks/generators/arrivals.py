@@ -16,8 +16,9 @@ ORDERS_RATE     requests a second, on average
 ORDERS_SECONDS  for how long
 ORDERS_CLIENTS  how many connections there may be at once; a request waits for a free one, and its latency counts that
 ORDERS_KEYED    not empty: each request has an Idempotency-Key of its own, a UUIDv7
+ORDERS_CANCELLED  the share of orders that their client cancels at once; such a request is due when it can be sent
 ORDERS_SEED     of the moments; the same seed, rate and seconds are the same moments
-ORDERS_DIRECTORY  where summary (JSON), ids (one a line), latencies and latenesses (seconds, as C doubles) go
+ORDERS_DIRECTORY  where summary (JSON), ids, cancels (an id a line), latencies and latenesses (seconds, as C doubles) go
 """
 
 import errno
@@ -25,7 +26,6 @@ import gc
 import json
 import os
 import random
-import re
 import select
 import socket
 import sys
@@ -34,8 +34,9 @@ from array import array
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 from urllib.parse import urlsplit
+
+from benchmarks.generators.http_messages import Answer, Unreadable, answer_in, ids_in, new_key, request_of
 
 # Connections before the first request is due: at 1,000/s with answers after 5 ms, five are in use.
 READY_CONNECTIONS = 16
@@ -46,22 +47,6 @@ _LEAD_S = 0.05
 # Answers are looked for at least every so many requests, also when many are due at once.
 _BURST = 32
 _RECEIVE_BYTES = 16 * 1024
-
-_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
-_CLOSES = re.compile(rb"\r\nconnection: *close\r\n", re.IGNORECASE)
-_ID = b'"id":"'
-_ID_BYTES = 36
-
-
-class Answer(NamedTuple):
-    status: int
-    body: bytes
-    is_last: bool
-    """Of its connection."""
-
-
-class Unreadable(Exception):
-    """An answer without Content-Length, or not HTTP, so its end is unknown."""
 
 
 def arrivals(rate: float, seconds: float, seed: int) -> list[float]:
@@ -74,49 +59,14 @@ def arrivals(rate: float, seconds: float, seed: int) -> list[float]:
     return sorted(drawn.uniform(0, seconds) for _ in range(round(rate * seconds)))
 
 
-def request_of(host: str, path: str, body: bytes) -> tuple[bytes, bytes]:
-    """(head without its empty line, rest), so that a header fits between."""
-    head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-    return head.encode(), b"\r\n" + body
-
-
-def answer_in(data: bytes) -> Answer | None:
-    """The answer, once it is complete. Raises Unreadable."""
-    end = data.find(b"\r\n\r\n")
-    if end < 0:
-        return None
-    length = _LENGTH.search(data, 0, end + 2)
-    if length is None or not data.startswith(b"HTTP/1.1 "):
-        raise Unreadable(data[:60])
-    begin = end + 4
-    if len(data) < begin + int(length[1]):
-        return None
-    return Answer(int(data[9:12]), data[begin:], _CLOSES.search(data, 0, end + 2) is not None)
-
-
-def ids_in(body: bytes) -> list[bytes]:
-    """All ids of the orders in an answer, of one order or of a bulk."""
-    found = []
-    at = body.find(_ID)
-    while at >= 0:
-        at += len(_ID)
-        found.append(body[at : at + _ID_BYTES])
-        at = body.find(_ID, at + _ID_BYTES)
-    return found
-
-
-def new_key() -> str:
-    """A UUID of version 7 (RFC 9562)."""
-    bits = time.time_ns() // 1_000_000 << 80 | random.getrandbits(80)
-    bits = bits & ~(0xF << 76) | 7 << 76
-    digits = f"{bits & ~(0b11 << 62) | 0b10 << 62:032x}"
-    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+# What a connection waits for, if it is not an order by its place.
+_NOTHING, _CANCEL = -1, -2
 
 
 class _Connection:
-    """One socket. `request`: the place of what it waits for an answer to; -1: it is free."""
+    """One socket. `request`: the place of the order whose answer it waits for, _CANCEL or _NOTHING."""
 
-    __slots__ = ("received", "request", "socket", "unsent")
+    __slots__ = ("cancels", "received", "request", "socket", "unsent")
 
     def __init__(self, to: tuple[str, int]) -> None:
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
@@ -125,7 +75,9 @@ class _Connection:
         if (code := self.socket.connect_ex(to)) not in (0, errno.EINPROGRESS):
             self.socket.close()
             raise OSError(code, os.strerror(code))
-        self.received, self.request, self.unsent = b"", -1, b""
+        self.received, self.request, self.unsent = b"", _NOTHING, b""
+        self.cancels = b""
+        """The id of the order that is being cancelled."""
 
 
 # ── I/O below
@@ -135,10 +87,24 @@ class Generator:
     """Sends requests when they are due. Its counts are complete when `run` returns."""
 
     def __init__(
-        self, address: tuple[str, int], requests: Sequence[tuple[bytes, bytes]], most: int, keyed: bool
+        self,
+        url: str,
+        requests: Sequence[tuple[bytes, bytes]],
+        most: int,
+        *,
+        keyed: bool = False,
+        cancelled: float = 0.0,
     ) -> None:
-        """`requests`: as request_of makes them, sent in turn. `most`: connections at once."""
-        self._address, self._requests, self._most, self._keyed = address, requests, most, keyed
+        """`requests`: as request_of makes them, sent in turn to `url`. `most`: connections at once. `cancelled`: the
+        share of orders to cancel.
+        """
+        parts = urlsplit(url)
+        assert parts.hostname is not None
+        self._address = (socket.gethostbyname(parts.hostname), parts.port or 80)
+        self._host, self._path = parts.netloc, parts.path
+        self._requests, self._most, self._keyed = requests, most, keyed
+        self._share, self._owed = cancelled, 0.0
+        self._to_cancel: deque[bytes] = deque()
         self._poller = select.epoll()  # before all connections: select() knows only the first 1,024 descriptors
         self._connections: dict[int, _Connection] = {}
         self._free: list[_Connection] = []
@@ -147,6 +113,7 @@ class Generator:
         self._start = 0.0
         self.latencies, self.latenesses = array("d"), array("d")
         self.ids: list[bytes] = []
+        self.cancelled: list[bytes] = []
         self.refused = self.failed = self.broken = 0
         self.first_refusal = ""
         self.first_s = self.last_answer = 0.0
@@ -159,7 +126,7 @@ class Generator:
             self._free.append(self._connect())
         self._start, self.first_s = time.perf_counter() + _LEAD_S, time.time() + _LEAD_S
         place, total, deadline = 0, len(due), (due[-1] if due else 0.0) + GRACE_S
-        while place < total or self._in_flight or self._waiting:
+        while place < total or self._in_flight or self._waiting or self._to_cancel:
             place = self._send_due(place, min(place + _BURST, total))
             now = time.perf_counter() - self._start
             if now > deadline:
@@ -191,17 +158,26 @@ class Generator:
         return place
 
     def _begin(self, place: int) -> bool:
-        """Send a request over a free connection, or over a new one. False: all are in use."""
-        if self._free:
-            connection = self._free.pop()
-        elif len(self._connections) < self._most:
-            connection = self._connect()
-        else:
+        """Send an order over a free connection, or over a new one. False: all are in use."""
+        if (connection := self._unused()) is None:
             return False
         head, rest = self._requests[place % len(self._requests)]
         connection.request = place
         self._send(connection, head + (f"Idempotency-Key: {new_key()}\r\n".encode() if self._keyed else b"") + rest)
         return True
+
+    def _cancel(self, order_id: bytes) -> bool:
+        """As _begin, for the cancellation of an order."""
+        if (connection := self._unused()) is None:
+            return False
+        connection.request, connection.cancels = _CANCEL, order_id
+        self._send(connection, b"".join(request_of(self._host, f"{self._path}/{order_id.decode()}/cancel", b"")))
+        return True
+
+    def _unused(self) -> _Connection | None:
+        if self._free:
+            return self._free.pop()
+        return self._connect() if len(self._connections) < self._most else None
 
     def _send(self, connection: _Connection, data: bytes) -> None:
         try:
@@ -239,7 +215,7 @@ class Generator:
         connection.received += data
         try:
             answer = answer_in(connection.received)
-            is_lost = not data or connection.request < 0
+            is_lost = not data or connection.request == _NOTHING
         except Unreadable:
             is_lost = True
         if is_lost:
@@ -249,16 +225,28 @@ class Generator:
 
     def _take(self, connection: _Connection, answer: Answer) -> None:
         self.last_answer = time.perf_counter() - self._start
-        self.latencies.append(self.last_answer - self._due[connection.request])
-        if 200 <= answer.status < 300:
-            self.ids += ids_in(answer.body)
-        else:
+        is_cancel = connection.request == _CANCEL
+        if not is_cancel:
+            self.latencies.append(self.last_answer - self._due[connection.request])
+        if not 200 <= answer.status < 300:
             self._note_refusal(answer)
-        connection.received, connection.request = b"", -1
+        elif is_cancel:
+            self.cancelled.append(connection.cancels)
+        else:
+            self._note_accepted(ids_in(answer.body))
+        connection.received, connection.request = b"", _NOTHING
         if answer.is_last:
             self._drop(connection)
         else:
             self._free.append(connection)
+
+    def _note_accepted(self, ids: list[bytes]) -> None:
+        """Every so many orders, the last one is to be cancelled."""
+        self.ids += ids
+        self._owed += self._share * len(ids)
+        if self._owed >= 1:
+            self._owed -= 1
+            self._to_cancel.append(ids[-1])
 
     def _note_refusal(self, answer: Answer) -> None:
         self.refused += 1
@@ -267,7 +255,7 @@ class Generator:
 
     def _lose(self, connection: _Connection) -> None:
         """Handle a connection that the server closed. The outcome of its request is unknown."""
-        if connection.request >= 0:
+        if connection.request != _NOTHING:
             self.broken += 1
         else:
             self._free.remove(connection)
@@ -278,6 +266,8 @@ class Generator:
         connection.socket.close()
 
     def _serve_waiting(self) -> None:
+        while self._to_cancel and self._cancel(self._to_cancel[0]):
+            self._to_cancel.popleft()
         while self._waiting and self._begin(self._waiting[0]):
             self._waiting.popleft()
 
@@ -292,12 +282,11 @@ def main() -> int:
     """Run the generator. Returns 0, even if everything was refused: the figures say so."""
     told = os.environ
     url = urlsplit(told["ORDERS_URL"])
-    assert url.hostname is not None
-    bodies = Path(told["ORDERS_BODIES"]).read_bytes().split()
+    bodies = Path(told["ORDERS_BODIES"]).read_bytes().splitlines()
     requests = [request_of(url.netloc, url.path, body) for body in bodies]
     due = arrivals(float(told["ORDERS_RATE"]), float(told["ORDERS_SECONDS"]), int(told["ORDERS_SEED"]))
-    address = (socket.gethostbyname(url.hostname), url.port or 80)
-    generator = Generator(address, requests, int(told["ORDERS_CLIENTS"]), bool(told["ORDERS_KEYED"]))
+    most, keyed, cancelled = int(told["ORDERS_CLIENTS"]), bool(told["ORDERS_KEYED"]), float(told["ORDERS_CANCELLED"])
+    generator = Generator(url.geturl(), requests, most, keyed=keyed, cancelled=cancelled)
     # Nothing here makes cycles, and a collection of 60,000 ids takes milliseconds.
     gc.disable()
     spent_s = time.process_time()
@@ -322,6 +311,7 @@ def _write(directory: Path, generator: Generator, cpu_s: float) -> None:
     (directory / "latencies").write_bytes(generator.latencies.tobytes())
     (directory / "latenesses").write_bytes(generator.latenesses.tobytes())
     (directory / "ids").write_bytes(b"\n".join(generator.ids))
+    (directory / "cancels").write_bytes(b"\n".join(generator.cancelled))
     (directory / "summary").write_text(json.dumps(summary))
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.generators.bodies import PLAIN, Shape
 from benchmarks.report.results import Percentiles
 
 NO_PERCENTILES = Percentiles()
@@ -27,6 +29,9 @@ class Load:
     """Over how many the orders are spread, evenly."""
     most_requests: int = 0
     """Closed loop: it ends early after so many; 0: it does not."""
+    shape: Shape = PLAIN
+    cancelled: float = 0.0
+    """The share of orders whose clients cancel them at once after the 2xx."""
     by_k6: bool = False
     """Open loop: by k6, on an even timetable, to check the generator that is ours."""
 
@@ -45,6 +50,8 @@ class Target:
     bodies: Path
     """A file, one request body a line; sent in turn."""
     keyed: bool = False
+    cancelled: float = 0.0
+    """As in Load."""
 
 
 @dataclass
@@ -79,6 +86,8 @@ class Sent:
     """Open loop: how much later than due it sent requests for which a connection was free. k6 does not tell."""
     driving_cpu_s: float | None = None
     """Of `used`, from the first request to the last answer, where the generator tells: without its start."""
+    cancelled: Sequence[str] = ()
+    """Ids of orders whose cancellation was answered 2xx. In `errors` and `unknown`, cancellations count as requests."""
 
     @property
     def seconds(self) -> float:

@@ -73,12 +73,19 @@ def environment(target: Target, load: Load, directory: Path) -> dict[str, str]:
         "ORDERS_MOST": str(load.most_requests),
         "ORDERS_CLIENTS": str(clients_for(load)),
         "ORDERS_KEYED": "1" if target.keyed else "",
+        "ORDERS_CANCELLED": f"{target.cancelled:g}",
         "ORDERS_SUMMARY": str(directory / "summary"),
     }
 
 
-def to_sent(metrics: Mapping[str, Any], ids: list[str], used: Used) -> Sent:
-    """`metrics`: as handleSummary gets them. Raises GeneratorFailed when nothing was answered."""
+_CANCELLED = "cancelled "
+"""Marks the ids of cancelled orders among those on the console."""
+
+
+def to_sent(metrics: Mapping[str, Any], said: list[str], used: Used) -> Sent:
+    """`metrics`: as handleSummary gets them. `said`: the lines of the console. Raises GeneratorFailed when nothing was
+    answered.
+    """
     if "http_reqs" not in metrics:
         raise GeneratorFailed("k6 sent nothing")
     refused, unknown, dropped = (_count(metrics, name) for name in ("refused", "unknown", "dropped_iterations"))
@@ -91,7 +98,8 @@ def to_sent(metrics: Mapping[str, Any], ids: list[str], used: Used) -> Sent:
         errors=refused + dropped,
         unknown=unknown,
         latency_ms=Percentiles(*(round(latency[name], 3) for name in ("med", "p(90)", "p(99)", "max"))),
-        ids=ids,
+        ids=[line for line in said if not line.startswith(_CANCELLED)],
+        cancelled=[line.removeprefix(_CANCELLED) for line in said if line.startswith(_CANCELLED)],
         used=used,
         cores=CORES,
         first_refusal=f"{dropped} were due and no client was free; latency is from sending" if dropped else "",
@@ -116,4 +124,4 @@ async def drive(target: Target, load: Load, directory: Path) -> Sent:
         metrics = msgspec.json.decode((directory / "summary").read_bytes())
     except OSError:
         raise GeneratorFailed(f"k6 left no result: {output[-500:]}") from None
-    return to_sent(metrics, (directory / "ids").read_text().split(), used)
+    return to_sent(metrics, (directory / "ids").read_text().splitlines(), used)

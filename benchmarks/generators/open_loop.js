@@ -7,6 +7,7 @@
 // ORDERS_MOST     closed loop: end early after so many requests; 0: do not
 // ORDERS_CLIENTS  how many connections there may be at once
 // ORDERS_KEYED    not empty: each request has an Idempotency-Key of its own, a UUIDv7
+// ORDERS_CANCELLED  the share of orders that their client cancels at once
 // ORDERS_SUMMARY  where the figures go, as JSON
 //
 // Ids go to the console, which k6 writes to a file: the metrics system would keep a time series for each.
@@ -18,6 +19,7 @@ import { Counter, Trend } from 'k6/metrics';
 
 const rate = Number(__ENV.ORDERS_RATE);
 const clients = Number(__ENV.ORDERS_CLIENTS);
+const cancelled = Number(__ENV.ORDERS_CANCELLED || 0);
 const most = Number(__ENV.ORDERS_MOST);
 const duration = `${__ENV.ORDERS_SECONDS}s`;
 const bodies = new SharedArray('bodies', () => open(__ENV.ORDERS_BODIES).split('\n').filter((line) => line));
@@ -70,8 +72,20 @@ export default function () {
     }
     // By hand: a regular expression costs this Javascript more than the request.
     for (let at = answer.body.indexOf('"id":"'); at >= 0; at = answer.body.indexOf('"id":"', at + 42)) {
-        console.log(answer.body.substr(at + 6, 36));
+        const id = answer.body.substr(at + 6, 36);
+        console.log(id);
+        if (Math.random() < cancelled) cancel(id, params);
     }
+}
+
+function cancel(id, params) {
+    const answer = http.post(`${__ENV.ORDERS_URL}/${id}/cancel`, null, params);
+    if (answer.status >= 200 && answer.status < 300) {
+        console.log(`cancelled ${id}`);
+        return;
+    }
+    refused.add(1);
+    if (answer.status === 0 || answer.status > 499) unknown.add(1);
 }
 
 export function handleSummary(data) {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from array import array
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -43,6 +44,7 @@ def environment(target: Target, load: Load, directory: Path) -> dict[str, str]:
         "ORDERS_SECONDS": f"{load.seconds:g}",
         "ORDERS_CLIENTS": str(CONNECTIONS),
         "ORDERS_KEYED": "1" if target.keyed else "",
+        "ORDERS_CANCELLED": f"{target.cancelled:g}",
         "ORDERS_SEED": str(load.rate),
         "ORDERS_DIRECTORY": str(directory),
         # PYTHONPATH rather than the working directory, which is the contender's business.
@@ -51,7 +53,12 @@ def environment(target: Target, load: Load, directory: Path) -> dict[str, str]:
 
 
 def to_sent(
-    summary: Summary, latencies_s: array[float], latenesses_s: array[float], ids: list[str], used: Used
+    summary: Summary,
+    latencies_s: array[float],
+    latenesses_s: array[float],
+    ids: list[str],
+    used: Used,
+    cancelled: Sequence[str] = (),
 ) -> Sent:
     """Raises GeneratorFailed when nothing was answered."""
     if not summary.answered:
@@ -65,6 +72,7 @@ def to_sent(
         unknown=summary.failed + summary.unanswered,
         latency_ms=percentiles([it * 1000 for it in latencies_s]),
         ids=ids,
+        cancelled=cancelled,
         used=used,
         cores=1,
         first_refusal=summary.first_refusal or waited,
@@ -85,7 +93,8 @@ async def drive(target: Target, load: Load, directory: Path) -> Sent:
     except OSError:
         raise GeneratorFailed(f"{_MODULE} left no result: {output[-500:]}") from None
     latencies, latenesses = (_doubles(directory / name) for name in ("latencies", "latenesses"))
-    return to_sent(summary, latencies, latenesses, (directory / "ids").read_text().split(), used)
+    ids, cancelled = ((directory / name).read_text().split() for name in ("ids", "cancels"))
+    return to_sent(summary, latencies, latenesses, ids, used, cancelled)
 
 
 def _doubles(file: Path) -> array[float]:

@@ -11,6 +11,8 @@
 -- ORDERS_MOST     end early after so many requests; 0: do not
 -- ORDERS_KEYED    not empty: each request has an Idempotency-Key of its own, a UUIDv7
 -- ORDERS_PATH     the path that orders are posted to
+-- ORDERS_CANCELLED  the share of orders that are cancelled: the next request after their 2xx, whichever connection sends it
+-- ORDERS_CANCELS  where the ids of the cancellations that were answered 2xx go, one a line
 
 local ffi = require("ffi")
 ffi.cdef [[
@@ -31,7 +33,9 @@ local seconds = tonumber(os.getenv("ORDERS_SECONDS"))
 local most = tonumber(os.getenv("ORDERS_MOST"))
 local keyed = (os.getenv("ORDERS_KEYED") or "") ~= ""
 local path = os.getenv("ORDERS_PATH")
-local bodies, requests, ids = {}, {}, nil
+local share = tonumber(os.getenv("ORDERS_CANCELLED") or "0")
+local bodies, requests, ids, cancels = {}, {}, nil, nil
+local to_cancel, owed = {}, 0
 local next_request, started, deadline = 0, nil, nil
 
 -- Read by done(), which runs in another Lua state. `sent` begins below 0: wrk asks for one request to look at it.
@@ -52,11 +56,13 @@ function init()
     end
     ids = io.open(os.getenv("ORDERS_IDS"), "w")
     ids:setvbuf("full", 1048576)
+    cancels = io.open(os.getenv("ORDERS_CANCELS"), "w")
     math.randomseed(os.time())
 end
 
 function request()
     sent = sent + 1
+    if #to_cancel > 0 then return wrk.format("POST", path .. "/" .. table.remove(to_cancel, 1) .. "/cancel") end
     local n = next_request % #requests + 1
     next_request = next_request + 1
     if sent < 1 then return requests[n] end
@@ -76,6 +82,14 @@ function request()
     return requests[n]
 end
 
+-- Every so many orders, the last one is to be cancelled; not once the time is over.
+local function note(id)
+    owed = owed + share
+    if owed < 1 or last_s > deadline then return end
+    owed = owed - 1
+    to_cancel[#to_cancel + 1] = id
+end
+
 function response(status, _, body)
     answered = answered + 1
     last_s = now()
@@ -89,8 +103,15 @@ function response(status, _, body)
         if first_refusal == "" then first_refusal = status .. " " .. body:sub(1, 200):gsub("%s", " ") end
         return
     end
+    -- Only an order that is read has its status right behind its id.
+    local cancelled = share > 0 and body:match('^{"id":"([%x%-]+)","status":')
+    if cancelled then
+        cancels:write(cancelled, "\n")
+        return
+    end
     for id in body:gmatch('"id":%s*"([%x%-]+)"') do
         ids:write(id, "\n")
+        note(id)
     end
 end
 

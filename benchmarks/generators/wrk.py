@@ -9,7 +9,7 @@ import resource
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.generators.generators import GeneratorFailed, Load, Sent, Target, Used
@@ -54,6 +54,8 @@ def environment(target: Target, load: Load, directory: Path) -> dict[str, str]:
         "ORDERS_SECONDS": str(load.seconds),
         "ORDERS_MOST": str(load.most_requests),
         "ORDERS_KEYED": "1" if target.keyed else "",
+        "ORDERS_CANCELLED": f"{target.cancelled:g}",
+        "ORDERS_CANCELS": str(directory / "cancels"),
         "ORDERS_PATH": target.path,
     }
 
@@ -62,7 +64,7 @@ def read_summary(text: str) -> dict[str, str]:
     return {name: value for name, _, value in (line.partition(" ") for line in text.splitlines())}
 
 
-def to_sent(summary: Mapping[str, str], ids: list[str], used: Used) -> Sent:
+def to_sent(summary: Mapping[str, str], ids: list[str], used: Used, cancelled: Sequence[str] = ()) -> Sent:
     """Raises GeneratorFailed when there was no answer at all."""
     if (answered := int(summary["answered"])) == 0:
         raise GeneratorFailed(f"no answer to any of {summary['sent']} requests; {summary['broken']} broken connections")
@@ -75,6 +77,7 @@ def to_sent(summary: Mapping[str, str], ids: list[str], used: Used) -> Sent:
         unknown=int(summary["failed"]) + unanswered,
         latency_ms=Percentiles(*(float(summary[f"{name}_us"]) / 1000 for name in ("p50", "p90", "p99", "max"))),
         ids=ids,
+        cancelled=cancelled,
         used=used,
         cores=1,
         first_refusal=summary["first_refusal"],
@@ -94,7 +97,8 @@ async def drive(target: Target, load: Load, directory: Path) -> Sent:
         summary = read_summary((directory / "summary").read_text())
     except OSError:
         raise GeneratorFailed(f"wrk left no result: {output[-500:]}") from None
-    return to_sent(summary, (directory / "ids").read_text().split(), used)
+    ids, cancelled = ((directory / name).read_text().split() for name in ("ids", "cancels"))
+    return to_sent(summary, ids, used, cancelled)
 
 
 async def run(argv: list[str], variables: Mapping[str, str], last_words: bytes | None = None) -> tuple[Used, str]:

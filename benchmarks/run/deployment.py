@@ -20,7 +20,8 @@ from pathlib import Path
 from benchmarks.contenders.contender import Contender, Part
 from benchmarks.processes import Parts
 from benchmarks.run.accounting import Answers, Connection
-from benchmarks.run.servers import Servers, make_database, make_vhost
+from benchmarks.run.older import read_as_ours
+from benchmarks.run.servers import Servers, make_database, make_vhost, template_of
 from stack.home.directory import ROOT
 from stack.process.http import get
 from stack.process.identity import wrap
@@ -122,7 +123,7 @@ class Deployment:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                cwd=ROOT,
+                cwd=self.contender.checkout or ROOT,
                 env=variables,
                 start_new_session=True,
             )
@@ -140,12 +141,15 @@ async def deployed(contender: Contender, servers: Servers, *, start: bool = True
     """
     name = f"bench_{secrets.token_hex(4)}"
     async with contextlib.AsyncExitStack() as stack:
-        database_url = await stack.enter_async_context(make_database(servers, name))
+        template = await template_of(servers, contender.checkout)
+        database_url = await stack.enter_async_context(make_database(servers, name, template))
         amqp_url = stack.enter_context(make_vhost(servers, name))
         await servers.empty_redis()
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f"{name}-")))
         connection = await servers.connect(database_url)
         stack.push_async_callback(connection.close, timeout=STOP_TIMEOUT_S)
+        if contender.checkout:
+            await read_as_ours(connection)
         environment = {
             "DATABASE_URL": database_url,
             "AMQP_URL": amqp_url,

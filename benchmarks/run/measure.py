@@ -5,20 +5,21 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
 
 from benchmarks.contenders.contender import Contender, Part
 from benchmarks.generators import k6, open_loop, wrk
+from benchmarks.generators.bodies import PLAIN, Shape, order_bodies
 from benchmarks.generators.generators import Load, Sent, Target
 from benchmarks.processes import Usage, others_share, shares, us_per_order
 from benchmarks.report.results import Percentiles, Run
 from benchmarks.run.accounting import Account, Times, audit, times
 from benchmarks.run.deployment import Deployment
 from benchmarks.run.servers import products_of
-from proof.accounting_sql import POLL_S, spread, undecided
+from proof.accounting_sql import POLL_S, Question, spread, undecided, unsettled
 
 # A generator that has used this share of what it can use is no longer measuring the contender.
 BOUND_SHARE = 0.95
@@ -32,7 +33,6 @@ ASKING_S = 20
 ASKING_CONNECTIONS = 32
 # Bulk bodies hold hundreds of orders each: a few different ones are enough.
 BULK_BODIES = 20
-MAX_QUANTITY = 3
 
 
 NOTHING_STORED = Account(0, None)
@@ -59,12 +59,9 @@ class Cost:
     rss_mb: dict[str, float]
 
 
-def bodies(contender: Contender, products: list[str]) -> list[bytes]:
+def bodies(contender: Contender, products: list[str], shape: Shape = PLAIN) -> list[bytes]:
     """Request bodies, one order each or many; together they order every product."""
-    orders = [
-        b'{"productId":"%s","quantity":%d}' % (product.encode(), 1 + place % MAX_QUANTITY)
-        for place, product in enumerate(products)
-    ]
+    orders = order_bodies(products, shape)
     if contender.request != "bulk":
         return orders
     endless = cycle(orders)
@@ -141,7 +138,7 @@ async def measure(
     if warm_up_s:
         warming = await _warm_up(deployment, target, load, warm_up_s)
         if contender.stores and not late:
-            await settle_down(deployment, warming)
+            await settle_down(deployment, warming, list(deployment.answers.cancelled))
     parts.forget_peaks()
     before = parts.usage()
     sent = await _send(deployment, target, load)
@@ -150,32 +147,41 @@ async def measure(
         cost = Cost(before, loaded, loaded, parts.peak_rss_mb())
         return to_run(place, contender, load.name, sent, NOTHING_STORED, NO_TIMES, cost)
     await deployment.start(late)
-    after = await settle_down(deployment, sent.ids)
+    after = await settle_down(deployment, sent.ids, sent.cancelled)
     cost = Cost(before, loaded, loaded if late else after, parts.peak_rss_mb())
     account = await audit(deployment.connection, deployment.answers)
     found = await times(deployment.connection, sent.first_s, sent.last_s)
     return to_run(place, contender, load.name, sent, account, found, cost)
 
 
-async def settle_down(deployment: Deployment, ids: Sequence[str]) -> Usage:
-    """Wait until each id is decided, or nothing has moved for PATIENCE_S. Returns what had been used by then.
+async def settle_down(deployment: Deployment, ids: Sequence[str], cancelled: Sequence[str] = ()) -> Usage:
+    """Wait until each id is decided and each cancellation is settled, or nothing has moved for PATIENCE_S. Returns what
+    had been used by then.
 
     A few ids stand for the rest while they wait: to ask for all takes the database longer than to decide them.
     Raises ContenderFailed.
     """
-    pending = list(ids)
+    pending: dict[Question, Sequence[str]] = {undecided: list(ids), unsettled: list(cancelled)}
     while True:
-        moved = await _wait_for(deployment, [*spread(pending, _PROBES), *pending[-_PROBES:]])
-        used = deployment.parts.usage()
-        before, pending = len(pending), await undecided(deployment.connection, pending)
-        if not pending or (not moved and len(pending) == before):
+        moved = [await _wait_for(deployment, which, _probes(left)) for which, left in pending.items() if left]
+        used, before = deployment.parts.usage(), pending
+        pending = {which: await which(deployment.connection, left) for which, left in before.items() if left}
+        if not any(pending.values()) or (not any(moved) and _count(pending) == _count(before)):
             return used
 
 
-async def _wait_for(deployment: Deployment, probes: list[str]) -> bool:
-    """Whether all of them were decided, or at least one in each stretch of PATIENCE_S."""
+def _count(pending: Mapping[Question, Sequence[str]]) -> int:
+    return sum(map(len, pending.values()))
+
+
+def _probes(pending: Sequence[str]) -> list[str]:
+    return [*spread(pending, _PROBES), *pending[-_PROBES:]]
+
+
+async def _wait_for(deployment: Deployment, which: Question, probes: list[str]) -> bool:
+    """Whether all of them were ready, or at least one in each stretch of PATIENCE_S."""
     deadline, left = time.monotonic() + PATIENCE_S, probes
-    while left := await undecided(deployment.connection, probes):
+    while left := await which(deployment.connection, probes):
         deployment.check()
         if len(left) < len(probes):
             deadline, probes = time.monotonic() + PATIENCE_S, left
@@ -186,11 +192,11 @@ async def _wait_for(deployment: Deployment, probes: list[str]) -> bool:
 
 
 async def _aim(deployment: Deployment, load: Load) -> Target:
-    contender, file = deployment.contender, deployment.directory / f"bodies-{load.products}"
+    contender, file = deployment.contender, deployment.directory / f"bodies-{load.products}-{load.shape.name}"
     if not file.exists():
         products = await products_of(deployment.connection, load.products)
-        file.write_bytes(b"\n".join(bodies(contender, products)) + b"\n")
-    return Target(deployment.url, contender.path, file, keyed=contender.request == "keyed")
+        file.write_bytes(b"\n".join(bodies(contender, products, load.shape)) + b"\n")
+    return Target(deployment.url, contender.path, file, contender.request == "keyed", load.cancelled)
 
 
 async def _warm_up(deployment: Deployment, target: Target, load: Load, seconds: float) -> list[str]:
@@ -209,7 +215,7 @@ async def _send(deployment: Deployment, target: Target, load: Load) -> Sent:
     """Raises ContenderFailed, GeneratorFailed."""
     sent = await _generator_of(load)(target, load, deployment.directory)
     deployment.check()
-    deployment.answers.add(sent.ids, sent.unknown * deployment.contender.orders_per_request)
+    deployment.answers.add(sent.ids, sent.unknown * deployment.contender.orders_per_request, sent.cancelled)
     return sent
 
 

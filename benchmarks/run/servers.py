@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
+import hashlib
 import json
+import os
+import sys
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -67,6 +71,13 @@ class Servers:
         finally:
             await connection.close()
 
+    async def databases(self) -> list[str]:
+        connection = await self.connect(self.database_url)
+        try:
+            return [row[0] for row in await connection.fetch("SELECT datname FROM pg_database")]
+        finally:
+            await connection.close()
+
     async def empty_redis(self) -> None:
         async with Redis.from_url(self.redis_url) as redis:
             await redis.flushall()
@@ -96,7 +107,39 @@ async def make_template(servers: Servers) -> None:
     """A migrated database with the products that all loads order from, for every deployment to copy."""
     await servers.execute(f"CREATE DATABASE {TEMPLATE}")
     await migrate(servers.database(TEMPLATE))
-    connection = await servers.connect(servers.database(TEMPLATE))
+    await _seed(servers, TEMPLATE)
+
+
+async def template_of(servers: Servers, checkout: Path | None) -> str:
+    """The name of the template for the release in `checkout`, made by its own migrations the first time.
+
+    None: of this release, whose template is there. Raises OSError if the migrations fail.
+    """
+    if checkout is None:
+        return TEMPLATE
+    name = f"{TEMPLATE}_{hashlib.sha256(bytes(checkout)).hexdigest()[:8]}"
+    if name not in await servers.databases():
+        await servers.execute(f"CREATE DATABASE {name}")
+        await _migrate_there(servers.database(name), checkout)
+        await _seed(servers, name)
+    return name
+
+
+async def _migrate_there(database_url: str, checkout: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "migrations"),
+        cwd=checkout,
+        env={**os.environ, "DATABASE_URL": database_url},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await process.communicate()
+    if process.returncode:
+        raise OSError(f"the migrations of the other checkout ended with {process.returncode}: {output.decode()[-500:]}")
+
+
+async def _seed(servers: Servers, name: str) -> None:
+    connection = await servers.connect(servers.database(name))
     try:
         await connection.execute(_SEED)
         await connection.execute("VACUUM ANALYZE")
@@ -105,9 +148,9 @@ async def make_template(servers: Servers) -> None:
 
 
 @contextlib.asynccontextmanager
-async def make_database(servers: Servers, name: str) -> AsyncIterator[str]:
+async def make_database(servers: Servers, name: str, template: str = TEMPLATE) -> AsyncIterator[str]:
     """A copy of the template for the length of the block. Its URL."""
-    await servers.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+    await servers.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
     try:
         yield servers.database(name)
     finally:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.generators import open_loop
-from benchmarks.generators.arrivals import Generator, arrivals, request_of
+from benchmarks.generators.arrivals import Generator, arrivals
 from benchmarks.generators.generators import GeneratorFailed, Load, Target
+from benchmarks.generators.http_messages import request_of
 
 _ID = "01a20261-5c40-7b6e-9f0a-3d5c1e8a7b42"
 _BODY = b'{"id":"%s"}' % _ID.encode()
@@ -58,9 +59,11 @@ async def _serving(answering: Answering) -> AsyncIterator[_Server]:
         listening.close()
 
 
-async def _drive(port: int, rate: float, seconds: float, *, most: int = 100, keyed: bool = False) -> Generator:
+async def _drive(
+    port: int, rate: float, seconds: float, *, most: int = 100, keyed: bool = False, cancelled: float = 0.0
+) -> Generator:
     requests = [request_of("127.0.0.1", "/api/v1/orders", b'{"quantity":%d}' % it) for it in (1, 22, 333)]
-    generator = Generator(("127.0.0.1", port), requests, most, keyed)
+    generator = Generator(f"http://127.0.0.1:{port}/api/v1/orders", requests, most, keyed=keyed, cancelled=cancelled)
     await asyncio.to_thread(generator.run, arrivals(rate, seconds, seed=1))
     return generator
 
@@ -78,6 +81,15 @@ async def test_every_request_is_sent_once_and_every_id_is_kept() -> None:
     assert (found.refused, found.unanswered, found.unsent) == (0, 0, 0)
     assert min(found.latencies) > 0
     assert 0.8 < found.last_answer < 10
+
+
+async def test_a_share_of_the_orders_is_cancelled_and_only_orders_have_a_latency() -> None:
+    async with _serving(_accept) as server:
+        found = await _drive(server.port, 200, 1, most=200, cancelled=0.05)
+    assert len(found.ids) == len(found.latencies) == 200
+    assert found.cancelled == [_ID.encode()] * 10
+    assert server.requests == 210
+    assert (found.refused, found.unanswered, found.unsent) == (0, 0, 0)
 
 
 async def test_a_stall_costs_every_request_that_was_due_meanwhile() -> None:

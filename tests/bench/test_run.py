@@ -132,6 +132,27 @@ async def test_ctrl_c_keeps_what_was_measured_and_leaves_no_process_behind(bench
     assert _left_behind(tmp_path) == []
 
 
+def test_baskets_and_cancellations_are_accounted_for_and_told_in_tables(bench_python: Path, tmp_path: Path) -> None:
+    kinds = ("3 lines, one of them a hot product", "one line, 5 % cancelled at once")
+    only = [argument for kind in kinds for argument in ("--only", kind)]
+    size = ("--rounds", "1", "--seconds", "1", "--connections", "16", "--results", str(tmp_path / "results"))
+    done = subprocess.run(
+        [bench_python, "-m", "benchmarks.experiments.shop_orders", *size, *only],
+        cwd=_ROOT,
+        env={**os.environ, "HEADRACE_HOME": str(tmp_path / "state")},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=_RUN_TIMEOUT_S,
+    )
+    assert done.returncode == 0, done.stderr
+    found = _results(tmp_path)
+    assert found is not None
+    assert sorted(run.variant for run in found.runs) == sorted(kinds)
+    assert all(run.counts and run.accepted > 0 for run in found.runs)
+    assert all(f"| {kind} |" in done.stdout for kind in kinds)
+
+
 @pytest.mark.parametrize("program", [["stack", "bench"], ["benchmarks"]])
 def test_a_wrong_name_is_refused_at_once_and_told_what_there_is(program: list[str]) -> None:
     done = subprocess.run(

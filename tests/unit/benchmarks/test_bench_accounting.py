@@ -7,15 +7,15 @@ import pytest
 from benchmarks.run.accounting import Account, Answers, settle
 
 
-def told(*ids: str, unknown: int = 0) -> Answers:
+def told(*ids: str, unknown: int = 0, cancelled: str = "") -> Answers:
     answers = Answers()
-    answers.add(ids, unknown)
+    answers.add(ids, unknown, cancelled)
     return answers
 
 
-def account(answers: Answers, stored: str, decided: str, **more: int) -> Account:
-    """`stored`, `decided`: a letter for each id."""
-    return settle(answers, stored, decided, **{"refused": 0, "wrong_stock": 0, **more})
+def account(answers: Answers, stored: str, decided: str, cancelled: str = "", **more: int) -> Account:
+    """`stored`, `decided`, `cancelled`: a letter for each id."""
+    return settle(answers, stored, decided, cancelled, **{"refused": 0, "wrong_stock": 0, **more})
 
 
 def test_everything_stored_and_decided_is_in_order() -> None:
@@ -34,6 +34,9 @@ def test_everything_stored_and_decided_is_in_order() -> None:
         ({"answers": told("a", unknown=1), "stored": "axy", "decided": "axy"}, "1 stored and never answered"),
         ({"refused": 3}, "3 refused for want of stock that was there"),
         ({"wrong_stock": 4}, "4 products whose stock does not add up"),
+        ({"half": 1}, "1 baskets that are stored in part"),
+        ({"answers": told("a", cancelled="a")}, "1 cancelled and not CANCELLED"),
+        ({"cancelled": "a"}, "1 CANCELLED and never cancelled"),
     ],
 )
 def test_each_fault_makes_it_void_and_is_named(case: dict[str, Any], reason: str) -> None:
@@ -50,6 +53,11 @@ def test_all_faults_are_named_together() -> None:
 def test_an_order_of_unknown_outcome_may_be_stored() -> None:
     assert account(told("a", unknown=2), "axy", "axy") == Account(2, None)
     assert account(told("a", unknown=2), "a", "a") == Account(0, None)
+
+
+def test_an_order_is_cancelled_if_its_client_asked_or_nobody_knows_whether_it_did() -> None:
+    assert account(told("a", "b", cancelled="a"), "ab", "ab", "a").void is None
+    assert account(told("a", "b", unknown=1), "ab", "ab", "a").void is None
 
 
 def test_an_id_that_was_told_in_an_earlier_load_is_told_twice() -> None:

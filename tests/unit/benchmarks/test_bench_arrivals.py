@@ -9,8 +9,9 @@ from uuid import UUID
 import pytest
 
 from benchmarks.generators import open_loop
-from benchmarks.generators.arrivals import Answer, Unreadable, answer_in, arrivals, ids_in, new_key, request_of
+from benchmarks.generators.arrivals import arrivals
 from benchmarks.generators.generators import GeneratorFailed, Load, Target, Used
+from benchmarks.generators.http_messages import Answer, Unreadable, answer_in, ids_in, new_key, request_of
 from benchmarks.generators.open_loop import Summary
 
 _ID = "01a20261-5c40-7b6e-9f0a-3d5c1e8a7b42"

@@ -1,5 +1,6 @@
 """What wrk and k6 report, read without flattering anybody."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,11 @@ def test_a_request_that_k6_could_not_send_in_time_is_an_error_and_told() -> None
     assert sent.latency_ms == Percentiles(1.25, 1.25, 1.25, 1.25)
 
 
+def test_k6_tells_cancelled_orders_from_accepted_ones() -> None:
+    sent = k6.to_sent(metrics(), ["a", "b", "cancelled a"], Used(5.0))
+    assert (sent.ids, list(sent.cancelled)) == (["a", "b"], ["a"])
+
+
 def test_k6_tells_latency_from_when_a_request_was_due() -> None:
     sent = k6.to_sent(metrics(), ["id"] * 100, Used(5.0))
     assert sent.latency_ms == Percentiles(1.5, 3.0, 25.25, 80.0)
@@ -88,7 +94,7 @@ def test_there_are_clients_for_answers_that_take_half_a_second(load: Load, clien
 
 
 def test_both_generators_are_told_the_same(tmp_path: Path) -> None:
-    load, keyed = Load(3, 16, most_requests=9), target(tmp_path, keyed=True)
+    load, keyed = Load(3, 16, most_requests=9), replace(target(tmp_path, keyed=True), cancelled=0.05)
     for told in (wrk.environment(keyed, load, tmp_path), k6.environment(keyed, load, tmp_path)):
         assert (told["ORDERS_BODIES"], told["ORDERS_SECONDS"], told["ORDERS_KEYED"], told["ORDERS_MOST"]) == (
             str(tmp_path / "bodies"),
@@ -96,6 +102,7 @@ def test_both_generators_are_told_the_same(tmp_path: Path) -> None:
             "1",
             "9",
         )
+        assert told["ORDERS_CANCELLED"] == "0.05"
 
 
 def test_a_load_is_named_as_the_results_name_it() -> None:
