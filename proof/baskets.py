@@ -8,9 +8,13 @@ def half_baskets(of: str = "true") -> str:
 
     `of`: a condition on the columns of `orders`. It must hold for all rows of an order, or for none.
     """
+    # The numbers are looked up for broken baskets alone: sorted in each group, they took three quarters of the time.
     return f"""
-    SELECT id::text, max(line_count)::int, string_agg(line::text, ', ' ORDER BY line) FROM orders
-    WHERE (line_count IS NOT NULL OR line > 0) AND {of} GROUP BY id
-    HAVING count(*) <> max(line_count) OR min(line_count) <> max(line_count) OR count(line_count) < count(*)
-           OR bit_or(1::bigint << line) <> (1::bigint << max(line_count)) - 1
+    SELECT id::text, lines, (SELECT string_agg(line::text, ', ' ORDER BY line) FROM orders WHERE id = broken.id)
+    FROM (
+        SELECT id, max(line_count)::int AS lines FROM orders
+        WHERE (line_count IS NOT NULL OR line > 0) AND {of} GROUP BY id
+        HAVING count(*) <> max(line_count) OR min(line_count) <> max(line_count) OR count(line_count) < count(*)
+               OR bit_or(1::bigint << line) <> (1::bigint << max(line_count)) - 1
+    ) AS broken
     """

@@ -1,11 +1,12 @@
-"""Measures how long `./headrace verify` takes, for ids in time order and for random ids.
+"""Measures how long `./headrace verify` takes: for ids in time order, for random ids, and with baskets.
 
-python -m benchmarks.experiments.audit_time [--orders N]
+python -m benchmarks.experiments.audit_time [--orders N] [NAME ...]
 
-On a private PostgreSQL with the stack's settings, in two databases of the same content: orders whose ids go with the
-time, as they are minted and as UUIDv7 keys make them; and orders whose ids are anywhere, as other keys make them. They
-are written by SQL, nine in ten PROCESSED, over 1,000 products. Each is audited three times, and the median counts;
-before the first time the files are thrown out of the page cache. The result: benchmarks/results/audit_time.json.
+On a private PostgreSQL with the stack's settings, in databases of as many orders: ids that go with the time, as they
+are minted and as UUIDv7 keys make them; ids that are anywhere, as other keys make them; and ids by time, with three
+lines in every third order. All is written by SQL, nine in ten orders PROCESSED, over 1,000 products, with an event for
+each verdict. Each database is audited three times, and the median counts. Before the first time the files are thrown
+out of the page cache. The result: benchmarks/results/audit_time.json.
 """
 
 import argparse
@@ -15,8 +16,10 @@ import os
 import platform
 import statistics
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import asyncpg
 
@@ -33,43 +36,69 @@ LAG_S = 60.0
 CHUNK_ORDERS = 500_000
 
 # 32 hex digits: four orders a millisecond, then as random as md5 is, with the two marks of a UUID version 8; or md5.
-IDS = {
-    "by time": "lpad(to_hex(1767323045000 + i / 4), 12, '0')"
-    " || overlay(overlay(substr(md5(i::text), 1, 20) PLACING '8' FROM 1) PLACING '8' FROM 5)",
-    "anywhere": "md5(i::text)",
+_BY_TIME = (
+    "lpad(to_hex(1767323045000 + i / 4), 12, '0')"
+    " || overlay(overlay(substr(md5(i::text), 1, 20) PLACING '8' FROM 1) PLACING '8' FROM 5)"
+)
+
+
+class Content(NamedTuple):
+    """What a database is filled with."""
+
+    id: str
+    """SQL: the 32 hex digits of order i."""
+    is_basket: str
+    """SQL: whether order i has three lines."""
+
+
+CONTENTS = {
+    "by time": Content(_BY_TIME, "false"),
+    "anywhere": Content("md5(i::text)", "false"),
+    "by time and a third baskets": Content(_BY_TIME, "i % 3 = 0"),
 }
-_DROP_INDEXES = """
+# Triggers would look for orders without an index. What they write is written below.
+_PREPARE = """
+    ALTER TABLE stock_ledger DISABLE TRIGGER USER;
     ALTER TABLE orders DROP CONSTRAINT orders_pkey;
     ALTER TABLE stock_ledger DROP CONSTRAINT stock_ledger_pkey;
     DROP INDEX orders_newest;
     DROP INDEX orders_with_product;
+    UPDATE event_log SET began_at = '2026-01-01';
+    INSERT INTO products (id, name, price, qty) SELECT md5('product' || n)::uuid, 'a thing', 12.50, 0
+    FROM generate_series(0, 999) n;
 """
-_MAKE_INDEXES = """
+_FINISH = """
     ALTER TABLE orders ADD PRIMARY KEY (id, line);
     ALTER TABLE stock_ledger ADD PRIMARY KEY (order_id);
     CREATE INDEX orders_newest ON orders (accepted_at) WHERE line = 0;
     CREATE INDEX orders_with_product ON orders (product_id, accepted_at);
+    ALTER TABLE stock_ledger ENABLE TRIGGER USER;
+    UPDATE event_log SET last_offset = (SELECT coalesce(sum(size), 0) FROM event_batches);
+    INSERT INTO stock_adjustments (product_id, delta, reason)
+    SELECT o.product_id, sum(o.quantity) + 7, 'creation' FROM orders o JOIN stock_ledger l ON l.order_id = o.id
+    WHERE outcome = 'PROCESSED' GROUP BY o.product_id;
+    UPDATE products SET qty = 7 WHERE id IN (SELECT product_id FROM stock_adjustments);
 """
-_PRODUCTS = """
-    INSERT INTO products (id, name, price, qty) SELECT md5('product' || n)::uuid, 'a thing', 12.50, 0
-    FROM generate_series(0, 999) n
-"""
-_ORDERS = """
-    INSERT INTO orders (id, product_id, quantity, unit_price, total_price, accepted_at, persisted_at)
-    SELECT ({id})::uuid, md5('product' || i % 1000)::uuid, 1 + i % 3, 12.50, 12.50 * (1 + i % 3),
+_PRODUCT = "md5('product' || (i + 333 * line) % 1000)::uuid"
+_ORDERS = f"""
+    INSERT INTO orders (id, line, line_count, product_id, quantity, unit_price, total_price, accepted_at, persisted_at)
+    SELECT ({{id}})::uuid, line, CASE WHEN {{is_basket}} THEN 3 END, {_PRODUCT}, 1 + i % 3, 12.50, 12.50 * (1 + i % 3),
            timestamptz '2026-01-02' + i * interval '250 us', timestamptz '2026-01-02' + i * interval '250 us'
-    FROM generate_series($1::bigint, $2::bigint) i
+    FROM generate_series($1::bigint, $2::bigint) i, generate_series(0, CASE WHEN {{is_basket}} THEN 2 ELSE 0 END) line
 """
-_LEDGER = """
-    INSERT INTO stock_ledger (order_id, product_id, quantity, outcome, reason, decided_at)
-    SELECT ({id})::uuid, md5('product' || i % 1000)::uuid, 1 + i % 3,
+_LEDGER = f"""
+    INSERT INTO stock_ledger (order_id, line_count, product_id, quantity, outcome, reason, decided_at)
+    SELECT ({{id}})::uuid, CASE WHEN {{is_basket}} THEN 3 END,
+           CASE WHEN NOT {{is_basket}} THEN {_PRODUCT} END, CASE WHEN NOT {{is_basket}} THEN 1 + i % 3 END,
            CASE WHEN i % 10 = 0 THEN 'FAILED' ELSE 'PROCESSED' END, CASE WHEN i % 10 = 0 THEN 'out_of_stock' END,
            timestamptz '2026-01-02 00:00:01' + i * interval '250 us'
-    FROM generate_series($1::bigint, $2::bigint) i
+    FROM generate_series($1::bigint, $2::bigint) i, (VALUES (0)) AS first (line)
 """
-_ADJUSTMENTS = """
-    INSERT INTO stock_adjustments (product_id, delta, reason)
-    SELECT product_id, sum(quantity) + 7, 'creation' FROM stock_ledger WHERE outcome = 'PROCESSED' GROUP BY product_id
+# In batches of 250, as product_consumer decides under load.
+_EVENTS = """
+    INSERT INTO event_batches (orders, size, first_offset, numbered_at)
+    SELECT array_agg(({id})::uuid ORDER BY i), count(*), min(i) + 1, timestamptz '2026-01-02'
+    FROM generate_series($1::bigint, $2::bigint) i GROUP BY i / 250
 """
 _THIS = "FROM pg_database WHERE datname = current_database()"
 
@@ -92,17 +121,14 @@ class Measured:
 # ── I/O below
 
 
-async def fill(connection: Connection, ids: str, orders: int) -> None:
+async def fill(connection: Connection, content: Content, orders: int) -> None:
     """Fill a database without faults. Creates indexes after the rows, which is several times faster."""
-    await connection.execute(_DROP_INDEXES)
-    await connection.execute(_PRODUCTS)
+    await connection.execute(_PREPARE)
     for first in range(0, orders, CHUNK_ORDERS):
         last = min(first + CHUNK_ORDERS, orders) - 1
-        for statement in (_ORDERS, _LEDGER):
-            await connection.execute(statement.format(id=IDS[ids]), first, last)
-    await connection.execute(_MAKE_INDEXES)
-    await connection.execute(_ADJUSTMENTS)
-    await connection.execute("UPDATE products SET qty = 7 WHERE id IN (SELECT product_id FROM stock_adjustments)")
+        for statement in (_ORDERS, _LEDGER, _EVENTS):
+            await connection.execute(statement.format(**content._asdict()), first, last)
+    await connection.execute(_FINISH)
     # What autovacuum will have done by the time that there are so many.
     await connection.execute("VACUUM ANALYZE")
     await connection.execute("CHECKPOINT")
@@ -110,7 +136,7 @@ async def fill(connection: Connection, ids: str, orders: int) -> None:
 
 async def measure(database_url: str, ids: str, orders: int) -> Measured:
     connection = await asyncpg.connect(database_url)
-    await fill(connection, ids, orders)
+    await fill(connection, CONTENTS[ids], orders)
     size = await connection.fetchval("SELECT pg_database_size(current_database())")
     await _forget_files(connection)
     seconds, used_s, before = [], [], await _temporary_bytes(connection)
@@ -157,9 +183,9 @@ async def _temporary_bytes(connection: Connection) -> int:
     return int(await connection.fetchval(f"SELECT temp_bytes {_THIS.replace('pg_database', 'pg_stat_database')}"))
 
 
-async def run(server_url: str, orders: int) -> list[Measured]:
+async def run(server_url: str, orders: int, names: Iterable[str]) -> list[Measured]:
     results = []
-    for number, ids in enumerate(IDS):
+    for number, ids in enumerate(names):
         administrator = await asyncpg.connect(server_url)
         await administrator.execute(f"CREATE DATABASE audit_time_{number}")
         url = f"{server_url.rpartition('/')[0]}/audit_time_{number}"
@@ -172,12 +198,14 @@ async def run(server_url: str, orders: int) -> list[Measured]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("names", nargs="*", choices=[*CONTENTS, []], help="only these; the result file is not written")
     parser.add_argument("--orders", type=int, default=10_000_000)
-    orders = parser.parse_args().orders
+    given = parser.parse_args()
     with private_servers() as servers:
-        results = asyncio.run(run(servers.database_url, orders))
+        results = asyncio.run(run(servers.database_url, given.orders, given.names or CONTENTS))
     machine = {"python": platform.python_version(), "cores": os.cpu_count()}
-    RESULT.write_text(json.dumps({"machine": machine, "results": [asdict(it) for it in results]}, indent=2) + "\n")
+    if not given.names:
+        RESULT.write_text(json.dumps({"machine": machine, "results": [asdict(it) for it in results]}, indent=2) + "\n")
     for it in results:
         print(asdict(it))
 
