@@ -66,8 +66,11 @@ class Connection(HttpToolsProtocol):
 
     _is_in_head = False
     _new_bytes = 0
-    """Bytes since the request began, or since more of its body was held."""
-    _held_bytes = 0
+    """Bytes since the request began, or since more of its body came."""
+    _body_bytes = 0
+    """Of the body, since they were last counted. The length of what is held would not do: the application takes the
+    body while it comes, and two pieces may be equally long.
+    """
     _head_deadline: asyncio.TimerHandle | None = None
     _offers_upgrade = False
     _is_over = False
@@ -172,7 +175,7 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._is_in_head, self._new_bytes = True, 0
+        self._is_in_head, self._new_bytes, self._body_bytes = True, 0, 0
 
     def on_headers_complete(self) -> None:
         self._head_ended()
@@ -186,6 +189,10 @@ class Connection(HttpToolsProtocol):
             super().on_headers_complete()
             self._unanswered.append(self.cycle)
             self.headers = _NOWHERE
+
+    def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         if not self._offers_upgrade:
@@ -273,9 +280,8 @@ class Connection(HttpToolsProtocol):
         cycle.transport = _StillSending(self)  # type: ignore[assignment]
         if len(self._unanswered) == 1:
             self._await_rest()
-        held_bytes = len(cycle.body)
-        if held_bytes != self._held_bytes:
-            self._held_bytes, self._new_bytes = held_bytes, 0
+        if self._body_bytes:
+            self._body_bytes = self._new_bytes = 0
         elif self._new_bytes > MAX_UNREAD_BYTES:
             self._refuse(problems.head_too_large(MAX_UNREAD_BYTES))
 

@@ -176,3 +176,21 @@ async def test_sold_out_is_a_problem_of_its_own_order(ingest: Ingest, laptop: st
     response = await post(ingest, [item(sold_out), item(laptop)])
     assert [it["status"] for it in response.json()] == [409, "PENDING"]
     assert await ingest.metric('headrace_orders_refused_total{reason="out-of-stock"}') == 1
+
+
+async def test_the_largest_body_is_read_whole_however_it_comes(ingest: Ingest, laptop: str) -> None:
+    """In pieces of equal length, some of which the application has taken before the next one comes."""
+    line = json.dumps(item(laptop)).encode()
+    body = b"\n".join([line + b" " * (1_040 - len(line))] * 1_000)
+    headers = {"Content-Type": "application/x-ndjson"}
+    answers = [await ingest.client.post(BULK, content=body, headers=headers) for _ in range(16)]
+    assert [it.status_code for it in answers] == [202] * 16
+
+
+async def test_all_orders_together_have_a_limit_of_lines(ingest: Ingest, database_url: str) -> None:
+    products = [await insert_product(database_url) for _ in range(50)]
+    basket: dict[str, object] = {"lines": [item(it) for it in products]}
+    assert len((await post(ingest, [basket] * 40)).json()) == 40
+    one_more = await post(ingest, [*([basket] * 40), item(products[0])])
+    check_problem(one_more, 422, "invalid-value")
+    assert "2001 lines" in one_more.json()["detail"]
