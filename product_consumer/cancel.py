@@ -15,6 +15,7 @@ database. An order has one verdict, one effective cancellation, and one adjustme
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from operator import attrgetter
 
 from database.connection import Connection
 from database.dead_letters import DeadLetter, park
@@ -54,7 +55,7 @@ _DECIDE = f"""
     INSERT INTO stock_ledger (order_id, product_id, quantity, outcome, line_count)
     SELECT id, CASE WHEN line_count IS NULL THEN product_id END, CASE WHEN line_count IS NULL THEN quantity END,
         '{CANCELLED}', line_count
-    FROM orders WHERE id = ANY($1::uuid[]) AND line = 0
+    FROM orders WHERE id = ANY($1::uuid[]) AND line = 0 ORDER BY id
     ON CONFLICT DO NOTHING RETURNING order_id::text
 """
 _ADJUST = f"""
@@ -93,6 +94,9 @@ class Cancelled:
     parked: list[DeadLetter] = field(default_factory=list)
 
 
+_key = attrgetter("order_id", "client", "sees_all")
+
+
 def effect_of(outcome: str | None, *, is_stored: bool, is_cancelled: bool) -> CancelOutcome | None:
     """What cancelling does to an order with this verdict (None: it has none); None: it has to wait for the order."""
     if outcome is None:
@@ -120,7 +124,9 @@ async def cancel(
 
     Raises PostgreSQL's errors: see database.faults.
     """
-    rows = [(it.order_id, it.client, it.sees_all, it.reason, it.requested_at) for it in cancellations]
+    # By the key: two consumers that got the same cancellations wait for each other's rows, and must not deadlock.
+    ordered = sorted(cancellations, key=_key)
+    rows = [(it.order_id, it.client, it.sees_all, it.reason, it.requested_at) for it in ordered]
     if rows:  # a transaction of its own: see above
         await connection.execute(_STORE, *map(list, zip(*rows, strict=True)))
     async with connection.transaction():

@@ -262,3 +262,13 @@ async def test_p3_no_order_gives_its_stock_back_twice_whoever_writes(
     await cancel_now(connection, cancellation(it))
     with pytest.raises(Exception, match=constraint):
         await connection.execute(statement.replace("$1", "$1::uuid").replace("$2", "$2::uuid"), A, it.id)
+
+
+async def test_two_consumers_with_the_same_cancellations_do_not_deadlock(
+    connection: Connection, database_url: str
+) -> None:
+    """A client sends its cancellations again, in another order, and the second message comes to the other consumer."""
+    async with connected(database_url) as other:
+        for _ in range(6):
+            wanted = [cancellation(order(A)) for _ in range(500)]
+            await asyncio.gather(cancel_now(connection, *wanted), cancel_now(other, *reversed(wanted)))

@@ -89,16 +89,16 @@ class World:
             pass
 
     async def drain(self) -> None:
-        """Everything is delivered again, until nothing is left to do."""
-        for it in self.orders:
-            for who in sorted(self.asked[it.id]):
-                await self._cancel(self.second, it, who)
+        """Deliver all that a crash left undelivered. A cancellation that waits for its order does not come again."""
+        await self.cancel_again(self.second)
         for it in self.orders:
             await self.store(it)
         await self.decide(self.second, *self.orders)
+
+    async def cancel_again(self, connection: Connection) -> None:
         for it in self.orders:
             for who in sorted(self.asked[it.id]):
-                await self._cancel(self.first, it, who)
+                await self._cancel(connection, it, who)
 
 
 async def check(world: World) -> None:
@@ -150,6 +150,8 @@ async def run(database_url: str, steps: list[Step]) -> None:
         for step in steps:
             await world.step(*step)
         await world.drain()
+        await check(world)
+        await world.cancel_again(first)
         await check(world)
 
 
