@@ -135,9 +135,10 @@ def _check_distinct(lines: Sequence[LineRequest]) -> None:
     first: dict[str, int] = {}
     errors = []
     for number, line in enumerate(lines):
-        product_id = line.product_id.lower()
+        if (product_id := canonical_id(line.product_id)) is None:
+            continue  # it has its own error
         if (earlier := first.setdefault(product_id, number)) != number:
-            detail = f"Line {earlier} is of this product as well. Order it once, with the sum of the quantities."
+            detail = f"Line {earlier} is of this product as well. An order has each product in one line."
             errors.append(FieldError(detail, pointer=f"#/{number}/productId"))
     if errors:
         raise WrongElements(errors)

@@ -64,7 +64,7 @@ class IngestSettings(ApiSettings):
 
     # The lifetime of a key: how long Redis holds a keyed order's price. A stored order is found without it.
     idempotency_remember_s: float = Field(default=24 * 3600.0, gt=0)
-    # One client's share of Redis for its keys: 400 bytes each, 2.5 to 31.5 kB for a bulk request of 1,000 orders. Past
+    # One client's share of Redis for its keys: 400 bytes each, 2.5 to 60 kB for a bulk request. Past
     # it, Redis drops the client's own oldest. A quarter of what the stack's Redis has, so no client fills it alone.
     idempotency_max_bytes_per_client: int = Field(default=64 * 1024**2, ge=1024**2)
     # While nobody knows whether an order was accepted before, its answer waits this long for it to be stored. Then 503.

@@ -12,7 +12,7 @@ from ingest_api.documents.event_examples import CANCELLED
 from ingest_api.documents.event_operations import LIST_EVENTS
 from ingest_api.documents.list_parameters import ABOUT_LISTS, LIST_PARAMETERS
 from ingest_api.documents.order_fields import LOCATION, ORDER_ID, ORDERS, SOURCE, TAG
-from ingest_api.intake.bulk import MAX_ORDERS
+from ingest_api.intake.bulk import MAX_ALL_LINES, MAX_ORDERS
 from ingest_api.requests import BasketRequest, OrderRequest
 from pipeline.contract.fields import (
     EXAMPLE_PRODUCT,
@@ -164,8 +164,8 @@ _ACCEPT_ORDERS = Operation(
     f"1 to {MAX_ORDERS} orders, as a JSON array or as NDJSON with one order on each line. Each is judged by itself: the"
     " answer has the order or the problem of each, in the order that they came in; the pointer of a problem begins with"
     " the place, as in `#/3/quantity`. Those that are good are accepted together, or, if the whole request is answered"
-    " with a problem, none of them is.\n\nCounts as that many orders against the key's limit, an order with `lines` as"
-    " one for each; and as none if it cannot be read.",
+    f" with a problem, none of them is. All orders together may have {MAX_ALL_LINES:,} lines.\n\nCounts as that many"
+    " orders against the key's limit, an order with `lines` as one for each; and as none if it cannot be read.",
     parameters=(_KEY, http_fields.TRACEPARENT),
     body=(
         Content(

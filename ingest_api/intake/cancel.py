@@ -56,7 +56,9 @@ class CancelRequest(msgspec.Struct, forbid_unknown_fields=True):
     reason: CancelReason | UnsetType = UNSET
 
 
-_body = JsonBody(CancelRequest, reason=Rule("a string of 1 to 200 characters, none of them NUL", lambda _: None))
+# No problem repeats the client's own words, because others keep problems in their logs.
+_REASON = Rule("a string of 1 to 200 characters, none of them NUL", lambda _: None, is_private=True)
+_body = JsonBody(CancelRequest, reason=_REASON)
 
 
 def decode_cancel(body: bytes) -> str | None:

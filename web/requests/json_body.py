@@ -24,6 +24,8 @@ S = TypeVar("S", bound=msgspec.Struct)
 # Unknown members that are named, each at its pointer. A body of the largest size has thousands, and naming all of them
 # would make the answer twenty times as large as the request.
 _MAX_UNKNOWN_NAMED = 20
+# Errors in the elements of a list after which the others are not looked at. Many faulty lists come in one bulk request.
+_MAX_ERRORS_IN_ELEMENTS = 10
 # The longest name that a pointer spells out. For a longer one, the pointer is that of the object that holds it.
 _MAX_POINTED = 200
 
@@ -236,11 +238,16 @@ class _Field(NamedTuple):
             return []
         if self.most is None or len(elements) > self.most:
             return []
-        return [
-            below(error, f"/{self.name}/{place}")
-            for place, element in enumerate(elements)
-            for error in self.rule.elements.errors_in_element(element)
-        ]
+        errors: list[FieldError] = []
+        for place, element in enumerate(elements):
+            errors += [below(error, f"/{self.name}/{place}") for error in self.rule.elements.errors_in_element(element)]
+            if len(errors) >= _MAX_ERRORS_IN_ELEMENTS and place + 1 < len(elements):
+                return [*errors, self._not_read(place + 1)]
+        return errors
+
+    def _not_read(self, read: int) -> FieldError:
+        detail = f"Only the first {read} elements of {self.name} were checked, because they have that many errors."
+        return FieldError(detail, pointer=f"#/{self.name}")
 
     def _error(self, missing: str, but: str = "") -> FieldError:
         detail = " ".join(filter(None, (self.name, missing, "must be", self.rule.expected)))

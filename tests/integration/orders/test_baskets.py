@@ -286,9 +286,8 @@ async def test_a_changed_line_shows_in_its_products_stock_and_that_of_a_failed_b
     connection: Connection, decided: list[AnyOrder]
 ) -> None:
     """The verdict on a basket does not repeat its lines, so there is nothing else to compare them with."""
-    change = """
-        UPDATE orders SET quantity = quantity + $2, total_price = unit_price * (quantity + $2) WHERE id = $1 AND line = 1
-    """
+    more = "quantity = quantity + $2, total_price = unit_price * (quantity + $2)"
+    change = f"UPDATE orders SET {more} WHERE id = $1 AND line = 1"
     await connection.execute(change, decided[2].id, 1)
     assert await offenders(connection) == []
     await connection.execute(change, decided[1].id, 1)

@@ -96,9 +96,13 @@ WRONG: dict[str, tuple[bytes, list[str]]] = {
     "an unknown member of a line": (body_of(line(), line(B, colour="x")), ["#/lines/1/colour"]),
     "a product twice": (body_of(line(), line(B), line(A, 2), line(B)), ["#/lines/2/productId", "#/lines/3/productId"]),
     "a product twice, in capitals": (body_of(line(), line(A.upper())), ["#/lines/1/productId"]),
-    "a product twice and an id that is none": (
-        body_of(line("x"), line(), line()),
-        ["#/lines/0/productId", "#/lines/2/productId"],
+    "a product twice and an id that is none, twice": (
+        body_of(line("x"), line("x"), line(), line()),
+        [f"#/lines/{it}/productId" for it in (0, 1, 3)],
+    ),
+    "so many faults that not all are looked for": (
+        body_of(*[line(f"{A[:-2]}{it:02x}", 0) for it in range(50)]),
+        [*(f"#/lines/{it}/quantity" for it in range(10)), "#/lines"],
     ),
     "a product beside the lines": (body_of(line(), productId=B, quantity=1), ["#/productId", "#/quantity"]),
     "faults in and beside the lines": (
@@ -118,7 +122,7 @@ def test_every_fault_is_422_at_its_pointer(body: bytes, pointers: list[str]) -> 
 
 def test_a_product_that_comes_twice_names_the_line_it_was_in_first() -> None:
     assert refused(body_of(line(B), line(), line(A, 2))).detail == (
-        "Line 1 is of this product as well. Order it once, with the sum of the quantities."
+        "Line 1 is of this product as well. An order has each product in one line."
     )
 
 
