@@ -51,12 +51,15 @@ class EditedRevision(Exception):
     """A revision file differs from the text that was applied to the database."""
 
 
-async def migrate(database_url: str) -> list[str]:
-    """Apply the missing revisions and return their names. Raises EditedRevision, Refused, asyncpg errors."""
+async def migrate(database_url: str, last: str | None = None) -> list[str]:
+    """Apply the missing revisions and return their names. Raises EditedRevision, Refused, asyncpg errors.
+
+    `last`: the last one to apply, for the schema of an earlier release. None: all.
+    """
     async with _session(database_url) as connection:
         await require(connection, changes=bool(_missing(await _known(connection))))
         await _lock(connection)
-        missing = _missing(await _known(connection))
+        missing = [it for it in _missing(await _known(connection)) if last is None or it.stem <= last]
         if missing:
             async with asyncio.timeout(_ANSWER_TIMEOUT_S):
                 await connection.execute(
@@ -65,7 +68,8 @@ async def migrate(database_url: str) -> list[str]:
                 )
         for path in missing:
             await _apply(connection, database_url, path)
-        await grant(connection)
+        if last is None:
+            await grant(connection)
         return [path.stem for path in missing]
 
 

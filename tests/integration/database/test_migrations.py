@@ -44,6 +44,11 @@ async def test_all_revisions_are_applied_in_order_and_once(empty_database: str) 
     assert await migrate(empty_database) == []
 
 
+async def test_the_schema_of_an_earlier_release_can_be_made_and_migrated_later(empty_database: str) -> None:
+    assert await migrate(empty_database, REVISIONS[5]) == REVISIONS[:6]
+    assert await migrate(empty_database) == REVISIONS[6:]
+
+
 async def test_many_that_start_together_apply_each_revision_once(empty_database: str) -> None:
     applied = await asyncio.gather(*(migrate(empty_database) for _ in range(5)))
     assert sorted(applied) == [[], [], [], [], REVISIONS]
