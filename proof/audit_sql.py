@@ -18,8 +18,7 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from proof.accounting_sql import Connection
-from proof.baskets import half_baskets
+from proof.accounting_sql import Connection, half_baskets
 from proof.events_sql import audit_events
 from proof.offenders import (
     DECIDED_TWICE,

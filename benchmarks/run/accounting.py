@@ -14,7 +14,7 @@ from typing import TypeAlias
 import asyncpg
 
 from benchmarks.report.results import Percentiles
-from proof.baskets import half_baskets
+from proof.accounting_sql import half_baskets
 from proof.stock import UNBALANCED, balances
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
