@@ -4,7 +4,7 @@ from tests.support.services.ingest import Ingest, ingesting
 from tests.support.services.processes import free_port
 from tests.support.time.conditions import eventually
 
-PARTS = ["broker", "product events", "verdicts", "event log", "redis"]
+PARTS = ["broker", "cancellations", "product events", "verdicts", "event log", "redis"]
 
 
 SERVERS = {
