@@ -21,7 +21,7 @@ CancelReason = Annotated[
     Meta(
         min_length=1,
         max_length=200,
-        pattern=r"^[^\0]*$",  # PostgreSQL cannot store a NUL
+        pattern=r"^[^\u0000]*$",  # PostgreSQL cannot store a NUL
         description="Why the client cancels the order, in its own words.",
         examples=["the customer changed her mind"],
     ),
@@ -63,7 +63,7 @@ class Cancellation(msgspec.Struct, frozen=True, omit_defaults=True):
     ]
     requested_at: Moment
     client: Annotated[
-        str, Meta(max_length=64, pattern=r"^[^\0]*$", description="Who cancels; empty where the service is open.")
+        str, Meta(max_length=64, pattern=r"^[^\u0000]*$", description="Who cancels; empty where the service is open.")
     ] = ""
     sees_all: Annotated[bool, Meta(description="Whether the client may cancel the orders of others.")] = False
     reason: CancelReason | None = None
