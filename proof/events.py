@@ -25,7 +25,6 @@ class Event(msgspec.Struct):
     """What the account needs of an event as GET /api/v1/events answers it."""
 
     id: str
-    type: str
     sequence: int
     at: datetime
     order: _Order

@@ -111,7 +111,7 @@ def took_s(scene: BreakableScene, since_s: float, until_s: float, *, is_keyed: b
     """How long the good orders took, each of which was accepted. `is_keyed`: of those with a key, or without one."""
     attempts = [it for it in scene.client.attempts if since_s <= it.sent_s < until_s]
     attempts = [it for it in attempts if is_keyed is None or (it.wanted.key is not None) == is_keyed]
-    good = [it for it in attempts if it.wanted.order.product_id in scene.products and it.wanted.order.quantity]
+    good = [it for it in attempts if it.wanted.product_id in scene.products and it.wanted.quantity]
     assert {(it.status, it.told if it.status != 202 else "") for it in good} == {(202, "")}
     return [it.ended_s - it.sent_s for it in good if it.ended_s is not None]
 

@@ -13,7 +13,6 @@ import pytest
 from aio_pika.abc import AbstractIncomingMessage
 
 from pipeline.contract import topology
-from proof.orders import Order
 from tests.chaos.account import server_state
 from tests.chaos.account.signs import Counts, Logged
 from tests.chaos.scene.attempts import Attempt, Verdict, WantedOrder
@@ -61,7 +60,7 @@ async def test_p2_whatever_comes_again_is_one_order(unwanted: None, scene: Scene
 async def send_at_once(scene: Scene) -> None:
     """One key, from 50 clients that know nothing of each other. At least one of them is told the order's id."""
     for product_id in scene.products[:3]:
-        wanted = WantedOrder(Order(product_id, 7), str(uuid.UUID(int=scene.rng.getrandbits(128), version=4)))
+        wanted = WantedOrder(product_id, 7, str(uuid.UUID(int=scene.rng.getrandbits(128), version=4)))
         attempts = [scene.client.send(wanted) for _ in range(_AT_ONCE)]
         await eventually(partial(all_are_answered, attempts), 20)
         assert any(it.verdict is Verdict.OK for it in attempts)

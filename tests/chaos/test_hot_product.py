@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from proof.orders import Mix
 from tests.chaos.account.signs import Counts, Logged
 from tests.chaos.scene.attempts import WantedOrder, some_orders
 from tests.chaos.scene.scene import Scene
@@ -14,8 +13,7 @@ from tests.support.time.conditions import eventually
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(240)]
 
 # At 2 units an order, 1,000 orders; three times as many are sent: 6 s of them. Few units an order, so that some order
-# takes the last one: only who has none left is told of, and refused at the door. Nobody takes such an order back: its
-# units would be sold again.
+# takes the last one: only who has none left is told of, and refused at the door.
 STOCK = 2_000
 MOST = 3
 _REFUSED = "SELECT count(*) FROM stock_ledger WHERE product_id = $1 AND outcome = 'FAILED'"
@@ -28,7 +26,7 @@ async def test_p3_everybody_wants_one_product_and_there_is_a_third_of_it(scene: 
     await scene.make_products()
     others = list(scene.products)
     await scene.make_products(1, STOCK)
-    hot = some_orders(scene.random("hot"), scene.products[-1:], max_quantity=MOST, mix=Mix())
+    hot = some_orders(scene.random("hot"), scene.products[-1:], max_quantity=MOST)
     hot_orders = HotProductOrders(some_orders(scene.random("usual"), others), hot, 3 * STOCK)
     async with scene.more(persist_worker=3, product_consumer=2), scene.under_load(hot_orders.orders()):
         hot_orders.has_begun = True
@@ -56,7 +54,7 @@ class HotProductOrders:
         while True:
             if self.has_begun and self.left > 0:
                 wanted = next(self._hot)
-                self.left -= wanted.order.quantity
+                self.left -= wanted.quantity
                 yield wanted
             else:
                 yield next(self._usual)

@@ -3,28 +3,22 @@
 I1   every order that was answered OK is stored and decided, or parked
 I2   each id is once in `orders` and once in the ledger, and no two orders got the same id
 I3   stock adds up at every look, and was never negative
-I4   every stored order equals a sent one, with reference and metadata; no refused order is stored, and none more often
-     than it was sent
+I4   every stored row equals a sent order; no refused order is stored, and none more often than it was sent
 I5   the cache agrees with the database, for products that are bought all the time and those bought once
 I6   every request was answered within its deadline, and memory stayed bounded
 I7   throughput has recovered, and the backlog is empty
 I8   a log and a metric name the fault
-I10  a basket has all its lines, or there is nothing of it
-I11  an order whose cancellation was accepted is CANCELLED or FAILED, once; none other is CANCELLED
 
 I9, of the event log, is in event_readers.py.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from itertools import groupby
-from operator import attrgetter
 from typing import NamedTuple
 
-from proof.accounting import CANCELLED, PROCESSED, Stock, is_oversold
-from proof.orders import Order, order_of
+from proof.accounting import Stock, is_oversold
 from tests.chaos.account.signs import Counts, Logged, Restarts, Sign
 from tests.chaos.scene.attempts import TIMEOUT, Attempt, Intent, Verdict
 
@@ -32,59 +26,22 @@ from tests.chaos.scene.attempts import TIMEOUT, Attempt, Intent, Verdict
 LEAST_SINGLES = 20
 
 
-class StoredRow(NamedTuple):
-    """One row of `orders`: a line."""
+class Stored(NamedTuple):
+    """One row of `orders`."""
 
     id: str
-    line: int
-    line_count: int | None
     product_id: str
     quantity: int
     unit_price: Decimal
     total_price: Decimal
-    reference: str | None = None
-    metadata: tuple[tuple[str, str], ...] = ()
-
-
-class Stored(NamedTuple):
-    """One order of `orders`: its rows, by line."""
-
-    id: str
-    rows: tuple[StoredRow, ...]
-
-    @property
-    def order(self) -> Order:
-        first = self.rows[0]
-        return order_of([(row.product_id, row.quantity) for row in self.rows], first.reference, first.metadata)
-
-    @property
-    def line_count(self) -> int | None:
-        return self.rows[0].line_count
-
-    @property
-    def is_whole(self) -> bool:
-        numbers = sorted({row.line for row in self.rows})
-        return numbers == list(range(self.line_count or 1)) and len({row.line_count for row in self.rows}) == 1
-
-
-def orders_of(rows: Iterable[StoredRow]) -> list[Stored]:
-    """`rows`: by id and line."""
-    return [Stored(id_, tuple(its)) for id_, its in groupby(rows, attrgetter("id"))]
 
 
 class Decided(NamedTuple):
-    """One row of `stock_ledger`. Of a basket it knows how many lines it has, and not which."""
+    """One row of `stock_ledger`."""
 
     id: str
-    product_id: str | None
-    quantity: int | None
-    line_count: int | None = None
-    outcome: str = PROCESSED
-
-    def is_of(self, stored: Stored) -> bool:
-        if stored.line_count is not None or self.line_count is not None:
-            return self.line_count == stored.line_count
-        return (self.product_id, self.quantity) == stored.order[:2]
+    product_id: str
+    quantity: int
 
 
 @dataclass(frozen=True)
@@ -98,10 +55,6 @@ class FinalState:
     stocks: Sequence[Stock] = ()
     queued: Mapping[str, int] = field(default_factory=dict)
     """Queue → messages left in it."""
-    cancelled: Sequence[str] = ()
-    """The order ids of the cancellations that had an effect."""
-    unsettled: Sequence[str] = ()
-    """The ids of decided orders whose cancellation waits."""
 
 
 Broken = list[str]
@@ -122,8 +75,7 @@ def i1_no_order_is_lost(intents: Iterable[Intent], state: FinalState) -> Broken:
 
 
 def i2_each_is_there_once(intents: Iterable[Intent], state: FinalState) -> Broken:
-    orders = Counter({it.id: max(Counter(row.line for row in it.rows).values()) for it in state.stored})
-    ledger = Counter(row.id for row in state.decided)
+    orders, ledger = Counter(row.id for row in state.stored), Counter(row.id for row in state.decided)
     told = Counter(id_ for intent in intents for id_ in intent.ids)
     return [
         *(f"{count} times in orders: {it}" for it, count in orders.items() if count > 1),
@@ -144,20 +96,16 @@ def i3_stock_adds_up(state: FinalState, seen_unbalanced: Iterable[str]) -> Broke
 
 def i4_what_is_stored_was_sent(intents: Sequence[Intent], state: FinalState, price: Decimal) -> Broken:
     """Known ids are compared one by one. Any other row must equal an order of unknown outcome, one row each."""
-    wanted = {id_: intent.wanted.order for intent in intents for id_ in intent.ids}
-    unknown = Counter(it.wanted.order for it in intents if it.verdict is Verdict.UNKNOWN)
-    unasked = Counter(it.order for it in state.stored if it.id not in wanted) - unknown
-    decided = {row.id: row for row in state.decided}
+    wanted = {id_: intent.wanted.what for intent in intents for id_ in intent.ids}
+    unknown = Counter(it.wanted.what for it in intents if it.verdict is Verdict.UNKNOWN)
+    unasked = Counter({row.id: row[1:3] for row in state.stored if row.id not in wanted}.values()) - unknown
+    decided = {row.id: row[1:3] for row in state.decided}
     return [
-        *(f"not what was sent: {it}" for it in state.stored if it.id in wanted and it.order != wanted[it.id]),
-        *(f"not the price: {it}" for it in state.stored if not all(_costs(row, price) for row in it.rows)),
-        *(f"decided as another: {it}" for it in state.stored if it.id in decided and not decided[it.id].is_of(it)),
-        *(f"a row that nobody may have sent: {order}" for order in unasked.elements()),
+        *(f"not what was sent: {it}" for it in state.stored if it.id in wanted and it[1:3] != wanted[it.id]),
+        *(f"not the price: {it}" for it in state.stored if (it[3], it[4]) != (price, price * it.quantity)),
+        *(f"decided as another: {it}" for it in state.stored if it.id in decided and it[1:3] != decided[it.id]),
+        *(f"a row that nobody may have sent: {what}" for what in sorted(unasked.elements())),
     ]
-
-
-def _costs(row: StoredRow, price: Decimal) -> bool:
-    return (row.unit_price, row.total_price) == (price, price * row.quantity)
 
 
 def i5_the_cache_is_true(cached: Mapping[str, object], in_database: Mapping[str, object]) -> Broken:
@@ -210,22 +158,4 @@ def i8_the_fault_is_named(wanted: Iterable[Sign], seen: Iterable[Sign]) -> Broke
         *([] if any(isinstance(it, Logged) for it in signs) else ["no log was looked at"]),
         *([] if any(isinstance(it, Counts | Restarts) for it in signs) else ["no metrics were looked at"]),
         *(f"not told: {sign}" for sign in signs if sign not in found),
-    ]
-
-
-def i10_baskets_are_whole(state: FinalState) -> Broken:
-    return [f"half a basket: {it}" for it in state.stored if not it.is_whole]
-
-
-def i11_each_cancel_has_one_winner(asked: Collection[str], accepted: Collection[str], state: FinalState) -> Broken:
-    """`asked`: ids of the orders whose clients sent a cancellation. `accepted`: those of which one was answered 2xx."""
-    cancelled = Counter(state.cancelled)
-    kept = {it.id for it in state.decided if it.outcome == PROCESSED} - cancelled.keys()
-    unnamed = {it.id for it in state.decided if it.outcome == CANCELLED} - cancelled.keys()
-    return [
-        *(f"cancelled, and it is PROCESSED: {it}" for it in sorted(kept.intersection(accepted))),
-        *(f"CANCELLED, and nobody cancelled it: {it}" for it in sorted(cancelled.keys() - set(asked))),
-        *(f"CANCELLED by nothing: {it}" for it in sorted(unnamed)),
-        *(f"cancelled {count} times: {it}" for it, count in cancelled.items() if count > 1),
-        *(f"its cancellation waits: {it}" for it in state.unsettled),
     ]

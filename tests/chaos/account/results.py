@@ -1,26 +1,24 @@
 """Results of scenarios: rows, their file, and the table in docs/reliability.md. Pure, except for the files."""
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 
 from benchmarks.report.tables import Table, markdown
 from stack.home.directory import ROOT
-from tests.chaos.scene.attempts import Attempt, Verdict, intents_of
 
 FILE = ROOT / "docs" / "reliability.json"
 DOCUMENT = ROOT / "docs" / "reliability.md"
-SCENARIOS = 28
+SCENARIOS = 27
 # This many runs in a row must pass.
 KEPT_RUNS = 3
 
 _BLOCK = re.compile(r"^<!-- chaos -->\n.*?^<!-- /chaos -->$", re.MULTILINE | re.DOTALL)
 _HEAD = (
-    *("", "scenario", "offered", "OK", "refused", "UNKNOWN", "cancelled"),
-    *("lost", "duplicated", "oversold", "half a basket", "back after, s", "broken", "runs"),
+    *("", "scenario", "offered", "OK", "refused", "UNKNOWN", "lost", "duplicated", "oversold"),
+    *("back after, s", "broken", "runs"),
 )
 
 
@@ -39,12 +37,6 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     lost: int
     duplicated: int
     oversold: int
-    half: int = 0
-    """Half baskets."""
-    baskets: int = 0
-    """Of the OK orders."""
-    cancelled: int = 0
-    """Orders whose cancellation was answered 2xx."""
     recover_s: float | None
     """From the end of the fault to recovery; None: throughput did not recover."""
     broken: list[str]
@@ -58,8 +50,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
         return (
             f"{self.scenario:>4}  {self.what}: {self.offered} offered, {self.ok} OK, {self.refused} refused, "
             f"{self.unknown} UNKNOWN{f' ({seen})' if seen else ''}, {self.lost} lost, {self.duplicated} duplicated, "
-            f"{self.oversold} oversold, {self.half} of {self.baskets} baskets in part, {self.cancelled} cancelled, "
-            f"{back}; {verdict}"
+            f"{self.oversold} oversold, {back}; {verdict}"
         )
 
 
@@ -87,7 +78,7 @@ def table(results: Results) -> str:
     """All runs as one table: sums, and the longest recovery."""
     rows = [_cells(list(rows)) for _, rows in _by_scenario(results)]
     seeds = ", ".join(f"{run.seed} ({run.at[:10]}, {run.commit}, {run.machine})" for run in results.runs)
-    return markdown(Table(_HEAD, rows, words=(0, 1, 12), below=f"Seeds: {seeds or 'none'}."))
+    return markdown(Table(_HEAD, rows, words=(0, 1, 10), below=f"Seeds: {seeds or 'none'}."))
 
 
 def _by_scenario(results: Results) -> list[tuple[tuple[str, str], list[Row]]]:
@@ -110,7 +101,7 @@ def _cells(rows: list[Row]) -> tuple[str, ...]:
     broken = sorted({name for row in rows for name in row.broken})
     counts = (
         sum(getattr(row, name) for row in rows)
-        for name in ("offered", "ok", "refused", "unknown", "cancelled", "lost", "duplicated", "oversold", "half")
+        for name in ("offered", "ok", "refused", "unknown", "lost", "duplicated", "oversold")
     )
     figures = (f"{count:,}" for count in counts)
     return rows[0].scenario, rows[0].what, *figures, longest, ", ".join(broken) or "nothing", str(len(rows))
@@ -140,37 +131,6 @@ def record(run: Run) -> None:
 
 def make_run(seed: int, at: str, machine: str, commit: str, rows: Iterable[Row]) -> Run:
     return Run(seed=seed, at=at, machine=machine, commit=commit, rows=list(rows))
-
-
-def row_of(
-    scenario: str,
-    what: str,
-    attempts: Sequence[Attempt],
-    cancelled: int,
-    recover_s: Iterable[float | None],
-    broken: Mapping[str, Sequence[str]],
-) -> Row:
-    """The row of a scenario. `recover_s`: of each measurement. `broken`: invariant → its violations."""
-    intents, back = intents_of(attempts), list(recover_s)
-    verdicts = [it.verdict for it in intents]
-    unknown = Counter(f"{it.status} {it.told}" for it in attempts if it.verdict is Verdict.UNKNOWN)
-    return Row(
-        scenario=scenario,
-        what=what,
-        offered=len(verdicts),
-        ok=verdicts.count(Verdict.OK),
-        refused=verdicts.count(Verdict.FAIL),
-        unknown=sum(it.was_unknown for it in intents),
-        unknown_as=dict(unknown.most_common()),
-        lost=len(broken["I1"]) + len(broken["I11"]),
-        duplicated=len(broken["I2"]) + len(broken["I4"]),
-        oversold=len(broken["I3"]),
-        half=len(broken["I10"]),
-        baskets=sum(it.verdict is Verdict.OK and bool(it.wanted.order.more) for it in intents),
-        cancelled=cancelled,
-        recover_s=None if None in back else round(max(it for it in back if it is not None), 2),
-        broken=[name for name, lines in broken.items() if lines],
-    )
 
 
 def unfinished(what: str, scenario: str) -> Row:

@@ -1,29 +1,23 @@
 """Reads the servers directly: what is stored, decided, queued and cached."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import httpx
 
 from database import event_log
 from database.connection import Connection
 from pipeline.contract import topology
-from proof.accounting_sql import pairs_in, stocks_of
+from proof.accounting_sql import stocks_of
 from proof.events_sql import audit_events
-from tests.chaos.account.invariants import Decided, FinalState, StoredRow, orders_of
+from tests.chaos.account.invariants import Decided, FinalState, Stored
 from tests.chaos.account.recovery import SLICE_S, Histogram
 from tests.support.brokers.broker import plain_channel
 from tests.support.data.products import Audit
 
 QUEUES = tuple(topology.QUEUES.values())
 
-_STORED = """
-    SELECT id::text, line, line_count, product_id::text, quantity, unit_price, total_price, reference, metadata::text
-    FROM orders ORDER BY id, line
-"""
-_DECIDED = "SELECT order_id::text, product_id::text, quantity, line_count, outcome FROM stock_ledger"
-_CANCELLED = "SELECT order_id::text FROM cancellations WHERE outcome IN ('before_verdict', 'returned')"
-_UNSETTLED = "SELECT order_id::text FROM cancellations c JOIN stock_ledger USING (order_id) WHERE c.outcome IS NULL"
+_STORED = "SELECT id::text, product_id::text, quantity, unit_price, total_price FROM orders"
+_DECIDED = "SELECT order_id::text, product_id::text, quantity FROM stock_ledger"
 # A replayed letter does not count: its order must be elsewhere by now.
 _PARKED = "SELECT order_id::text FROM dead_letters WHERE order_id IS NOT NULL AND replayed_at IS NULL"
 _CAUSES = """
@@ -44,19 +38,12 @@ _PRODUCTS = "SELECT id::text, name, price, qty FROM products WHERE id = ANY($1::
 async def final_state(connection: Connection, product_ids: Sequence[str], queued: dict[str, int]) -> FinalState:
     """Read the database. Call it when no process writes any more."""
     return FinalState(
-        orders_of(_row(*row) for row in await connection.fetch(_STORED)),
+        [Stored(*row) for row in await connection.fetch(_STORED)],
         [Decided(*row) for row in await connection.fetch(_DECIDED)],
         [row[0] for row in await connection.fetch(_PARKED)],
         await stocks_of(connection, product_ids),
         queued,
-        [row[0] for row in await connection.fetch(_CANCELLED)],
-        await unsettled(connection),
     )
-
-
-def _row(*values: Any) -> StoredRow:
-    *others, metadata = values
-    return StoredRow._make([*others, pairs_in(metadata)])
 
 
 async def decided_histogram(connection: Connection) -> Histogram:
@@ -67,11 +54,6 @@ async def decided_histogram(connection: Connection) -> Histogram:
 async def undecided(connection: Connection) -> int:
     count: int = await connection.fetchval(_UNDECIDED)
     return count
-
-
-async def unsettled(connection: Connection) -> list[str]:
-    """The decided orders whose cancellation waits."""
-    return [row[0] for row in await connection.fetch(_UNSETTLED)]
 
 
 async def causes_of_events(connection: Connection) -> dict[str, int]:

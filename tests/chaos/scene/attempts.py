@@ -12,14 +12,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from proof.orders import Line, Mix, Order, body_of
+import msgspec
+
 from tests.support.services.ingest import ORDERS
 
 PRICE = "12.50"
 # ingest_api's maximum. With 20 products, 20 million orders differ, so hardly two rows are alike.
 MAX_QUANTITY = 1_000_000
-# What clients want, unless a scenario says otherwise.
-LOAD = Mix(lines=3, baskets=1 / 3, detailed=1 / 3, cancelled=0.05)
 # One in a hundred orders is invalid, so that some must be absent.
 _BAD_SHARE = 0.01
 _IN_FLIGHT = "request-in-flight"
@@ -36,15 +35,18 @@ class Verdict(Enum):
 class WantedOrder:
     """One order that a client wants."""
 
-    order: Order
+    product_id: str
+    quantity: int
     key: str | None = None
     """The Idempotency-Key, if any."""
-    is_cancelled: bool = False
-    """Whether the client takes it back at once after the 202."""
+
+    @property
+    def what(self) -> tuple[str, int]:
+        return self.product_id, self.quantity
 
     def request(self, host: str) -> bytes:
         """The HTTP/1.1 request to ingest_api."""
-        body = body_of(self.order)
+        body = msgspec.json.encode({"productId": self.product_id, "quantity": self.quantity})
         key = f"Idempotency-Key: {self.key}\r\n" if self.key else ""
         head = (
             f"POST {ORDERS} HTTP/1.1\r\nHost: {host}\r\n{key}"
@@ -102,34 +104,18 @@ def intents_of(attempts: Iterable[Attempt]) -> list[Intent]:
 
 
 def some_orders(
-    rng: random.Random,
-    product_ids: Sequence[str],
-    *,
-    keyed: float = 0.0,
-    max_quantity: int = MAX_QUANTITY,
-    mix: Mix = LOAD,
+    rng: random.Random, product_ids: Sequence[str], *, keyed: float = 0.0, max_quantity: int = MAX_QUANTITY
 ) -> Iterator[WantedOrder]:
     """Endless orders, nearly all valid. `keyed`: the share with a key.
 
     Quantities vary so much that a stored row identifies its order.
     """
-
-    def pick(count: int) -> Sequence[Line]:
-        products = rng.sample(product_ids, min(count, len(product_ids)))
-        return [(product_id, rng.randint(1, max_quantity)) for product_id in products]
-
     while True:
-        key = _uuid(rng) if rng.random() < keyed else None
-        order = mix.draw(rng, pick)
+        key = str(uuid.UUID(int=rng.getrandbits(128), version=4)) if rng.random() < keyed else None
+        product_id, quantity = rng.choice(product_ids), rng.randint(1, max_quantity)
         if rng.random() < _BAD_SHARE:
-            order = _spoilt(rng, order)
-        yield WantedOrder(order, key, mix.is_cancelled(rng))
-
-
-def _spoilt(rng: random.Random, order: Order) -> Order:
-    """The order with a first line of nothing, or of an unknown product."""
-    return rng.choice([order._replace(quantity=0), order._replace(product_id=_uuid(rng))])
-
-
-def _uuid(rng: random.Random) -> str:
-    return str(uuid.UUID(int=rng.getrandbits(128), version=4))
+            # Quantity 0 of an existing product, or one of an unknown product.
+            product_id, quantity = rng.choice(
+                [(product_id, 0), (str(uuid.UUID(int=rng.getrandbits(128), version=4)), 1)]
+            )
+        yield WantedOrder(product_id, quantity, key)

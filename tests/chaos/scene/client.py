@@ -7,7 +7,7 @@ in production.
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from itertools import islice
 from typing import cast
 from urllib.parse import urlsplit
@@ -41,8 +41,6 @@ class Client:
         self.rests = False
         """While True, orders that are due are not sent."""
         self.attempts: list[Attempt] = []
-        self.on_end: Callable[[Attempt], None] = lambda _: None
-        """Called with each attempt as soon as it has ended."""
         self.open: dict[Attempt, _Connection | None] = {}
         """Requests without an answer, oldest first; None: not connected yet."""
         self._idle: list[_Connection] = []
@@ -109,7 +107,6 @@ class Client:
     def ended(self, attempt: Attempt, status: int, told: str) -> None:
         if self.open.pop(attempt, None) is not None or attempt.ended_s is None:
             attempt.end(status, told)
-            self.on_end(attempt)
 
     def free(self, connection: "_Connection") -> None:
         self._idle.append(connection)

@@ -15,11 +15,8 @@ from proof.events import Event
 _PATIENCE_S = 1.0
 _AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError)
 _UNCOMMITTED = """
-    SELECT e.id FROM unnest($1::text[], $2::uuid[], $3::boolean[], $4::text[]) AS e (id, order_id, is_final, type)
-    WHERE NOT CASE WHEN type = 'order.cancelled' THEN EXISTS (
-            SELECT FROM cancellations c WHERE c.order_id = e.order_id AND c.outcome IN ('before_verdict', 'returned')
-        )
-        WHEN is_final THEN EXISTS (SELECT FROM stock_ledger l WHERE l.order_id = e.order_id)
+    SELECT e.id FROM unnest($1::text[], $2::uuid[], $3::boolean[]) AS e (id, order_id, is_final)
+    WHERE NOT CASE WHEN is_final THEN EXISTS (SELECT FROM stock_ledger l WHERE l.order_id = e.order_id)
         ELSE EXISTS (SELECT FROM dead_letters d WHERE d.order_id = e.order_id) END
 """
 
@@ -34,9 +31,8 @@ class Commits:
         self._turn = asyncio.Lock()
 
     async def uncommitted(self, events: Sequence[Event]) -> list[str] | None:
-        """The ids of events whose cause is not visible now. None: PostgreSQL did not say."""
-        rows = [(it.id, it.order.id, it.order.final, it.type) for it in events]
-        columns = list(map(list, zip(*rows, strict=True))) if rows else [[]] * 4
+        """The ids of events whose verdict or dead letter is not visible now. None: PostgreSQL did not say."""
+        columns = [it.id for it in events], [it.order.id for it in events], [it.order.final for it in events]
         try:
             async with asyncio.timeout(_PATIENCE_S), self._turn:
                 if self._connection is None or self._connection.is_closed():

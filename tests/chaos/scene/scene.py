@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.contract.orders import Order
-from proof.orders import Order as SentOrder
 from tests.chaos.account import server_state
 from tests.chaos.account.invariants import (
     Broken,
@@ -32,14 +31,11 @@ from tests.chaos.account.invariants import (
     i6_nobody_waits_and_nothing_swells,
     i7_throughput_is_back,
     i8_the_fault_is_named,
-    i10_baskets_are_whole,
-    i11_each_cancel_has_one_winner,
 )
-from tests.chaos.account.results import Row, row_of
+from tests.chaos.account.results import Row
 from tests.chaos.account.signs import Before, Sign, seen
 from tests.chaos.faults.servers import OwnServers
-from tests.chaos.scene.attempts import PRICE, Attempt, WantedOrder, intents_of, some_orders
-from tests.chaos.scene.cancels import Cancels
+from tests.chaos.scene.attempts import PRICE, Attempt, Verdict, WantedOrder, intents_of, some_orders
 from tests.chaos.scene.client import Client, ordering
 from tests.chaos.scene.pace import Pace
 from tests.chaos.scene.single_orders import SingleOrders
@@ -97,8 +93,6 @@ class Scene:
         self._orders_rng = self.random("orders")
         self._readers = 0
         self.client = Client(self.deployment.url("ingest_api"))
-        self.cancels = Cancels(self.deployment)
-        self.client.on_end = self.cancels.consider
         self.watch = Watch(self.deployment, self.database_url)
         self.pace = Pace(self.client, self.database_url)
         self.single_orders = SingleOrders(
@@ -125,7 +119,7 @@ class Scene:
             await self.make_products()
         orders = self.single_orders.among(orders or some_orders(self._orders_rng, self.products, keyed=keyed))
         beside = (self.watch.run(), self.single_orders.run(), *self.readers(1))
-        async with running_task(*beside), self.cancels.running(), ordering(self.client, orders, per_s):
+        async with running_task(*beside), ordering(self.client, orders, per_s):
             await self.pace.until_steady(per_s)
             self._before = await Before.of(self.deployment, self.server_logs)
             self.watch.begin()
@@ -149,7 +143,6 @@ class Scene:
         self.client.rests = True
         try:
             await self.client.answered()
-            await self.cancels.answered()
             assert not (unquiet := await self._until_quiet()), unquiet
             yield
         finally:
@@ -173,7 +166,7 @@ class Scene:
 
     def was_accepted(self, order: Order) -> None:
         """Record an order that the test itself published instead of ingest_api."""
-        attempt = Attempt(WantedOrder(SentOrder(order.product_id, order.quantity)))
+        attempt = Attempt(WantedOrder(order.product_id, order.quantity))
         attempt.end(202, order.id)
         self.client.attempts.append(attempt)
 
@@ -242,11 +235,8 @@ class Scene:
             "I7": [*i7_throughput_is_back(self.pace.recover_s, self.within_s), *unquiet],
             "I8": i8_the_fault_is_named(signs, found) if self.names_fault else [],
             "I9": [*log, *readers],
-            "I10": i10_baskets_are_whole(held),
-            "I11": i11_each_cancel_has_one_winner(self.cancels.asked, self.cancels.accepted, held),
         }
-        cancelled = len(self.cancels.accepted)
-        row = row_of(self.name, self.what, self.client.attempts, cancelled, self.pace.recover_s.values(), broken)
+        row = self._row(broken)
         self.tell(row)
         if row.broken:
             self._tell_the_story()
@@ -261,6 +251,26 @@ class Scene:
         for service in (*self.deployment.former, *self.deployment.services.values()):
             print(f"── {service.name}, pid {service.process.pid}\n{service.log()[-3000:]}")
 
+    def _row(self, broken: Mapping[str, Broken]) -> Row:
+        intents = intents_of(self.client.attempts)
+        verdicts = [it.verdict for it in intents]
+        back = self.pace.recover_s.values()
+        unknown = Counter(f"{it.status} {it.told}" for it in self.client.attempts if it.verdict is Verdict.UNKNOWN)
+        return Row(
+            scenario=self.name,
+            what=self.what,
+            offered=len(verdicts),
+            ok=verdicts.count(Verdict.OK),
+            refused=verdicts.count(Verdict.FAIL),
+            unknown=sum(it.was_unknown for it in intents),
+            unknown_as=dict(unknown.most_common()),
+            lost=len(broken["I1"]),
+            duplicated=len(broken["I2"]) + len(broken["I4"]),
+            oversold=len(broken["I3"]),
+            recover_s=None if None in back else round(max(it for it in back if it is not None), 2),
+            broken=[name for name, lines in broken.items() if lines],
+        )
+
     async def _until_quiet(self) -> Broken:
         """Wait until queues are empty, have consumers, and all is decided. Returns what is not so in time."""
         unquiet: Broken = []
@@ -272,8 +282,6 @@ class Scene:
             async with connected(self.database_url) as connection:
                 if count := await server_state.undecided(connection):
                     unquiet.append(f"{count} orders are stored and undecided")
-                if waiting := await server_state.unsettled(connection):
-                    unquiet.append(f"{len(waiting)} cancellations wait")
             return not unquiet
 
         with contextlib.suppress(AssertionError):

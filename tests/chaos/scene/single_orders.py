@@ -1,9 +1,8 @@
 """Products that are bought once: if their one bust is lost, the cache stays wrong.
 
 A product that is bought 25 times a second is also busted 25 times a second, so the next bust hides a lost one. These
-products are read once, bought by one order, and never read or bought again. Nobody cancels that order: the bust of a
-cancellation would hide a lost one too. 25 of them are bought each second, so the batch that a fault hits has some.
-Their cached bodies never expire, so no TTL hides a lost bust either.
+products are read once, bought by one order, and never read or bought again. 25 of them are bought each second, so the
+batch that a fault hits has some. Their cached bodies never expire, so no TTL hides a lost bust either.
 """
 
 import asyncio
@@ -20,7 +19,6 @@ import msgspec
 from redis.exceptions import RedisError
 
 from pipeline.cache.redis_link import connect
-from proof.orders import Order
 from tests.chaos.scene.attempts import PRICE, WantedOrder
 from tests.support.data.redis_names import NAMESPACE
 from tests.support.services.deployment import Deployment
@@ -73,7 +71,7 @@ class SingleOrders:
             if self._cached:
                 self.bought.append(self._cached.popleft())
                 key = str(uuid.UUID(int=self._rng.getrandbits(128), version=4))
-                yield WantedOrder(Order(self.bought[-1], self._rng.randint(1, _MOST)), key)
+                yield WantedOrder(self.bought[-1], self._rng.randint(1, _MOST), key)
             yield wanted
 
     def begin(self) -> None:

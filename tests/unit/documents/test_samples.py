@@ -33,9 +33,6 @@ RUN_ELSEWHERE = {
     "pg_basebackup -d URL -D BASE -c fast -X stream": "it was rehearsed by hand",
     "useradd --system --no-create-home --shell /usr/sbin/nologin headrace": "it changes the machine",
     ".venv-bench/bin/python -m benchmarks.report benchmarks/results/FILE.json": "tests/unit/benchmarks",
-    ".venv-bench/bin/python -m benchmarks.experiments.shop_orders --rounds 6 --against ../headrace-before": (
-        "tests/bench/test_run.py"
-    ),
     "uv pip compile --universal --generate-hashes --no-header --python-version 3.11 pyproject.toml"
     " -o requirements.lock": "it asks the package index",
     "uv pip compile --universal --generate-hashes --no-header --python-version 3.11 --extra dev -c requirements.lock"

@@ -16,7 +16,7 @@ HAPPENED = {"a": 1, "b": 2}
 def event(order_id: str, sequence: int = 1, *, final: bool = True) -> Event:
     at, is_final = datetime.fromtimestamp(AT_S, UTC).isoformat(), str(final).lower()
     order = f'{{"id":"{order_id}","final":{is_final}}}'
-    encoded = f'[{{"id":"{order_id}.{sequence}","type":"t","sequence":{sequence},"at":"{at}","order":{order}}}]'
+    encoded = f'[{{"id":"{order_id}.{sequence}","sequence":{sequence},"at":"{at}","order":{order}}}]'
     return decode_events(encoded.encode())[0]
 
 

@@ -7,14 +7,12 @@ from decimal import Decimal
 import pytest
 
 from proof.accounting import Stock
-from proof.orders import Order
 from tests.chaos.account.invariants import (
     LEAST_SINGLES,
     Broken,
     Decided,
     FinalState,
     Stored,
-    StoredRow,
     i1_no_order_is_lost,
     i2_each_is_there_once,
     i3_stock_adds_up,
@@ -24,19 +22,15 @@ from tests.chaos.account.invariants import (
     i6_nobody_waits_and_nothing_swells,
     i7_throughput_is_back,
     i8_the_fault_is_named,
-    i10_baskets_are_whole,
-    i11_each_cancel_has_one_winner,
-    orders_of,
 )
 from tests.chaos.account.signs import Counts, Logged, Restarts
 from tests.chaos.scene.attempts import PRICE, Attempt, Intent, Verdict, WantedOrder, intents_of
 
 UNIT = Decimal(PRICE)
-OK = WantedOrder(Order("p", 3))
-UNKNOWN = WantedOrder(Order("p", 5))
-NEVER_STORED = WantedOrder(Order("p", 7))
-KEYED = WantedOrder(Order("p", 3), "k")
-REFUSED = WantedOrder(Order("q", 9))
+OK = WantedOrder("p", 3)
+UNKNOWN = WantedOrder("p", 5)
+NEVER_STORED = WantedOrder("p", 7)
+REFUSED = WantedOrder("q", 9)
 
 
 def attempt(wanted: WantedOrder, status: int, told: str = "", took_s: float | None = 1.0) -> Attempt:
@@ -44,13 +38,7 @@ def attempt(wanted: WantedOrder, status: int, told: str = "", took_s: float | No
 
 
 def row(id_: str, product_id: str = "p", quantity: int = 3, price: Decimal = UNIT) -> Stored:
-    return Stored(id_, (StoredRow(id_, 0, None, product_id, quantity, price, price * quantity),))
-
-
-def basket(id_: str, *lines: int, of: int = 3) -> Stored:
-    """A basket of `of` lines, of which these are stored."""
-    rows = (StoredRow(id_, line, of, f"p{line}", 1 + line, UNIT, UNIT * (1 + line)) for line in lines)
-    return Stored(id_, tuple(rows))
+    return Stored(id_, product_id, quantity, price, price * quantity)
 
 
 # One order was told OK, one of two that nobody knows of was stored, one was refused.
@@ -112,13 +100,13 @@ def test_i1_takes_what_is_parked_for_kept() -> None:
 @pytest.mark.parametrize(
     ("state", "intents", "expected"),
     [
-        (replace(STATE, stored=[Stored("a", row("a").rows * 2)]), INTENTS, "2 times in orders: a"),
+        (replace(STATE, stored=[*STATE.stored, row("a")]), INTENTS, "2 times in orders: a"),
         (replace(STATE, decided=[*STATE.decided, Decided("a", "p", 3)]), INTENTS, "2 times in the ledger: a"),
         (replace(STATE, decided=[*STATE.decided, Decided("c", "p", 3)]), INTENTS, "not stored: c"),
-        (STATE, intents_of([*ATTEMPTS, attempt(WantedOrder(Order("p", 4)), 202, "a")]), "told to 2 clients: a"),
+        (STATE, intents_of([*ATTEMPTS, attempt(WantedOrder("p", 4), 202, "a")]), "told to 2 clients: a"),
         (
             STATE,
-            intents_of([attempt(KEYED, 202, "a"), attempt(KEYED, 202, "b")]),
+            intents_of([attempt(WantedOrder("p", 3, "k"), 202, "a"), attempt(WantedOrder("p", 3, "k"), 202, "b")]),
             "one key, 2 orders: ['a', 'b']",
         ),
     ],
@@ -152,11 +140,10 @@ def test_i3_finds_stock_that_was_wrong_meanwhile() -> None:
         (row("a", quantity=4), Decided("a", "p", 4), "not what was sent"),
         (row("a", product_id="q"), Decided("a", "q", 3), "not what was sent"),
         (row("a", price=Decimal("12.51")), Decided("a", "p", 3), "not the price"),
-        (Stored("a", (StoredRow("a", 0, None, "p", 3, UNIT, UNIT),)), Decided("a", "p", 3), "not the price"),
-        (row("a"), Decided("a", None, None, 3), "decided as another"),
+        (Stored("a", "p", 3, UNIT, UNIT), Decided("a", "p", 3), "not the price"),
         (row("a"), Decided("a", "p", 2), "decided as another"),
     ],
-    ids=["quantity", "product", "price", "total", "verdict of a basket", "verdict"],
+    ids=["quantity", "product", "price", "total", "verdict"],
 )
 def test_i4_finds_a_row_that_is_not_what_was_sent(stored: Stored, decided: Decided, expected: str) -> None:
     assert [line for line in i4(FinalState([stored], [decided])) if expected in line]
@@ -171,60 +158,8 @@ def test_i4_finds_rows_that_nobody_may_have_sent(extra: Stored) -> None:
     assert len(i4(replace(STATE, stored=[*STATE.stored, extra]))) == 1
 
 
-def test_i4_compares_all_lines_and_the_details() -> None:
-    wanted = Order("p0", 1, (("p1", 2), ("p2", 3)), "4711-a", (("cart", "c-1"),))
-    intents = intents_of([attempt(WantedOrder(wanted), 202, "a")])
-    first, *others = basket("a", 0, 1, 2).rows
-    decided = [Decided("a", None, None, 3)]
-    detailed = first._replace(reference="4711-a", metadata=(("cart", "c-1"),))
-    assert i4(FinalState([Stored("a", (detailed, *others))], decided), intents) == []
-    for wrong in (
-        (first, *others),
-        (detailed._replace(metadata=(("cart", "c-2"),)), *others),
-        (detailed, others[0]),
-        (detailed, others[0], others[1]._replace(product_id="p3")),
-    ):
-        found = i4(FinalState([Stored("a", wrong)], decided), intents)
-        assert [line for line in found if "not what was sent" in line]
-
-
-def test_i10_finds_half_a_basket() -> None:
-    assert i10_baskets_are_whole(replace(STATE, stored=[*STATE.stored, basket("c", 0, 1, 2)])) == []
-    for half in (basket("c", 0, 1), basket("c", 1, 2), basket("c", 0, 1, 2, 3), basket("c", 0)):
-        assert len(i10_baskets_are_whole(FinalState([half], []))) == 1
-
-
-def test_rows_of_one_id_are_one_order() -> None:
-    rows = [*row("a").rows, *basket("b", 0, 1, 2).rows]
-    assert orders_of(rows) == [row("a"), basket("b", 0, 1, 2)]
-
-
-@pytest.mark.parametrize(
-    ("asked", "accepted", "state", "expected"),
-    [
-        ("a", "a", STATE, "cancelled, and it is PROCESSED: a"),
-        ("", "", replace(STATE, cancelled=["a"]), "CANCELLED, and nobody cancelled it: a"),
-        ("", "", replace(STATE, decided=[Decided("a", "p", 3, None, "CANCELLED")]), "CANCELLED by nothing: a"),
-        ("a", "a", replace(STATE, cancelled=["a", "a"]), "cancelled 2 times: a"),
-        ("a", "a", replace(STATE, cancelled=["a"], unsettled=["b"]), "its cancellation waits: b"),
-    ],
-    ids=["ignored", "unasked", "without a cancellation", "two winners", "waiting"],
-)
-def test_i11_finds_a_cancellation_without_one_winner(
-    asked: str, accepted: str, state: FinalState, expected: str
-) -> None:
-    assert i11_each_cancel_has_one_winner(asked, accepted, state) == [expected]
-
-
-def test_i11_takes_an_order_that_failed_or_is_parked_for_settled() -> None:
-    failed = [Decided("a", "p", 3, None, "FAILED"), Decided("b", "p", 5)]
-    assert i11_each_cancel_has_one_winner("a", "a", replace(STATE, decided=failed)) == []
-    assert i11_each_cancel_has_one_winner("a", "a", replace(STATE, decided=failed[1:])) == []
-    assert i11_each_cancel_has_one_winner("ab", "a", replace(STATE, cancelled=["a", "b"])) == []
-
-
 def test_i4_explains_no_row_with_an_order_that_was_retried_until_it_was_ok() -> None:
-    intents = intents_of([attempt(KEYED, 0, "reset"), attempt(KEYED, 202, "a")])
+    intents = intents_of([attempt(WantedOrder("p", 3, "k"), 0, "reset"), attempt(WantedOrder("p", 3, "k"), 202, "a")])
     assert i4(FinalState([row("a")], [Decided("a", "p", 3)]), intents) == []
     assert len(i4(FinalState([row("a"), row("b")], []), intents)) == 1
 
@@ -286,7 +221,7 @@ def test_what_an_answer_means(status: int, told: str, verdict: Verdict) -> None:
 
 
 def test_all_requests_with_a_key_are_one_order_and_without_each_is_one() -> None:
-    keyed, plain = WantedOrder(Order("p", 1), "k"), WantedOrder(Order("p", 1))
+    keyed, plain = WantedOrder("p", 1, "k"), WantedOrder("p", 1)
     intents = intents_of([attempt(keyed, 503), attempt(plain, 503), attempt(keyed, 202, "a"), attempt(plain, 202, "b")])
     assert [(it.verdict, it.ids) for it in intents] == [
         (Verdict.OK, {"a"}),
@@ -296,6 +231,6 @@ def test_all_requests_with_a_key_are_one_order_and_without_each_is_one() -> None
 
 
 def test_an_order_that_was_ok_stays_so_and_otherwise_its_last_answer_counts() -> None:
-    keyed = WantedOrder(Order("p", 1), "k")
+    keyed = WantedOrder("p", 1, "k")
     assert intents_of([attempt(keyed, 202, "a"), attempt(keyed, 503)])[0].verdict is Verdict.OK
     assert intents_of([attempt(keyed, 0), attempt(keyed, 422)])[0].verdict is Verdict.FAIL
