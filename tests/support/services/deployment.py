@@ -152,7 +152,9 @@ async def deployed(
     `database_url`: the tests' own, if it differs from the services'. `own`, `trees`: see Deployment.
     """
     async with connected(database_url or environment["DATABASE_URL"]) as connection, AsyncExitStack() as stack:
-        deployment = Deployment(environment, connection, stack, own=own or {}, trees=dict(trees or {}))
+        # The caller's own mapping, even if it is empty now: fixtures fill it later.
+        its_own = {} if own is None else own
+        deployment = Deployment(environment, connection, stack, own=its_own, trees=dict(trees or {}))
         await deployment.start_missing()
         yield deployment
 
