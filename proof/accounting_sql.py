@@ -108,6 +108,9 @@ _UNSETTLED = f"""
       AND NOT EXISTS (SELECT FROM stock_ledger WHERE order_id = sent.id AND outcome <> '{PROCESSED}')
       AND NOT {_IS_PARKED} ORDER BY place
 """
+_WITH_WAITING_CANCELLATION = f"""
+    {_SENT} WHERE EXISTS (SELECT FROM cancellations WHERE order_id = sent.id AND outcome IS NULL) ORDER BY place
+"""
 _FETCH_ROWS = 10_000
 POLL_S = 0.05
 PROBES = 32
@@ -165,6 +168,11 @@ async def undecided(connection: Connection, ids: Sequence[str]) -> list[str]:
 async def unsettled(connection: Connection, ids: Sequence[str]) -> list[str]:
     """The `ids` of cancelled orders that are neither CANCELLED, FAILED nor a dead letter yet, in the order given."""
     return await _those(_UNSETTLED, connection, ids)
+
+
+async def with_waiting_cancellation(connection: Connection, ids: Sequence[str]) -> list[str]:
+    """The `ids` of orders with a cancellation that has no outcome yet, in the order given."""
+    return await _those(_WITH_WAITING_CANCELLATION, connection, ids)
 
 
 async def _those(query: str, connection: Connection, ids: Sequence[str]) -> list[str]:

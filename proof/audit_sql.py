@@ -31,6 +31,7 @@ from proof.offenders import (
     Trace,
     cancelled_otherwise,
     half_basket,
+    is_forgotten,
     is_late,
     judge,
     lost,
@@ -140,7 +141,8 @@ _CANCELLED = """
     ) AS k
 """
 _CANCEL_WAITS = """
-    SELECT c.order_id::text, l.outcome, extract(epoch FROM now() - greatest(c.stored_at, l.decided_at))::float8
+    SELECT c.order_id::text, l.outcome, extract(epoch FROM now() - greatest(c.stored_at, l.decided_at))::float8,
+           c.client, c.sees_all, c.reason, c.requested_at
     FROM cancellations c JOIN stock_ledger l USING (order_id) WHERE c.outcome IS NULL
 """
 # The primary keys forbid these, but an audit does not rely on what it audits.
@@ -219,6 +221,14 @@ async def late_ids(connection: Connection, lag_s: float) -> AsyncIterator[str]:
         trace = Trace(*row)
         if is_late(trace, lag_s):
             yield trace.id
+
+
+async def forgotten(connection: Connection, lag_s: float) -> AsyncIterator[CancelWait]:
+    """The cancellations that `audit` calls CANCEL_WAITS. Runs in the caller's transaction."""
+    async for row in _rows(connection, _CANCEL_WAITS):
+        wait = CancelWait(*row)
+        if is_forgotten(wait, lag_s):
+            yield wait
 
 
 def _rows(connection: Connection, query: str) -> AsyncIterable[asyncpg.Record]:

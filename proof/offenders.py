@@ -28,6 +28,7 @@ marked as replayed. They may last as long as the lag, counted from the replay an
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import NamedTuple
 
 from proof.stock import expected_qty
@@ -139,9 +140,14 @@ class CancelWait(NamedTuple):
     """A cancellation that waits, although its order is decided."""
 
     id: str
+    """Of the order."""
     verdict: str
     waiting_s: float
     """Seconds since both were there."""
+    client: str
+    sees_all: bool
+    reason: str | None
+    requested_at: datetime
 
 
 class Logged(NamedTuple):
@@ -203,9 +209,14 @@ def cancelled_otherwise(trace: CancelTrace) -> list[Offender]:
     return [Offender(CANCEL_DIFFERS, trace.id, expected, found)]
 
 
+def is_forgotten(wait: CancelWait, lag_s: float) -> bool:
+    """Whether the cancellation waits for longer than the lag."""
+    return wait.waiting_s > lag_s
+
+
 def unsettled(wait: CancelWait, lag_s: float) -> list[Offender]:
     """The offence of a cancellation that was forgotten. [] within the lag."""
-    if wait.waiting_s <= lag_s:
+    if not is_forgotten(wait, lag_s):
         return []
     found = f"it waits, {wait.waiting_s:.0f} s after the verdict {wait.verdict}"
     return [Offender(CANCEL_WAITS, wait.id, f"settled within {lag_s:g} s", found)]

@@ -13,7 +13,11 @@ from stack.home.directory import Home
 def verify(
     lag: Annotated[float, typer.Option(min=0, max=1e9, help="Seconds that an order may wait for its verdict.")] = 60,
     repair: Annotated[
-        bool, typer.Option("--repair", help="First resend orders without a verdict, and wait for their verdicts.")
+        bool,
+        typer.Option(
+            "--repair",
+            help="First resend orders without a verdict, and forgotten cancellations, and wait for them.",
+        ),
     ] = False,
     database_url: Annotated[
         str | None,

@@ -9,20 +9,20 @@ from contextlib import asynccontextmanager
 import asyncpg
 import uvloop
 
-from proof.accounting_sql import Connection, drain
+from proof.accounting_sql import Connection, drain, with_waiting_cancellation
 from proof.audit_sql import SESSION, audit
 from stack.errors import HeadraceError
 from stack.home.directory import Home
 from stack.home.key_file import own_token
 from stack.operate.demo.demo import INTERRUPTED
-from stack.operate.repair import resend
+from stack.operate.repair import resend, resend_cancellations
 from stack.operate.target import choose_target
 from stack.operate.verify_report import Report
 from stack.run.backlog import waiting_at
 from stack.terminal import err
 
 CONNECT_TIMEOUT_S = 10.0
-# Seconds without a verdict after a resend. Longer than a killed product_consumer takes to come back.
+# Seconds without progress after a resend. Longer than a killed product_consumer takes to come back.
 DECIDING_PATIENCE_S = 30.0
 FIX = "./headrace status, or check the database that you named; then again: ./headrace verify"
 
@@ -38,8 +38,9 @@ def verify(
 ) -> int:
     """Audit, and print each offender as it is found, then the counts; or one JSON object.
 
-    With `repair`, first resend orders without a verdict and wait for their verdicts; the report and the exit code are
-    about the state afterwards. `lag_s`: how long an order may wait for its verdict.
+    With `repair`, first resend orders without a verdict and forgotten cancellations, and wait until they are settled;
+    the report and the exit code are about the state afterwards. `lag_s`: how long an order may wait for its verdict,
+    and a cancellation of a decided order for its effect.
 
     Returns 0 if nothing is wrong, 1 if something is, 130 after Ctrl-C. Raises HeadraceError if no stack runs and no
     database is named, or if the database or the broker does not answer.
@@ -64,6 +65,7 @@ async def _run(database_url: str, report: Report, repair_with: str | None) -> No
     async with _connected(database_url) as connection:
         if repair_with:
             report.resent = await _repair(connection, repair_with, report.lag_s)
+            report.resent_cancellations = await _repair_cancellations(connection, repair_with, report.lag_s)
         since = time.monotonic()
         counts = await audit(connection, report.lag_s, report.add, _tell)
         report.end(counts, time.monotonic() - since)
@@ -76,6 +78,16 @@ async def _repair(connection: Connection, amqp_url: str, lag_s: float) -> int:
     if ids:
         _tell(f"sent {len(ids):,} orders again; waiting for their verdicts")
         await drain(connection, ids, lambda _: None, DECIDING_PATIENCE_S)
+    return len(ids)
+
+
+async def _repair_cancellations(connection: Connection, amqp_url: str, lag_s: float) -> int:
+    """Resend forgotten cancellations, and wait until they are settled or nothing moves. Returns how many were sent."""
+    _tell("looking for cancellations of decided orders")
+    ids = await resend_cancellations(connection, amqp_url, lag_s)
+    if ids:
+        _tell(f"sent {len(ids):,} cancellations again; waiting until they are settled")
+        await drain(connection, ids, lambda _: None, DECIDING_PATIENCE_S, with_waiting_cancellation)
     return len(ids)
 
 

@@ -6,11 +6,11 @@ The JSON is one object, written as it grows. Without its end, it is the output o
      "checks": {"no_verdict": 1, "two_verdicts": 0, …},
      "counts": {"orders": 3, "processed": 1, "failed": 1, "cancelled": 0, "dead_letters": 0, "discarded": 0,
                 "products": 2, "pending": 1},
-     "lag_s": 60.0, "resent": null, "waiting": {"orders.accepted": {"orders": 0, "messages": 0, "oldest_s": 0.0}, …},
-     "seconds": 0.02, "clean": false}
+     "lag_s": 60.0, "resent": null, "resent_cancellations": null,
+     "waiting": {"orders.accepted": {"orders": 0, "messages": 0, "oldest_s": 0.0}, …}, "seconds": 0.02, "clean": false}
 
-`counts.pending`: orders without a verdict, late ones included. `resent`: null without --repair. `waiting`: the backlog
-that ingest_api reports; null if no ingest_api is known.
+`counts.pending`: orders without a verdict, late ones included. `resent`: orders; null without --repair. `waiting`: the
+backlog that ingest_api reports; null if no ingest_api is known.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ class Report:
     def __init__(self, lag_s: float, *, as_json: bool) -> None:
         self.lag_s = lag_s
         self.resent: int | None = None
+        self.resent_cancellations: int | None = None
         self._waiting: list[Waiting] | None = None
         self._as_json = as_json
         self._found: Counter[str] = Counter()
@@ -66,6 +67,7 @@ class Report:
             "counts": asdict(counts),
             "lag_s": self.lag_s,
             "resent": self.resent,
+            "resent_cancellations": self.resent_cancellations,
             "waiting": as_json(self._waiting),
             "seconds": round(seconds, 3),
             "clean": self.is_clean,
@@ -85,9 +87,13 @@ class Report:
             f"one snapshot, {seconds:.1f} s",
         ]
         lines[1:1] = self._not_stored()
-        if self.resent is not None:
-            lines.insert(0, f"{many(self.resent, 'order')} resent")
-        return [*lines, self._verdict()]
+        return [*self._repaired(), *lines, self._verdict()]
+
+    def _repaired(self) -> list[str]:
+        lines = [] if self.resent is None else [f"{many(self.resent, 'order')} resent"]
+        if self.resent_cancellations:
+            lines.append(f"{many(self.resent_cancellations, 'cancellation')} resent")
+        return lines
 
     def _not_stored(self) -> list[str]:
         """The accepted orders that no table has yet, so no query finds them."""

@@ -79,14 +79,16 @@ async def test_the_json_is_one_object_of_the_documented_form(
         await settle(connection, stuck)
     done = await verify(environment, "--json")
     report = json.loads(done.out)
-    assert list(report) == ["offenders", "checks", "counts", "lag_s", "resent", "waiting", "seconds", "clean"]
+    assert list(report) == [
+        *("offenders", "checks", "counts", "lag_s", "resent", "resent_cancellations", "waiting", "seconds", "clean")
+    ]
     assert (done.code, report["clean"], len(report["offenders"])) == ((0, True, 0) if clean else (1, False, 4))
     assert all(list(it) == ["check", "id", "expected", "found"] for it in report["offenders"])
     assert report["checks"] == {**dict.fromkeys(CHECKS, 0), NO_VERDICT: 0 if clean else 4}
     counts: dict[str, Any] = {"orders": 4, "cancelled": 0, "dead_letters": 0, "discarded": 0, "products": 1}
     counts |= {"processed": 3, "failed": 1, "pending": 0} if clean else {"processed": 0, "failed": 0, "pending": 4}
     assert report["counts"] == counts
-    assert (report["lag_s"], report["resent"]) == (0, None)
+    assert (report["lag_s"], report["resent"], report["resent_cancellations"]) == (0, None, None)
 
 
 async def test_a_reader_that_has_had_enough_is_no_fault_of_the_database(
