@@ -2,7 +2,7 @@
 
     no_verdict             stored for longer than the lag, and neither decided nor parked by product_consumer
     not_stored             accepted for longer than the lag, and in no table: ingest_api reports how many there are
-    two_verdicts           decided, and also a dead letter that waits for its replay
+    two_verdicts           PROCESSED or FAILED, and also a dead letter that waits for its replay
     replay_lost            parked, replayed longer ago than the lag, and neither stored, decided nor parked since
     verdict_without_order  decided, and not stored
     verdict_differs        decided as another product, quantity or number of lines than what is stored
@@ -289,6 +289,8 @@ def _what(product_id: str | None, quantity: int | None, lines: int | None) -> st
 
 
 def _parked_too(trace: Trace, lag_s: float) -> list[Offender]:
+    if trace.outcome == "CANCELLED":
+        return []  # a client may cancel an order that is parked; replaying its letter changes nothing any more
     if trace.parked is None or trace.decided_s is None or trace.decided_s <= lag_s:
         return []
     return [Offender(TWO_VERDICTS, trace.id, "one verdict", f"{trace.outcome}, and a dead letter ({trace.parked})")]
