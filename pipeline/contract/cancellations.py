@@ -5,6 +5,7 @@ ingest_api accepts it before the order is stored. So it names its client, and pr
 client may cancel the order.
 """
 
+from datetime import UTC
 from enum import StrEnum
 from typing import Annotated
 
@@ -91,4 +92,8 @@ def decode_cancellation(encoded: bytes) -> Cancellation:
         raise InvalidCancellation(str(error)) from error
     if found.requested_at.tzinfo is None:
         raise InvalidCancellation("requested_at has no time zone")
+    try:
+        found.requested_at.astimezone(UTC)
+    except OverflowError as error:
+        raise InvalidCancellation("requested_at is before or after all times that there are in UTC") from error
     return found

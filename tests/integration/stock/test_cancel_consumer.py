@@ -1,6 +1,7 @@
 """product_consumer's queue of cancellations on real services: settle and commit, bust, announce, ack."""
 
 import asyncio
+import json
 
 import pytest
 
@@ -13,8 +14,9 @@ from pipeline.contract.orders import Order
 from product_consumer.ledger import record
 from tests.support.brokers.broker import unsettled
 from tests.support.data.metrics import grown, sample
-from tests.support.data.orders import new_product_id, order
+from tests.support.data.orders import basket, new_product_id, order
 from tests.support.faults.faults import proxy_to
+from tests.support.scenes.audited import audited
 from tests.support.scenes.cancelling import (
     cancellation,
     outcomes,
@@ -34,7 +36,7 @@ from tests.support.services.workers import (
     qty_of,
 )
 
-A, B = (new_product_id() for _ in range(2))
+A, B, C = (new_product_id() for _ in range(3))
 QUEUE = topology.ORDERS_CANCEL_REQUESTED_QUEUE
 _OLD = b'{"qty":"as it was"}'
 
@@ -63,6 +65,23 @@ async def test_p7_a_returned_order_busts_its_product_and_opens_the_door_of_inges
     assert await cache.read(A) is None
     assert (await outcomes(connection, processed), await qty_of(connection, A)) == (["returned"], 3)
     assert await unsettled(environment["AMQP_URL"], QUEUE) == 0
+
+
+async def test_the_units_of_a_deleted_product_come_back_and_no_ingest_api_is_told_to_sell_it(
+    environment: dict[str, str], connection: Connection, processed: Order
+) -> None:
+    for product_id in (B, C):
+        await add_product(connection, product_id, 1)
+    await write(connection, [two := basket((C, 1), (B, 1))], [])
+    await record(connection, [two], [])
+    await connection.execute("UPDATE products SET deleted_at = now(), version = version + 1 WHERE id <> $1", B)
+    await request_cancel(environment, [cancellation(processed), cancellation(two)])
+    async with product_events(environment) as events, cancel_consumer(environment) as worker:
+        assert await worker.run_once() == 2
+        assert [(key, it.id, it.qty) for key, it in await heard(events)] == [(topology.PRODUCT_RESTOCKED, B, 1)]
+    assert [await outcomes(connection, it) for it in (processed, two)] == [["returned"], ["returned"]]
+    assert [await qty_of(connection, it) for it in (A, B, C)] == [3, 1, 1]
+    assert (await audited(connection, lag_s=-1))[0] == []
 
 
 @pytest.mark.parametrize("step", ["until_it_works", "bust_or_defer", "notify", "_announce", "settle"])
@@ -110,11 +129,19 @@ async def test_p2_a_batch_that_outlives_its_channel_gives_stock_back_once(
     assert (await returns_of(connection, processed), await qty_of(connection, A)) == ([(A, 3)], 3)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"sees_all": 3},
+        {"requested_at": "0001-01-01T00:00:00+14:00"},  # no moment in UTC, so PostgreSQL has none for it
+        {"requested_at": "9999-12-31T23:59:59-14:00"},
+    ],
+)
 async def test_p10_a_cancellation_that_cannot_be_read_costs_only_itself_and_names_no_order(
-    environment: dict[str, str], connection: Connection, processed: Order
+    environment: dict[str, str], connection: Connection, processed: Order, wrong: dict[str, object]
 ) -> None:
     good = encode_cancellation(cancellation(processed))
-    bad = good.replace(b'"sees_all":true', b'"sees_all":3')
+    bad = json.dumps(json.loads(good) | wrong).encode()
     await request_raw(environment, b"[" + bad + b"," + good + b"]")
     await request_raw(environment, b"no JSON")
     await request_raw(environment, b"[]", schema=99)

@@ -1,6 +1,6 @@
 """Who may cancel what, in the pure functions; and what of a message is a cancellation."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from hypothesis import given
@@ -93,6 +93,8 @@ def test_a_reason_survives_the_wire(reason: str) -> None:
         encode_cancellation(Cancellation(ID, NOW, reason="x" * 201)),
         encode_cancellation(Cancellation(ID, NOW, reason="a\0")),
         encode_cancellation(Cancellation(ID, NOW.replace(tzinfo=None))),
+        encode_cancellation(Cancellation(ID, datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14))))),
+        encode_cancellation(Cancellation(ID, datetime(9999, 12, 31, 23, tzinfo=timezone(timedelta(hours=-14))))),
     ],
 )
 def test_p10_what_postgresql_would_refuse_is_no_cancellation(encoded: bytes) -> None:
