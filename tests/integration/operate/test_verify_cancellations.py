@@ -1,13 +1,13 @@
 """The audit of cancellations: each has the effect that it says, once; and `dead discard` leaves none waiting."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
 from database.connection import Connection
 from database.dead_letters import DeadLetter, park
 from persist_worker.write import prepare, write
-from pipeline.contract.orders import Order
+from pipeline.contract.orders import AnyOrder, Order
 from pipeline.contract.reasons import Reason
 from pipeline.contract.stages import Stage
 from product_consumer.ledger import record
@@ -15,7 +15,7 @@ from proof.audit_sql import audit
 from proof.offenders import CANCEL_DIFFERS, CANCEL_WAITS, EVENT_MISSING, Offender
 from stack.operate.dead.discard import Discarded, discard
 from stack.operate.dead.sql import Filters
-from tests.support.data.orders import new_product_id, order
+from tests.support.data.orders import basket, new_product_id, order
 from tests.support.scenes.audited import audited
 from tests.support.scenes.cancelling import cancel_now, cancellation, outcomes, verdict_of
 from tests.support.services.workers import add_product, connected
@@ -105,10 +105,11 @@ async def test_a_cancellation_that_waits_although_its_order_is_decided_is_found_
 
 
 @pytest.mark.parametrize("stage", [Stage.PERSIST, Stage.STOCK])
+@pytest.mark.parametrize("made", [lambda: order(A), lambda: basket((B, 2), (A, 1))], ids=["an order", "a basket"])
 async def test_a_discarded_order_is_failed_and_its_cancellation_comes_too_late(
-    connection: Connection, stage: Stage
+    connection: Connection, stage: Stage, made: Callable[[], AnyOrder]
 ) -> None:
-    await cancel_now(connection, cancellation(it := order(A)))
+    await cancel_now(connection, cancellation(it := made()))
     if stage is Stage.STOCK:
         await write(connection, [it], [])
     await park(connection, stage, [DeadLetter.of_order(it, Reason.INVALID_DATA, "")])
