@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Any
 from urllib.parse import urlsplit
 
 import aio_pika
@@ -14,6 +15,8 @@ import msgspec
 from aio_pika.abc import AbstractIncomingMessage
 
 from pipeline.contract import topology
+from pipeline.contract.cancellations import SCHEMA as CANCEL_SCHEMA
+from pipeline.contract.cancellations import Cancellation, decode_cancellation
 from pipeline.contract.product_events import ProductEvent, encode_event
 from tests.support.services.processes import Service, service_process
 from tests.support.time.conditions import eventually
@@ -32,6 +35,10 @@ class Ingest:
     async def order(self, product_id: str, quantity: object = 1, **headers: str) -> httpx.Response:
         return await self.client.post(ORDERS, json={"productId": product_id, "quantity": quantity}, headers=headers)
 
+    async def cancel(self, order_id: str, body: object = None, query: str = "", **headers: str) -> httpx.Response:
+        content: dict[str, Any] = {} if body is None else {"json": body}
+        return await self.client.post(f"{ORDERS}/{order_id}/cancel{query}", headers=headers, **content)
+
     async def get(self, path: str) -> httpx.Response:
         return await self.client.get(path)
 
@@ -45,6 +52,12 @@ class Ingest:
     async def queued_orders(self) -> list[bytes]:
         """The bytes of each order in each queued message."""
         return [order for message in await self.queued() for order in elements_of(message.body)]
+
+    async def cancel_requests(self) -> list[Cancellation]:
+        """The queued cancellations."""
+        messages = await messages_in(self.environment["AMQP_URL"], topology.ORDERS_CANCEL_REQUESTED_QUEUE)
+        assert all(it.headers["schema"] == CANCEL_SCHEMA for it in messages)
+        return [decode_cancellation(element) for it in messages for element in elements_of(it.body)]
 
     async def tell(self, key: str, event: ProductEvent) -> None:
         """Publish an event on products_exchange."""
