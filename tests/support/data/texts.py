@@ -43,3 +43,8 @@ def nasty_texts(count: int, seed: int, most: int = 64) -> Iterator[str]:
     chance = random.Random(seed)
     for _ in range(count):
         yield "".join(chance.choices(_NASTY, k=chance.randint(1, most)))
+
+
+def nasty_reasons(count: int, seed: int = 17) -> list[str]:
+    """As many reasons of cancellations: the known texts first, then random ones."""
+    return [*filter(None, TEXTS.values()), "\U0010ffff" * 200, *nasty_texts(count, seed, 200)][:count]
