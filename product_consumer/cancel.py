@@ -12,10 +12,11 @@ Every step is safe to repeat: a cancellation is one row, and a settled one is no
 database. An order has one verdict, one effective cancellation, and one adjustment for each of its products.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from operator import attrgetter
+from typing import NamedTuple
 
 from database.connection import Connection
 from database.dead_letters import DeadLetter, park
@@ -40,7 +41,7 @@ _STORE = """
     ON CONFLICT DO NOTHING
 """
 # A row for each line.
-_LINES = "SELECT id::text, client, product_id::text FROM orders WHERE id = ANY($1::uuid[])"
+_LINES = "SELECT id::text, client, product_id::text, quantity FROM orders WHERE id = ANY($1::uuid[])"
 _WAITING = f"""
     SELECT c.order_id::text, c.client, c.sees_all, l.outcome, EXISTS (
         SELECT FROM cancellations e WHERE e.order_id = c.order_id AND e.{IS_EFFECTIVE}
@@ -59,13 +60,12 @@ _DECIDE = f"""
     ON CONFLICT DO NOTHING RETURNING order_id::text
 """
 _ADJUST = f"""
-    INSERT INTO stock_adjustments (product_id, delta, reason, order_id)
-    SELECT product_id, quantity, '{Adjustment.CANCELLATION}', id FROM orders WHERE id = ANY($1::uuid[])
+    INSERT INTO stock_adjustments (product_id, delta, order_id, reason)
+    SELECT t.*, '{Adjustment.CANCELLATION}' FROM unnest($1::uuid[], $2::bigint[], $3::uuid[]) AS t
 """
 _GIVE_BACK = """
     UPDATE products p SET qty = p.qty + t.quantity, version = p.version + 1, updated_at = clock_timestamp()
-    FROM (SELECT product_id, sum(quantity)::bigint FROM orders WHERE id = ANY($1::uuid[]) GROUP BY product_id)
-        AS t (id, quantity)
+    FROM unnest($1::uuid[], $2::bigint[]) AS t (id, quantity)
     WHERE p.id = t.id RETURNING p.id::text, p.version, p.price, p.qty, p.deleted_at IS NOT NULL
 """
 _RETURNED = f"""
@@ -74,10 +74,15 @@ _RETURNED = f"""
 """
 
 
+class Line(NamedTuple):
+    product_id: str
+    quantity: int
+
+
 @dataclass(frozen=True, slots=True)
 class StoredOrder:
     owner: str | None
-    product_ids: tuple[str, ...]
+    lines: tuple[Line, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +95,7 @@ class Cancelled:
     have died between its commit and its bust.
     """
     restocked: frozenset[str] = frozenset()
-    """The ids of those to which units came back, now or in an earlier delivery."""
+    """The ids of those that were sold out and got units back. Also those that got some in an earlier delivery."""
     parked: list[DeadLetter] = field(default_factory=list)
 
 
@@ -101,7 +106,21 @@ def effect_of(outcome: str | None, *, is_stored: bool, is_cancelled: bool) -> Ca
     """What cancelling does to an order with this verdict (None: it has none); None: it has to wait for the order."""
     if outcome is None:
         return CancelOutcome.BEFORE_VERDICT if is_stored else None
-    return CancelOutcome.RETURNED if outcome == PROCESSED and not is_cancelled else CancelOutcome.TOO_LATE
+    # Of an order that somebody has deleted, nobody knows any more whose it was and what its lines were.
+    can_return = outcome == PROCESSED and is_stored and not is_cancelled
+    return CancelOutcome.RETURNED if can_return else CancelOutcome.TOO_LATE
+
+
+def products_of(orders: Iterable[StoredOrder]) -> frozenset[str]:
+    return frozenset(line.product_id for order in orders for line in order.lines)
+
+
+def units_of(lines: Iterable[Line]) -> Counter[str]:
+    """The sum of the quantities, by product."""
+    units: Counter[str] = Counter()
+    for line in lines:
+        units[line.product_id] += line.quantity
+    return units
 
 
 def outrun(settled: Iterable[Settled], decided: set[str]) -> list[Settled]:
@@ -138,23 +157,26 @@ async def _settle(connection: Connection, order_ids: Sequence[str]) -> Cancelled
     if not order_ids:
         return Cancelled()
     orders = await _stored(connection, order_ids)
-    locked = await lock_products(connection, {it for order in orders.values() for it in order.product_ids})
+    locked = await lock_products(connection, products_of(orders.values()))
     settled = await _judge(connection, order_ids, orders)
     if undecided := orders_with(CancelOutcome.BEFORE_VERDICT, settled):
         decided = {row[0] for row in await connection.fetch(_DECIDE, list(undecided))}
         settled = outrun(settled, decided)
-    changed = await _give_back(connection, orders_with(CancelOutcome.RETURNED, settled))
+    given_back = orders_with(CancelOutcome.RETURNED, settled)
+    changed = await _give_back(connection, [(line, it) for it in given_back for line in orders[it].lines])
     await write_settled(connection, settled)
     products = {it.id: it for it in (*locked, *changed)}
-    returned = [orders[row[0]].product_ids for row in await connection.fetch(_RETURNED, order_ids)]
-    return Cancelled(settled, list(products.values()), frozenset(chain.from_iterable(returned)))
+    sold_out = frozenset(it.id for it in locked if not it.qty)
+    restocked = sold_out & products_of(orders[it] for it in given_back)
+    earlier = {row[0] for row in await connection.fetch(_RETURNED, list(orders))} - given_back
+    return Cancelled(settled, list(products.values()), restocked | products_of(orders[it] for it in earlier))
 
 
 async def _stored(connection: Connection, order_ids: Sequence[str]) -> dict[str, StoredOrder]:
     found: dict[str, StoredOrder] = {}
-    for order_id, owner, product_id in await connection.fetch(_LINES, order_ids):
-        before = found[order_id].product_ids if order_id in found else ()
-        found[order_id] = StoredOrder(owner, (*before, product_id))
+    for order_id, owner, *line in await connection.fetch(_LINES, order_ids):
+        before = found[order_id].lines if order_id in found else ()
+        found[order_id] = StoredOrder(owner, (*before, Line(*line)))
     return found
 
 
@@ -169,8 +191,11 @@ async def _judge(connection: Connection, order_ids: Sequence[str], orders: Mappi
     return settle_each(waiting, {order_id: it.owner for order_id, it in orders.items()}, effects)
 
 
-async def _give_back(connection: Connection, order_ids: Iterable[str]) -> list[ProductEvent]:
-    if not (ids := list(order_ids)):
+async def _give_back(connection: Connection, lines: Sequence[tuple[Line, str]]) -> list[ProductEvent]:
+    """Return the units of these lines. `lines`: each with the id of its order."""
+    if not lines:
         return []
-    await connection.execute(_ADJUST, ids)
-    return [ProductEvent(*row) for row in await connection.fetch(_GIVE_BACK, ids)]
+    rows = ((line.product_id, line.quantity, order_id) for line, order_id in lines)
+    await connection.execute(_ADJUST, *map(list, zip(*rows, strict=True)))
+    units = units_of(line for line, _ in lines)
+    return [ProductEvent(*row) for row in await connection.fetch(_GIVE_BACK, list(units), list(units.values()))]

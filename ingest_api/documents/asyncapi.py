@@ -87,7 +87,12 @@ _OPERATIONS = (
     Operation(topology.ORDERS_DEAD_QUEUE, "receive", "persist_worker", "Parks what the broker has given up on."),
     *(Operation(key, "send", "product_api", f"Tells that {what}.") for key, what in _PRODUCT_EVENTS.items()),
     Operation(topology.PRODUCT_SOLD_OUT, "send", "product_consumer", "Tells that an order took the last unit."),
-    Operation(topology.PRODUCT_RESTOCKED, "send", "product_consumer", "Tells that a cancelled order gave units back."),
+    Operation(
+        topology.PRODUCT_RESTOCKED,
+        "send",
+        "product_consumer",
+        "Tells that a cancelled order gave units back to a product that was sold out.",
+    ),
     *(Operation(it, "send", "event_relay", f"Tells what happened. {it.meaning}") for it in EventType),
     Operation(_EVENT_QUEUE, "receive", "ingest_api", "Keeps prices, and what is sold out, fresh in each process."),
 )

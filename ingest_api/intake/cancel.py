@@ -101,10 +101,13 @@ class CancelOrder:
         found = await self.lookup.find([order_id], head.client)
         if found.order(order_id).is_over:
             return answer(found.order(order_id), found.source)
-        until = asyncio.get_running_loop().time() + wait_s
-        with self.verdicts.expect([order_id], head.client.name, cancels=True) as expected:
-            await self._publish(_cancellation(order_id, head.client, reason))
-            if wait_s:
+        cancellation = _cancellation(order_id, head.client, reason)
+        if not wait_s:
+            await self._publish(cancellation)
+        else:
+            until = asyncio.get_running_loop().time() + wait_s
+            with self.verdicts.expect([order_id], head.client.name, cancels=True) as expected:
+                await self._publish(cancellation)
                 found = await self._settled(expected[order_id], until, found, head, request.receive)
         return _accepted(found.order(order_id), found.source, request)
 

@@ -7,6 +7,7 @@ import pytest
 
 from database.connection import Connection
 from persist_worker.write import prepare, write
+from pipeline.broker.deliveries import Batch
 from pipeline.cache.product_cache import ProductCache
 from pipeline.contract import topology
 from pipeline.contract.cancellations import encode_cancellation
@@ -84,6 +85,20 @@ async def test_the_units_of_a_deleted_product_come_back_and_no_ingest_api_is_tol
     assert (await audited(connection, lag_s=-1))[0] == []
 
 
+async def test_an_order_that_somebody_has_deleted_gives_nothing_back_and_stops_no_other_cancellation(
+    environment: dict[str, str], connection: Connection, processed: Order
+) -> None:
+    await add_product(connection, B, 1)
+    await write(connection, [other := order(B, 1)], [])
+    await record(connection, [other], [])
+    await connection.execute("DELETE FROM orders WHERE id = $1", processed.id)
+    await request_cancel(environment, [cancellation(processed), cancellation(other)])
+    async with cancel_consumer(environment) as worker:
+        assert await worker.run_once() == 2
+    assert [await outcomes(connection, it) for it in (processed, other)] == [["too_late"], ["returned"]]
+    assert (await qty_of(connection, A), await qty_of(connection, B)) == (0, 1)
+
+
 @pytest.mark.parametrize("step", ["until_it_works", "bust_or_defer", "notify", "_announce", "settle"])
 async def test_p1_a_consumer_that_dies_at_any_step_is_made_up_for_by_the_next(
     environment: dict[str, str], connection: Connection, cache: ProductCache, processed: Order, step: str
@@ -115,15 +130,20 @@ def _owner_of(worker: Worker, step: str) -> object:
 
 
 async def test_p2_a_batch_that_outlives_its_channel_gives_stock_back_once(
-    environment: dict[str, str], connection: Connection, processed: Order
+    environment: dict[str, str], connection: Connection, processed: Order, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await request_cancel(environment, [cancellation(processed)])
     async with proxy_to(environment["AMQP_URL"]) as proxy:
         far = {**environment, "AMQP_URL": proxy.url(environment["AMQP_URL"])}
         async with cancel_consumer(far) as worker:
-            await buffered(worker, 1)
-            proxy.cut()
-            await asyncio.wait_for(worker.run_once(), 20)
+            settle = worker.consumer.settle
+
+            async def settle_without_channel(batch: Batch) -> bool:  # a cut before would take the batch from its worker
+                proxy.cut()
+                return await settle(batch)
+
+            monkeypatch.setattr(worker.consumer, "settle", settle_without_channel)
+            assert await asyncio.wait_for(worker.run_once(), 20) == 1
     async with cancel_consumer(environment) as worker:
         await worker.run_once()
     assert (await returns_of(connection, processed), await qty_of(connection, A)) == ([(A, 3)], 3)

@@ -55,6 +55,7 @@ def test_p4_one_cancellation_of_an_order_has_the_effect_and_only_of_one_who_may(
         (None, True, False, "before_verdict"),
         ("PROCESSED", True, False, "returned"),
         ("PROCESSED", True, True, "too_late"),
+        ("PROCESSED", False, False, "too_late"),
         ("FAILED", True, False, "too_late"),
         ("FAILED", False, False, "too_late"),
         ("CANCELLED", True, True, "too_late"),
